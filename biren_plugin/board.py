@@ -1,0 +1,63 @@
+"""The latest value, for everyone who wants it.
+
+1. A value posted later replaces one that was not taken yet: nobody works off a backlog.
+2. A subscriber that comes late gets the latest value first.
+3. Posting never waits: a slow or dead subscriber holds up nobody.
+
+Each subscriber has a trio channel of its own, of size 1: a message on a channel that several share
+would reach one of them only.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+import trio
+
+T = TypeVar("T")
+
+
+class Board(Generic[T]):
+    """Where one task posts, and others take the latest."""
+
+    def __init__(self) -> None:
+        self._latest: list[T] = []
+        self._subscribers: list[tuple[trio.MemorySendChannel[T], trio.MemoryReceiveChannel[T]]] = []
+
+    @property
+    def latest(self) -> T | None:
+        """The last value that was posted."""
+        return self._latest[0] if self._latest else None
+
+    def post(self, value: T) -> None:
+        """Makes `value` the latest."""
+        self._latest = [value]
+        for send, receive in self._subscribers:
+            try:
+                receive.receive_nowait()
+            except trio.WouldBlock:
+                pass  # the subscriber has taken the last one
+            send.send_nowait(value)
+
+    @contextmanager
+    def subscribe(self) -> Iterator[trio.MemoryReceiveChannel[T]]:
+        """A channel with the latest value in it, if there is one; closed at the end of the block."""
+        send, receive = trio.open_memory_channel[T](1)
+        subscriber = (send, receive.clone())  # the clone takes back what was not taken in time
+        if self._latest:
+            send.send_nowait(self._latest[0])
+        self._subscribers.append(subscriber)
+        try:
+            with receive:
+                yield receive
+        finally:
+            self._subscribers.remove(subscriber)
+            for end in subscriber:
+                end.close()
+
+    async def wait_for(self, wanted: Callable[[T], bool]) -> T:
+        """The first value, from the latest on, that is `wanted`."""
+        with self.subscribe() as values:
+            while not wanted(value := await values.receive()):
+                pass
+        return value

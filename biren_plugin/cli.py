@@ -1,0 +1,194 @@
+"""The command line: flags, environment, exit statuses. What a subcommand needs is imported by it."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn
+
+import cyclopts
+from cyclopts import App, Parameter
+
+from biren_plugin import __version__
+from biren_plugin.core.settings import ContainerRuntime, LogLevel, Settings
+from biren_plugin.errors import PluginError, UsageError
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+
+_TRUE: Final = ("1", "t", "true")
+_FALSE: Final = ("0", "f", "false")
+
+
+def _read_bool(_type: Any, tokens: Sequence[Any]) -> bool:
+    """As the vendor's parser (pflag, strconv.ParseBool) reads a boolean."""
+    text = tokens[0].value.lower()
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise ValueError(f"give one of {', '.join(_TRUE + _FALSE)}")
+
+
+Switch = Annotated[bool, Parameter(negative="", converter=_read_bool)]
+HostRoot = Annotated[Path, Parameter(name="--host-root")]
+
+app = App(
+    name="br-gpu-device-plugin",
+    help="Offers the Biren GPUs of this node to Kubernetes. Without a command: runs as the node's daemon.",
+    version=f"br-gpu-device-plugin {__version__}",
+    version_flags=["--version"],
+    help_flags=["--help", "-h"],
+)
+
+
+@app.default
+def daemon(
+    *,
+    cdi_feature: Switch = False,
+    container_runtime: ContainerRuntime = "runc",
+    mount_host_path: Switch = False,
+    overwrite_cdi_config: Switch = False,
+    pulse: int = 0,
+    mount_dri_device: Switch = False,
+    host_root: Path = Path("/"),
+    device_plugin_dir: Path = Path("/var/lib/kubelet/device-plugins"),
+    cdi_dir: Path = Path("/etc/cdi"),
+    log_level: LogLevel = "info",
+) -> int:
+    """Run as the node's daemon.
+
+    Parameters
+    ----------
+    cdi_feature
+        Answer the kubelet with CDI device names instead of device nodes (not yet acted on).
+    container_runtime
+        What runs the node's containers: runc, or kata (not yet served).
+    mount_host_path
+        Mount the driver's library and tool into each container, below /opt/birentech.
+    overwrite_cdi_config
+        Write the CDI file anew at each start (not yet acted on).
+    pulse
+        Seconds between heartbeats, each a fresh look at the host and a list sent again; 0: only
+        what changed is sent.
+    mount_dri_device
+        Give each container the render node of vgem (on the host: modprobe vgem).
+    host_root
+        Where the host's /sys, /dev and /usr are found.
+    device_plugin_dir
+        The kubelet's folder of device plugin sockets.
+    cdi_dir
+        The folder of the CDI file.
+    log_level
+        The least important lines to log.
+    """
+    settings = Settings(
+        cdi_feature=cdi_feature,
+        container_runtime=container_runtime,
+        mount_host_path=mount_host_path,
+        overwrite_cdi_config=overwrite_cdi_config,
+        pulse=pulse,
+        host_root=host_root,
+        device_plugin_dir=device_plugin_dir,
+        cdi_dir=cdi_dir,
+        mount_dri_device=mount_dri_device,
+        log_level=log_level,
+    )
+    import trio
+
+    from biren_plugin.daemon import run_until_signal
+    from biren_plugin.operate import logs
+
+    logs.configure(settings.log_level)
+    trio.run(run_until_signal, settings)
+    return 0
+
+
+@app.command
+def simulate(
+    *,
+    gpus: int = 8,
+    svi: str = "",
+    keep_running: Switch = False,
+) -> int:
+    """Show the whole story on a simulated host, without hardware, root or Kubernetes.
+
+    Parameters
+    ----------
+    gpus
+        How many GPUs the simulated host has.
+    svi
+        Which GPUs are split, and into how many instances: 6:2,7:4 splits GPU 6 in 2 and 7 in 4.
+    keep_running
+        Stay until Ctrl-C when the story is told.
+    """
+    import trio
+
+    from biren_plugin.simulate.host import read_splits
+    from biren_plugin.simulate.story import tell_story
+
+    splits = read_splits(gpus, svi)
+    return 0 if trio.run(tell_story, splits, keep_running) else EXIT_FAILED
+
+
+@app.command
+def devices(*, json: Switch = False, host_root: Path = Path("/")) -> int:
+    """Show the Biren cards of this host.
+
+    Parameters
+    ----------
+    json
+        Print one JSON document (its schema: schema/devices.schema.json).
+    host_root
+        Where the host's /sys and /dev are found.
+    """
+    from biren_plugin.operate.devices import show_devices
+
+    show_devices(host_root, as_json=json)
+    return 0
+
+
+def last_of_each(arguments: Sequence[str], switches: frozenset[str]) -> list[str]:
+    """The arguments with only the last of each repeated flag, as the vendor's parser takes them.
+
+    `switches` are the flags that take no value unless it is joined by `=`.
+    """
+    kept: dict[str, list[str]] = {}
+    words = iter(enumerate(arguments))
+    for position, word in words:
+        name, joined, _ = word.partition("=")
+        group = [word]
+        if not word.startswith("--") or word == "--":
+            kept[f"{position}"] = group
+            continue
+        if not joined and name not in switches and (following := next(words, None)) is not None:
+            group.append(following[1])
+        kept.pop(name, None)
+        kept[name] = group
+    return [word for group in kept.values() for word in group]
+
+
+_SWITCHES: Final = frozenset(
+    f"--{name}"
+    for name in (
+        "cdi-feature mount-host-path overwrite-cdi-config mount-dri-device keep-running json"
+        " help version"
+    ).split()
+)
+
+
+def main() -> NoReturn:
+    """The console script. Exits with 0, 1 (failed) or 2 (a wrong command line)."""
+    arguments = last_of_each(sys.argv[1:], _SWITCHES)
+    try:
+        status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except (cyclopts.CycloptsError, UsageError) as error:
+        text = " ".join(str(error).split())
+        _complain(f"{text}; see br-gpu-device-plugin --help", EXIT_USAGE)
+    except PluginError as error:
+        _complain(str(error), EXIT_FAILED)
+    sys.exit(status)
+
+
+def _complain(text: str, status: int) -> NoReturn:
+    print(f"br-gpu-device-plugin: {text}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,161 @@
+"""The vocabulary: one frozen word for each thing that the daemon talks about.
+
+A *card* is what the driver shows, `card_3`: a whole GPU or one SVI instance. A *device* is a card as
+the kubelet is told of it, under a *resource*. A *GPU* is the physical one, behind 1, 2 or 4 cards.
+"""
+
+import enum
+from typing import Final
+
+import attrs
+
+RESOURCE_OF_SPLIT: Final = {
+    1: "birentech.com/gpu",
+    2: "birentech.com/1-2-gpu",
+    4: "birentech.com/1-4-gpu",
+}
+"""Extended resource by the number of instances that a GPU is split into."""
+
+
+class NodeState(enum.Enum):
+    """What stands at a card's path in /dev."""
+
+    CHARACTER_DEVICE = "a character device"
+    MISSING = "missing"
+    OTHER = "no character device"
+
+
+@attrs.frozen
+class Link:
+    """A card's PCIe link; None where sysfs does not tell."""
+
+    speed: float | None = None
+    """Now, in GT/s. An idle GPU lowers it by itself."""
+    width: int | None = None
+    """Now, in lanes."""
+    max_speed: float | None = None
+    """What the slot and the card could do, in GT/s."""
+    max_width: int | None = None
+    """What the slot and the card could do, in lanes."""
+
+
+@attrs.frozen
+class Card:
+    """One schedulable unit as sysfs and /dev show it."""
+
+    name: str
+    """`card_3`: the driver's node id; may pass to another GPU after a new split."""
+    number: int
+    """The 3 in `card_3`."""
+    physical_id: int | None = None
+    """Which physical GPU; None if sysfs does not tell."""
+    memory: int | None = None
+    """Bytes; None if sysfs does not tell."""
+    pci_address: str | None = None
+    """`0000:3b:00.0`."""
+    numa_node: int | None = None
+    """None where the host has none (-1 in sysfs)."""
+    link: Link = Link()
+    """As it was when the card was first read."""
+    node: NodeState = NodeState.CHARACTER_DEVICE
+    """What stands at `/dev/biren/card_N`."""
+
+    @property
+    def path(self) -> str:
+        """The device node, the same on the host and in a container."""
+        return f"/dev/biren/{self.name}"
+
+
+@attrs.frozen
+class Mount:
+    """A file or folder of the host, read-only in the container."""
+
+    host_path: str
+    container_path: str
+
+
+@attrs.frozen
+class HostFacts:
+    """What a node has besides cards, as containers need it."""
+
+    control_node: bool = False
+    """`/dev/biren-m`; older drivers have none."""
+    dri_node: str | None = None
+    """The render node that belongs to vgem, `/dev/dri/renderD128`; None unless asked for."""
+    mounts: tuple[Mount, ...] = ()
+    """The driver's library and tool, symlinks resolved; empty unless asked for."""
+    absent: tuple[str, ...] = ()
+    """What containers should have got and is not there, each a few words."""
+
+
+@attrs.frozen
+class Snapshot:
+    """One look at the whole host."""
+
+    cards: tuple[Card, ...] = ()
+    """By number."""
+    host: HostFacts = HostFacts()
+    driver_loaded: bool = True
+    """Whether `/sys/class/biren` is there."""
+
+
+@attrs.frozen
+class Device:
+    """A card as the kubelet is told of it."""
+
+    card: Card
+    resource: str
+    """`birentech.com/gpu`, ..."""
+    reasons: tuple[str, ...] = ()
+    """Why it is Unhealthy, each with what to do; Healthy if there is none."""
+
+    @property
+    def id(self) -> str:
+        """The kubelet's id, which outlives us in its checkpoint."""
+        return self.card.name
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the kubelet may give it to a pod."""
+        return not self.reasons
+
+    def because(self, *reasons: str) -> "Device":
+        """The same device with further reasons to be Unhealthy."""
+        return attrs.evolve(self, reasons=self.reasons + reasons) if reasons else self
+
+
+@attrs.frozen
+class DeviceList:
+    """All devices of one resource: what one message on the kubelet's stream says."""
+
+    resource: str
+    devices: tuple[Device, ...] = ()
+    """By card number."""
+    host: HostFacts = HostFacts()
+    pulse: int = 0
+    """Counts the heartbeats; a new one makes an unchanged list go out again."""
+
+    def find(self, device_id: str) -> Device | None:
+        """The device with that id, if it is listed."""
+        return next((device for device in self.devices if device.id == device_id), None)
+
+
+@attrs.frozen
+class Inventory:
+    """What the node is believed to hold: the lists before any of their cards was judged."""
+
+    lists: tuple[DeviceList, ...] = ()
+    """One for each resource that the node has, or has just lost (then empty)."""
+    unsettled: tuple[str, ...] = ()
+    """Sentences about cards that nothing is announced from, and why."""
+    host: HostFacts = HostFacts()
+    driver_loaded: bool = True
+
+    def list_of(self, resource: str) -> DeviceList | None:
+        """The list of one resource, None if the node has no such."""
+        return next((found for found in self.lists if found.resource == resource), None)
+
+    def find(self, device_id: str) -> Device | None:
+        """The device with that id under any resource, a healthy one first."""
+        found = [device for each in self.lists if (device := each.find(device_id)) is not None]
+        return next((device for device in found if device.healthy), found[0] if found else None)

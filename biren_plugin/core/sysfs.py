@@ -1,0 +1,82 @@
+"""From the text of sysfs attributes to cards. Whatever the text is, nothing here raises.
+
+Source of the attributes' names and forms: the driver's class folder `/sys/class/biren`, and the
+kernel's Documentation/ABI/testing/sysfs-bus-pci.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from biren_plugin.core.model import Card, Link, NodeState
+
+IDENTITY_ATTRIBUTES: Final = ("physical_id", "mem_info")
+"""Read every time: a new split can leave every name as it was."""
+FIXED_ATTRIBUTES: Final = (
+    "numa_node",
+    "current_link_speed",
+    "current_link_width",
+    "max_link_speed",
+    "max_link_width",
+)
+"""Read once for each card."""
+
+_CARD_NAME: Final = re.compile(r"card_(0|[1-9][0-9]{0,5})")
+_PCI_ADDRESS: Final = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+_MEM_TOTAL: Final = re.compile(r"^\s*MemTotal\s*:\s*([0-9]{1,15})(?:\s*kB)?\s*$", re.MULTILINE)
+_NUMBER: Final = re.compile(r"[0-9]{1,9}")
+_SPEED: Final = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,3})?)\s*GT/s")
+_LIBRARY: Final = re.compile(r"libbiren-ml\.so\.[0-9]+(?:\.[0-9]+)*")
+
+
+def card_number(name: str) -> int | None:
+    """The N of `card_N`, None for anything else."""
+    match = _CARD_NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def pci_address(name: str) -> str | None:
+    """`name` if it is a PCI address as sysfs writes it."""
+    return name if _PCI_ADDRESS.fullmatch(name) else None
+
+
+def memory_bytes(mem_info: str) -> int | None:
+    """Bytes of the `MemTotal` line; the driver writes KiB, with or without the unit."""
+    match = _MEM_TOTAL.search(mem_info)
+    return int(match[1]) * 1024 if match else None
+
+
+def read_card(
+    name: str, number: int, texts: Mapping[str, str], address: str | None, node: NodeState
+) -> Card:
+    """A card from what could be read; an attribute that is missing or garbage is None."""
+    return Card(
+        name=name,
+        number=number,
+        physical_id=_number(texts, "physical_id"),
+        memory=memory_bytes(texts.get("mem_info", "")),
+        pci_address=address,
+        numa_node=_number(texts, "numa_node"),  # -1, none, is no number here
+        link=Link(
+            speed=_speed(texts, "current_link_speed"),
+            width=_number(texts, "current_link_width"),
+            max_speed=_speed(texts, "max_link_speed"),
+            max_width=_number(texts, "max_link_width"),
+        ),
+        node=node,
+    )
+
+
+def _number(texts: Mapping[str, str], attribute: str) -> int | None:
+    text = texts.get(attribute, "").strip()
+    return int(text) if _NUMBER.fullmatch(text) else None
+
+
+def _speed(texts: Mapping[str, str], attribute: str) -> float | None:
+    match = _SPEED.match(texts.get(attribute, "").strip())
+    return float(match[1]) if match else None
+
+
+def library_name(name: str) -> bool:
+    """Whether a file of /usr/lib is a version of the management library: `libbiren-ml.so.1.12.0`."""
+    return _LIBRARY.fullmatch(name) is not None

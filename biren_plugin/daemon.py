@@ -1,0 +1,110 @@
+"""The root of the task tree: what looks at the node, and one supervised subtree for each resource."""
+
+import logging
+import signal
+from functools import partial
+
+import trio
+
+from biren_plugin import __version__
+from biren_plugin.board import Board
+from biren_plugin.core.model import DeviceList, Inventory
+from biren_plugin.core.settings import Settings
+from biren_plugin.errors import KubeletRestarted, NodeError, PluginSocketGone
+from biren_plugin.host.doorbell import Doorbell
+from biren_plugin.host.kubelet_folder import KubeletFolder, watch_kubelet_folder
+from biren_plugin.host.reader import HostReader
+from biren_plugin.host.rooted import under
+from biren_plugin.host.scanner import scan_host
+from biren_plugin.resource import run_resource
+from biren_plugin.supervise import keep_running
+
+log = logging.getLogger(__name__)
+
+
+async def run_until_signal(settings: Settings) -> None:
+    """The daemon as a process: SIGTERM or SIGINT ends it in good order, a second one at once."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+        await run_daemon(settings)
+
+
+async def _stop_on_signal(scope: trio.CancelScope) -> None:
+    stopping = (signal.SIGTERM, signal.SIGINT)
+    with trio.open_signal_receiver(*stopping) as signals:
+        number = await anext(aiter(signals))
+    for each in stopping:
+        signal.signal(each, signal.SIG_DFL)
+    log.info("stopping: %s", signal.Signals(number).name)
+    scope.cancel()
+
+
+async def run_daemon(settings: Settings) -> None:
+    """Serves the node until cancelled. Raises an `ExceptionGroup` only for bugs."""
+    log.info("br-gpu-device-plugin %s; settings: %s", __version__, settings.differing())
+    for flag in settings.not_yet():
+        log.warning("%s is taken, but this version does not act on it yet", flag)
+    folder = Board[KubeletFolder]()
+    inventory = Board[Inventory]()
+    reader = HostReader(
+        settings.host_root,
+        mount_host_path=settings.mount_host_path,
+        mount_dri_device=settings.mount_dri_device,
+    )
+    dev = under(settings.host_root, "/dev")
+    plugins = settings.device_plugin_dir
+    with Doorbell([dev, dev / "biren"]) as dev_bell, Doorbell([plugins.parent, plugins]) as bell:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch_kubelet_folder, plugins, bell, folder)
+            nursery.start_soon(
+                partial(scan_host, reader, dev_bell, inventory, pulse=settings.pulse)
+            )
+            if settings.container_runtime == "kata":
+                log.warning("--container-runtime kata: no VFIO devices are served yet; standing by")
+            else:
+                await _run_resources(settings, nursery, folder, inventory)
+
+
+async def _run_resources(
+    settings: Settings,
+    nursery: trio.Nursery,
+    folder: Board[KubeletFolder],
+    inventory: Board[Inventory],
+) -> None:
+    """A subtree for each resource that the node has, for as long as it has it."""
+    running: dict[str, trio.CancelScope] = {}
+    with inventory.subscribe() as inventories:
+        async for current in inventories:
+            wanted = {devices.resource for devices in current.lists}
+            for resource in running.keys() - wanted:
+                running.pop(resource).cancel()
+                log.info("%s: the node has none any more", resource)
+            for resource in sorted(wanted - running.keys()):
+                running[resource] = trio.CancelScope()
+                nursery.start_soon(
+                    _run_resource, resource, running[resource], settings, folder, inventory
+                )
+
+
+async def _run_resource(
+    resource: str,
+    scope: trio.CancelScope,
+    settings: Settings,
+    folder: Board[KubeletFolder],
+    inventory: Board[Inventory],
+) -> None:
+    async def kubelet_changed() -> None:
+        before = folder.latest.kubelet if folder.latest is not None else None
+        await folder.wait_for(lambda seen: seen.kubelet not in (None, before))
+
+    offered = Board[DeviceList]()
+    with scope:
+        await keep_running(
+            partial(
+                run_resource, resource, settings.device_plugin_dir, folder, inventory, offered
+            ),
+            resource,
+            expected=(NodeError,),
+            at_once=(KubeletRestarted, PluginSocketGone),
+            sooner=kubelet_changed,
+        )

@@ -1,0 +1,52 @@
+"""What can go wrong, by whose fault it is. Each text says what happened and what to do, in a line.
+
+Anything else that is raised is a bug of ours, and the only thing that is logged with a traceback.
+"""
+
+
+class PluginError(Exception):
+    """The root of every error that this project raises on purpose."""
+
+
+class UsageError(PluginError):
+    """The fault of whoever wrote the command line: exit status 2."""
+
+
+class RequestRefused(PluginError):
+    """The fault of a call's content; its text reaches the pod's author."""
+
+
+class InvalidRequest(RequestRefused):
+    """No state of this node would make the request right: INVALID_ARGUMENT."""
+
+
+class NotReady(RequestRefused):
+    """The request is right, the node is not ready for it: FAILED_PRECONDITION."""
+
+
+class NodeError(PluginError):
+    """The fault of the node or the kubelet: the resource is started again."""
+
+
+class KubeletRestarted(NodeError):
+    """A new kubelet.sock: everything that was registered is forgotten. Start again at once."""
+
+
+class PluginSocketGone(NodeError):
+    """Somebody deleted our socket: no new call can reach us. Start again at once."""
+
+
+class RegistrationFailed(NodeError):
+    """The kubelet did not take our registration, or did not open its stream."""
+
+
+class StreamEnded(NodeError):
+    """The kubelet ended the stream while its socket and ours still stand."""
+
+
+class SocketUnusable(NodeError):
+    """Our socket cannot be made: the folder is read-only, missing, or its path too long."""
+
+
+class StartTooSlow(NodeError):
+    """A task of a subtree was not ready in time: the node is overloaded, or a part of it hangs."""

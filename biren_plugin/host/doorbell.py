@@ -1,0 +1,72 @@
+"""Says when something changed in a few folders: by inotify, or after a time at the latest.
+
+inotify instances run out on busy nodes, sysfs sends no events, and a folder may be made after we
+started: so whoever waits looks again after `timeout` in any case, and nothing depends on an event.
+"""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import trio
+from inotify_simple import INotify, flags
+
+log = logging.getLogger(__name__)
+
+_MASK = (
+    flags.CREATE
+    | flags.DELETE
+    | flags.MOVED_FROM
+    | flags.MOVED_TO
+    | flags.DELETE_SELF
+    | flags.MOVE_SELF
+)
+_REST = 0.02
+"""Seconds: changes come in bursts (a node for each card), one look serves them all."""
+
+
+class Doorbell:
+    """Waits for changes directly in `folders`, which may or may not exist. Owns a descriptor."""
+
+    def __init__(self, folders: Iterable[Path]) -> None:
+        self._folders = tuple(folders)
+        self._inotify: INotify | None = None
+        try:
+            self._inotify = INotify(nonblocking=True)
+        except OSError as error:
+            log.warning(
+                "no inotify (%s): changes are seen by looking, within seconds; "
+                "raise fs.inotify.max_user_instances on the node",
+                error.strerror,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None
+    ) -> None:
+        if self._inotify is not None:
+            self._inotify.close()
+
+    def arm(self) -> None:
+        """Watches those folders that exist now; call it before looking, so that no change falls between."""
+        if self._inotify is None:
+            return
+        for folder in self._folders:
+            try:
+                self._inotify.add_watch(folder, _MASK)  # a folder watched already stays so
+            except OSError:
+                continue  # not there, or no watch to be had: looking finds out
+
+    async def wait(self, timeout: float) -> None:
+        """Returns when something changed since the last `arm`, or after `timeout` seconds."""
+        if self._inotify is None:
+            await trio.sleep(timeout)
+            return
+        with trio.move_on_after(timeout):
+            await trio.lowlevel.wait_readable(self._inotify.fileno())
+            await trio.sleep(_REST)
+        self._inotify.read(timeout=0)

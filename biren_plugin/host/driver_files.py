@@ -1,0 +1,59 @@
+"""The driver's own files that `--mount-host-path` hands to containers, and the nodes beside the cards."""
+
+from pathlib import Path
+from typing import Final
+
+from biren_plugin.core.container_edits import CONTROL_NODE
+from biren_plugin.core.model import HostFacts, Mount
+from biren_plugin.core.sysfs import library_name
+from biren_plugin.host.rooted import resolve, under
+
+_LIBRARY_FOLDER: Final = "/usr/lib"
+_LIBRARIES: Final = ("libbiren-ml.so", "libbiren-ml.so.1")
+_TOOL: Final = "/usr/bin/brsmi"
+_CONTAINER_FOLDER: Final = "/opt/birentech/"
+_DRM_CLASS: Final = "/sys/class/drm"
+
+
+def read_host_facts(root: Path, *, mount_host_path: bool, mount_dri_device: bool) -> HostFacts:
+    """What the node has besides cards. Files that cannot be read are not there."""
+    mounts, absent = _driver_mounts(root) if mount_host_path else ([], [])
+    dri_node = _vgem_node(root) if mount_dri_device else None
+    if mount_dri_device and dri_node is None:
+        absent.append("a render node of vgem in /dev/dri (on the node: `modprobe vgem`)")
+    return HostFacts(
+        control_node=under(root, CONTROL_NODE).is_char_device(),
+        dri_node=dri_node,
+        mounts=tuple(mounts),
+        absent=tuple(absent),
+    )
+
+
+def _driver_mounts(root: Path) -> tuple[list[Mount], list[str]]:
+    names = set(_LIBRARIES)
+    try:
+        names.update(filter(library_name, (each.name for each in under(root, _LIBRARY_FOLDER).iterdir())))
+    except OSError:
+        pass  # then each library is absent, below
+    mounts: list[Mount] = []
+    absent: list[str] = []
+    for path in [*(f"{_LIBRARY_FOLDER}/{name}" for name in sorted(names)), _TOOL]:
+        real = resolve(root, path)
+        if real is None:
+            absent.append(path)
+        else:
+            mounts.append(Mount(real, _CONTAINER_FOLDER + path.removeprefix("/usr/")))
+    return mounts, absent
+
+
+def _vgem_node(root: Path) -> str | None:
+    """The render node whose driver is vgem: `modprobe vgem` on the host makes it."""
+    try:
+        names = sorted(each.name for each in under(root, _DRM_CLASS).glob("renderD*"))
+    except OSError:
+        return None
+    for name in names:
+        driver = resolve(root, f"{_DRM_CLASS}/{name}/device/driver")
+        if driver is not None and driver.rpartition("/")[2] == "vgem":
+            return f"/dev/dri/{name}"
+    return None

@@ -1,0 +1,66 @@
+"""Looks at the folder where the kubelet and the plugins keep their sockets, and posts what is there."""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from biren_plugin.board import Board
+from biren_plugin.host.doorbell import Doorbell
+from biren_plugin.wire.unix_grpc import FileIdentity
+
+log = logging.getLogger(__name__)
+
+KUBELET_SOCKET: Final = "kubelet.sock"
+INTERVAL: Final = 1.0
+"""Seconds between looks when no event calls for one."""
+
+
+@attrs.frozen
+class KubeletFolder:
+    """The sockets in the kubelet's folder at one moment."""
+
+    exists: bool = False
+    sockets: Mapping[str, FileIdentity] = attrs.Factory(dict)
+    """By file name; `kubelet.sock` among them while there is one."""
+
+    @property
+    def kubelet(self) -> FileIdentity | None:
+        """The kubelet's socket; another identity means another kubelet."""
+        return self.sockets.get(KUBELET_SOCKET)
+
+
+def read_kubelet_folder(path: Path) -> KubeletFolder:
+    """One look, without a thread: the folder is on the node's own disk. Never raises."""
+    try:
+        names = [name for name in os.listdir(path) if name.endswith(".sock")]
+    except OSError:
+        return KubeletFolder()
+    found = {name: FileIdentity.of(path / name) for name in names}
+    return KubeletFolder(True, {name: each for name, each in found.items() if each is not None})
+
+
+async def watch_kubelet_folder(
+    path: Path, doorbell: Doorbell, board: Board[KubeletFolder]
+) -> None:
+    """Posts the folder at first and whenever it changed; says once what it waits for."""
+    while True:
+        doorbell.arm()
+        current = read_kubelet_folder(path)
+        before = board.latest
+        if current != before:
+            if not current.exists and (before is None or before.exists):
+                log.warning(
+                    "no folder %s: waiting for it; is the kubelet's folder mounted into the container?",
+                    path,
+                )
+            elif current.exists and current.kubelet is None and (
+                before is None or not before.exists or before.kubelet is not None
+            ):
+                log.warning("no %s in %s: waiting for the kubelet", KUBELET_SOCKET, path)
+            board.post(current)
+        await doorbell.wait(INTERVAL)

@@ -1,0 +1,104 @@
+"""Reads the whole host once: cards from `/sys/class/biren` and `/dev/biren`, and what goes with them.
+
+Blocking; `scanner` runs it in a thread. Whatever a file does (vanish between two looks, hold
+garbage, refuse to be read), the rest is still read.
+"""
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from biren_plugin.core import sysfs
+from biren_plugin.core.model import Card, NodeState, Snapshot
+from biren_plugin.host.driver_files import read_host_facts
+from biren_plugin.host.rooted import resolve, under
+
+_CLASS: Final = "/sys/class/biren"
+_MAX_TEXT: Final = 4096
+"""Bytes: sysfs gives at most a page, and a file that only looks like sysfs gives no more either."""
+
+
+class HostReader:
+    """Reads a host below `root`. Keeps what never changes of a card from look to look.
+
+    `mount_host_path` and `mount_dri_device`: whether containers get the driver's files and vgem's
+    render node; what nobody wants is not read.
+    """
+
+    def __init__(
+        self, root: Path, *, mount_host_path: bool = False, mount_dri_device: bool = False
+    ) -> None:
+        self._root = root
+        self._mount_host_path = mount_host_path
+        self._mount_dri_device = mount_dri_device
+        self._fixed: dict[str, tuple[tuple[int, int], dict[str, str], str | None]] = {}
+
+    def read(self, *, anew: bool = False) -> Snapshot:
+        """One look; `anew`: nothing is taken from an earlier one. Never raises for what it finds."""
+        if anew:
+            self._fixed.clear()
+        names: list[str] = []
+        driver_loaded = True
+        try:
+            names = os.listdir(under(self._root, _CLASS))
+        except OSError:
+            driver_loaded = False
+        numbered = sorted(
+            (number, name) for name in names if (number := sysfs.card_number(name)) is not None
+        )
+        for gone in self._fixed.keys() - {name for _, name in numbered}:
+            del self._fixed[gone]
+        cards = [card for number, name in numbered if (card := self._read_card(name, number))]
+        host = read_host_facts(
+            self._root,
+            mount_host_path=self._mount_host_path,
+            mount_dri_device=self._mount_dri_device,
+        )
+        return Snapshot(tuple(cards), host, driver_loaded)
+
+    def _read_card(self, name: str, number: int) -> Card | None:
+        folder = under(self._root, f"{_CLASS}/{name}")
+        try:
+            status = folder.stat()
+        except OSError:
+            return None  # gone since it was listed, or a link that leads nowhere
+        identity = (status.st_dev, status.st_ino)
+        if name not in self._fixed or self._fixed[name][0] != identity:
+            real = resolve(self._root, f"{_CLASS}/{name}/device")
+            address = sysfs.pci_address(real.rpartition("/")[2]) if real is not None else None
+            self._fixed[name] = (identity, self._texts(folder, sysfs.FIXED_ATTRIBUTES), address)
+        _, fixed, address = self._fixed[name]
+        texts = fixed | self._texts(folder, sysfs.IDENTITY_ATTRIBUTES)
+        return sysfs.read_card(name, number, texts, address, self._node_state(name))
+
+    def _texts(self, folder: Path, attributes: tuple[str, ...]) -> dict[str, str]:
+        texts = {}
+        for attribute in attributes:
+            text = _read_text(f"{folder}/device/{attribute}")
+            if text is not None:
+                texts[attribute] = text
+        return texts
+
+    def _node_state(self, name: str) -> NodeState:
+        try:
+            mode = os.stat(under(self._root, f"/dev/biren/{name}")).st_mode
+        except OSError:
+            return NodeState.MISSING
+        return NodeState.CHARACTER_DEVICE if stat.S_ISCHR(mode) else NodeState.OTHER
+
+
+def _read_text(path: str) -> str | None:
+    """The first page of a regular file; None for anything else (a FIFO would block for ever)."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        return os.read(descriptor, _MAX_TEXT).decode("ascii", errors="replace")
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,43 @@
+"""Paths of the host, seen from a process for which the host's root is a folder like any other."""
+
+import errno
+import os
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+_MAX_LINKS: Final = 40  # as many as Linux follows
+
+
+def under(root: Path, path: str) -> Path:
+    """Where the host's `path` is for us. `root` is `/` on the host itself."""
+    return root / path.lstrip("/")
+
+
+def resolve(root: Path, path: str) -> str | None:
+    """The host's real path of `path`, every symlink followed as the host would; None if it ends nowhere.
+
+    An absolute link of the host points below `root`, which `os.path.realpath` cannot know.
+    """
+    todo = list(reversed(PurePosixPath(path).parts[1:]))
+    done: list[str] = []
+    links = 0
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            del done[-1:]
+            continue
+        here = "/" + "/".join([*done, part])
+        try:
+            target = PurePosixPath(os.readlink(under(root, here)))
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # EINVAL: it is there, and is no link
+                return None
+            done.append(part)
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            return None
+        if target.is_absolute():
+            done = []
+        todo.extend(reversed([each for each in target.parts if each != "/"]))
+    return "/" + "/".join(done)

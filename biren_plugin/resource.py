@@ -1,0 +1,47 @@
+"""One resource's subtree: its start order, nothing else."""
+
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from biren_plugin.board import Board
+from biren_plugin.core.model import DeviceList, Inventory
+from biren_plugin.errors import StartTooSlow
+from biren_plugin.host.kubelet_folder import KubeletFolder
+from biren_plugin.tasks.health import probe_health
+from biren_plugin.tasks.registration import notice_restart, stay_registered
+from biren_plugin.tasks.server import DevicePlugin, serve_plugin
+from biren_plugin.tasks.watch import watch_devices
+
+_START_DEADLINE = 10.0
+
+
+async def run_resource(
+    resource: str,
+    folder_path: Path,
+    folder: Board[KubeletFolder],
+    inventory: Board[Inventory],
+    offered: Board[DeviceList],
+) -> None:
+    """One life of a resource: ends only by failing or being cancelled.
+
+    `offered` holds what the last life offered, and belongs to whoever starts the next.
+    """
+    await folder.wait_for(lambda seen: seen.exists)
+    socket = folder_path / socket_name(resource)
+    open_streams = Board[int]()
+    plugin = DevicePlugin(offered, inventory, partial(watch_devices, offered, open_streams))
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(_START_DEADLINE) as starting:
+            await nursery.start(probe_health, resource, inventory, offered)
+            identity = await nursery.start(serve_plugin, socket, plugin)
+        if starting.cancelled_caught:
+            raise StartTooSlow(f"{resource} did not start in {_START_DEADLINE:g} s")
+        nursery.start_soon(notice_restart, socket, identity, folder)
+        nursery.start_soon(stay_registered, resource, socket, folder, open_streams)
+
+
+def socket_name(resource: str) -> str:
+    """`birentech.com/1-2-gpu` -> `birentech.com-1-2-gpu.sock`."""
+    return resource.replace("/", "-") + ".sock"

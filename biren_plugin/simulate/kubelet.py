@@ -1,0 +1,121 @@
+"""An embedded kubelet: as much of the real one as a device plugin meets.
+
+It wipes the sockets of its folder when it starts, dials back while `Register` waits, holds one
+stream for each resource, and asks for a preference before it allocates.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from biren_plugin.board import Board
+from biren_plugin.core.container_edits import ContainerEdits
+from biren_plugin.errors import InvalidRequest, PluginError
+from biren_plugin.host.kubelet_folder import KUBELET_SOCKET
+from biren_plugin.wire.device_plugin import PluginClient
+from biren_plugin.wire.messages import ListedDevice, Registration
+from biren_plugin.wire.registration import new_registration_server
+from biren_plugin.wire.unix_grpc import CallEnded, Channel, UnixListener, with_channel
+
+_CALL_DEADLINE: Final = 10.0
+"""Seconds; the real kubelet sets none for Allocate, a story must not hang."""
+
+
+class NotAdmitted(PluginError):
+    """The pod cannot start on this node."""
+
+
+@attrs.frozen
+class Pod:
+    """A pod with one container that was admitted."""
+
+    resource: str
+    ids: tuple[str, ...]
+    edits: ContainerEdits
+
+
+@attrs.frozen
+class View:
+    """What the kubelet knows."""
+
+    devices: Mapping[str, tuple[ListedDevice, ...]] = attrs.Factory(dict)
+    """The last list of each resource whose stream is open."""
+
+    def healthy(self, resource: str) -> set[str]:
+        """Ids that may be allocated."""
+        return {device.id for device in self.devices.get(resource, ()) if device.healthy}
+
+
+class SimulatedKubelet:
+    """One kubelet at a time in `folder`; `run` is its life, and may be called again after its end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.view = Board[View]()
+        self._folder = folder
+        self._plugins: dict[str, PluginClient] = {}
+        self._in_use: set[str] = set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serves until cancelled. Allocations outlive it, as in the real one's checkpoint."""
+        for path in self._folder.glob("*.sock"):
+            path.unlink()
+        self._plugins.clear()
+        self.view.post(View())
+        async with trio.open_nursery() as nursery:
+            listener = UnixListener(self._folder / KUBELET_SOCKET)
+            server = new_registration_server(partial(self._take, nursery), on_bug=_raise)
+            nursery.start_soon(trio.serve_listeners, server.handle, [listener])
+            task_status.started()
+
+    async def _take(self, nursery: trio.Nursery, registration: Registration) -> None:
+        if registration.version != "v1beta1":
+            raise InvalidRequest(f"version {registration.version!r} is not supported")
+        stream = await trio.open_unix_socket(self._folder / registration.endpoint)
+        await nursery.start(self._hold_plugin, registration.resource, stream)
+
+    async def _hold_plugin(
+        self, resource: str, stream: trio.SocketStream, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        async def converse(channel: Channel) -> None:
+            plugin = PluginClient(channel)
+            with trio.fail_after(_CALL_DEADLINE):
+                await plugin.options()
+            self._plugins[resource] = plugin
+            task_status.started()
+            async for devices in plugin.lists():
+                self._see(resource, tuple(devices))
+
+        try:
+            await with_channel(stream, converse)
+        except CallEnded:
+            unhealthy = [
+                attrs.evolve(device, healthy=False) for device in self._devices().get(resource, ())
+            ]
+            self._see(resource, tuple(unhealthy))
+
+    def _devices(self) -> Mapping[str, tuple[ListedDevice, ...]]:
+        return self.view.latest.devices if self.view.latest is not None else {}
+
+    def _see(self, resource: str, devices: tuple[ListedDevice, ...]) -> None:
+        self.view.post(View({**self._devices(), resource: devices}))
+
+    async def admit(self, resource: str, count: int) -> Pod:
+        """A pod that wants `count` of `resource`. Raises `NotAdmitted` and what the plugin answers."""
+        latest = self.view.latest or View()
+        available = latest.healthy(resource) - self._in_use
+        if len(available) < count:
+            raise NotAdmitted(f"{len(available)} of {resource} are free, {count} are wanted")
+        plugin = self._plugins[resource]
+        with trio.fail_after(_CALL_DEADLINE):
+            chosen = await plugin.prefer(sorted(available), count)
+            edits = await plugin.allocate(chosen)
+        self._in_use.update(chosen)
+        return Pod(resource, tuple(chosen), edits)
+
+
+def _raise(error: Exception) -> None:
+    raise error

@@ -1,0 +1,202 @@
+"""The main job, told on the terminal: each step, what the kubelet saw, and how long it took."""
+
+import logging
+import signal
+import sys
+import tempfile
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from biren_plugin.core.model import RESOURCE_OF_SPLIT
+from biren_plugin.core.settings import Settings
+from biren_plugin.daemon import run_daemon
+from biren_plugin.errors import PluginError
+from biren_plugin.simulate.host import SimulatedHost
+from biren_plugin.simulate.kubelet import SimulatedKubelet, View
+from biren_plugin.supervise import leaves
+
+_STEP_DEADLINE: Final = 10.0
+_LOG_LINES: Final = 40
+
+
+class StepFailed(PluginError):
+    """A step of the story did not come out as it should."""
+
+
+async def tell_story(splits: Mapping[int, int], keep_running: bool) -> bool:
+    """Runs the real daemon on a simulated host with these GPUs; whether each step came out right.
+
+    With `keep_running` it stays, after the last step, until Ctrl-C.
+    """
+    daemon_log = _keep_log()
+    with tempfile.TemporaryDirectory(prefix="biren-") as folder:
+        host = SimulatedHost(Path(folder) / "host")
+        host.add_gpus(splits)
+        plugins = Path(folder) / "device-plugins"
+        plugins.mkdir()
+        kubelet = SimulatedKubelet(plugins)
+        settings = Settings(host_root=host.root, device_plugin_dir=plugins)
+        _say(f"A simulated node: {_describe(splits)}. No hardware, no root, no Kubernetes.")
+        failures: list[Exception] = []
+        try:
+            async with trio.open_nursery() as nursery:
+                story = _Story(nursery, host, kubelet, splits)
+                await story.start_kubelet()
+                daemon = trio.CancelScope()
+                nursery.start_soon(_run_in, daemon, settings)
+                await story.tell()
+                if keep_running:
+                    _say("\nStaying until Ctrl-C.", f"  host: {host.root}", f"  kubelet: {plugins}")
+                    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                        await anext(aiter(signals))
+                await story.step("the daemon stops", lambda: story.stop(daemon, plugins))
+                nursery.cancel_scope.cancel()
+        except* PluginError as group:
+            failures += leaves(group)
+    if failures:
+        _say(f"\nFAILED: {failures[0]}", "The daemon's last words:", *daemon_log)
+        return False
+    _say("\nEach step came out right.")
+    return True
+
+
+class _Story:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        host: SimulatedHost,
+        kubelet: SimulatedKubelet,
+        splits: Mapping[int, int],
+    ) -> None:
+        self._nursery = nursery
+        self._host = host
+        self._kubelet = kubelet
+        self._kubelet_life = trio.CancelScope()
+        self._expected: dict[str, set[str]] = {}
+        for gpu, parts in splits.items():
+            cards = self._expected.setdefault(RESOURCE_OF_SPLIT[parts], set())
+            cards.update(host.cards_of(gpu))
+
+    async def start_kubelet(self) -> None:
+        self._kubelet_life = trio.CancelScope()
+        await self._nursery.start(_run_kubelet, self._kubelet_life, self._kubelet)
+
+    async def tell(self) -> None:
+        await self.step("the daemon registers", self._registered)
+        await self.step("it lists its devices", self._listed)
+        await self.step("a pod is given cards", self._pod_starts)
+        resource, cards = sorted(self._expected.items())[-1]
+        card = max(cards, key=lambda name: int(name.removeprefix("card_")))
+        await self.step(f"{card} is pulled", lambda: self._card_is_pulled(resource, card))
+        await self.step(f"{card} is put back", lambda: self._card_is_put_back(card))
+        await self.step("the kubelet restarts", self._kubelet_restarts)
+
+    async def step(self, title: str, do: Callable[[], Awaitable[Iterable[str]]]) -> None:
+        """Does one step and tells it. Raises `StepFailed`."""
+        started = trio.current_time()
+        lines: Iterable[str] = ()
+        with trio.move_on_after(_STEP_DEADLINE) as waiting:
+            lines = await do()
+        took = (trio.current_time() - started) * 1000
+        if waiting.cancelled_caught:
+            raise StepFailed(
+                f"{title}: not seen in {_STEP_DEADLINE:g} s; the kubelet knows {self._kubelet.view.latest}"
+            )
+        _say(f"\n{took:7.1f} ms  {title}", *(f"            {line}" for line in lines))
+
+    async def _registered(self) -> list[str]:
+        view = await self._kubelet.view.wait_for(lambda view: view.devices.keys() >= self._expected.keys())
+        return sorted(view.devices)
+
+    async def _listed(self) -> list[str]:
+        return _counts(await self._wait_for(self._expected))
+
+    async def _wait_for(self, healthy: Mapping[str, set[str]]) -> View:
+        return await self._kubelet.view.wait_for(
+            lambda view: all(view.healthy(name) == ids for name, ids in healthy.items())
+        )
+
+    async def _pod_starts(self) -> list[str]:
+        resource, cards = sorted(self._expected.items())[-1]
+        pod = await self._kubelet.admit(resource, min(2, len(cards)))
+        names = ",".join(sorted(pod.ids))
+        if dict(pod.edits.env) != {"BR_PHY_CARDS": names}:
+            raise StepFailed(f"the pod holds {names}, but its environment is {pod.edits.env}")
+        if not {f"/dev/biren/{name}" for name in pod.ids} <= set(pod.edits.device_nodes):
+            raise StepFailed(f"the pod holds {names}, but its nodes are {pod.edits.device_nodes}")
+        return [
+            f"{len(pod.ids)} of {resource}: {names}",
+            *(f"{name}={value}" for name, value in pod.edits.env),
+            *(f"{path} rw" for path in pod.edits.device_nodes),
+        ]
+
+    async def _card_is_pulled(self, resource: str, card: str) -> list[str]:
+        self._host.pull_node(card)
+        return _counts(
+            await self._wait_for({**self._expected, resource: self._expected[resource] - {card}})
+        )
+
+    async def _card_is_put_back(self, card: str) -> list[str]:
+        self._host.put_node_back(card)
+        return _counts(await self._wait_for(self._expected))
+
+    async def _kubelet_restarts(self) -> list[str]:
+        self._kubelet_life.cancel()
+        await self.start_kubelet()
+        return _counts(await self._wait_for(self._expected))
+
+    async def stop(self, daemon: trio.CancelScope, plugins: Path) -> list[str]:
+        daemon.cancel()
+        await self._wait_for(dict.fromkeys(self._expected, set()))
+        left = sorted(path.name for path in plugins.iterdir() if path.name != "kubelet.sock")
+        if left:
+            raise StepFailed(f"the daemon left {left} behind")
+        return ["its sockets are gone"]
+
+
+async def _run_in(scope: trio.CancelScope, settings: Settings) -> None:
+    with scope:
+        await run_daemon(settings)
+
+
+async def _run_kubelet(
+    life: trio.CancelScope, kubelet: SimulatedKubelet, *, task_status: trio.TaskStatus[None]
+) -> None:
+    with life:
+        await kubelet.run(task_status=task_status)
+
+
+def _counts(view: View) -> list[str]:
+    lines = []
+    for resource, devices in sorted(view.devices.items()):
+        unhealthy = [device.id for device in devices if not device.healthy]
+        line = f"{resource}: {len(devices) - len(unhealthy)} of {len(devices)} healthy"
+        lines.append(line + (f"; Unhealthy: {', '.join(unhealthy)}" if unhealthy else ""))
+    return lines
+
+
+def _describe(splits: Mapping[int, int]) -> str:
+    kinds = {1: "whole", 2: "in halves", 4: "in quarters"}
+    numbers = Counter(splits.values())
+    parts = [f"{numbers[parts]} {kinds[parts]}" for parts in sorted(numbers)]
+    return f"{len(splits)} GPU{'s' if len(splits) > 1 else ''}, {', '.join(parts)}"
+
+
+def _keep_log() -> deque[str]:
+    """The daemon's log goes into memory: the terminal belongs to the story."""
+    lines: deque[str] = deque(maxlen=_LOG_LINES)
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(f"  {record.levelname} {self.format(record)}")
+
+    logging.basicConfig(level=logging.INFO, handlers=[Keeper()], force=True)
+    return lines
+
+
+def _say(*lines: str) -> None:
+    print(*lines, sep="\n", file=sys.stdout, flush=True)

@@ -1,0 +1,96 @@
+"""When a subtree is started again, and how fast. Knows nothing of what runs in it.
+
+1. An *expected* error starts the subtree again after a wait that doubles from `first_wait` to
+   `longest_wait`, jittered so that subtrees do not march in step.
+2. An error that calls for it (`at_once`) starts it again without a wait, and resets the waits.
+3. A wait ends early when `sooner` returns: what the subtree waits for may have come back.
+4. After `quiet` seconds of running the waits start from the beginning.
+5. Any other error is a bug: logged with its traceback, then treated as an expected one; `bugs`
+   of them with no quiet time between are let through, and end the process.
+6. `Cancelled` passes through untouched. Errors come in groups, several deep: each leaf counts.
+"""
+
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterator
+
+import attrs
+import trio
+
+log = logging.getLogger(__name__)
+
+Errors = tuple[type[Exception], ...]
+
+
+@attrs.frozen
+class Pace:
+    """How fast a subtree is started again. Times are seconds."""
+
+    first_wait: float = 0.1
+    longest_wait: float = 30.0
+    jitter: float = 0.5
+    """Each wait is multiplied by a factor between 1 - jitter and 1 + jitter."""
+    quiet: float = 60.0
+    bugs: int = 5
+
+
+async def keep_running(
+    run: Callable[[], Awaitable[None]],
+    name: str,
+    *,
+    expected: Errors,
+    at_once: Errors = (),
+    sooner: Callable[[], Awaitable[None]] = trio.sleep_forever,
+    pace: Pace = Pace(),
+    chance: Callable[[], float] = random.random,
+) -> None:
+    """Runs `run` again whenever it fails; returns when it returns.
+
+    `name` is how the log calls the subtree; `chance` gives numbers in [0, 1) for the jitter. Raises
+    an `ExceptionGroup` of bugs when there were too many.
+    """
+    failures = 0
+    bugs_in_a_row = 0
+    while True:
+        started = trio.current_time()
+        error: ExceptionGroup[Exception] | None = None
+        try:
+            await run()
+        except* Exception as group:
+            error = group
+        if error is None:
+            return
+        if trio.current_time() - started >= pace.quiet:
+            failures = bugs_in_a_row = 0
+        causes = list(leaves(error))
+        bugs = [cause for cause in causes if not isinstance(cause, expected + at_once)]
+        if bugs:
+            bugs_in_a_row += 1
+            log.error("%s failed on a bug of the plugin", name, exc_info=ExceptionGroup("", bugs))
+            if bugs_in_a_row >= pace.bugs:
+                raise error
+        elif all(isinstance(cause, at_once) for cause in causes):
+            failures = 0
+            log.info("%s starts again: %s", name, _one_line(causes))
+            continue
+        wait = min(pace.first_wait * 2**failures, pace.longest_wait)
+        wait *= 1 + pace.jitter * (2 * chance() - 1)
+        failures += 1
+        log.warning("%s starts again in %.1f s: %s", name, wait, _one_line(causes))
+        with trio.move_on_after(wait):
+            await sooner()
+            failures = 0
+
+
+def leaves(error: BaseException) -> Iterator[Exception]:
+    """The exceptions in a group, however deep; those of `Exception` only."""
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from leaves(each)
+    elif isinstance(error, Exception):
+        yield error
+
+
+def _one_line(causes: list[Exception]) -> str:
+    texts = dict.fromkeys(f"{cause}" or type(cause).__name__ for cause in causes)
+    return "; ".join(texts)

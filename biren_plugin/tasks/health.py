@@ -1,0 +1,38 @@
+"""From what the node holds to what may be offered: every device with its verdict."""
+
+import logging
+
+import attrs
+import trio
+
+from biren_plugin.board import Board
+from biren_plugin.core.changes import remark_list
+from biren_plugin.core.health import judge
+from biren_plugin.core.model import DeviceList, Inventory
+
+log = logging.getLogger(__name__)
+
+
+async def probe_health(
+    resource: str,
+    inventory: Board[Inventory],
+    offered: Board[DeviceList],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Posts the judged list of `resource` whenever it changed; started with the first.
+
+    `offered` outlives a restart of this task, so that only what really changed is remarked on.
+    """
+    with inventory.subscribe() as inventories:
+        async for current in inventories:
+            found = current.list_of(resource)
+            if found is None:
+                continue  # the resource is at its end, and this task with it
+            judged = attrs.evolve(found, devices=tuple(judge(device) for device in found.devices))
+            for remark in remark_list(offered.latest, judged):
+                log.log(logging.WARNING if remark.bad else logging.INFO, remark.text)
+            if judged != offered.latest:
+                offered.post(judged)
+            task_status.started()
+            task_status = trio.TASK_STATUS_IGNORED

@@ -1,0 +1,90 @@
+"""Register with the kubelet, and stay registered.
+
+A registration is worth nothing by itself: it counts while the kubelet holds a `ListAndWatch` stream
+open. Whatever ends it, ends the subtree, so that the next life starts with a fresh socket and no
+old stream: kubelet 1.36 takes lists from an old stream too, and drops the new client when it ends.
+"""
+
+import logging
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from biren_plugin.board import Board
+from biren_plugin.errors import (
+    KubeletRestarted,
+    PluginSocketGone,
+    RegistrationFailed,
+    StreamEnded,
+)
+from biren_plugin.host.kubelet_folder import KUBELET_SOCKET, KubeletFolder
+from biren_plugin.wire.messages import Registration
+from biren_plugin.wire.registration import register
+from biren_plugin.wire.unix_grpc import FileIdentity
+
+log = logging.getLogger(__name__)
+
+REGISTER_DEADLINE: Final = 15.0
+"""Seconds: above the 10 that the kubelet spends on dialling back before it answers."""
+STREAM_DEADLINE: Final = 10.0
+"""Seconds from the answer to the stream; older kubelets dial only then."""
+_FIRST_KNOCK: Final = 0.05
+_LONGEST_KNOCK: Final = 1.0
+
+
+async def stay_registered(
+    resource: str,
+    socket: Path,
+    folder: Board[KubeletFolder],
+    open_streams: Board[int],
+) -> None:
+    """Registers `resource` once the kubelet serves, and watches over the stream. Ends by raising.
+
+    Raises `RegistrationFailed` and `StreamEnded`.
+    """
+    await folder.wait_for(lambda seen: seen.kubelet is not None)
+    stream = await _knock(socket.with_name(KUBELET_SOCKET), resource)
+    asked = trio.current_time()
+    await register(stream, Registration(socket.name, resource), REGISTER_DEADLINE)
+    with trio.move_on_after(STREAM_DEADLINE) as waiting:
+        await open_streams.wait_for(lambda count: count > 0)
+    if waiting.cancelled_caught:
+        raise RegistrationFailed(
+            f"the kubelet took the registration of {resource} and opened no stream in "
+            f"{STREAM_DEADLINE:g} s; see the kubelet's log"
+        )
+    took = (trio.current_time() - asked) * 1000
+    log.info("%s: registered and watched, in %.0f ms", resource, took)
+    await open_streams.wait_for(lambda count: count == 0)
+    raise StreamEnded(f"the kubelet ended the stream of {resource}")
+
+
+async def _knock(path: Path, resource: str) -> trio.SocketStream:
+    """A connection to kubelet.sock, as soon as somebody listens: a stopped kubelet leaves the file."""
+    wait = _FIRST_KNOCK
+    while True:
+        try:
+            return await trio.open_unix_socket(path)
+        except OSError as error:
+            if wait == _FIRST_KNOCK:
+                log.info("%s: waiting for the kubelet to serve %s (%s)", resource, path, error)
+        await trio.sleep(wait)
+        wait = min(wait * 2, _LONGEST_KNOCK)
+
+
+async def notice_restart(
+    socket: Path, identity: FileIdentity, folder: Board[KubeletFolder]
+) -> None:
+    """Ends by raising, when the kubelet's socket or ours (`identity`) is no longer the one it was.
+
+    Raises `KubeletRestarted` and `PluginSocketGone`.
+    """
+    first = await folder.wait_for(lambda seen: seen.kubelet is not None)
+    seen = await folder.wait_for(
+        lambda seen: seen.kubelet not in (None, first.kubelet)
+        or seen.sockets.get(socket.name) != identity
+    )
+    if seen.kubelet not in (None, first.kubelet):
+        raise KubeletRestarted("the kubelet has restarted")
+    raise PluginSocketGone(f"{socket} was deleted")

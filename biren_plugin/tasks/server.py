@@ -1,0 +1,89 @@
+"""The five methods of DevicePlugin for one resource, on a socket of its own."""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from biren_plugin.board import Board
+from biren_plugin.core.allocation import cards_for, preferred
+from biren_plugin.core.container_edits import ContainerEdits, edits_for
+from biren_plugin.core.model import DeviceList, Inventory
+from biren_plugin.errors import NotReady, RequestRefused, SocketUnusable
+from biren_plugin.wire.device_plugin import PreferenceRequest, new_server
+from biren_plugin.wire.unix_grpc import FileIdentity, UnixListener
+
+log = logging.getLogger(__name__)
+
+_BUGS: Final = 5
+"""So many failed calls in one life of the server start the resource anew."""
+
+
+class DevicePlugin:
+    """Answers from what the boards say now; never waits for hardware."""
+
+    def __init__(
+        self,
+        offered: Board[DeviceList],
+        inventory: Board[Inventory],
+        watch: Callable[[], AsyncIterator[DeviceList]],
+    ) -> None:
+        self.watch = watch
+        self._offered = offered
+        self._inventory = inventory
+
+    def prefer(self, requests: Sequence[PreferenceRequest]) -> list[list[str]]:
+        """The ids to choose for each container. Raises `RequestRefused`."""
+        offered = self._current()
+        return [
+            preferred(request.available, request.must_include, request.size, offered)
+            for request in requests
+        ]
+
+    def allocate(self, requests: Sequence[Sequence[str]]) -> list[ContainerEdits]:
+        """What each container gets for its device ids. Raises `RequestRefused`."""
+        offered = self._current()
+        try:
+            cards = cards_for(requests, offered, self._inventory.latest or Inventory())
+        except RequestRefused as error:
+            log.warning("%s: refused an allocation: %s", offered.resource, error)
+            raise
+        for each in cards:
+            names = ", ".join(card.name for card in each) or "nothing"
+            log.info("%s: allocated %s", offered.resource, names)
+        return [edits_for(each, offered.host) for each in cards]
+
+    def _current(self) -> DeviceList:
+        if (offered := self._offered.latest) is None:
+            raise NotReady("the device plugin has not read the node yet; try again")
+        return offered
+
+
+async def serve_plugin(
+    path: Path,
+    plugin: DevicePlugin,
+    *,
+    task_status: trio.TaskStatus[FileIdentity] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serves on `path` until cancelled; started, with the socket's identity, when it listens.
+
+    Raises `SocketUnusable`, and a servicer's bug when there were too many.
+    """
+    bugs = 0
+
+    def count_bug(error: Exception) -> None:
+        nonlocal bugs
+        bugs += 1
+        log.error("a call failed on a bug of the plugin", exc_info=error)
+        if bugs >= _BUGS:
+            raise error
+
+    try:
+        listener = UnixListener(path)
+    except OSError as error:
+        raise SocketUnusable(f"cannot listen on {path}: {error.strerror or error}") from error
+    server = new_server(plugin, on_bug=count_bug)
+    task_status.started(listener.identity)
+    await trio.serve_listeners(server.handle, [listener])

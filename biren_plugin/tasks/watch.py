@@ -1,0 +1,30 @@
+"""From offered devices to the lists on one kubelet stream: each change once, the whole list each time."""
+
+from collections.abc import AsyncIterator
+
+from biren_plugin.board import Board
+from biren_plugin.core.model import DeviceList
+
+
+async def watch_devices(
+    offered: Board[DeviceList], open_streams: Board[int]
+) -> AsyncIterator[DeviceList]:
+    """The lists for one stream, for as long as somebody reads it.
+
+    `open_streams` counts it in and out. Each list makes the kubelet write its checkpoint: one that
+    would read the same is not sent, unless a heartbeat is due.
+    """
+    open_streams.post((open_streams.latest or 0) + 1)
+    try:
+        with offered.subscribe() as lists:
+            last: object = None
+            async for current in lists:
+                if (wire := _as_sent(current)) != last:
+                    last = wire
+                    yield current
+    finally:
+        open_streams.post((open_streams.latest or 0) - 1)
+
+
+def _as_sent(devices: DeviceList) -> object:
+    return devices.pulse, [(each.id, each.healthy, each.card.numa_node) for each in devices.devices]

@@ -1,0 +1,113 @@
+"""The DevicePlugin service in the model's words: the plugin's side, and the kubelet's."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Protocol
+
+from purerpc import FailedPreconditionError, InvalidArgumentError
+
+from biren_plugin.core.container_edits import ContainerEdits
+from biren_plugin.core.model import DeviceList
+from biren_plugin.errors import InvalidRequest, NotReady
+from biren_plugin.wire import messages
+from biren_plugin.wire._proto import deviceplugin_pb2 as pb
+from biren_plugin.wire._proto.deviceplugin_grpc import DevicePluginServicer, DevicePluginStub
+from biren_plugin.wire.messages import ListedDevice, PluginOptions, PreferenceRequest
+from biren_plugin.wire.unix_grpc import DEFAULT_LIMITS, Channel, Server
+
+
+class Plugin(Protocol):
+    """Who answers. `RequestRefused` becomes the status that says whose fault it was."""
+
+    @property
+    def watch(self) -> Callable[[], AsyncIterator[DeviceList]]: ...
+    def prefer(self, requests: Sequence[PreferenceRequest]) -> list[list[str]]: ...
+    def allocate(self, requests: Sequence[Sequence[str]]) -> list[ContainerEdits]: ...
+
+
+def new_server(plugin: Plugin, on_bug: Callable[[Exception], None]) -> Server:
+    """A gRPC server of `plugin`'s five methods."""
+    return Server([_Servicer(plugin)], DEFAULT_LIMITS, on_bug)
+
+
+class _Servicer(DevicePluginServicer):
+    def __init__(self, plugin: Plugin) -> None:
+        self._plugin = plugin
+
+    async def GetDevicePluginOptions(self, _request: pb.Empty) -> pb.DevicePluginOptions:
+        return messages.write_options(PluginOptions())
+
+    async def ListAndWatch(self, _request: pb.Empty) -> AsyncIterator[pb.ListAndWatchResponse]:
+        async with contextlib.aclosing(self._plugin.watch()) as lists:
+            async for devices in lists:
+                yield messages.write_list(devices)
+
+    async def GetPreferredAllocation(
+        self, request: pb.PreferredAllocationRequest
+    ) -> pb.PreferredAllocationResponse:
+        wishes = [
+            PreferenceRequest(
+                tuple(each.available_deviceIDs),
+                tuple(each.must_include_deviceIDs),
+                each.allocation_size,
+            )
+            for each in request.container_requests
+        ]
+        with _refusals_as_status():
+            choices = self._plugin.prefer(wishes)
+        response = pb.PreferredAllocationResponse()
+        for choice in choices:
+            response.container_responses.add(deviceIDs=choice)
+        return response
+
+    async def Allocate(self, request: pb.AllocateRequest) -> pb.AllocateResponse:
+        with _refusals_as_status():
+            edits = self._plugin.allocate(
+                [each.devices_ids for each in request.container_requests]
+            )
+        return messages.write_allocation(edits)
+
+    async def PreStartContainer(
+        self, _request: pb.PreStartContainerRequest
+    ) -> pb.PreStartContainerResponse:
+        return pb.PreStartContainerResponse()
+
+
+@contextlib.contextmanager
+def _refusals_as_status() -> Iterator[None]:
+    try:
+        yield
+    except InvalidRequest as error:
+        raise InvalidArgumentError(str(error)) from error
+    except NotReady as error:
+        raise FailedPreconditionError(str(error)) from error
+
+
+class PluginClient:
+    """The kubelet's side of the conversation. Calls raise purerpc's `RpcFailedError`."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._stub = DevicePluginStub(channel)
+
+    async def options(self) -> PluginOptions:
+        """`GetDevicePluginOptions`."""
+        return messages.read_options(await self._stub.GetDevicePluginOptions(pb.Empty()))
+
+    async def lists(self) -> AsyncIterator[list[ListedDevice]]:
+        """`ListAndWatch`: each list as it comes, until the plugin ends the stream."""
+        async with contextlib.aclosing(self._stub.ListAndWatch(pb.Empty())) as responses:
+            async for response in responses:
+                yield messages.read_list(response)
+
+    async def prefer(self, available: Sequence[str], size: int) -> list[str]:
+        """`GetPreferredAllocation` for one container."""
+        request = pb.PreferredAllocationRequest()
+        request.container_requests.add(available_deviceIDs=available, allocation_size=size)
+        response = await self._stub.GetPreferredAllocation(request)
+        return list(response.container_responses[0].deviceIDs)
+
+    async def allocate(self, ids: Sequence[str]) -> ContainerEdits:
+        """`Allocate` for one container."""
+        request = pb.AllocateRequest()
+        request.container_requests.add(devices_ids=ids)
+        return messages.read_allocation(await self._stub.Allocate(request))[0]

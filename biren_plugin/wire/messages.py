@@ -1,0 +1,127 @@
+"""Between the model's words and protobuf's messages, both ways. Nothing is decided here."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from biren_plugin.core.container_edits import ContainerEdits
+from biren_plugin.core.model import DeviceList, Mount
+from biren_plugin.wire._proto import deviceplugin_pb2 as pb
+
+HEALTHY: Final = "Healthy"
+UNHEALTHY: Final = "Unhealthy"
+"""The only two that the kubelet knows."""
+
+
+@attrs.frozen
+class ListedDevice:
+    """A device as it stands in a list that the kubelet received."""
+
+    id: str
+    healthy: bool
+    numa_nodes: tuple[int, ...] = ()
+
+
+@attrs.frozen
+class PreferenceRequest:
+    """One container's wish: `size` of `available`, `must_include` among them."""
+
+    available: tuple[str, ...]
+    must_include: tuple[str, ...]
+    size: int
+
+
+@attrs.frozen
+class PluginOptions:
+    """What a plugin wants to be asked."""
+
+    pre_start_required: bool = False
+    get_preferred_allocation_available: bool = True
+
+
+@attrs.frozen
+class Registration:
+    """What a plugin tells the kubelet of itself."""
+
+    endpoint: str
+    """File name of its socket."""
+    resource: str
+    version: str = "v1beta1"
+    options: PluginOptions = PluginOptions()
+
+
+def write_list(devices: DeviceList) -> pb.ListAndWatchResponse:
+    """A whole list."""
+    message = pb.ListAndWatchResponse()
+    for device in devices.devices:
+        written = message.devices.add(ID=device.id, health=HEALTHY if device.healthy else UNHEALTHY)
+        if device.card.numa_node is not None:
+            written.topology.nodes.add(ID=device.card.numa_node)
+    return message
+
+
+def read_list(message: pb.ListAndWatchResponse) -> list[ListedDevice]:
+    """What the kubelet makes of a list."""
+    return [
+        ListedDevice(each.ID, each.health == HEALTHY, tuple(node.ID for node in each.topology.nodes))
+        for each in message.devices
+    ]
+
+
+def write_allocation(containers: Sequence[ContainerEdits]) -> pb.AllocateResponse:
+    """An answer to `Allocate`, a response for each container."""
+    message = pb.AllocateResponse()
+    for edits in containers:
+        response = message.container_responses.add(envs=dict(edits.env))
+        for path in edits.device_nodes:
+            response.devices.add(container_path=path, host_path=path, permissions="rw")
+        for mount in edits.mounts:
+            response.mounts.add(
+                container_path=mount.container_path, host_path=mount.host_path, read_only=True
+            )
+    return message
+
+
+def read_allocation(message: pb.AllocateResponse) -> list[ContainerEdits]:
+    """What a container runtime would be told."""
+    return [
+        ContainerEdits(
+            env=tuple(sorted(response.envs.items())),
+            device_nodes=tuple(device.container_path for device in response.devices),
+            mounts=tuple(Mount(each.host_path, each.container_path) for each in response.mounts),
+        )
+        for response in message.container_responses
+    ]
+
+
+def write_options(options: PluginOptions) -> pb.DevicePluginOptions:
+    """A plugin's options."""
+    return pb.DevicePluginOptions(
+        pre_start_required=options.pre_start_required,
+        get_preferred_allocation_available=options.get_preferred_allocation_available,
+    )
+
+
+def read_options(message: pb.DevicePluginOptions) -> PluginOptions:
+    """A plugin's options."""
+    return PluginOptions(
+        message.pre_start_required, message.get_preferred_allocation_available
+    )
+
+
+def write_registration(registration: Registration) -> pb.RegisterRequest:
+    """A request to `Register`; older kubelets read the options in it."""
+    return pb.RegisterRequest(
+        version=registration.version,
+        endpoint=registration.endpoint,
+        resource_name=registration.resource,
+        options=write_options(registration.options),
+    )
+
+
+def read_registration(message: pb.RegisterRequest) -> Registration:
+    """What a kubelet is told."""
+    return Registration(
+        message.endpoint, message.resource_name, message.version, read_options(message.options)
+    )

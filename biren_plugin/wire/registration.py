@@ -1,0 +1,53 @@
+"""The Registration service in the model's words: the plugin's side, and the kubelet's."""
+
+from collections.abc import Awaitable, Callable
+
+import trio
+from purerpc import InvalidArgumentError, RpcFailedError
+from purerpc.grpclib.exceptions import ProtocolError
+
+from biren_plugin.errors import RegistrationFailed, RequestRefused
+from biren_plugin.wire import messages
+from biren_plugin.wire._proto import deviceplugin_pb2 as pb
+from biren_plugin.wire._proto.deviceplugin_grpc import RegistrationServicer, RegistrationStub
+from biren_plugin.wire.messages import Registration
+from biren_plugin.wire.unix_grpc import DEFAULT_LIMITS, CallEnded, Channel, Server, with_channel
+
+
+async def register(stream: trio.abc.Stream, registration: Registration, deadline: float) -> None:
+    """One `Register` over a connection to kubelet.sock, which is closed afterwards.
+
+    Raises `RegistrationFailed`: refused, broken off, or not answered in `deadline` seconds.
+    """
+
+    async def call(channel: Channel) -> None:
+        await RegistrationStub(channel).Register(messages.write_registration(registration))
+
+    try:
+        with trio.fail_after(deadline):
+            await with_channel(stream, call)
+    except RpcFailedError as error:
+        raise RegistrationFailed(f"the kubelet refused: {error.status}") from error
+    except (CallEnded, ProtocolError) as error:
+        raise RegistrationFailed(f"the kubelet broke off: {error}") from error
+    except trio.TooSlowError as error:
+        raise RegistrationFailed(f"the kubelet did not answer in {deadline:g} s") from error
+
+
+def new_registration_server(
+    take: Callable[[Registration], Awaitable[None]], on_bug: Callable[[Exception], None]
+) -> Server:
+    """A kubelet's gRPC server: `take` is called during each `Register`; its refusals go to the plugin."""
+    return Server([_Servicer(take)], DEFAULT_LIMITS, on_bug)
+
+
+class _Servicer(RegistrationServicer):
+    def __init__(self, take: Callable[[Registration], Awaitable[None]]) -> None:
+        self._take = take
+
+    async def Register(self, request: pb.RegisterRequest) -> pb.Empty:
+        try:
+            await self._take(messages.read_registration(request))
+        except RequestRefused as error:
+            raise InvalidArgumentError(str(error)) from error
+        return pb.Empty()

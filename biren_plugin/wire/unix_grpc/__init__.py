@@ -1,0 +1,40 @@
+"""gRPC on Unix sockets: purerpc's generated classes, statuses and message encoding; the rest ours.
+
+From the bytes up: `frames` cuts, h2 interprets, `connection` reads and writes, `call` is one
+conversation, `headers` speaks gRPC's header lists, `server` and `client` are the two ends,
+`sockets` is where they meet, `limits` bounds it all. One sentence holds for every module:
+**whatever the other side does, every task ends with its cause, and the next call works.**
+
+How the traps of purerpc 0.8.0 are avoided:
+
+| trap, and where upstream has it | here |
+| --- | --- |
+| TCP options on every socket (`SocketWrapper._set_socket_options`) | `sockets` |
+| bare `except:` swallows `Cancelled` and bugs (`server.ConnectionHandler`) | `server` catches `Exception` in the call's task, answers, and tells `on_bug` |
+| a reset cancels nobody (`GRPCConnection._stream_reset`) | `Call.fail` cancels the handler's scope |
+| one bad frame ends every stream (`GRPCSocket._listen`, `grpclib.receive_data`) | `frames`: one frame at a time; errors of a call stay in the call |
+| a send waits for ever for a window (`GRPCStream._send`) | `Call.fail` wakes it; `limits.unread` ends it |
+| `grpc-timeout` ignored | the deadline of the handler's scope |
+| unbounded buffers, 32 MiB messages, 65,536 streams, 1 GiB window (`grpclib.config`) | `limits` |
+| a servicer's exception text goes to the peer | an opaque INTERNAL; the text stays in our log |
+| h2 is patched where purerpc is imported (`_h2_monkeypatch`) | relied on: a reset of a closed stream is no error |
+"""
+
+from biren_plugin.wire.unix_grpc.call import CallEnded
+from biren_plugin.wire.unix_grpc.client import Channel, with_channel
+from biren_plugin.wire.unix_grpc.connection import ConnectionEnded
+from biren_plugin.wire.unix_grpc.limits import DEFAULT_LIMITS, Limits
+from biren_plugin.wire.unix_grpc.server import Server
+from biren_plugin.wire.unix_grpc.sockets import FileIdentity, UnixListener
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "CallEnded",
+    "Channel",
+    "ConnectionEnded",
+    "FileIdentity",
+    "Limits",
+    "Server",
+    "UnixListener",
+    "with_channel",
+]

@@ -1,0 +1,132 @@
+"""One call on a connection: its messages in, its messages out, and how it ended.
+
+The connection feeds it (`take_data`, `end_remote`, `fail`), a handler or a stub uses it. Whoever
+waits in a call is woken by whatever ends it: there is no state in which a call waits for a peer
+that has gone.
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING, Protocol, Self
+
+import trio
+from purerpc import Status
+from purerpc.grpclib.buffers import MessageReadBuffer, MessageWriteBuffer
+
+if TYPE_CHECKING:
+    from biren_plugin.wire.unix_grpc.connection import Connection
+
+
+class Message(Protocol):
+    """As much of a generated protobuf class as the wire needs."""
+
+    def SerializeToString(self) -> bytes: ...  # noqa: N802 - protobuf's own name
+    @classmethod
+    def FromString(cls, data: bytes) -> Self: ...  # noqa: N802 - protobuf's own name
+
+
+class CallEnded(Exception):
+    """The call was over before it was done: reset, connection lost, or our own shutdown."""
+
+
+class Call:
+    """A stream of HTTP/2 seen as a gRPC call. Owned by its connection until `discard`."""
+
+    def __init__(self, connection: "Connection", stream_id: int, message_size: int) -> None:
+        self.stream_id = stream_id
+        self.scope = trio.CancelScope()
+        """Around the handler, on a server: cancelled when the peer ends the call."""
+        self.reset_by_peer = False
+        """The peer takes nothing more of this call."""
+        self.status: Status | None = None
+        """What the server's trailers said, on a client."""
+        self._connection = connection
+        self._reading = MessageReadBuffer(None, message_size)
+        self._message_size = message_size
+        self._messages: deque[tuple[bytes, int]] = deque()
+        self._unreturned = 0  # window that the peer has used and not got back, bytes
+        self._remote_ended = False
+        self._failure: Exception | None = None
+        self._changed = trio.Event()
+
+    def take_data(self, data: bytes, flow_controlled_length: int) -> None:
+        """Data of this call arrived. Raises purerpc's `ProtocolError`s: too large, compressed."""
+        self._unreturned += flow_controlled_length
+        self._reading.data_received(data, flow_controlled_length)
+        self._messages.extend(self._reading.read_all_complete_messages_flowcontrol())
+        self._wake()
+
+    def end_remote(self) -> None:
+        """The peer has sent all it will send."""
+        self._remote_ended = True
+        self._wake()
+
+    def fail(self, cause: Exception) -> None:
+        """The call is over, whoever still uses it gets `cause`. The first cause stands."""
+        if self._failure is None:
+            self._failure = cause
+        self.scope.cancel()
+        self._wake()
+
+    @property
+    def remote_ended(self) -> bool:
+        """Whether the peer has sent all it will send."""
+        return self._remote_ended
+
+    @property
+    def failure(self) -> Exception | None:
+        """What ended the call before its time."""
+        return self._failure
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def receive(self) -> bytes | None:
+        """The next message, or None after the last. Raises `CallEnded` and what `fail` was given."""
+        while not self._messages:
+            if self._failure is not None:
+                raise self._failure
+            if self._remote_ended:
+                return None
+            await self._changed.wait()
+        message, flow_controlled_length = self._messages.popleft()
+        self._return_window(flow_controlled_length)
+        return message
+
+    def discard(self) -> None:
+        """The call is done: what nobody will read no longer takes room in the connection's window."""
+        self._messages.clear()
+        self._return_window(self._unreturned)
+
+    def _return_window(self, size: int) -> None:
+        self._unreturned -= size
+        if size > 0:
+            self._connection.return_window(self.stream_id, size)
+
+    async def send(self, message: Message) -> None:
+        """Queues one message for the peer, as fast as its windows let it."""
+        outgoing = MessageWriteBuffer(max_message_length=self._message_size)
+        outgoing.write_message(message.SerializeToString())
+        while len(outgoing):
+            room = await self._window()
+            chunk = outgoing.data_to_send(min(room, len(outgoing)))
+            self._connection.h2.send_data(self.stream_id, chunk)
+            self._connection.wake_writer()
+        await self._connection.room_to_send()
+
+    async def _window(self) -> int:
+        limits = self._connection.limits
+        if self._failure is None and (window := self._connection.send_window(self.stream_id)) > 0:
+            return window
+        with trio.move_on_after(limits.unread):
+            while self._failure is None:
+                if (window := self._connection.send_window(self.stream_id)) > 0:
+                    return window
+                await self._changed.wait()
+        self.fail(CallEnded(f"the peer kept its window closed for {limits.unread:g} s"))
+        assert self._failure is not None
+        raise self._failure
+
+    def window_opened(self) -> None:
+        """The peer granted more; a waiting `send` looks again."""
+        self._wake()

@@ -1,0 +1,106 @@
+"""The calling side, in the shape that purerpc's generated stubs expect of their channel.
+
+A stub reaches into `channel._grpc_socket`, `_host` and `_port` (purerpc 0.8, `client.Client.rpc`)
+and takes no deadline: callers put `trio.fail_after` around each call.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import trio
+from purerpc import Status, StatusCode
+from purerpc.grpclib.events import ResponseEnded
+
+from biren_plugin.wire.unix_grpc.call import Call, Message
+from biren_plugin.wire.unix_grpc.connection import Connection
+from biren_plugin.wire.unix_grpc.headers import write_request
+from biren_plugin.wire.unix_grpc.limits import DEFAULT_LIMITS, Limits
+
+
+T = TypeVar("T")
+
+
+class Channel:
+    """A client's connection as purerpc's stubs see it."""
+
+    _host = "localhost"
+    _port = 0
+
+    def __init__(self, connection: Connection) -> None:
+        self._grpc_socket = _CallStarter(connection)
+
+
+class _CallStarter:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def start_request(
+        self,
+        _scheme: str,
+        service: str,
+        method: str,
+        _message_type: str,
+        _authority: str,
+        *,
+        custom_metadata: tuple[()] = (),
+    ) -> "_ClientCall":
+        assert not custom_metadata  # the device plugin API has none
+        call = self._connection.start_call(write_request(service, method))
+        return _ClientCall(self._connection, call)
+
+
+class _ClientCall:
+    def __init__(self, connection: Connection, call: Call) -> None:
+        self._connection = connection
+        self._call = call
+        self._response_type: type[Message] | None = None
+
+    @property
+    def end_stream_event(self) -> ResponseEnded:
+        status = self._call.status or Status(StatusCode.UNKNOWN, "the answer had no status")
+        return ResponseEnded(self._call.stream_id, status)
+
+    def expect_message_type(self, response_type: type[Message]) -> None:
+        self._response_type = response_type
+
+    async def send_message(self, message: Message) -> None:
+        await self._call.send(message)
+
+    async def close(self) -> None:
+        self._connection.send_end(self._call)
+
+    async def receive_message(self) -> Any:
+        assert self._response_type is not None
+        try:
+            data = await self._call.receive()
+        except BaseException:  # not only errors: a caller who gives up must not leave the call open
+            self._connection.finish(self._call)
+            raise
+        if data is None:
+            self._connection.finish(self._call)
+            return None
+        return self._response_type.FromString(data)
+
+
+async def with_channel(
+    stream: trio.abc.Stream,
+    use: Callable[[Channel], Awaitable[T]],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+) -> T:
+    """The result of `use`, which may make calls over `stream`; then closes `stream`.
+
+    Raises what `use` raises; its calls raise `ConnectionEnded` when the connection ends.
+    """
+    connection = Connection(stream, limits)
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.run)
+        try:
+            result = await use(Channel(connection))
+        except Exception as error:  # noqa: BLE001 - raised again below, not in a group with nothing else
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return result

@@ -1,0 +1,282 @@
+"""One HTTP/2 connection over any trio stream, for either side: reads, writes, and its calls.
+
+1. One task reads, one task writes; a call never touches the stream, so cancelling a call can not
+   tear a frame.
+2. A bad frame that belongs to a call ends that call; one that breaks the connection ends the
+   connection with GOAWAY. Frames that came with it are still worked off.
+3. However the connection ends, every call in it is told, with the cause.
+4. Nothing grows without bound: unread messages by the windows, unsent bytes by `limits.unsent`
+   (then the reader stops reading), a peer that does not read by `limits.unread`.
+"""
+
+from collections.abc import Awaitable, Callable
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.exceptions
+import h2.settings
+import trio
+from purerpc import ProtocolError
+
+from biren_plugin.wire.unix_grpc.call import Call, CallEnded
+from biren_plugin.wire.unix_grpc.frames import FrameCutter, FrameTooLong
+from biren_plugin.wire.unix_grpc.headers import Header, read_status
+from biren_plugin.wire.unix_grpc.limits import Limits
+
+_READ_SIZE = 64 * 1024
+_CLOSED_STREAMS_REMEMBERED = 1024
+
+
+class ConnectionEnded(CallEnded):
+    """The connection under a call is gone; its text says why."""
+
+
+class _H2Connection(h2.connection.H2Connection):  # type: ignore[misc]  # h2 3.2 has no types
+    # h2 remembers 65,536 closed streams, 6 MiB, on a connection that lives for months.
+    MAX_CLOSED_STREAMS = _CLOSED_STREAMS_REMEMBERED
+
+
+class Connection:
+    """Takes responsibility for closing `stream`. `run` is its whole life.
+
+    `on_request` (servers) is the task of each call, given this connection, the call and its headers.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        limits: Limits,
+        *,
+        on_request: "Callable[[Connection, Call, list[Header]], Awaitable[None]] | None" = None,
+    ) -> None:
+        self.limits = limits
+        self._stream = stream
+        self._on_request = on_request
+        self._client_side = on_request is None
+        self._calls: dict[int, Call] = {}
+        self._cutter = FrameCutter(
+            expects_preface=not self._client_side, frame_size=limits.frame_size
+        )
+        self._outgoing = bytearray()
+        self._in_flight = 0
+        self._output_waiting = trio.Event()
+        self._output_written = trio.Event()
+        self._settings_seen = trio.Event()
+        self._end: ConnectionEnded | None = None
+        self.h2 = self._new_h2()
+
+    def _new_h2(self) -> _H2Connection:
+        codes = h2.settings.SettingCodes
+        connection = _H2Connection(
+            h2.config.H2Configuration(
+                client_side=self._client_side,
+                header_encoding=None,
+                validate_inbound_headers=False,  # `headers` judges them for each call
+                normalize_inbound_headers=False,
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+            )
+        )
+        # h2 has no public way to choose the settings of the first SETTINGS frame.
+        connection.local_settings = h2.settings.Settings(
+            client=self._client_side,
+            initial_values={
+                codes.MAX_CONCURRENT_STREAMS: self.limits.calls,
+                # One message with its 5-byte prefix always fits: a reader need not be at work
+                # for a message to arrive whole.
+                codes.INITIAL_WINDOW_SIZE: self.limits.message_size + 5,
+                codes.MAX_FRAME_SIZE: self.limits.frame_size,
+                codes.MAX_HEADER_LIST_SIZE: self.limits.header_list_size,
+                codes.ENABLE_PUSH: 0,
+            },
+        )
+        connection.decoder.max_header_list_size = self.limits.header_list_size
+        connection.initiate_connection()
+        connection.increment_flow_control_window(self.limits.connection_window - 65_535)
+        return connection
+
+    async def run(self) -> None:
+        """Lives until the peer leaves or breaks the protocol, or until cancelled."""
+        end = ConnectionEnded("our side closed the connection")
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write)
+                nursery.start_soon(self._expect_settings)
+                self.wake_writer()
+                end = await self._read(nursery)
+                self.end(end)
+                nursery.cancel_scope.cancel()
+        finally:
+            self.end(end)
+            await trio.aclose_forcefully(self._stream)
+
+    def end(self, cause: ConnectionEnded) -> None:
+        """Tells every call that there is no connection any more. The first cause stands."""
+        if self._end is None:
+            self._end = cause
+        for call in list(self._calls.values()):
+            call.fail(self._end)
+        self._announce_written()
+
+    # Reading
+
+    async def _read(self, nursery: trio.Nursery) -> ConnectionEnded:
+        while True:
+            try:
+                data = await self._stream.receive_some(_READ_SIZE)
+            except trio.BrokenResourceError:
+                return ConnectionEnded("the peer broke the connection")
+            except trio.ClosedResourceError:
+                return self._end or ConnectionEnded("our side closed the connection")
+            if not data:
+                return ConnectionEnded("the peer closed the connection")
+            try:
+                for frame in self._cutter.cut(data):
+                    for event in self.h2.receive_data(frame):
+                        self._handle(event, nursery)
+            except FrameTooLong as error:
+                self.h2.close_connection(h2.errors.ErrorCodes.FRAME_SIZE_ERROR)
+                return await self._say_goodbye(error)
+            except (h2.exceptions.ProtocolError, UnicodeError, ValueError) as error:
+                # ValueError: what hyperframe and h2 3.2 leave unwrapped for some bad settings.
+                return await self._say_goodbye(error)
+            if self._end is not None:
+                return self._end
+            self.wake_writer()
+            await self.room_to_send()
+
+    async def _say_goodbye(self, error: Exception) -> ConnectionEnded:
+        self.wake_writer()
+        with trio.move_on_after(1):
+            await self._output_written.wait()
+        return ConnectionEnded(f"the peer broke the protocol: {error}")
+
+    async def _expect_settings(self) -> None:
+        with trio.move_on_after(self.limits.handshake):
+            await self._settings_seen.wait()
+            return
+        self.end(ConnectionEnded(f"the peer sent no SETTINGS in {self.limits.handshake:g} s"))
+        await trio.aclose_forcefully(self._stream)
+
+    def _handle(self, event: h2.events.Event, nursery: trio.Nursery) -> None:
+        match event:
+            case h2.events.DataReceived():
+                self._take_data(event)
+            case h2.events.RequestReceived():
+                assert self._on_request is not None  # h2 gives a client no RequestReceived
+                call = self._new_call(event.stream_id)
+                nursery.start_soon(self._on_request, self, call, event.headers)
+            case h2.events.ResponseReceived() | h2.events.TrailersReceived():
+                if (call := self._calls.get(event.stream_id)) is not None and event.stream_ended:
+                    call.status = read_status(event.headers)
+            case h2.events.StreamEnded():
+                if (call := self._calls.get(event.stream_id)) is not None:
+                    call.end_remote()
+            case h2.events.StreamReset():
+                if (call := self._calls.get(event.stream_id)) is not None:
+                    call.reset_by_peer = True
+                    call.fail(CallEnded(f"the peer reset the call ({event.error_code!r})"))
+            case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
+                if isinstance(event, h2.events.RemoteSettingsChanged):
+                    self._settings_seen.set()
+                for call in list(self._calls.values()):
+                    call.window_opened()
+            case h2.events.ConnectionTerminated():
+                self.end(ConnectionEnded(f"the peer said GOAWAY ({event.error_code!r})"))
+            case _:
+                pass  # pings, acknowledgements, priorities: h2 answers them by itself
+
+    def _take_data(self, event: h2.events.DataReceived) -> None:
+        call = self._calls.get(event.stream_id)
+        if call is None or call.failure is not None:
+            self.return_window(event.stream_id, event.flow_controlled_length)
+            return
+        try:
+            call.take_data(event.data, event.flow_controlled_length)
+        except ProtocolError as error:
+            call.fail(error)
+
+    # Calls
+
+    def _new_call(self, stream_id: int) -> Call:
+        call = self._calls[stream_id] = Call(self, stream_id, self.limits.message_size)
+        return call
+
+    def start_call(self, headers: list[Header]) -> Call:
+        """A client's new call. Raises `ConnectionEnded`."""
+        if self._end is not None:
+            raise self._end
+        stream_id = self.h2.get_next_available_stream_id()
+        self.h2.send_headers(stream_id, headers)
+        self.wake_writer()
+        return self._new_call(stream_id)
+
+    def send_headers(self, call: Call, headers: list[Header], *, end_stream: bool = False) -> None:
+        """Queues a header list of `call`, if the peer still wants it."""
+        if self._end is None and not call.reset_by_peer:
+            self.h2.send_headers(call.stream_id, headers, end_stream=end_stream)
+            self.wake_writer()
+
+    def send_end(self, call: Call) -> None:
+        """Queues the end of what a client has to say."""
+        if self._end is None and call.failure is None:
+            self.h2.end_stream(call.stream_id)
+            self.wake_writer()
+
+    def finish(self, call: Call, error: h2.errors.ErrorCodes = h2.errors.ErrorCodes.NO_ERROR) -> None:
+        """The call is done on our side: forget it, and stop the peer if it is still sending."""
+        if self._calls.pop(call.stream_id, None) is None:
+            return
+        call.discard()
+        if self._end is None and not call.reset_by_peer and not call.remote_ended:
+            self.h2.reset_stream(call.stream_id, error)
+            self.wake_writer()
+
+    def send_window(self, stream_id: int) -> int:
+        """Bytes that the peer would take now, in one frame."""
+        window: int = self.h2.local_flow_control_window(stream_id)
+        frame: int = self.h2.max_outbound_frame_size
+        return min(window, frame)
+
+    def return_window(self, stream_id: int, size: int) -> None:
+        """The peer may send `size` bytes more."""
+        if self._end is None and size > 0:
+            self.h2.acknowledge_received_data(size, stream_id)
+            self.wake_writer()
+
+    # Writing
+
+    def wake_writer(self) -> None:
+        """Whatever h2 holds for the peer goes out, all of it in one write."""
+        self._outgoing += self.h2.data_to_send()
+        if self._outgoing:
+            self._output_waiting.set()
+
+    async def room_to_send(self) -> None:
+        """Waits while more than `limits.unsent` bytes are unread by the peer."""
+        while len(self._outgoing) + self._in_flight > self.limits.unsent and self._end is None:
+            await self._output_written.wait()
+
+    def _announce_written(self) -> None:
+        self._output_written.set()
+        self._output_written = trio.Event()
+
+    async def _write(self) -> None:
+        while True:
+            await self._output_waiting.wait()
+            self._output_waiting = trio.Event()
+            data, self._outgoing = self._outgoing, bytearray()
+            self._in_flight = len(data)
+            try:
+                with trio.fail_after(self.limits.unread):
+                    await self._stream.send_all(data)
+            except trio.TooSlowError:
+                self.end(ConnectionEnded(f"the peer read nothing for {self.limits.unread:g} s"))
+                await trio.aclose_forcefully(self._stream)
+                return
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return  # the reader sees it too, and ends the connection
+            self._in_flight = 0
+            self._announce_written()

@@ -1,0 +1,122 @@
+"""Header lists as gRPC over HTTP/2 defines them: requests read and judged, responses written.
+
+Source: "gRPC over HTTP2", PROTOCOL-HTTP2.md of the gRPC project. Metadata that the five methods do
+not use is accepted in any form and left alone, binary keys included.
+"""
+
+import urllib.parse
+from collections.abc import Iterable
+from typing import Final
+
+import attrs
+from purerpc import Status, StatusCode
+
+Header = tuple[bytes, bytes]
+
+CONTENT_TYPES: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
+_UNIT_SECONDS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_TIMEOUT_DIGITS: Final = 8
+
+RESPONSE: Final[list[Header]] = [
+    (b":status", b"200"),
+    (b"content-type", b"application/grpc+proto"),
+]
+
+
+@attrs.frozen
+class RequestHeaders:
+    """What a call's opening headers say."""
+
+    service: str
+    """Full name, `v1beta1.DevicePlugin`."""
+    method: str
+    timeout: float | None
+    """Seconds that the caller will wait; None: for ever."""
+
+
+@attrs.frozen
+class Refusal:
+    """Why a call is not even dispatched."""
+
+    status: Status
+    http_status: bytes = b"200"
+    """Other than 200 where the request is no gRPC at all."""
+
+
+def read_request(headers: Iterable[Header]) -> RequestHeaders | Refusal:
+    """Judges a request's header list. Never raises: bad text is a `Refusal`."""
+    fields: dict[bytes, bytes] = {}
+    for name, value in headers:
+        fields.setdefault(name.lower(), value)
+    if fields.get(b":method") != b"POST":
+        return Refusal(Status(StatusCode.INTERNAL, "gRPC requests are POST"), b"405")
+    content_type = fields.get(b"content-type", b"").split(b";")[0].strip().lower()
+    if content_type not in CONTENT_TYPES:
+        text = f"content-type {_text(content_type)!r} is not application/grpc or application/grpc+proto"
+        return Refusal(Status(StatusCode.INTERNAL, text), b"415")
+    encoding = fields.get(b"grpc-encoding", b"identity").strip().lower()
+    if encoding != b"identity":
+        text = f"grpc-encoding {_text(encoding)!r} is not supported; send identity"
+        return Refusal(Status(StatusCode.UNIMPLEMENTED, text))
+    path = _text(fields.get(b":path", b""))
+    service, slash, method = path.removeprefix("/").partition("/")
+    if not (path.startswith("/") and service and slash and method):
+        return Refusal(Status(StatusCode.UNIMPLEMENTED, f"path {path!r} is not /service/method"))
+    timeout: float | None = None
+    if (given := fields.get(b"grpc-timeout")) is not None:
+        timeout = read_timeout(_text(given))
+        if timeout is None:
+            text = f"grpc-timeout {_text(given)!r} is not 1 to 8 digits and a unit of H, M, S, m, u, n"
+            return Refusal(Status(StatusCode.INTERNAL, text))
+    return RequestHeaders(service, method, timeout)
+
+
+def read_timeout(text: str) -> float | None:
+    """Seconds of a `grpc-timeout`, or None if it is none: `"250m"` -> 0.25."""
+    digits, unit = text[:-1], text[-1:]
+    if unit not in _UNIT_SECONDS or not (digits.isascii() and digits.isdigit()):
+        return None
+    if len(digits) > _TIMEOUT_DIGITS:
+        return None
+    return int(digits) * _UNIT_SECONDS[unit]
+
+
+def write_trailers(status: Status) -> list[Header]:
+    """The header list that ends a response."""
+    trailers = [(b"grpc-status", str(status.int_value).encode())]
+    if status.status_message:
+        message = urllib.parse.quote(status.status_message, safe=" ,;:'()[]{}<>/=+*!?@#&|")
+        trailers.append((b"grpc-message", message.encode()))
+    return trailers
+
+
+def write_refusal(refusal: Refusal) -> list[Header]:
+    """A response that is nothing but trailers."""
+    return [(b":status", refusal.http_status), RESPONSE[1], *write_trailers(refusal.status)]
+
+
+def write_request(service: str, method: str) -> list[Header]:
+    """Opening headers of a call of ours; grpc-go names its Unix peers `localhost` too."""
+    return [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", f"/{service}/{method}".encode()),
+        (b":authority", b"localhost"),
+        (b"te", b"trailers"),
+        (b"content-type", b"application/grpc+proto"),
+        (b"user-agent", b"br-gpu-device-plugin"),
+    ]
+
+
+def read_status(headers: Iterable[Header]) -> Status:
+    """The status that a server's trailers carry; a response without one is UNKNOWN."""
+    fields = dict(headers)
+    code = _text(fields.get(b"grpc-status", b""))
+    if not (code.isascii() and code.isdigit()):
+        http_status = _text(fields.get(b":status", b"?"))
+        return Status(StatusCode.UNKNOWN, f"no grpc-status in the answer (HTTP {http_status})")
+    return Status(int(code), urllib.parse.unquote(_text(fields.get(b"grpc-message", b""))))
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", errors="replace")

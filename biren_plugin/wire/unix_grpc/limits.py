@@ -1,0 +1,35 @@
+"""Every bound that the gRPC conversation keeps, by name.
+
+Only root can reach the socket, yet a wedged or broken peer must cost no more than this.
+"""
+
+import attrs
+
+
+@attrs.frozen
+class Limits:
+    """What one side grants to the other. Sizes are bytes, times are seconds."""
+
+    message_size: int = 1024 * 1024
+    """The longest message either way; 256 cards make a list of 12 KiB."""
+    calls: int = 256
+    """Calls open at once on one connection."""
+    connections: int = 32
+    """Connections open at once on one socket; the kubelet holds one for each registration."""
+    header_list_size: int = 16 * 1024
+    """One decoded header list, counted as HTTP/2 does: 32 bytes for each field besides its text."""
+    frame_size: int = 16 * 1024
+    """The longest frame taken; with CONTINUATION (64 at most in h2) a header block stays in 1 MiB."""
+    connection_window: int = 4 * 1024 * 1024
+    """Bytes of unread messages on one connection, all calls together."""
+    unsent: int = 256 * 1024
+    """Bytes waiting for the peer to read them, before calls and the reader of frames wait too."""
+    handshake: float = 10.0
+    """From connecting to the peer's SETTINGS."""
+    request: float = 10.0
+    """From a call's headers to its whole request."""
+    unread: float = 20.0
+    """How long a peer may leave a write of ours unread, or a window closed."""
+
+
+DEFAULT_LIMITS = Limits()

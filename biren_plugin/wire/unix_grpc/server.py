@@ -1,0 +1,153 @@
+"""The serving side: connections in, purerpc's generated servicers called, statuses out.
+
+Each connection has a nursery, each call a task in it. A call's task ends with its handler; its
+handler ends when the peer resets the call, leaves, or lets the deadline pass.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import trio
+from google.protobuf.message import DecodeError
+from purerpc import Cardinality, ProtocolError, RpcFailedError, Service, Servicer, Status, StatusCode
+from purerpc.grpclib.exceptions import MessageTooLargeError
+
+from biren_plugin.wire.unix_grpc.call import Call
+from biren_plugin.wire.unix_grpc.connection import Connection
+from biren_plugin.wire.unix_grpc.headers import (
+    RESPONSE,
+    Header,
+    Refusal,
+    RequestHeaders,
+    read_request,
+    write_refusal,
+    write_trailers,
+)
+from biren_plugin.wire.unix_grpc.limits import Limits
+
+log = logging.getLogger(__name__)
+
+_OPAQUE = "internal error of the device plugin; its log has the details"
+
+
+class Server:
+    """Servicers behind one socket.
+
+    `on_bug` is told of each exception that a servicer should not have raised, after the call was
+    answered with INTERNAL; what it raises ends the server.
+    """
+
+    def __init__(
+        self, servicers: Iterable[Servicer], limits: Limits, on_bug: Callable[[Exception], None]
+    ) -> None:
+        services: list[Service] = [servicer.service for servicer in servicers]
+        self._services = {service.name: service for service in services}
+        self._limits = limits
+        self._on_bug = on_bug
+        self._connections = 0
+
+    async def handle(self, stream: trio.abc.Stream) -> None:
+        """One connection, from accept to close. Takes responsibility for closing `stream`."""
+        if self._connections >= self._limits.connections:
+            log.warning("closed a connection: %d are open already", self._connections)
+            await trio.aclose_forcefully(stream)
+            return
+        self._connections += 1
+        try:
+            await Connection(stream, self._limits, on_request=self._run_call).run()
+        finally:
+            self._connections -= 1
+
+    async def _run_call(self, connection: Connection, call: Call, headers: list[Header]) -> None:
+        request = read_request(headers)
+        if isinstance(request, Refusal):
+            connection.send_headers(call, write_refusal(request), end_stream=True)
+            connection.finish(call)
+            return
+        if request.timeout is not None:
+            call.scope.deadline = trio.current_time() + request.timeout
+        answer = _Answer(connection, call)
+        bug = None
+        status = Status(StatusCode.DEADLINE_EXCEEDED, "the caller's deadline passed")
+        with call.scope:
+            try:
+                status = await self._dispatch(answer, request)
+            except Exception as error:  # noqa: BLE001 - a servicer's bug ends its call, and is told below
+                bug = error
+                status = Status(StatusCode.INTERNAL, _OPAQUE)
+        if call.failure is not None:
+            status = _status_of(call.failure)
+        answer.end(status)
+        connection.finish(call)
+        if bug is not None and call.failure is not bug:
+            self._on_bug(bug)
+
+    async def _dispatch(self, answer: "_Answer", request: RequestHeaders) -> Status:
+        service = self._services.get(request.service)
+        method = service.methods.get(request.method) if service is not None else None
+        if method is None:
+            text = f"/{request.service}/{request.method} is not served here"
+            return Status(StatusCode.UNIMPLEMENTED, text)
+        seconds = self._limits.request
+        with trio.move_on_after(seconds) as waiting:
+            data = await answer.call.receive()
+        if waiting.cancelled_caught:
+            text = f"the request was not complete after {seconds:g} s"
+            return Status(StatusCode.DEADLINE_EXCEEDED, text)
+        if data is None:
+            return Status(StatusCode.INTERNAL, "expected one message, got none")
+        try:
+            message = method.signature.request_type.FromString(data)
+        except DecodeError as error:
+            return Status(StatusCode.INTERNAL, f"unreadable message: {error}")
+        try:
+            response = method.method_fn(message, request=request)
+            if method.signature.cardinality is Cardinality.UNARY_STREAM:
+                await answer.stream(response)
+            else:
+                await answer.send(await response)
+        except RpcFailedError as error:
+            status: Status = error.status
+            return status
+        return Status(StatusCode.OK)
+
+
+class _Answer:
+    """What goes back in one call: headers once, before the first message or never."""
+
+    def __init__(self, connection: Connection, call: Call) -> None:
+        self.call = call
+        self._connection = connection
+        self._started = False
+
+    async def stream(self, messages: Any) -> None:
+        self._start()
+        async with contextlib.aclosing(messages):
+            async for message in messages:
+                await self.call.send(message)
+
+    async def send(self, message: Any) -> None:
+        self._start()
+        await self.call.send(message)
+
+    def _start(self) -> None:
+        self._started = True
+        self._connection.send_headers(self.call, RESPONSE)
+
+    def end(self, status: Status) -> None:
+        trailers = write_trailers(status)
+        if not self._started:
+            trailers = [*RESPONSE, *trailers]
+        self._connection.send_headers(self.call, trailers, end_stream=True)
+
+
+def _status_of(failure: Exception) -> Status:
+    match failure:
+        case MessageTooLargeError():
+            return Status(StatusCode.RESOURCE_EXHAUSTED, str(failure))
+        case ProtocolError():
+            return Status(StatusCode.INTERNAL, str(failure))
+        case _:
+            return Status(StatusCode.CANCELLED, str(failure))

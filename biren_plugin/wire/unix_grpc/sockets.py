@@ -1,0 +1,81 @@
+"""Unix sockets: who listens, who may connect, and whose file it is."""
+
+import contextlib
+import logging
+import os
+import socket
+import struct
+from pathlib import Path
+
+import attrs
+import trio
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 32
+_PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: `struct ucred` of Linux
+
+
+@attrs.frozen
+class FileIdentity:
+    """Which file it is, whatever it is called: a new one under the same name differs."""
+
+    device: int
+    inode: int
+    changed_ns: int
+    """ctime: an inode number is given out again soon."""
+
+    @classmethod
+    def of(cls, path: Path) -> "FileIdentity | None":
+        """The file at `path`, None if there is none (or nothing that may be looked at)."""
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        return cls(status.st_dev, status.st_ino, status.st_ctime_ns)
+
+
+class UnixListener(trio.abc.Listener[trio.SocketStream]):
+    """Listens on a socket file that only its owner may open; removes the file when closed.
+
+    A peer that is neither root nor of our own user is closed at once, with a line in the log.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Binds. Replaces a file at `path`; raises `OSError`."""
+        path.unlink(missing_ok=True)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(str(path))
+            path.chmod(0o600)  # before listen(): nobody can have connected
+            sock.listen(_BACKLOG)
+        except OSError:
+            sock.close()
+            raise
+        self.path = path
+        self.identity = FileIdentity.of(path)
+        self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+    async def accept(self) -> trio.SocketStream:
+        """The next connection of a peer that may connect."""
+        while True:
+            stream = await self._listener.accept()
+            uid = peer_uid(stream)
+            if uid in (0, os.getuid()):
+                return stream
+            log.warning("refused a connection to %s from user id %d", self.path.name, uid)
+            await trio.aclose_forcefully(stream)
+
+    async def aclose(self) -> None:
+        """Stops listening and removes the file, unless another has taken its place."""
+        if self.identity is not None and FileIdentity.of(self.path) == self.identity:
+            with contextlib.suppress(OSError):  # gone in between, or the folder with it
+                self.path.unlink()
+        await self._listener.aclose()
+
+
+def peer_uid(stream: trio.SocketStream) -> int:
+    """The user id at the other end, as the kernel noted it at connect()."""
+    raw = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    _pid, uid, _gid = _PEER_CREDENTIALS.unpack(raw)
+    return int(uid)

@@ -1,0 +1,1 @@
+"""Tests, and the fixtures that they share."""

@@ -1,0 +1,95 @@
+"""The wire's messages and methods, compiled from the schema at first use.
+
+Nothing generated is kept: `load` runs protoc into a temporary folder and builds the message
+classes in a descriptor pool of their own. The process-wide pool is left alone, because a second
+file that defines package `v1beta1` there (the plugin's own generated module) would be an error.
+"""
+
+import functools
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from grpc_tools import protoc
+
+SCHEMA = Path(__file__).parents[2] / "schema" / "deviceplugin.proto"
+PACKAGE = "v1beta1"
+
+
+class Protos:
+    """The messages and services of one compiled schema.
+
+    A message class is an attribute under its own name: `protos.AllocateRequest(...)`.
+    """
+
+    def __init__(self, files: descriptor_pb2.FileDescriptorSet) -> None:
+        self._pool = descriptor_pool.DescriptorPool()
+        for file in files.file:
+            self._pool.AddSerializedFile(file.SerializeToString())
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            found = self._pool.FindMessageTypeByName(f"{PACKAGE}.{name}")
+        except KeyError:
+            raise AttributeError(f"{SCHEMA.name} has no message {name}") from None
+        return message_factory.GetMessageClass(found)
+
+    def stub(self, channel: Any, service: str) -> SimpleNamespace:
+        """The callable methods of `service` over `channel`, one attribute for each."""
+        stub = SimpleNamespace()
+        for method in self._pool.FindServiceByName(f"{PACKAGE}.{service}").methods:
+            call = channel.unary_stream if method.server_streaming else channel.unary_unary
+            multicallable = call(
+                f"/{PACKAGE}.{service}/{method.name}",
+                request_serializer=_serialize,
+                response_deserializer=message_factory.GetMessageClass(
+                    method.output_type
+                ).FromString,
+            )
+            setattr(stub, method.name, multicallable)
+        return stub
+
+    def handler(self, service: str, methods: Mapping[str, Callable[..., Any]]) -> Any:
+        """A handler for `grpc.Server.add_generic_rpc_handlers` that serves `service`.
+
+        `methods` holds a function (request, context) for each method name. A method left out
+        answers UNIMPLEMENTED.
+        """
+        handlers = {}
+        for method in self._pool.FindServiceByName(f"{PACKAGE}.{service}").methods:
+            if method.name not in methods:
+                continue
+            make = (
+                grpc.unary_stream_rpc_method_handler
+                if method.server_streaming
+                else grpc.unary_unary_rpc_method_handler
+            )
+            handlers[method.name] = make(
+                methods[method.name],
+                request_deserializer=message_factory.GetMessageClass(method.input_type).FromString,
+                response_serializer=_serialize,
+            )
+        return grpc.method_handlers_generic_handler(f"{PACKAGE}.{service}", handlers)
+
+
+def _serialize(message: Any) -> Any:
+    return message.SerializeToString()
+
+
+@functools.cache
+def load() -> Protos:
+    """Compile the schema, once in a process. Raises RuntimeError if protoc refuses it."""
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = Path(folder, "schema.bin")
+        code = protoc.main(
+            ["protoc", f"-I{SCHEMA.parent}", f"--descriptor_set_out={compiled}", SCHEMA.name]
+        )
+        if code != 0:
+            raise RuntimeError(f"protoc could not compile {SCHEMA} (exit code {code})")
+        return Protos(descriptor_pb2.FileDescriptorSet.FromString(compiled.read_bytes()))
