@@ -9,7 +9,7 @@ would reach one of them only.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
 import trio
@@ -33,10 +33,8 @@ class Board(Generic[T]):
         """Makes `value` the latest."""
         self._latest = [value]
         for send, receive in self._subscribers:
-            try:
+            with suppress(trio.WouldBlock):  # the subscriber has taken the last one
                 receive.receive_nowait()
-            except trio.WouldBlock:
-                pass  # the subscriber has taken the last one
             send.send_nowait(value)
 
     @contextmanager

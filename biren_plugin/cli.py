@@ -1,5 +1,7 @@
 """The command line: flags, environment, exit statuses. What a subcommand needs is imported by it."""
 
+import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,11 +28,24 @@ def _read_bool(_type: Any, tokens: Sequence[Any]) -> bool:
         return True
     if text in _FALSE:
         return False
-    raise ValueError(f"give one of {', '.join(_TRUE + _FALSE)}")
+    raise ValueError(text)  # cyclopts makes a CoercionError of it, `_explain` a sentence
 
+
+def _read_int(_type: Any, tokens: Sequence[Any]) -> int:
+    """Digits only: left alone, cyclopts rounds 1.5, and int() takes 1_0."""
+    text = str(tokens[0].value)
+    if not re.fullmatch(r"[+-]?[0-9]{1,9}", text):
+        raise ValueError(text)
+    return int(text)
+
+
+_RIGHT: Final[dict[object, str]] = {
+    bool: f"one of {', '.join(_TRUE + _FALSE)}",
+    int: "a whole number",
+}
 
 Switch = Annotated[bool, Parameter(negative="", converter=_read_bool)]
-HostRoot = Annotated[Path, Parameter(name="--host-root")]
+Whole = Annotated[int, Parameter(converter=_read_int)]
 
 app = App(
     name="br-gpu-device-plugin",
@@ -48,7 +63,7 @@ def daemon(
     container_runtime: ContainerRuntime = "runc",
     mount_host_path: Switch = False,
     overwrite_cdi_config: Switch = False,
-    pulse: int = 0,
+    pulse: Whole = 0,
     mount_dri_device: Switch = False,
     host_root: Path = Path("/"),
     device_plugin_dir: Path = Path("/var/lib/kubelet/device-plugins"),
@@ -106,7 +121,7 @@ def daemon(
 @app.command
 def simulate(
     *,
-    gpus: int = 8,
+    gpus: Whole = 8,
     svi: str = "",
     keep_running: Switch = False,
 ) -> int:
@@ -169,10 +184,16 @@ def last_of_each(arguments: Sequence[str], switches: frozenset[str]) -> list[str
 
 _SWITCHES: Final = frozenset(
     f"--{name}"
-    for name in (
-        "cdi-feature mount-host-path overwrite-cdi-config mount-dri-device keep-running json"
-        " help version"
-    ).split()
+    for name in [
+        "cdi-feature",
+        "mount-host-path",
+        "overwrite-cdi-config",
+        "mount-dri-device",
+        "keep-running",
+        "json",
+        "help",
+        "version",
+    ]
 )
 
 
@@ -180,13 +201,30 @@ def main() -> NoReturn:
     """The console script. Exits with 0, 1 (failed) or 2 (a wrong command line)."""
     arguments = last_of_each(sys.argv[1:], _SWITCHES)
     try:
-        status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-    except (cyclopts.CycloptsError, UsageError) as error:
-        text = " ".join(str(error).split())
-        _complain(f"{text}; see br-gpu-device-plugin --help", EXIT_USAGE)
+        status = app(
+            arguments, exit_on_error=False, print_error=False, result_action="return_value"
+        )
+    except cyclopts.CycloptsError as error:
+        _complain(f"{_explain(error)}; see br-gpu-device-plugin --help", EXIT_USAGE)
+    except UsageError as error:
+        _complain(str(error), EXIT_USAGE)
     except PluginError as error:
         _complain(str(error), EXIT_FAILED)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
     sys.exit(status)
+
+
+def _explain(error: cyclopts.CycloptsError) -> str:
+    """What is wrong, in one line, and what would be right."""
+    match error:
+        case cyclopts.CoercionError(token=token, target_type=wanted) if token and wanted in _RIGHT:
+            return f"{token.keyword} {token.value}: give {_RIGHT[wanted]}"
+        case cyclopts.UnusedCliTokensError(unused_tokens=words) if words:
+            return f"there is no command {words[0]!r}"
+        case _:
+            return " ".join(str(error).split()).rstrip(".")
 
 
 def _complain(text: str, status: int) -> NoReturn:

@@ -100,9 +100,7 @@ async def _run_resource(
     offered = Board[DeviceList]()
     with scope:
         await keep_running(
-            partial(
-                run_resource, resource, settings.device_plugin_dir, folder, inventory, offered
-            ),
+            partial(run_resource, resource, settings.device_plugin_dir, folder, inventory, offered),
             resource,
             expected=(NodeError,),
             at_once=(KubeletRestarted, PluginSocketGone),

@@ -56,7 +56,7 @@ async def keep_running(
         error: ExceptionGroup[Exception] | None = None
         try:
             await run()
-        except* Exception as group:
+        except* Exception as group:  # noqa: BLE001 - sorted below; Cancelled is none
             error = group
         if error is None:
             return

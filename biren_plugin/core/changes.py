@@ -20,7 +20,9 @@ def remark_inventory(before: Inventory | None, after: Inventory) -> list[Remark]
     """What is remarkable about the node as a whole; its devices are `remark_list`'s."""
     old = before if before is not None else Inventory()
     remarks = []
-    if not after.lists and (before is None or old.lists or old.driver_loaded != after.driver_loaded):
+    if not after.lists and (
+        before is None or old.lists or old.driver_loaded != after.driver_loaded
+    ):
         if after.driver_loaded:
             text = "no Biren card in /sys/class/biren: waiting; see `lspci -d 1ee0:` on the node"
         else:

@@ -1,7 +1,7 @@
 """Says when something changed in a few folders: by inotify, or after a time at the latest.
 
 inotify instances run out on busy nodes, sysfs sends no events, and a folder may be made after we
-started: so whoever waits looks again after `timeout` in any case, and nothing depends on an event.
+started: so whoever waits looks again after a while in any case, and nothing depends on an event.
 """
 
 import logging
@@ -46,7 +46,10 @@ class Doorbell:
         return self
 
     def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _tb: TracebackType | None,
     ) -> None:
         if self._inotify is not None:
             self._inotify.close()
@@ -61,12 +64,12 @@ class Doorbell:
             except OSError:
                 continue  # not there, or no watch to be had: looking finds out
 
-    async def wait(self, timeout: float) -> None:
-        """Returns when something changed since the last `arm`, or after `timeout` seconds."""
+    async def wait(self, longest: float) -> None:
+        """Returns when something changed since the last `arm`, or after `longest` seconds."""
         if self._inotify is None:
-            await trio.sleep(timeout)
+            await trio.sleep(longest)
             return
-        with trio.move_on_after(timeout):
+        with trio.move_on_after(longest):
             await trio.lowlevel.wait_readable(self._inotify.fileno())
             await trio.sleep(_REST)
         self._inotify.read(timeout=0)

@@ -1,5 +1,7 @@
 """The driver's own files that `--mount-host-path` hands to containers, and the nodes beside the cards."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -31,10 +33,8 @@ def read_host_facts(root: Path, *, mount_host_path: bool, mount_dri_device: bool
 
 def _driver_mounts(root: Path) -> tuple[list[Mount], list[str]]:
     names = set(_LIBRARIES)
-    try:
-        names.update(filter(library_name, (each.name for each in under(root, _LIBRARY_FOLDER).iterdir())))
-    except OSError:
-        pass  # then each library is absent, below
+    with suppress(OSError):  # then each library is absent, below
+        names.update(filter(library_name, os.listdir(under(root, _LIBRARY_FOLDER))))
     mounts: list[Mount] = []
     absent: list[str] = []
     for path in [*(f"{_LIBRARY_FOLDER}/{name}" for name in sorted(names)), _TOOL]:

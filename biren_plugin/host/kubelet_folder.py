@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final
 
 import attrs
-import trio
 
 from biren_plugin.board import Board
 from biren_plugin.host.doorbell import Doorbell
@@ -44,9 +43,7 @@ def read_kubelet_folder(path: Path) -> KubeletFolder:
     return KubeletFolder(True, {name: each for name, each in found.items() if each is not None})
 
 
-async def watch_kubelet_folder(
-    path: Path, doorbell: Doorbell, board: Board[KubeletFolder]
-) -> None:
+async def watch_kubelet_folder(path: Path, doorbell: Doorbell, board: Board[KubeletFolder]) -> None:
     """Posts the folder at first and whenever it changed; says once what it waits for."""
     while True:
         doorbell.arm()
@@ -58,8 +55,10 @@ async def watch_kubelet_folder(
                     "no folder %s: waiting for it; is the kubelet's folder mounted into the container?",
                     path,
                 )
-            elif current.exists and current.kubelet is None and (
-                before is None or not before.exists or before.kubelet is not None
+            elif (
+                current.exists
+                and current.kubelet is None
+                and (before is None or not before.exists or before.kubelet is not None)
             ):
                 log.warning("no %s in %s: waiting for the kubelet", KUBELET_SOCKET, path)
             board.post(current)

@@ -3,21 +3,18 @@
 import logging
 import sys
 import time
-from typing import ClassVar
 
 _NOISY = ("hpack", "h2")  # purerpc's versions log every header at DEBUG
-
-
-class _Formatter(logging.Formatter):
-    converter = time.gmtime
-    default_time_format: ClassVar[str] = "%Y-%m-%dT%H:%M:%S"
-    default_msec_format: ClassVar[str] = "%s.%03dZ"
 
 
 def configure(level: str) -> None:
     """Sends the log to standard error from `level` (`debug`, `info`, `warning`, `error`) on."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    formatter = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
+    formatter.converter = time.gmtime
+    formatter.default_time_format = "%Y-%m-%dT%H:%M:%S"
+    formatter.default_msec_format = "%s.%03dZ"
+    handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -64,7 +64,9 @@ class SimulatedHost:
             file.touch()
         for folder in ("usr/lib", "usr/bin"):
             (self.root / folder).mkdir(parents=True)
-        (self.root / "usr/lib/libbiren-ml.so.1.12.0").symlink_to(f"/{_DRIVER_FOLDER}/lib/{library.name}")
+        (self.root / "usr/lib/libbiren-ml.so.1.12.0").symlink_to(
+            f"/{_DRIVER_FOLDER}/lib/{library.name}"
+        )
         (self.root / "usr/lib/libbiren-ml.so.1").symlink_to("libbiren-ml.so.1.12.0")
         (self.root / "usr/lib/libbiren-ml.so").symlink_to("libbiren-ml.so.1")
         (self.root / "usr/bin/brsmi").symlink_to(f"/{_DRIVER_FOLDER}/bin/brsmi")

@@ -15,6 +15,7 @@ from biren_plugin.core.model import RESOURCE_OF_SPLIT
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon import run_daemon
 from biren_plugin.errors import PluginError
+from biren_plugin.host.kubelet_folder import KUBELET_SOCKET, read_kubelet_folder
 from biren_plugin.simulate.host import SimulatedHost
 from biren_plugin.simulate.kubelet import SimulatedKubelet, View
 from biren_plugin.supervise import leaves
@@ -109,7 +110,9 @@ class _Story:
         _say(f"\n{took:7.1f} ms  {title}", *(f"            {line}" for line in lines))
 
     async def _registered(self) -> list[str]:
-        view = await self._kubelet.view.wait_for(lambda view: view.devices.keys() >= self._expected.keys())
+        view = await self._kubelet.view.wait_for(
+            lambda view: view.devices.keys() >= self._expected.keys()
+        )
         return sorted(view.devices)
 
     async def _listed(self) -> list[str]:
@@ -151,8 +154,8 @@ class _Story:
 
     async def stop(self, daemon: trio.CancelScope, plugins: Path) -> list[str]:
         daemon.cancel()
-        await self._wait_for(dict.fromkeys(self._expected, set()))
-        left = sorted(path.name for path in plugins.iterdir() if path.name != "kubelet.sock")
+        await self._wait_for({resource: set() for resource in self._expected})
+        left = sorted(read_kubelet_folder(plugins).sockets.keys() - {KUBELET_SOCKET})
         if left:
             raise StepFailed(f"the daemon left {left} behind")
         return ["its sockets are gone"]

@@ -82,8 +82,9 @@ async def notice_restart(
     """
     first = await folder.wait_for(lambda seen: seen.kubelet is not None)
     seen = await folder.wait_for(
-        lambda seen: seen.kubelet not in (None, first.kubelet)
-        or seen.sockets.get(socket.name) != identity
+        lambda seen: (
+            seen.kubelet not in (None, first.kubelet) or seen.sockets.get(socket.name) != identity
+        )
     )
     if seen.kubelet not in (None, first.kubelet):
         raise KubeletRestarted("the kubelet has restarted")

@@ -1,7 +1,7 @@
 """The five methods of DevicePlugin for one resource, on a socket of its own."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +12,8 @@ from biren_plugin.core.allocation import cards_for, preferred
 from biren_plugin.core.container_edits import ContainerEdits, edits_for
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.errors import NotReady, RequestRefused, SocketUnusable
-from biren_plugin.wire.device_plugin import PreferenceRequest, new_server
+from biren_plugin.wire.device_plugin import new_server
+from biren_plugin.wire.messages import PreferenceRequest
 from biren_plugin.wire.unix_grpc import FileIdentity, UnixListener
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class DevicePlugin:
         self,
         offered: Board[DeviceList],
         inventory: Board[Inventory],
-        watch: Callable[[], AsyncIterator[DeviceList]],
+        watch: Callable[[], AsyncGenerator[DeviceList, None]],
     ) -> None:
         self.watch = watch
         self._offered = offered

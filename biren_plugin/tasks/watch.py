@@ -1,6 +1,6 @@
 """From offered devices to the lists on one kubelet stream: each change once, the whole list each time."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import DeviceList
@@ -8,7 +8,7 @@ from biren_plugin.core.model import DeviceList
 
 async def watch_devices(
     offered: Board[DeviceList], open_streams: Board[int]
-) -> AsyncIterator[DeviceList]:
+) -> AsyncGenerator[DeviceList, None]:
     """The lists for one stream, for as long as somebody reads it.
 
     `open_streams` counts it in and out. Each list makes the kubelet write its checkpoint: one that

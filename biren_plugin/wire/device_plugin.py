@@ -1,7 +1,7 @@
 """The DevicePlugin service in the model's words: the plugin's side, and the kubelet's."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import Protocol
 
 from purerpc import FailedPreconditionError, InvalidArgumentError
@@ -20,9 +20,14 @@ class Plugin(Protocol):
     """Who answers. `RequestRefused` becomes the status that says whose fault it was."""
 
     @property
-    def watch(self) -> Callable[[], AsyncIterator[DeviceList]]: ...
-    def prefer(self, requests: Sequence[PreferenceRequest]) -> list[list[str]]: ...
-    def allocate(self, requests: Sequence[Sequence[str]]) -> list[ContainerEdits]: ...
+    def watch(self) -> Callable[[], AsyncGenerator[DeviceList, None]]:
+        """The lists of one stream."""
+
+    def prefer(self, requests: Sequence[PreferenceRequest]) -> list[list[str]]:
+        """The ids to choose, for each container."""
+
+    def allocate(self, requests: Sequence[Sequence[str]]) -> list[ContainerEdits]:
+        """What each container gets for its ids."""
 
 
 def new_server(plugin: Plugin, on_bug: Callable[[Exception], None]) -> Server:
@@ -37,7 +42,9 @@ class _Servicer(DevicePluginServicer):
     async def GetDevicePluginOptions(self, _request: pb.Empty) -> pb.DevicePluginOptions:
         return messages.write_options(PluginOptions())
 
-    async def ListAndWatch(self, _request: pb.Empty) -> AsyncIterator[pb.ListAndWatchResponse]:
+    async def ListAndWatch(  # type: ignore[override]  # purerpc's base is no generator
+        self, _request: pb.Empty
+    ) -> AsyncIterator[pb.ListAndWatchResponse]:
         async with contextlib.aclosing(self._plugin.watch()) as lists:
             async for devices in lists:
                 yield messages.write_list(devices)
@@ -62,9 +69,7 @@ class _Servicer(DevicePluginServicer):
 
     async def Allocate(self, request: pb.AllocateRequest) -> pb.AllocateResponse:
         with _refusals_as_status():
-            edits = self._plugin.allocate(
-                [each.devices_ids for each in request.container_requests]
-            )
+            edits = self._plugin.allocate([each.devices_ids for each in request.container_requests])
         return messages.write_allocation(edits)
 
     async def PreStartContainer(
@@ -87,7 +92,7 @@ class PluginClient:
     """The kubelet's side of the conversation. Calls raise purerpc's `RpcFailedError`."""
 
     def __init__(self, channel: Channel) -> None:
-        self._stub = DevicePluginStub(channel)
+        self._stub = DevicePluginStub(channel)  # type: ignore[no-untyped-call]
 
     async def options(self) -> PluginOptions:
         """`GetDevicePluginOptions`."""

@@ -64,7 +64,9 @@ def write_list(devices: DeviceList) -> pb.ListAndWatchResponse:
 def read_list(message: pb.ListAndWatchResponse) -> list[ListedDevice]:
     """What the kubelet makes of a list."""
     return [
-        ListedDevice(each.ID, each.health == HEALTHY, tuple(node.ID for node in each.topology.nodes))
+        ListedDevice(
+            each.ID, each.health == HEALTHY, tuple(node.ID for node in each.topology.nodes)
+        )
         for each in message.devices
     ]
 
@@ -105,9 +107,7 @@ def write_options(options: PluginOptions) -> pb.DevicePluginOptions:
 
 def read_options(message: pb.DevicePluginOptions) -> PluginOptions:
     """A plugin's options."""
-    return PluginOptions(
-        message.pre_start_required, message.get_preferred_allocation_available
-    )
+    return PluginOptions(message.pre_start_required, message.get_preferred_allocation_available)
 
 
 def write_registration(registration: Registration) -> pb.RegisterRequest:

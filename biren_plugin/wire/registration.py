@@ -21,7 +21,8 @@ async def register(stream: trio.abc.Stream, registration: Registration, deadline
     """
 
     async def call(channel: Channel) -> None:
-        await RegistrationStub(channel).Register(messages.write_registration(registration))
+        stub = RegistrationStub(channel)  # type: ignore[no-untyped-call]
+        await stub.Register(messages.write_registration(registration))
 
     try:
         with trio.fail_after(deadline):

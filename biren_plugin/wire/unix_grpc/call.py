@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 class Message(Protocol):
     """As much of a generated protobuf class as the wire needs."""
 
-    def SerializeToString(self) -> bytes: ...  # noqa: N802 - protobuf's own name
+    def SerializeToString(self) -> bytes:
+        """The message's bytes."""
+
     @classmethod
-    def FromString(cls, data: bytes) -> Self: ...  # noqa: N802 - protobuf's own name
+    def FromString(cls, data: bytes) -> Self:
+        """The message of these bytes."""
 
 
 class CallEnded(Exception):

@@ -16,7 +16,6 @@ from biren_plugin.wire.unix_grpc.connection import Connection
 from biren_plugin.wire.unix_grpc.headers import write_request
 from biren_plugin.wire.unix_grpc.limits import DEFAULT_LIMITS, Limits
 
-
 T = TypeVar("T")
 
 

@@ -125,7 +125,7 @@ class Connection:
     async def _read(self, nursery: trio.Nursery) -> ConnectionEnded:
         while True:
             try:
-                data = await self._stream.receive_some(_READ_SIZE)
+                data = bytes(await self._stream.receive_some(_READ_SIZE))
             except trio.BrokenResourceError:
                 return ConnectionEnded("the peer broke the connection")
             except trio.ClosedResourceError:
@@ -166,27 +166,35 @@ class Connection:
                 self._take_data(event)
             case h2.events.RequestReceived():
                 assert self._on_request is not None  # h2 gives a client no RequestReceived
-                call = self._new_call(event.stream_id)
-                nursery.start_soon(self._on_request, self, call, event.headers)
-            case h2.events.ResponseReceived() | h2.events.TrailersReceived():
-                if (call := self._calls.get(event.stream_id)) is not None and event.stream_ended:
-                    call.status = read_status(event.headers)
-            case h2.events.StreamEnded():
-                if (call := self._calls.get(event.stream_id)) is not None:
-                    call.end_remote()
-            case h2.events.StreamReset():
-                if (call := self._calls.get(event.stream_id)) is not None:
-                    call.reset_by_peer = True
-                    call.fail(CallEnded(f"the peer reset the call ({event.error_code!r})"))
-            case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
-                if isinstance(event, h2.events.RemoteSettingsChanged):
-                    self._settings_seen.set()
-                for call in list(self._calls.values()):
-                    call.window_opened()
+                new = self._new_call(event.stream_id)
+                nursery.start_soon(self._on_request, self, new, event.headers)
+            case h2.events.RemoteSettingsChanged():
+                self._settings_seen.set()
+                self._open_windows()
+            case h2.events.WindowUpdated():
+                self._open_windows()
             case h2.events.ConnectionTerminated():
                 self.end(ConnectionEnded(f"the peer said GOAWAY ({event.error_code!r})"))
             case _:
-                pass  # pings, acknowledgements, priorities: h2 answers them by itself
+                call = self._calls.get(getattr(event, "stream_id", 0))
+                if call is not None:
+                    self._handle_for(call, event)
+                # else pings, acknowledgements, priorities: h2 answers them by itself
+
+    def _handle_for(self, call: Call, event: h2.events.Event) -> None:
+        match event:
+            case h2.events.ResponseReceived() | h2.events.TrailersReceived():
+                if event.stream_ended:
+                    call.status = read_status(event.headers)
+            case h2.events.StreamEnded():
+                call.end_remote()
+            case h2.events.StreamReset():
+                call.reset_by_peer = True
+                call.fail(CallEnded(f"the peer reset the call ({event.error_code!r})"))
+
+    def _open_windows(self) -> None:
+        for call in list(self._calls.values()):
+            call.window_opened()
 
     def _take_data(self, event: h2.events.DataReceived) -> None:
         call = self._calls.get(event.stream_id)
@@ -225,7 +233,9 @@ class Connection:
             self.h2.end_stream(call.stream_id)
             self.wake_writer()
 
-    def finish(self, call: Call, error: h2.errors.ErrorCodes = h2.errors.ErrorCodes.NO_ERROR) -> None:
+    def finish(
+        self, call: Call, error: h2.errors.ErrorCodes = h2.errors.ErrorCodes.NO_ERROR
+    ) -> None:
         """The call is done on our side: forget it, and stop the peer if it is still sending."""
         if self._calls.pop(call.stream_id, None) is None:
             return

@@ -66,7 +66,9 @@ def read_request(headers: Iterable[Header]) -> RequestHeaders | Refusal:
     if (given := fields.get(b"grpc-timeout")) is not None:
         timeout = read_timeout(_text(given))
         if timeout is None:
-            text = f"grpc-timeout {_text(given)!r} is not 1 to 8 digits and a unit of H, M, S, m, u, n"
+            text = (
+                f"grpc-timeout {_text(given)!r} is not 1 to 8 digits and a unit of H, M, S, m, u, n"
+            )
             return Refusal(Status(StatusCode.INTERNAL, text))
     return RequestHeaders(service, method, timeout)
 

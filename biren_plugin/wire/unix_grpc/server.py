@@ -11,7 +11,15 @@ from typing import Any
 
 import trio
 from google.protobuf.message import DecodeError
-from purerpc import Cardinality, ProtocolError, RpcFailedError, Service, Servicer, Status, StatusCode
+from purerpc import (
+    Cardinality,
+    ProtocolError,
+    RpcFailedError,
+    Service,
+    Servicer,
+    Status,
+    StatusCode,
+)
 from purerpc.grpclib.exceptions import MessageTooLargeError
 
 from biren_plugin.wire.unix_grpc.call import Call

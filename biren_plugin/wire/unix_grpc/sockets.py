@@ -1,6 +1,7 @@
 """Unix sockets: who listens, who may connect, and whose file it is."""
 
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -48,12 +49,15 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
         try:
             sock.bind(str(path))
             path.chmod(0o600)  # before listen(): nobody can have connected
+            identity = FileIdentity.of(path)
+            if identity is None:
+                raise FileNotFoundError(errno.ENOENT, "the socket was deleted at once", str(path))
             sock.listen(_BACKLOG)
         except OSError:
             sock.close()
             raise
         self.path = path
-        self.identity = FileIdentity.of(path)
+        self.identity = identity
         self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
 
     async def accept(self) -> trio.SocketStream:
@@ -68,7 +72,7 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
 
     async def aclose(self) -> None:
         """Stops listening and removes the file, unless another has taken its place."""
-        if self.identity is not None and FileIdentity.of(self.path) == self.identity:
+        if FileIdentity.of(self.path) == self.identity:
             with contextlib.suppress(OSError):  # gone in between, or the folder with it
                 self.path.unlink()
         await self._listener.aclose()

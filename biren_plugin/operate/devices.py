@@ -1,0 +1,112 @@
+"""`devices`: what is on this host, as a table for people or a document for programs."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from biren_plugin.core.health import judge
+from biren_plugin.core.inventory import group_by_gpu
+from biren_plugin.core.model import RESOURCE_OF_SPLIT, Card, Device, Link, Snapshot
+from biren_plugin.host.reader import HostReader
+
+_HEADINGS = (
+    "CARD", "RESOURCE", "GPU", "PCI ADDRESS", "NUMA", "MEMORY", "LINK", "DEVICE NODE", "HEALTH",
+)  # fmt: skip
+_GIB = 1024**3
+
+
+def show_devices(host_root: Path, *, as_json: bool) -> None:
+    """Prints the cards below `host_root`; nothing is remembered, so a split counts as it looks now."""
+    snapshot = HostReader(host_root).read()
+    if as_json:
+        json.dump(document(snapshot), sys.stdout, indent=2)
+        print()
+    elif snapshot.cards:
+        print_table(_HEADINGS, [_row(card, device) for card, device in _devices(snapshot)])
+    else:
+        where = "/sys/class/biren"
+        found = "no card in it" if snapshot.driver_loaded else "it does not exist"
+        print(
+            f"No Biren card on this host: {where}: {found}. Is the driver loaded (`modprobe biren`)?"
+        )
+
+
+def document(snapshot: Snapshot) -> dict[str, Any]:
+    """The document of `--json`; its shape is schema/devices.schema.json."""
+    return {
+        "driver_loaded": snapshot.driver_loaded,
+        "control_node": snapshot.host.control_node,
+        "devices": [
+            {
+                "card": card.name,
+                "resource": device.resource if device is not None else None,
+                "physical_gpu": card.physical_id,
+                "pci_address": card.pci_address,
+                "numa_node": card.numa_node,
+                "memory_bytes": card.memory,
+                "link": {
+                    "speed_gts": card.link.speed,
+                    "width": card.link.width,
+                    "max_speed_gts": card.link.max_speed,
+                    "max_width": card.link.max_width,
+                },
+                "device_node": card.path,
+                "healthy": device.healthy if device is not None else None,
+                "reasons": list(device.reasons) if device is not None else [],
+            }
+            for card, device in _devices(snapshot)
+        ],
+    }
+
+
+def _devices(snapshot: Snapshot) -> list[tuple[Card, Device | None]]:
+    """Each card with the device it makes; None where its GPU is not settled or not known."""
+    groups, strays = group_by_gpu(snapshot.cards)
+    pairs: list[tuple[Card, Device | None]] = [(card, None) for card in strays]
+    for cards in groups.values():
+        resource = RESOURCE_OF_SPLIT.get(len(cards))
+        pairs += [(card, judge(Device(card, resource)) if resource else None) for card in cards]
+    return sorted(pairs, key=lambda pair: pair[0].number)
+
+
+def _row(card: Card, device: Device | None) -> list[str]:
+    if device is None:
+        resource, health = "not settled", "-"
+    else:
+        resource = device.resource
+        health = "Healthy" if device.healthy else f"Unhealthy: {'; '.join(device.reasons)}"
+    return [
+        card.name,
+        resource,
+        _or_dash(card.physical_id),
+        _or_dash(card.pci_address),
+        _or_dash(card.numa_node),
+        f"{card.memory / _GIB:.1f} GiB" if card.memory is not None else "-",
+        _describe(card.link),
+        card.path,
+        health,
+    ]
+
+
+def _describe(link: Link) -> str:
+    if link.speed is None or link.width is None:
+        return "-"
+    now = f"{link.speed:g} GT/s x{link.width}"
+    if link.max_speed is None or link.max_width is None:
+        return now
+    most = f"{link.max_speed:g} GT/s x{link.max_width}"
+    return now if now == most else f"{now} of {most}"
+
+
+def _or_dash(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Aligned columns, the same in a terminal and in a pipe."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    for row in (headings, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())

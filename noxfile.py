@@ -1,0 +1,93 @@
+"""Everything that a change must pass: `nox`. Figures: `nox -s bench`."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+MAIN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+PROTO_FOLDER = "biren_plugin/wire/_proto"
+
+nox.options.sessions = ["lint", "types", "protos", "tests", "e2e", "coverage"]
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_venv = "yes"
+nox.needs_version = ">=2025.2"
+
+
+def group(name: str) -> list[str]:
+    """The requirements of one dependency group in pyproject.toml."""
+    project = nox.project.load_toml("pyproject.toml")
+    return nox.project.dependency_groups(project, name)
+
+
+def installed(version: str) -> bool:
+    """Whether that Python runs here: version managers leave shims of Pythons that do not."""
+    python = shutil.which(f"python{version}")
+    if python is None:
+        return False
+    return subprocess.run([python, "--version"], capture_output=True, check=False).returncode == 0
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, structured concurrency (ruff's ASYNC), and the direction of imports."""
+    session.install("-e", ".", *group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict types, in the tests too."""
+    session.install("-e", ".", *group("types"), *group("test"), "nox")
+    session.run("mypy")
+
+
+@nox.session
+def protos(session: nox.Session) -> None:
+    """The generated code is what the compilers make of schema/; `-- --write` writes it."""
+    session.install("-e", ".", *group("test"))
+    target = Path() if "--write" in session.posargs else Path(session.create_tmp())
+    session.run(
+        "python", "-m", "grpc_tools.protoc", f"-I{PROTO_FOLDER}=schema",
+        f"--python_out={target}", f"--pyi_out={target}", f"--purerpc_out={target}",
+        f"{PROTO_FOLDER}/deviceplugin.proto",
+    )  # fmt: skip
+    for written in sorted((target / PROTO_FOLDER).glob("deviceplugin*")):
+        if written.read_bytes() != (Path(PROTO_FOLDER) / written.name).read_bytes():
+            session.error(f"{written.name} differs from schema/: nox -s protos -- --write")
+
+
+@nox.session(python=[version for version in PYTHONS if installed(version)] or [MAIN_PYTHON])
+def tests(session: nox.Session) -> None:
+    """All tests in the process, on each Python that is here; coverage on one of them."""
+    session.install("-e", ".", *group("test"))
+    measured = ["coverage", "run", "-m"] if session.python == MAIN_PYTHON else ["python", "-m"]
+    session.run(*measured, "pytest", "--ignore=tests/e2e", *session.posargs)
+
+
+@nox.session
+def e2e(session: nox.Session) -> None:
+    """The installed command as a process, against the independent kubelet."""
+    session.install("-e", ".", *group("test"))
+    session.run("coverage", "run", "-m", "pytest", "tests/e2e", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Branches that `tests` and `e2e` went through: all of core/, nearly all of the rest."""
+    session.install("coverage[toml]")
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report", "--include=biren_plugin/core/*", "--fail-under=99")
+    session.run("coverage", "report", "--fail-under=90")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The table of figures, beside their targets; `-- --json FILE` writes the document."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "-m", "tests.bench", *session.posargs)
