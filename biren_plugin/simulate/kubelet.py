@@ -62,7 +62,7 @@ class SimulatedKubelet:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves until cancelled. Allocations outlive it, as in the real one's checkpoint."""
         for path in self._folder.glob("*.sock"):
-            path.unlink()
+            path.unlink(missing_ok=True)
         self._plugins.clear()
         self.view.post(View())
         async with trio.open_nursery() as nursery:

@@ -29,7 +29,9 @@ REGISTER_DEADLINE: Final = 15.0
 """Seconds: above the 10 that the kubelet spends on dialling back before it answers."""
 STREAM_DEADLINE: Final = 10.0
 """Seconds from the answer to the stream; older kubelets dial only then."""
-_FIRST_KNOCK: Final = 0.05
+LOOK_INTERVAL: Final = 1.0
+"""Seconds between looks at the two sockets when no change of the folder calls for one."""
+_FIRST_KNOCK: Final = 1 / 64
 _LONGEST_KNOCK: Final = 1.0
 
 
@@ -63,12 +65,16 @@ async def stay_registered(
 async def _knock(path: Path, resource: str) -> trio.SocketStream:
     """A connection to kubelet.sock, as soon as somebody listens: a stopped kubelet leaves the file."""
     wait = _FIRST_KNOCK
+    said = False
     while True:
         try:
             return await trio.open_unix_socket(path)
         except OSError as error:
-            if wait == _FIRST_KNOCK:
-                log.info("%s: waiting for the kubelet to serve %s (%s)", resource, path, error)
+            if wait == _LONGEST_KNOCK and not said:
+                said = True
+                log.warning(
+                    "%s: nobody serves %s (%s): waiting for the kubelet", resource, path, error
+                )
         await trio.sleep(wait)
         wait = min(wait * 2, _LONGEST_KNOCK)
 
@@ -78,14 +84,18 @@ async def notice_restart(
 ) -> None:
     """Ends by raising, when the kubelet's socket or ours (`identity`) is no longer the one it was.
 
-    Raises `KubeletRestarted` and `PluginSocketGone`.
+    `folder` says when to look; what it holds may be older than our socket. Raises
+    `KubeletRestarted` and `PluginSocketGone`.
     """
-    first = await folder.wait_for(lambda seen: seen.kubelet is not None)
-    seen = await folder.wait_for(
-        lambda seen: (
-            seen.kubelet not in (None, first.kubelet) or seen.sockets.get(socket.name) != identity
-        )
-    )
-    if seen.kubelet not in (None, first.kubelet):
-        raise KubeletRestarted("the kubelet has restarted")
-    raise PluginSocketGone(f"{socket} was deleted")
+    kubelet_socket = socket.with_name(KUBELET_SOCKET)
+    first = FileIdentity.of(kubelet_socket)
+    with folder.subscribe() as changes:
+        while True:
+            kubelet = FileIdentity.of(kubelet_socket)
+            first = first or kubelet
+            if kubelet not in (None, first):
+                raise KubeletRestarted("the kubelet has restarted")
+            if FileIdentity.of(socket) != identity:
+                raise PluginSocketGone(f"{socket} was deleted")
+            with trio.move_on_after(LOOK_INTERVAL):
+                await changes.receive()
