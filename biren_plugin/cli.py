@@ -142,7 +142,12 @@ def simulate(
     from biren_plugin.simulate.story import tell_story
 
     splits = read_splits(gpus, svi)
-    return 0 if trio.run(tell_story, splits, keep_running) else EXIT_FAILED
+    right = False
+    try:
+        right = trio.run(tell_story, splits, keep_running)
+    except* KeyboardInterrupt:
+        print("\nStopped before the end.")
+    return 0 if right else EXIT_FAILED
 
 
 @app.command
