@@ -3,30 +3,42 @@
 import logging
 import signal
 from functools import partial
+from pathlib import Path
 
 import trio
 
 from biren_plugin import __version__
 from biren_plugin.board import Board
 from biren_plugin.core.model import DeviceList, Inventory
+from biren_plugin.core.rivals import RivalWatch
 from biren_plugin.core.settings import Settings
-from biren_plugin.errors import KubeletRestarted, NodeError, PluginSocketGone
+from biren_plugin.errors import FolderDead, KubeletRestarted, NodeError, PluginSocketGone
 from biren_plugin.host.doorbell import Doorbell
+from biren_plugin.host.folder_lock import hold_folder
 from biren_plugin.host.kubelet_folder import KubeletFolder, watch_kubelet_folder
 from biren_plugin.host.reader import HostReader
 from biren_plugin.host.rooted import under
 from biren_plugin.host.scanner import scan_host
 from biren_plugin.resource import run_resource
-from biren_plugin.supervise import keep_running
+from biren_plugin.supervise import keep_running, leaves
 
 log = logging.getLogger(__name__)
 
 
 async def run_until_signal(settings: Settings) -> None:
-    """The daemon as a process: SIGTERM or SIGINT ends it in good order, a second one at once."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
-        await run_daemon(settings)
+    """The daemon as a process: SIGTERM or SIGINT ends it in good order, a second one at once.
+
+    Raises `FolderDead`, and an `ExceptionGroup` of bugs.
+    """
+    dead: FolderDead | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+            await run_daemon(settings)
+    except* FolderDead as group:
+        dead = next(each for each in leaves(group) if isinstance(each, FolderDead))
+    if dead is not None:
+        raise dead
 
 
 async def _stop_on_signal(scope: trio.CancelScope) -> None:
@@ -40,7 +52,7 @@ async def _stop_on_signal(scope: trio.CancelScope) -> None:
 
 
 async def run_daemon(settings: Settings) -> None:
-    """Serves the node until cancelled. Raises an `ExceptionGroup` only for bugs."""
+    """Serves the node until cancelled. Raises an `ExceptionGroup` of `FolderDead` or of bugs."""
     log.info("br-gpu-device-plugin %s; settings: %s", __version__, settings.differing())
     for flag in settings.not_yet():
         log.warning("%s is taken, but this version does not act on it yet", flag)
@@ -62,11 +74,24 @@ async def run_daemon(settings: Settings) -> None:
             if settings.container_runtime == "kata":
                 log.warning("--container-runtime kata: no VFIO devices are served yet; standing by")
             else:
-                await _run_resources(settings, nursery, folder, inventory)
+                await _serve_folder(plugins, folder, inventory)
+
+
+async def _serve_folder(
+    path: Path, folder: Board[KubeletFolder], inventory: Board[Inventory]
+) -> None:
+    """Serves the kubelet's folder whenever no other instance does, and moves over to a new one."""
+    while True:
+        with await hold_folder(path, folder) as held:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_run_resources, path, nursery, folder, inventory)
+                await held.until_replaced(folder)
+                log.warning("%s was removed or made anew: starting over in it", path)
+                nursery.cancel_scope.cancel()
 
 
 async def _run_resources(
-    settings: Settings,
+    path: Path,
     nursery: trio.Nursery,
     folder: Board[KubeletFolder],
     inventory: Board[Inventory],
@@ -82,14 +107,14 @@ async def _run_resources(
             for resource in sorted(wanted - running.keys()):
                 running[resource] = trio.CancelScope()
                 nursery.start_soon(
-                    _run_resource, resource, running[resource], settings, folder, inventory
+                    _run_resource, resource, running[resource], path, folder, inventory
                 )
 
 
 async def _run_resource(
     resource: str,
     scope: trio.CancelScope,
-    settings: Settings,
+    path: Path,
     folder: Board[KubeletFolder],
     inventory: Board[Inventory],
 ) -> None:
@@ -98,9 +123,10 @@ async def _run_resource(
         await folder.wait_for(lambda seen: seen.kubelet not in (None, before))
 
     offered = Board[DeviceList]()
+    rivals = RivalWatch()
     with scope:
         await keep_running(
-            partial(run_resource, resource, settings.device_plugin_dir, folder, inventory, offered),
+            partial(run_resource, resource, path, folder, inventory, offered, rivals),
             resource,
             expected=(NodeError,),
             at_once=(KubeletRestarted, PluginSocketGone),

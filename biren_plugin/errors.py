@@ -48,5 +48,9 @@ class SocketUnusable(NodeError):
     """Our socket cannot be made: the folder is read-only, missing, or its path too long."""
 
 
+class FolderDead(PluginError):
+    """The kubelet's folder was deleted under our mount: only a new process can reach the new one."""
+
+
 class StartTooSlow(NodeError):
     """A task of a subtree was not ready in time: the node is overloaded, or a part of it hangs."""

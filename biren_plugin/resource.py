@@ -7,6 +7,7 @@ import trio
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import DeviceList, Inventory
+from biren_plugin.core.rivals import RivalWatch
 from biren_plugin.errors import StartTooSlow
 from biren_plugin.host.kubelet_folder import KubeletFolder
 from biren_plugin.tasks.health import probe_health
@@ -23,12 +24,13 @@ async def run_resource(
     folder: Board[KubeletFolder],
     inventory: Board[Inventory],
     offered: Board[DeviceList],
+    rivals: RivalWatch,
 ) -> None:
     """One life of a resource: ends only by failing or being cancelled.
 
-    `offered` holds what the last life offered, and belongs to whoever starts the next.
+    `offered` and `rivals` hold what the last life offered and met, and belong to whoever starts the
+    next.
     """
-    await folder.wait_for(lambda seen: seen.exists)
     socket = folder_path / socket_name(resource)
     open_streams = Board[int]()
     plugin = DevicePlugin(offered, inventory, partial(watch_devices, offered, open_streams))
@@ -39,7 +41,7 @@ async def run_resource(
         if starting.cancelled_caught:
             raise StartTooSlow(f"{resource} did not start in {_START_DEADLINE:g} s")
         nursery.start_soon(notice_restart, socket, identity, folder)
-        nursery.start_soon(stay_registered, resource, socket, folder, open_streams)
+        nursery.start_soon(stay_registered, resource, socket, folder, open_streams, rivals)
 
 
 def socket_name(resource: str) -> str:

@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 from biren_plugin.board import Board
+from biren_plugin.core.rivals import RivalWatch
 from biren_plugin.errors import (
     KubeletRestarted,
     PluginSocketGone,
@@ -40,10 +41,11 @@ async def stay_registered(
     socket: Path,
     folder: Board[KubeletFolder],
     open_streams: Board[int],
+    rivals: RivalWatch,
 ) -> None:
     """Registers `resource` once the kubelet serves, and watches over the stream. Ends by raising.
 
-    Raises `RegistrationFailed` and `StreamEnded`.
+    `rivals` outlives this task. Raises `RegistrationFailed` and `StreamEnded`.
     """
     await folder.wait_for(lambda seen: seen.kubelet is not None)
     stream = await _knock(socket.with_name(KUBELET_SOCKET), resource)
@@ -59,7 +61,25 @@ async def stay_registered(
     took = (trio.current_time() - asked) * 1000
     log.info("%s: registered and watched, in %.0f ms", resource, took)
     await open_streams.wait_for(lambda count: count == 0)
-    raise StreamEnded(f"the kubelet ended the stream of {resource}")
+    text = f"the kubelet ended the stream of {resource}"
+    if await _is_served(socket.with_name(KUBELET_SOCKET)) and rivals.stream_ended(
+        trio.current_time()
+    ):
+        text += (
+            f" again and again: another plugin on this node registers {resource} too, the vendor's "
+            f"perhaps; see the sockets in {socket.parent}, and remove one of the two"
+        )
+    raise StreamEnded(text)
+
+
+async def _is_served(path: Path) -> bool:
+    """Whether somebody listens: a kubelet that stopped leaves its socket file."""
+    try:
+        stream = await trio.open_unix_socket(path)
+    except OSError:
+        return False
+    await trio.aclose_forcefully(stream)
+    return True
 
 
 async def _knock(path: Path, resource: str) -> trio.SocketStream:

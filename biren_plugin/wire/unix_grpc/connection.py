@@ -9,6 +9,7 @@
    (then the reader stops reading), a peer that does not read by `limits.unread`.
 """
 
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import h2.config
@@ -109,8 +110,30 @@ class Connection:
                 self.end(end)
                 nursery.cancel_scope.cancel()
         finally:
+            if self._end is None and not self._client_side:
+                await self._leave()
             self.end(end)
             await trio.aclose_forcefully(self._stream)
+
+    async def _leave(self) -> None:
+        """Our own shutdown: ends the calls, then gives the peer a moment to close the connection.
+
+        A kubelet whose stream was ended drops its client; whoever registers before that is done
+        loses the new client with the old one.
+        """
+        if self._in_flight:
+            return  # a frame was torn: nothing more can be said
+        for call in self._calls.values():
+            if not call.reset_by_peer:
+                self.h2.reset_stream(call.stream_id, h2.errors.ErrorCodes.CANCEL)
+        self.h2.close_connection()
+        with (
+            trio.CancelScope(deadline=trio.current_time() + self.limits.closing, shield=True),
+            contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+        ):
+            await self._stream.send_all(self._outgoing + self.h2.data_to_send())
+            while await self._stream.receive_some(_READ_SIZE):
+                pass
 
     def end(self, cause: ConnectionEnded) -> None:
         """Tells every call that there is no connection any more. The first cause stands."""

@@ -28,6 +28,8 @@ class Limits:
     """From connecting to the peer's SETTINGS."""
     request: float = 10.0
     """From a call's headers to its whole request."""
+    closing: float = 1.0
+    """How long our own shutdown waits for the peer to close the connection."""
     unread: float = 20.0
     """How long a peer may leave a write of ours unread, or a window closed."""
 

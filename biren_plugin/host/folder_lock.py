@@ -1,0 +1,101 @@
+"""One daemon for each kubelet folder: the lock that passes from an old pod to a new one.
+
+The lock is `flock` on the folder's own descriptor: it works across read-only bind mounts, survives
+the kubelet's wipe of the folder, and dies with its holder, however that ends.
+"""
+
+import fcntl
+import logging
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import trio
+
+from biren_plugin.board import Board
+from biren_plugin.errors import FolderDead
+from biren_plugin.host.kubelet_folder import KubeletFolder
+
+log = logging.getLogger(__name__)
+
+_POLL: Final = 0.025
+"""Seconds between tries: the kubelet's count is gone while nobody holds the folder."""
+_LOOK_INTERVAL: Final = 1.0
+
+
+class HeldFolder:
+    """A folder that this daemon alone serves, for as long as the context lasts."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _tb: TracebackType | None,
+    ) -> None:
+        os.close(self._descriptor)  # and with it the lock
+
+    async def until_replaced(self, folder: Board[KubeletFolder]) -> None:
+        """Returns when `path` is gone or leads to another folder; `folder` says when to look.
+
+        Raises `FolderDead` when the path itself leads to a deleted folder, as a bind mount does whose
+        source was made anew: nothing can be created in it ever again.
+        """
+        with folder.subscribe() as changes:
+            while self._is_there():
+                if os.fstat(self._descriptor).st_nlink == 0:
+                    raise FolderDead(
+                        f"{self._path} was deleted under its mount and made anew elsewhere: "
+                        "this process cannot reach the new one; restart the pod"
+                    )
+                with trio.move_on_after(_LOOK_INTERVAL):
+                    await changes.receive()
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
+        except OSError:
+            return False
+
+
+async def hold_folder(path: Path, folder: Board[KubeletFolder]) -> HeldFolder:
+    """Waits until the folder is there and nobody else holds it; says so once."""
+    standing_by = False
+    while True:
+        await folder.wait_for(lambda seen: seen.exists)
+        held = _try(path)
+        if held is not None:
+            if standing_by:
+                log.info("the other instance has let go of %s: taking over", path)
+            return held
+        if not standing_by:
+            log.info("another instance holds %s: standing by, ready to take over", path)
+            standing_by = True
+        await trio.sleep(_POLL)
+
+
+def _try(path: Path) -> HeldFolder | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    held = HeldFolder(path, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError as error:
+        # A file system without locks: serve all the same, as plugins without a lock do.
+        log.warning("cannot lock %s (%s): run one instance only", path, error.strerror)
+    if not held._is_there():
+        os.close(descriptor)
+        return None
+    return held
