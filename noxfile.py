@@ -87,6 +87,13 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Two minutes of trouble at random, and what is left of it; `-- --restarts 1000` and others."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "-m", "tests.soak", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The table of figures, beside their targets; `-- --json FILE` writes the document."""
     session.install("-e", ".", *group("test"))

@@ -27,7 +27,7 @@ class Pace:
     """How fast a subtree is started again. Times are seconds."""
 
     first_wait: float = 0.1
-    longest_wait: float = 30.0
+    longest_wait: float = 10.0
     jitter: float = 0.5
     """Each wait is multiplied by a factor between 1 - jitter and 1 + jitter."""
     quiet: float = 60.0

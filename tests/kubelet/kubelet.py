@@ -112,7 +112,7 @@ class Kubelet:
             if self.dials == "after":
                 stale = path.name != CHECKPOINT and not path.is_dir()
             if stale:
-                path.unlink()
+                path.unlink(missing_ok=True)  # a plugin may take its own away meanwhile
 
     def _register(self, request: Any, context: Any) -> Any:
         resource = request.resource_name

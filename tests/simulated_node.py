@@ -1,0 +1,103 @@
+"""A simulated node for `bench` and `soak`: host, independent kubelet, the daemon as a process."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from biren_plugin.core.model import RESOURCE_OF_SPLIT
+from biren_plugin.simulate.host import SimulatedHost
+from tests.kubelet.client import KubeletProcess
+
+_PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 1024**2
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Node:
+    """A context manager; `splits` are instances by GPU."""
+
+    def __init__(self, splits: Mapping[int, int], *program: str) -> None:
+        """`program` runs the daemon; by default the installed command."""
+        self._folder = tempfile.TemporaryDirectory(prefix="br")
+        root = Path(self._folder.name)
+        self.host = SimulatedHost(root / "host")
+        self.host.add_gpus(splits)
+        self.plugins = root / "plugins"
+        self.plugins.mkdir()
+        self.kubelet = KubeletProcess(self.plugins)
+        self.expected: dict[str, int] = {}
+        for parts in splits.values():
+            resource = RESOURCE_OF_SPLIT[parts]
+            self.expected[resource] = self.expected.get(resource, 0) + parts
+        self._program = program or (str(Path(sys.executable).with_name("br-gpu-device-plugin")),)
+        self._daemon: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.kubelet.start()
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _tb: TracebackType | None,
+    ) -> None:
+        self.stop_daemon()
+        self.kubelet.stop()
+        self._folder.cleanup()
+
+    def start_daemon(self) -> float:
+        """Starts it; ms from the start of the process until the kubelet has every list."""
+        mark = self.kubelet.mark()
+        command = [
+            *self._program,
+            f"--host-root={self.host.root}",
+            f"--device-plugin-dir={self.plugins}",
+        ]
+        started = time.monotonic()
+        self._daemon = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        return (self.wait_for_lists(mark) - started) * 1000
+
+    def wait_for_lists(self, mark: int) -> float:
+        """When the last of the complete lists came that the kubelet got since `mark`."""
+        events = [
+            self.kubelet.wait_for_list(resource, healthy=count, since=mark)
+            for resource, count in self.expected.items()
+        ]
+        return max(float(event["at"]) for event in events)
+
+    def stop_daemon(self) -> None:
+        """Ends the daemon as an operator would."""
+        if self._daemon is not None:
+            self._daemon.terminate()
+            self._daemon.wait(10)
+            self._daemon = None
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process."""
+        assert self._daemon is not None
+        return self._daemon.pid
+
+    def resident(self) -> float:
+        """The daemon's resident memory, MiB."""
+        pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
+        return int(pages) * _PAGE_MIB
+
+    def descriptors(self) -> int:
+        """Files and sockets that the daemon has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def threads(self) -> int:
+        """The daemon's threads."""
+        return len(os.listdir(f"/proc/{self.pid}/task"))
+
+    def processor(self) -> float:
+        """Seconds of processor that the daemon has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
