@@ -188,6 +188,9 @@ class DeviceManager:
             if name != "Allocate":
                 text = f"device plugin {name} rpc failed with err: {text}"
             raise AdmissionError(error.details(), error.code().name, text) from error
+        except ValueError as error:  # grpcio: the channel was closed a moment ago
+            text = f"rpc error: code = CANCELLED desc = {error}"
+            raise AdmissionError(str(error), "CANCELLED", text) from error
 
 
 def _as_dict(container: Any) -> dict[str, Any]:
