@@ -1,6 +1,6 @@
 """gRPC on Unix sockets: purerpc's generated classes, statuses and message encoding; the rest ours.
 
-From the bytes up: `frames` cuts, h2 interprets, `connection` reads and writes, `call` is one
+From the bytes up: `frames` cuts, h2 interprets, `outbox` writes, `connection` holds them together, `call` is one
 conversation, `headers` speaks gRPC's header lists, `server` and `client` are the two ends,
 `sockets` is where they meet, `limits` bounds it all. One sentence holds for every module:
 **whatever the other side does, every task ends with its cause, and the next call works.**

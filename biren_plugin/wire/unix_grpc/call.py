@@ -114,7 +114,7 @@ class Call:
             room = await self._window()
             chunk = outgoing.data_to_send(min(room, len(outgoing)))
             self._connection.h2.send_data(self.stream_id, chunk)
-            self._connection.wake_writer()
+            self._connection.flush()
         await self._connection.room_to_send()
 
     async def _window(self) -> int:

@@ -25,6 +25,7 @@ from biren_plugin.wire.unix_grpc.call import Call, CallEnded
 from biren_plugin.wire.unix_grpc.frames import FrameCutter, FrameTooLong
 from biren_plugin.wire.unix_grpc.headers import Header, read_status
 from biren_plugin.wire.unix_grpc.limits import Limits
+from biren_plugin.wire.unix_grpc.outbox import Outbox
 
 _READ_SIZE = 64 * 1024
 _CLOSED_STREAMS_REMEMBERED = 1024
@@ -60,10 +61,7 @@ class Connection:
         self._cutter = FrameCutter(
             expects_preface=not self._client_side, frame_size=limits.frame_size
         )
-        self._outgoing = bytearray()
-        self._in_flight = 0
-        self._output_waiting = trio.Event()
-        self._output_written = trio.Event()
+        self._outbox = Outbox(stream, limits)
         self._settings_seen = trio.Event()
         self._end: ConnectionEnded | None = None
         self.h2 = self._new_h2()
@@ -105,7 +103,7 @@ class Connection:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write)
                 nursery.start_soon(self._expect_settings)
-                self.wake_writer()
+                self.flush()
                 end = await self._read(nursery)
                 self.end(end)
                 nursery.cancel_scope.cancel()
@@ -121,17 +119,19 @@ class Connection:
         A kubelet whose stream was ended drops its client; whoever registers before that is done
         loses the new client with the old one.
         """
-        if self._in_flight:
-            return  # a frame was torn: nothing more can be said
+        if self._outbox.is_torn:
+            return
         for call in self._calls.values():
             if not call.reset_by_peer:
-                self.h2.reset_stream(call.stream_id, h2.errors.ErrorCodes.CANCEL)
+                with contextlib.suppress(h2.exceptions.StreamClosedError):  # it had just ended
+                    self.h2.reset_stream(call.stream_id, h2.errors.ErrorCodes.CANCEL)
         self.h2.close_connection()
+        self.flush()
         with (
             trio.CancelScope(deadline=trio.current_time() + self.limits.closing, shield=True),
             contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError),
         ):
-            await self._stream.send_all(self._outgoing + self.h2.data_to_send())
+            await self._stream.send_all(self._outbox.take())
             while await self._stream.receive_some(_READ_SIZE):
                 pass
 
@@ -141,7 +141,7 @@ class Connection:
             self._end = cause
         for call in list(self._calls.values()):
             call.fail(self._end)
-        self._announce_written()
+        self._outbox.close()
 
     # Reading
 
@@ -167,13 +167,13 @@ class Connection:
                 return await self._say_goodbye(error)
             if self._end is not None:
                 return self._end
-            self.wake_writer()
+            self.flush()
             await self.room_to_send()
 
     async def _say_goodbye(self, error: Exception) -> ConnectionEnded:
-        self.wake_writer()
-        with trio.move_on_after(1):
-            await self._output_written.wait()
+        self.flush()
+        with trio.move_on_after(self.limits.closing):
+            await self._outbox.drained()
         return ConnectionEnded(f"the peer broke the protocol: {error}")
 
     async def _expect_settings(self) -> None:
@@ -241,20 +241,20 @@ class Connection:
             raise self._end
         stream_id = self.h2.get_next_available_stream_id()
         self.h2.send_headers(stream_id, headers)
-        self.wake_writer()
+        self.flush()
         return self._new_call(stream_id)
 
     def send_headers(self, call: Call, headers: list[Header], *, end_stream: bool = False) -> None:
         """Queues a header list of `call`, if the peer still wants it."""
         if self._end is None and not call.reset_by_peer:
             self.h2.send_headers(call.stream_id, headers, end_stream=end_stream)
-            self.wake_writer()
+            self.flush()
 
     def send_end(self, call: Call) -> None:
         """Queues the end of what a client has to say."""
         if self._end is None and call.failure is None:
             self.h2.end_stream(call.stream_id)
-            self.wake_writer()
+            self.flush()
 
     def finish(
         self, call: Call, error: h2.errors.ErrorCodes = h2.errors.ErrorCodes.NO_ERROR
@@ -265,7 +265,7 @@ class Connection:
         call.discard()
         if self._end is None and not call.reset_by_peer and not call.remote_ended:
             self.h2.reset_stream(call.stream_id, error)
-            self.wake_writer()
+            self.flush()
 
     def send_window(self, stream_id: int) -> int:
         """Bytes that the peer would take now, in one frame."""
@@ -277,39 +277,23 @@ class Connection:
         """The peer may send `size` bytes more."""
         if self._end is None and size > 0:
             self.h2.acknowledge_received_data(size, stream_id)
-            self.wake_writer()
+            self.flush()
 
     # Writing
 
-    def wake_writer(self) -> None:
-        """Whatever h2 holds for the peer goes out, all of it in one write."""
-        self._outgoing += self.h2.data_to_send()
-        if self._outgoing:
-            self._output_waiting.set()
+    def flush(self) -> None:
+        """Queues whatever h2 holds for the peer."""
+        self._outbox.put(self.h2.data_to_send())
 
     async def room_to_send(self) -> None:
-        """Waits while more than `limits.unsent` bytes are unread by the peer."""
-        while len(self._outgoing) + self._in_flight > self.limits.unsent and self._end is None:
-            await self._output_written.wait()
-
-    def _announce_written(self) -> None:
-        self._output_written.set()
-        self._output_written = trio.Event()
+        """Waits while the peer leaves too much unread."""
+        await self._outbox.room()
 
     async def _write(self) -> None:
-        while True:
-            await self._output_waiting.wait()
-            self._output_waiting = trio.Event()
-            data, self._outgoing = self._outgoing, bytearray()
-            self._in_flight = len(data)
-            try:
-                with trio.fail_after(self.limits.unread):
-                    await self._stream.send_all(data)
-            except trio.TooSlowError:
-                self.end(ConnectionEnded(f"the peer read nothing for {self.limits.unread:g} s"))
-                await trio.aclose_forcefully(self._stream)
-                return
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return  # the reader sees it too, and ends the connection
-            self._in_flight = 0
-            self._announce_written()
+        try:
+            await self._outbox.run()
+        except trio.TooSlowError:
+            self.end(ConnectionEnded(f"the peer read nothing for {self.limits.unread:g} s"))
+            await trio.aclose_forcefully(self._stream)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the reader sees it too, and ends the connection

@@ -16,6 +16,8 @@ Header = tuple[bytes, bytes]
 CONTENT_TYPES: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
 _UNIT_SECONDS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _TIMEOUT_DIGITS: Final = 8
+_PLAIN: Final = " ,;:'()[]{}<>/=+*!?@#&|"
+"""Besides letters and digits, what a grpc-message may hold without a percent sign."""
 
 RESPONSE: Final[list[Header]] = [
     (b":status", b"200"),
@@ -87,7 +89,7 @@ def write_trailers(status: Status) -> list[Header]:
     """The header list that ends a response."""
     trailers = [(b"grpc-status", str(status.int_value).encode())]
     if status.status_message:
-        message = urllib.parse.quote(status.status_message, safe=" ,;:'()[]{}<>/=+*!?@#&|")
+        message = urllib.parse.quote(status.status_message, safe=_PLAIN, errors="replace")
         trailers.append((b"grpc-message", message.encode()))
     return trailers
 
