@@ -20,6 +20,7 @@ import trio
 log = logging.getLogger(__name__)
 
 Errors = tuple[type[Exception], ...]
+_DOUBLINGS = 64  # more would only overflow
 
 
 @attrs.frozen
@@ -72,8 +73,10 @@ async def keep_running(
         elif all(isinstance(cause, at_once) for cause in causes):
             failures = 0
             log.info("%s starts again: %s", name, _one_line(causes))
+            # One that fails at once, again and again, must keep nobody else out.
+            await trio.lowlevel.checkpoint()
             continue
-        wait = min(pace.first_wait * 2**failures, pace.longest_wait)
+        wait = min(pace.first_wait * 2 ** min(failures, _DOUBLINGS), pace.longest_wait)
         wait *= 1 + pace.jitter * (2 * chance() - 1)
         failures += 1
         log.warning("%s starts again in %.1f s: %s", name, wait, _one_line(causes))

@@ -13,7 +13,7 @@ from biren_plugin.wire import messages
 from biren_plugin.wire._proto import deviceplugin_pb2 as pb
 from biren_plugin.wire._proto.deviceplugin_grpc import DevicePluginServicer, DevicePluginStub
 from biren_plugin.wire.messages import ListedDevice, PluginOptions, PreferenceRequest
-from biren_plugin.wire.unix_grpc import DEFAULT_LIMITS, Channel, Server
+from biren_plugin.wire.unix_grpc import DEFAULT_LIMITS, Channel, Server, responses
 
 
 class Plugin(Protocol):
@@ -100,8 +100,8 @@ class PluginClient:
 
     async def lists(self) -> AsyncIterator[list[ListedDevice]]:
         """`ListAndWatch`: each list as it comes, until the plugin ends the stream."""
-        async with contextlib.aclosing(self._stub.ListAndWatch(pb.Empty())) as responses:
-            async for response in responses:
+        async with contextlib.aclosing(responses(self._stub.ListAndWatch, pb.Empty())) as lists:
+            async for response in lists:
                 yield messages.read_list(response)
 
     async def prefer(self, available: Sequence[str], size: int) -> list[str]:

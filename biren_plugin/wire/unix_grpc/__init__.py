@@ -21,7 +21,7 @@ How the traps of purerpc 0.8.0 are avoided:
 """
 
 from biren_plugin.wire.unix_grpc.call import CallEnded
-from biren_plugin.wire.unix_grpc.client import Channel, with_channel
+from biren_plugin.wire.unix_grpc.client import Channel, responses, with_channel
 from biren_plugin.wire.unix_grpc.connection import ConnectionEnded
 from biren_plugin.wire.unix_grpc.limits import DEFAULT_LIMITS, Limits
 from biren_plugin.wire.unix_grpc.server import Server
@@ -36,5 +36,6 @@ __all__ = [
     "Limits",
     "Server",
     "UnixListener",
+    "responses",
     "with_channel",
 ]

@@ -54,6 +54,9 @@ class Call:
     def take_data(self, data: bytes, flow_controlled_length: int) -> None:
         """Data of this call arrived. Raises purerpc's `ProtocolError`s: too large, compressed."""
         self._unreturned += flow_controlled_length
+        if not data:  # padding, or nothing: purerpc's buffer would keep an entry for it
+            self._return_window(flow_controlled_length)
+            return
         self._reading.data_received(data, flow_controlled_length)
         self._messages.extend(self._reading.read_all_complete_messages_flowcontrol())
         self._wake()

@@ -4,12 +4,15 @@ A stub reaches into `channel._grpc_socket`, `_host` and `_port` (purerpc 0.8, `c
 and takes no deadline: callers put `trio.fail_after` around each call.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import trio
+from h2.errors import ErrorCodes
 from purerpc import Status, StatusCode
 from purerpc.grpclib.events import ResponseEnded
+from purerpc.grpclib.exceptions import raise_status
 
 from biren_plugin.wire.unix_grpc.call import Call, Message
 from biren_plugin.wire.unix_grpc.connection import Connection
@@ -41,7 +44,7 @@ class _CallStarter:
         _message_type: str,
         _authority: str,
         *,
-        custom_metadata: tuple[()] = (),
+        custom_metadata: tuple[()] | None = (),
     ) -> "_ClientCall":
         assert not custom_metadata  # the device plugin API has none
         call = self._connection.start_call(write_request(service, method))
@@ -63,22 +66,49 @@ class _ClientCall:
         self._response_type = response_type
 
     async def send_message(self, message: Message) -> None:
-        await self._call.send(message)
+        with self._resetting():
+            await self._call.send(message)
 
     async def close(self) -> None:
         self._connection.send_end(self._call)
 
     async def receive_message(self) -> Any:
         assert self._response_type is not None
-        try:
+        with self._resetting():
             data = await self._call.receive()
+            if data is not None:
+                return self._response_type.FromString(data)
+        self.leave()
+        return None
+
+    def leave(self) -> None:
+        """The call is over on our side, whatever the server still sends."""
+        self._connection.finish(self._call, ErrorCodes.CANCEL)
+
+    @contextmanager
+    def _resetting(self) -> Iterator[None]:
+        try:
+            yield
         except BaseException:  # not only errors: a caller who gives up must not leave the call open
-            self._connection.finish(self._call)
+            self.leave()
             raise
-        if data is None:
-            self._connection.finish(self._call)
-            return None
-        return self._response_type.FromString(data)
+
+
+async def responses(method: Any, request: Message) -> AsyncGenerator[Any, None]:
+    """The messages of a unary-stream `method` of a stub; the call is reset when the reader leaves.
+
+    purerpc's own wrapper (`wrappers.ClientStubUnaryStream`) leaves its inner generator to the
+    garbage collector. Raises what the call ends with.
+    """
+    call: _ClientCall = await method._stream_fn(metadata=None)
+    try:
+        await call.send_message(request)
+        await call.close()
+        while (message := await call.receive_message()) is not None:
+            yield message
+        raise_status(call.end_stream_event.status)
+    finally:
+        call.leave()
 
 
 async def with_channel(

@@ -22,7 +22,13 @@ import trio
 from purerpc import ProtocolError
 
 from biren_plugin.wire.unix_grpc.call import Call, CallEnded
-from biren_plugin.wire.unix_grpc.frames import FrameCutter, FrameTooLong
+from biren_plugin.wire.unix_grpc.frames import (
+    RST_STREAM,
+    WINDOW_UPDATE,
+    FrameCutter,
+    FrameTooLong,
+    stream_of,
+)
 from biren_plugin.wire.unix_grpc.headers import Header, read_status
 from biren_plugin.wire.unix_grpc.limits import Limits
 from biren_plugin.wire.unix_grpc.outbox import Outbox
@@ -111,6 +117,7 @@ class Connection:
             if self._end is None and not self._client_side:
                 await self._leave()
             self.end(end)
+            self._outbox.close()
             await trio.aclose_forcefully(self._stream)
 
     async def _leave(self) -> None:
@@ -123,7 +130,7 @@ class Connection:
             return
         for call in self._calls.values():
             if not call.reset_by_peer:
-                with contextlib.suppress(h2.exceptions.StreamClosedError):  # it had just ended
+                with contextlib.suppress(h2.exceptions.ProtocolError):  # it had just ended
                     self.h2.reset_stream(call.stream_id, h2.errors.ErrorCodes.CANCEL)
         self.h2.close_connection()
         self.flush()
@@ -141,7 +148,6 @@ class Connection:
             self._end = cause
         for call in list(self._calls.values()):
             call.fail(self._end)
-        self._outbox.close()
 
     # Reading
 
@@ -157,6 +163,8 @@ class Connection:
                 return ConnectionEnded("the peer closed the connection")
             try:
                 for frame in self._cutter.cut(data):
+                    if self._is_late(frame):
+                        continue
                     for event in self.h2.receive_data(frame):
                         self._handle(event, nursery)
             except FrameTooLong as error:
@@ -170,11 +178,22 @@ class Connection:
             self.flush()
             await self.room_to_send()
 
+    def _is_late(self, frame: bytes) -> bool:
+        """Whether it is a WINDOW_UPDATE or RST_STREAM for a call that is over.
+
+        RFC 9113 (5.1) wants such ignored, and grpcio sends them; h2 3.2 forgets closed streams as soon
+        as it opens another, and then takes them for a broken connection.
+        """
+        stream_id = stream_of(frame, RST_STREAM, WINDOW_UPDATE)
+        return stream_id is not None and stream_id not in self._calls
+
     async def _say_goodbye(self, error: Exception) -> ConnectionEnded:
+        end = ConnectionEnded(f"the peer broke the protocol: {error}")
+        self.end(end)  # first: h2 takes nothing more of the calls
         self.flush()
         with trio.move_on_after(self.limits.closing):
             await self._outbox.drained()
-        return ConnectionEnded(f"the peer broke the protocol: {error}")
+        return end
 
     async def _expect_settings(self) -> None:
         with trio.move_on_after(self.limits.handshake):
@@ -266,6 +285,7 @@ class Connection:
         if self._end is None and not call.reset_by_peer and not call.remote_ended:
             self.h2.reset_stream(call.stream_id, error)
             self.flush()
+        call.fail(CallEnded("the call is over"))
 
     def send_window(self, stream_id: int) -> int:
         """Bytes that the peer would take now, in one frame."""
@@ -294,6 +314,7 @@ class Connection:
             await self._outbox.run()
         except trio.TooSlowError:
             self.end(ConnectionEnded(f"the peer read nothing for {self.limits.unread:g} s"))
-            await trio.aclose_forcefully(self._stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the reader sees it too, and ends the connection
+            self.end(ConnectionEnded("the peer takes no more of what we write"))
+        self._outbox.close()
+        await trio.aclose_forcefully(self._stream)  # and the reader ends with it

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEADER = 9
+RST_STREAM = 3
+WINDOW_UPDATE = 8
 
 
 class FrameTooLong(ValueError):
@@ -42,3 +44,10 @@ class FrameCutter:
             frame = bytes(self._buffer[:end])
             del self._buffer[:end]
             yield frame
+
+
+def stream_of(frame: bytes, *kinds: int) -> int | None:
+    """The stream that a whole frame of one of these kinds belongs to; None for any other piece."""
+    if len(frame) < FRAME_HEADER or frame[3] not in kinds:
+        return None
+    return int.from_bytes(frame[5:9]) & 0x7FFF_FFFF or None

@@ -16,6 +16,7 @@ Header = tuple[bytes, bytes]
 CONTENT_TYPES: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
 _UNIT_SECONDS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _TIMEOUT_DIGITS: Final = 8
+_STATUS_DIGITS: Final = 3
 _PLAIN: Final = " ,;:'()[]{}<>/=+*!?@#&|"
 """Besides letters and digits, what a grpc-message may hold without a percent sign."""
 
@@ -116,7 +117,7 @@ def read_status(headers: Iterable[Header]) -> Status:
     """The status that a server's trailers carry; a response without one is UNKNOWN."""
     fields = dict(headers)
     code = _text(fields.get(b"grpc-status", b""))
-    if not (code.isascii() and code.isdigit()):
+    if not (code.isascii() and code.isdigit() and len(code) <= _STATUS_DIGITS):
         http_status = _text(fields.get(b":status", b"?"))
         return Status(StatusCode.UNKNOWN, f"no grpc-status in the answer (HTTP {http_status})")
     return Status(int(code), urllib.parse.unquote(_text(fields.get(b"grpc-message", b""))))

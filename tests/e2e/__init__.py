@@ -1,0 +1,1 @@
+"""The installed command as a process: by signals and sockets, against an independent kubelet."""

@@ -1,0 +1,116 @@
+"""A node in a folder for each test: a simulated host, a kubelet's folder, the daemon."""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from biren_plugin.simulate.host import SimulatedHost
+from tests.e2e.daemon import DaemonProcess
+from tests.kubelet.client import KubeletProcess
+
+GPU: Final = "birentech.com/gpu"
+HALF: Final = "birentech.com/1-2-gpu"
+QUARTER: Final = "birentech.com/1-4-gpu"
+
+_NO_INOTIFY: Final = '''
+"""As on a node whose inotify instances have run out."""
+import errno
+import inotify_simple
+
+
+class Exhausted:
+    def __init__(self, *_arguments, **_keywords):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
+inotify_simple.INotify = Exhausted
+'''
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short path: that of a Unix socket has at most 107 bytes, and pytest's tmp_path is long."""
+    with tempfile.TemporaryDirectory(prefix="br") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def host(folder: Path) -> SimulatedHost:
+    """A host with a driver and no card yet."""
+    return SimulatedHost(folder / "host")
+
+
+@pytest.fixture
+def plugins(folder: Path) -> Path:
+    """The kubelet's folder, empty."""
+    path = folder / "plugins"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def kubelet(plugins: Path) -> Iterator[KubeletProcess]:
+    """A kubelet of today, running."""
+    with KubeletProcess(plugins) as running:
+        yield running
+
+
+@pytest.fixture
+def new_daemon(folder: Path) -> Iterator[Callable[[], DaemonProcess]]:
+    """Makes daemons for this node, not started. In the end each must go when asked, without a bug."""
+    made: list[DaemonProcess] = []
+
+    def new() -> DaemonProcess:
+        flags = (f"--host-root={folder / 'host'}", f"--device-plugin-dir={folder / 'plugins'}")
+        made.append(DaemonProcess(*flags))
+        return made[-1]
+
+    yield new
+    try:
+        for daemon in made:
+            if daemon.running:
+                assert daemon.end() == 0
+            assert not daemon.matching(r"Traceback|on a bug|never (awaited|retrieved)")
+    finally:
+        for daemon in made:
+            daemon.kill()
+
+
+@pytest.fixture
+def daemon(new_daemon: Callable[[], DaemonProcess]) -> DaemonProcess:
+    """The daemon of this node, not started."""
+    return new_daemon()
+
+
+@pytest.fixture
+def without_inotify(folder: Path, daemon: DaemonProcess) -> None:
+    """The daemon will find that inotify instances have run out."""
+    patched = folder / "patched"
+    patched.mkdir()
+    (patched / "sitecustomize.py").write_text(_NO_INOTIFY)
+    daemon.environment["PYTHONPATH"] = str(patched)
+
+
+@pytest.fixture(params=["with inotify", "without inotify"])
+def either_way(request: pytest.FixtureRequest) -> None:
+    """The test runs twice: with inotify, and where there is none to be had."""
+    if request.param == "without inotify":
+        request.getfixturevalue("without_inotify")
+
+
+def streams_ended(kubelet: KubeletProcess, resource: str, since: int) -> list[dict[str, Any]]:
+    """What the kubelet said of ended streams of a resource since that mark."""
+    return [
+        event
+        for event in kubelet.events[since:]
+        if event["event"] == "stream_ended" and event["resource"] == resource
+    ]
+
+
+def strings_of(answer: object) -> str:
+    """Everything in an answer as one text, to look for what must not be in it."""
+    return json.dumps(answer)

@@ -1,0 +1,188 @@
+"""The kubelet's lists follow the host while the daemon runs, in the steps that it can bear."""
+
+from pathlib import Path
+
+import pytest
+
+from biren_plugin.simulate.host import SimulatedHost
+from tests.e2e.conftest import GPU, HALF, QUARTER, streams_ended
+from tests.e2e.daemon import DaemonProcess
+from tests.kubelet.client import Event, KubeletProcess
+
+
+def wait_for_end(kubelet: KubeletProcess, resource: str, since: int) -> Event:
+    return kubelet.wait_for_event("stream_ended", resource=resource, since=since)
+
+
+def lists_of(kubelet: KubeletProcess, resource: str, since: int) -> list[dict[str, str]]:
+    """The health of each id, in each list since that mark."""
+    return [
+        {device["id"]: device["health"] for device in event["devices"]}
+        for event in kubelet.events[since:]
+        if event["event"] == "list" and event["resource"] == resource
+    ]
+
+
+@pytest.mark.usefixtures("either_way")
+def test_card_whose_node_is_pulled_is_unhealthy_until_it_is_put_back(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1, 1: 1})
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=2)
+    host.pull_node("card_1")
+    kubelet.wait_for_list(GPU, healthy=["card_0"], unhealthy=["card_1"])
+    daemon.wait_for_line(
+        "card_1 is Unhealthy: device node /dev/biren/card_1 is missing; see .*dmesg"
+    )
+    host.put_node_back("card_1")
+    kubelet.wait_for_list(GPU, healthy=["card_0", "card_1"])
+    daemon.wait_for_line("card_1 is Healthy again")
+    first, *rest = lists_of(kubelet, GPU, 0)
+    assert rest == [{"card_0": "Healthy", "card_1": "Unhealthy"}, first], "each change once"
+
+
+def test_regular_file_in_the_place_of_a_node_is_no_device(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1})
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=1)
+    node = host.root / "dev/biren/card_0"
+    file = node.with_name("made by mistake")
+    file.touch()
+    file.replace(node)
+    kubelet.wait_for_list(GPU, healthy=[], unhealthy=["card_0"])
+    daemon.wait_for_line("card_0 is Unhealthy: /dev/biren/card_0 is no character device")
+    node.unlink()
+    host.put_node_back("card_0")
+    kubelet.wait_for_list(GPU, healthy=["card_0"])
+
+
+def test_whole_folder_of_nodes_may_vanish_and_come_back(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1, 1: 1})
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=2)
+    nodes = host.root / "dev/biren"
+    nodes.rename(host.root / "gone")
+    kubelet.wait_for_list(GPU, healthy=0, unhealthy=2)
+    (host.root / "gone").rename(nodes)
+    kubelet.wait_for_list(GPU, healthy=2)
+    # In a folder made anew, events must be seen as well.
+    host.pull_node("card_0")
+    kubelet.wait_for_list(GPU, healthy=["card_1"], unhealthy=["card_0"])
+
+
+def test_gpu_that_is_gone_is_unhealthy_before_it_leaves_the_list(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1, 1: 1})
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=2)
+    mark = kubelet.mark()
+    host.remove_gpu(1)
+    kubelet.wait_for_list(GPU, healthy=["card_0"], unhealthy=[], since=mark)
+    assert {"card_0": "Healthy", "card_1": "Unhealthy"} in lists_of(kubelet, GPU, mark)
+    assert not streams_ended(kubelet, GPU, mark)
+    daemon.wait_for_line("GPU 1 is gone")
+    daemon.wait_for_line(f"{GPU}: card_1 left the list")
+
+
+def test_gpu_that_appears_is_listed(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1})
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=1)
+    mark = kubelet.mark()
+    host.add_gpus({1: 1, 2: 2})
+    kubelet.wait_for_list(GPU, healthy=["card_0", "card_1"])
+    kubelet.wait_for_list(HALF, healthy=["card_2", "card_3"])
+    assert not streams_ended(kubelet, GPU, mark)
+
+
+def test_new_split_moves_a_gpu_from_one_resource_to_another(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1, 1: 1, 2: 2})
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=["card_0", "card_1"])
+    kubelet.wait_for_list(HALF, healthy=2)
+    mark = kubelet.mark()
+    names = host.split(1, 4)
+    kubelet.wait_for_list(QUARTER, healthy=names)
+    kubelet.wait_for_list(GPU, healthy=["card_0"], unhealthy=[], since=mark)
+    assert lists_of(kubelet, GPU, mark)[0] == {"card_0": "Healthy", "card_1": "Unhealthy"}
+    for resource in (GPU, HALF):
+        assert not streams_ended(kubelet, resource, mark)
+    assert not lists_of(kubelet, HALF, mark), "nothing has changed there"
+
+
+def test_resource_without_a_card_is_emptied_and_then_ends(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1, 1: 2})
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=1)
+    kubelet.wait_for_list(HALF, healthy=["card_1", "card_2"])
+    mark = kubelet.mark()
+    names = host.split(1, 1)
+    wait_for_end(kubelet, HALF, mark)
+    assert lists_of(kubelet, HALF, mark) == [
+        {"card_1": "Unhealthy", "card_2": "Unhealthy"},
+        {},
+    ]
+    kubelet.wait_for_list(GPU, healthy=["card_0", *names])
+    assert not streams_ended(kubelet, GPU, mark)
+    daemon.wait_for_line(f"{HALF}: the node has none any more")
+    assert not (kubelet.folder / "birentech.com-1-2-gpu.sock").exists()
+
+
+def test_split_that_has_not_settled_is_announced_to_nobody(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1, 1: 4})
+    host.remove_card("card_4")  # three of four: no split that there is
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=["card_0"])
+    daemon.wait_for_line("GPU 1 .*has not settled, 3 cards are there")
+    host.remove_card("card_3")
+    host.remove_card("card_2")
+    host.remove_card("card_1")
+    names = host.split(1, 2)
+    kubelet.wait_for_list(HALF, healthy=names)
+    assert not kubelet.latest(QUARTER)
+
+
+def test_daemon_keeps_up_with_the_host_while_the_kubelet_is_away(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1, 1: 1})
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=2)
+    kubelet.stop()
+    host.pull_node("card_0")
+    host.add_gpus({2: 2})
+    daemon.wait_for_line(f"{HALF}: found")
+    kubelet.start()
+    kubelet.wait_for_list(GPU, healthy=["card_1"], unhealthy=["card_0"])
+    kubelet.wait_for_list(HALF, healthy=["card_2", "card_3"])
+
+
+def test_pulse_sends_the_list_again_from_a_fresh_look(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1})
+    daemon.start("--pulse", "1")
+    first = kubelet.wait_for_list(GPU, healthy=1)["devices"]
+    again = kubelet.wait_for_list(GPU, healthy=1, since=kubelet.mark())["devices"]
+    assert again == first
+    # What is otherwise read once for each card is read anew with the beat.
+    attribute: Path = host.root / "sys/class/biren/card_0/device/numa_node"
+    attribute.write_text("3\n")
+    kubelet.wait_for(
+        lambda event: event["event"] == "list" and event["devices"][0]["numa"] == [3],
+        what="a list with the new NUMA node",
+    )

@@ -1,0 +1,161 @@
+"""The vendor's flags in all their forms are taken; a wrong one costs one line and status 2."""
+
+from collections.abc import Callable
+
+import pytest
+
+from biren_plugin import __version__
+from biren_plugin.simulate.host import SimulatedHost
+from tests.e2e.conftest import GPU
+from tests.e2e.daemon import DEADLINE, DaemonProcess, run_command
+from tests.kubelet.client import KubeletProcess
+
+VENDORS_FLAGS = (
+    "--cdi-feature",
+    "--container-runtime",
+    "--mount-host-path",
+    "--overwrite-cdi-config",
+    "--pulse",
+)
+OWN_FLAGS = (
+    "--host-root",
+    "--device-plugin-dir",
+    "--cdi-dir",
+    "--mount-dri-device",
+    "--log-level",
+    "--version",
+)
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_names_every_flag_and_command(flag: str) -> None:
+    result = run_command(flag)
+    assert result.returncode == 0
+    assert not result.stderr
+    for word in (*VENDORS_FLAGS, *OWN_FLAGS, "simulate", "devices"):
+        assert word in result.stdout
+
+
+def test_version_is_printed() -> None:
+    result = run_command("--version")
+    assert (result.returncode, result.stdout) == (0, f"br-gpu-device-plugin {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "settings"),
+    [
+        (["--pulse", "300"], {"pulse=300"}),
+        (["--pulse=300"], {"pulse=300"}),
+        (["--cdi-feature"], {"cdi_feature=True"}),
+        (["--cdi-feature=true"], {"cdi_feature=True"}),
+        (["--cdi-feature=1", "--mount-host-path=t"], {"cdi_feature=True", "mount_host_path=True"}),
+        (["--cdi-feature=false", "--mount-host-path=0", "--overwrite-cdi-config=f"], set()),
+        (["--pulse", "300", "--pulse=7"], {"pulse=7"}),
+        (["--cdi-feature", "--pulse=7", "--cdi-feature=false"], {"pulse=7"}),
+        (["--cdi-feature=false", "--cdi-feature"], {"cdi_feature=True"}),
+        (["--container-runtime", "runc", "--pulse", "0"], set()),
+        (["--container-runtime", "kata", "--container-runtime=runc"], set()),
+        (["--overwrite-cdi-config", "--mount-dri-device", "--cdi-dir=/nowhere"],
+         {"overwrite_cdi_config=True", "mount_dri_device=True", "cdi_dir=/nowhere"}),
+        (["--log-level", "debug"], {"log_level=debug"}),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_flags_are_taken_in_the_forms_of_the_vendors_parser(
+    daemon: DaemonProcess, flags: list[str], settings: set[str]
+) -> None:
+    daemon.start(*flags)
+    line = daemon.wait_for_line(f"br-gpu-device-plugin {__version__}; settings: ")
+    said = set(line.partition("settings: ")[2].split(", "))
+    paths = {each for each in said if each.startswith(("host_root=", "device_plugin_dir="))}
+    assert said - paths == settings
+    daemon.wait_for_line("no folder")
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["--pulse"], "--pulse"),
+        (["--pulse", "often"], "--pulse often: give a whole number"),
+        (["--pulse", "-5"], "--pulse -5: give whole seconds from 0"),
+        (["--pulse=1.5"], "--pulse 1.5: give a whole number"),
+        (["--pulse=1\n2"], "--pulse"),
+        (["--pulse=90000"], "--pulse 90000: give whole seconds from 0"),
+        (["--cdi-feature=maybe"], "--cdi-feature maybe: give one of 1, t, true, 0, f, false"),
+        (["--no-cdi-feature"], "--no-cdi-feature"),
+        (["--cdi_feature"], "--cdi_feature"),
+        (["--container-runtime", "docker"], '"runc", "kata"'),
+        (["--log-level=chatty"], '"debug", "info", "warning", "error"'),
+        (["--bogus"], "--bogus"),
+        (["-p", "3"], "-p"),
+        (["serve"], "there is no command 'serve'"),
+        (["simulate", "--gpus", "0"], "--gpus 0: give a number from 1"),
+        (["simulate", "--gpus", "many"], "--gpus many: give a whole number"),
+        (["simulate", "--svi", "2"], "give GPU:INSTANCES, as in 6:2,7:4"),
+        (["simulate", "--svi", "9:2"], "GPUs are 0 to 7"),
+        (["simulate", "--svi", "1:3"], "1, 2 or 4 instances"),
+        (["devices", "--yaml"], "--yaml"),
+    ],
+    ids=lambda value: repr(" ".join(value)) if isinstance(value, list) else "",
+)
+def test_wrong_words_cost_one_line_and_status_2(words: list[str], what: str) -> None:
+    result = run_command(*words, timeout=DEADLINE)
+    assert result.returncode == 2
+    assert not result.stdout
+    assert result.stderr.startswith("br-gpu-device-plugin: ")
+    assert result.stderr.count("\n") == 1
+    assert what in result.stderr
+
+
+@pytest.mark.parametrize("flag", ["--cdi-feature", "--overwrite-cdi-config"])
+def test_flag_of_later_work_is_warned_of_once_and_the_main_job_is_done(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, flag: str
+) -> None:
+    host.add_gpus({0: 1})
+    daemon.start(flag)
+    kubelet.wait_for_list(GPU, healthy=1)
+    assert kubelet.admit(GPU, 1)["ok"]
+    assert len(daemon.matching(f"WARNING .*{flag} .*does not act on it yet")) == 1
+
+
+def test_kata_is_warned_of_and_nothing_is_served(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1})
+    daemon.start("--container-runtime", "kata", "--pulse=1", "--log-level=debug")
+    daemon.wait_for_line("WARNING .*--container-runtime kata")
+    assert daemon.end() == 0
+    assert not [event for event in kubelet.events if event["event"] == "register"]
+    assert sorted(path.name for path in kubelet.folder.glob("*.sock")) == ["kubelet.sock"]
+
+
+def test_log_level_leaves_out_what_is_less_important(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1})
+    daemon.start("--log-level", "warning")
+    kubelet.wait_for_list(GPU, healthy=1)
+    host.pull_node("card_0")
+    daemon.wait_for_line("card_0 is Unhealthy")
+    assert not daemon.matching(" INFO ")
+
+
+def test_one_line_for_each_thing_that_an_operator_would_want_to_know(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1, 1: 1})
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=2)
+    kubelet.admit(GPU, 1)
+    daemon.wait_for_line("registered and watched")
+    assert daemon.end() == 0
+    wanted: list[Callable[[str], bool]] = [
+        lambda line: f"INFO    br-gpu-device-plugin {__version__}; settings: " in line,
+        lambda line: line.endswith(f"INFO    {GPU}: found card_0, card_1 (2)"),
+        lambda line: f"INFO    {GPU}: registered and watched" in line,
+        lambda line: line.endswith(f"INFO    {GPU}: allocated card_0"),
+        lambda line: line.endswith("INFO    stopping: SIGTERM"),
+    ]
+    assert len(daemon.lines) == len(wanted), daemon.lines
+    for line, is_right in zip(daemon.lines, wanted, strict=True):
+        assert is_right(line), line

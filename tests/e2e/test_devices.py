@@ -1,0 +1,118 @@
+"""`devices` shows what is on a host: a table for people, a document with a schema for programs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from biren_plugin.simulate.host import GPU_MEMORY, SimulatedHost
+from tests.e2e.conftest import GPU, HALF, QUARTER
+from tests.e2e.daemon import run_command
+
+SCHEMA = Path(__file__).parents[2] / "schema/devices.schema.json"
+
+
+def read_document(root: Path) -> dict[str, Any]:
+    """What `devices --json` prints of the host, which must be as its schema says."""
+    result = run_command("devices", "--json", f"--host-root={root}")
+    assert (result.returncode, result.stderr) == (0, "")
+    document: dict[str, Any] = json.loads(result.stdout)
+    schema = json.loads(SCHEMA.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(document)
+    return document
+
+
+def show(root: Path) -> list[str]:
+    result = run_command("devices", f"--host-root={root}")
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout.splitlines()
+
+
+def test_document_tells_everything_of_each_card(host: SimulatedHost) -> None:
+    host.add_gpus({0: 1, 5: 2})
+    document = read_document(host.root)
+    assert document["driver_loaded"] is True
+    assert document["control_node"] is True
+    whole, half, _ = document["devices"]
+    assert whole == {
+        "card": "card_0",
+        "resource": GPU,
+        "physical_gpu": 0,
+        "pci_address": "0000:01:00.0",
+        "numa_node": 0,
+        "memory_bytes": GPU_MEMORY * 1024,
+        "link": {"speed_gts": 32.0, "width": 16, "max_speed_gts": 32.0, "max_width": 16},
+        "device_node": "/dev/biren/card_0",
+        "healthy": True,
+        "reasons": [],
+    }
+    assert half["resource"] == HALF
+    assert half["physical_gpu"] == 5
+    assert half["numa_node"] == 1
+    assert half["memory_bytes"] == GPU_MEMORY * 1024 // 2
+
+
+def test_table_has_a_row_for_each_card(host: SimulatedHost) -> None:
+    host.add_gpus({0: 1, 1: 4})
+    headings, *rows = show(host.root)
+    assert headings.split() == [
+        "CARD", "RESOURCE", "GPU", "PCI", "ADDRESS", "NUMA", "MEMORY", "LINK", "DEVICE", "NODE",
+        "HEALTH",
+    ]  # fmt: skip
+    assert [row.split()[:2] for row in rows] == [
+        ["card_0", GPU],
+        *(["card_" + number, QUARTER] for number in "1234"),
+    ]
+    assert "63.5 GiB" in rows[0]
+    assert "32 GT/s x16" in rows[0]
+    assert rows[0].endswith("Healthy")
+
+
+def test_card_without_its_node_is_shown_with_the_reason(host: SimulatedHost) -> None:
+    host.add_gpus({0: 1})
+    host.pull_node("card_0")
+    (device,) = read_document(host.root)["devices"]
+    assert device["healthy"] is False
+    assert "/dev/biren/card_0 is missing" in device["reasons"][0]
+    assert str(host.root) not in json.dumps(device)
+    assert "Unhealthy: device node /dev/biren/card_0 is missing" in show(host.root)[1]
+
+
+def test_card_of_an_unsettled_split_has_no_resource(host: SimulatedHost) -> None:
+    host.add_gpus({0: 4})
+    host.remove_card("card_3")
+    for device in read_document(host.root)["devices"]:
+        assert device["resource"] is None
+        assert device["healthy"] is None
+    assert all("not settled" in row for row in show(host.root)[1:])
+
+
+@pytest.mark.parametrize("attribute", ["numa_node", "mem_info", "max_link_speed", "physical_id"])
+def test_attribute_that_cannot_be_read_is_null_and_a_dash(
+    host: SimulatedHost, attribute: str
+) -> None:
+    host.add_gpus({0: 1})
+    (host.root / "sys/class/biren/card_0/device" / attribute).write_text("garbage\n")
+    (device,) = read_document(host.root)["devices"]
+    found = {
+        "numa_node": device["numa_node"],
+        "mem_info": device["memory_bytes"],
+        "max_link_speed": device["link"]["max_speed_gts"],
+        "physical_id": device["physical_gpu"],
+    }
+    assert [name for name, value in found.items() if value is None] == [attribute]
+    assert len(show(host.root)) == 2
+
+
+def test_host_without_a_driver_is_no_error(tmp_path: Path) -> None:
+    assert read_document(tmp_path) == {
+        "driver_loaded": False,
+        "control_node": False,
+        "devices": [],
+    }
+    (line,) = show(tmp_path)
+    assert "No Biren card" in line
+    assert "modprobe biren" in line

@@ -1,0 +1,121 @@
+"""The daemon goes when it is asked, leaves nothing, and is not hindered by one that left something."""
+
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from biren_plugin.simulate.host import SimulatedHost
+from tests.e2e.conftest import GPU, HALF, QUARTER
+from tests.e2e.daemon import DaemonProcess
+from tests.kubelet.client import KubeletProcess
+
+OWN_SOCKETS = "birentech.com-*.sock"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
+def test_signal_ends_streams_and_removes_sockets(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, number: signal.Signals
+) -> None:
+    host.add_gpus({0: 1, 1: 2, 2: 4})
+    daemon.start()
+    for resource, count in {GPU: 1, HALF: 2, QUARTER: 4}.items():
+        kubelet.wait_for_list(resource, healthy=count)
+    assert len(list(kubelet.folder.glob(OWN_SOCKETS))) == 3
+    assert daemon.end(number) == 0
+    assert not list(kubelet.folder.glob(OWN_SOCKETS))
+    for resource in (GPU, HALF, QUARTER):
+        kubelet.wait_for_event("stream_ended", resource=resource)
+    assert kubelet.state()["allocatable"] == {GPU: 0, HALF: 0, QUARTER: 0}
+    assert daemon.matching(f"stopping: {number.name}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
+def test_signal_ends_a_daemon_that_waits_for_everything(
+    daemon: DaemonProcess, number: signal.Signals
+) -> None:
+    daemon.start()
+    daemon.wait_for_line("no folder")
+    daemon.wait_for_line("no /sys/class/biren")
+    assert daemon.end(number) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
+def test_signal_is_heeded_from_the_first_line_of_the_log_on(
+    daemon: DaemonProcess, number: signal.Signals
+) -> None:
+    daemon.start()
+    daemon.wait_for_line("settings: ")
+    assert daemon.end(number) == 0
+
+
+def test_peer_that_neither_reads_nor_leaves_does_not_hold_up_the_end(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1})
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=1)
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(str(kubelet.folder / "birentech.com-gpu.sock"))
+        assert daemon.end() == 0
+
+
+def test_end_in_the_middle_of_a_registration_is_clean(
+    host: SimulatedHost, plugins: Path, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1})
+    with KubeletProcess(plugins, "--hold") as kubelet:
+        daemon.start()
+        kubelet.wait_for_event("register_held", resource=GPU)
+        assert daemon.end() == 0
+        assert not list(plugins.glob(OWN_SOCKETS))
+
+
+def test_socket_of_a_killed_daemon_does_not_hinder_the_next(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1})
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=1)
+    daemon.kill()
+    assert list(kubelet.folder.glob(OWN_SOCKETS))
+    kubelet.wait_for_event("stream_ended", resource=GPU)
+    mark = kubelet.mark()
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=1, since=mark)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda each: each.name)
+def test_second_daemon_stands_by_until_the_first_has_gone(
+    host: SimulatedHost,
+    kubelet: KubeletProcess,
+    new_daemon: Callable[[], DaemonProcess],
+    number: signal.Signals,
+) -> None:
+    host.add_gpus({0: 1})
+    first, second = new_daemon(), new_daemon()
+    first.start()
+    kubelet.wait_for_list(GPU, healthy=1)
+    second.start()
+    second.wait_for_line("another instance holds .*: standing by")
+    mark = kubelet.mark()
+    first.end(number)
+    kubelet.wait_for_list(GPU, healthy=1, since=mark)
+    events = [event["event"] for event in kubelet.events[mark:]]
+    assert events.index("stream_ended") < events.index("register"), "old first, then new"
+
+
+def test_daemon_that_stands_by_ends_too_and_leaves_the_first_alone(
+    host: SimulatedHost, kubelet: KubeletProcess, new_daemon: Callable[[], DaemonProcess]
+) -> None:
+    host.add_gpus({0: 1})
+    first, second = new_daemon(), new_daemon()
+    first.start()
+    kubelet.wait_for_list(GPU, healthy=1)
+    second.start()
+    second.wait_for_line("standing by")
+    assert second.end() == 0
+    assert kubelet.state()["allocatable"] == {GPU: 1}
+    assert kubelet.admit(GPU, 1)["ok"]

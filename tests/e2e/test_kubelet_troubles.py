@@ -1,0 +1,145 @@
+"""Whatever the kubelet does, or is done to its folder, every resource is registered again by itself."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from biren_plugin.simulate.host import SimulatedHost
+from tests.e2e.conftest import GPU, HALF, streams_ended
+from tests.e2e.daemon import COMMAND, DaemonProcess
+from tests.kubelet.client import KubeletProcess
+
+RIVAL = "another plugin on this node registers birentech.com/gpu too"
+
+
+def test_refused_registration_is_tried_again(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1})
+    kubelet.command("refuse_next_register", text="not today")
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=1)
+    assert daemon.matching("the kubelet refused: .*not today")
+
+
+def test_stream_that_the_kubelet_ends_is_registered_again_and_others_are_left_alone(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1, 1: 2})
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=1)
+    kubelet.wait_for_list(HALF, healthy=2)
+    mark = kubelet.mark()
+    kubelet.command("end_stream", resource=GPU)
+    kubelet.wait_for_list(GPU, healthy=1, since=mark)
+    assert not streams_ended(kubelet, HALF, mark)
+
+
+def test_stream_ended_again_and_again_names_a_rival_as_the_likely_cause(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1})
+    daemon.start()
+    for number in range(3):
+        kubelet.wait_for_list(GPU, healthy=1)
+        daemon.wait_for_line("registered and watched", count=number + 1)
+        assert not daemon.matching(RIVAL)
+        mark = kubelet.mark()
+        kubelet.command("end_stream", resource=GPU)
+        kubelet.wait_for_event("disconnected", resource=GPU, since=mark)
+    daemon.wait_for_line(RIVAL)
+    kubelet.wait_for_list(GPU, healthy=1, since=mark)
+
+
+def test_restarts_of_the_kubelet_are_no_rival(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1, 1: 2})
+    daemon.start()
+    for _ in range(10):
+        kubelet.wait_for_list(GPU, healthy=1)
+        kubelet.wait_for_list(HALF, healthy=2)
+        kubelet.restart()
+    kubelet.wait_for_list(GPU, healthy=1)
+    kubelet.wait_for_list(HALF, healthy=2)
+    assert not daemon.matching("another plugin")
+
+
+@pytest.mark.usefixtures("either_way")
+def test_deleted_socket_is_made_anew_and_registered(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1})
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=1)
+    mark = kubelet.mark()
+    (kubelet.folder / "birentech.com-gpu.sock").unlink()
+    kubelet.wait_for_list(GPU, healthy=1, since=mark)
+    assert (kubelet.folder / "birentech.com-gpu.sock").is_socket()
+
+
+@pytest.mark.usefixtures("either_way")
+def test_folder_made_anew_is_moved_over_to(
+    host: SimulatedHost, plugins: Path, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1})
+    with KubeletProcess(plugins) as kubelet:
+        daemon.start()
+        kubelet.wait_for_list(GPU, healthy=1)
+    shutil.rmtree(plugins)
+    plugins.mkdir()
+    with KubeletProcess(plugins) as kubelet:
+        kubelet.wait_for_list(GPU, healthy=1)
+    daemon.wait_for_line("was removed or made anew: starting over in it")
+
+
+def test_folder_deleted_under_its_mount_ends_the_process_with_the_reason(
+    host: SimulatedHost, folder: Path, plugins: Path
+) -> None:
+    host.add_gpus({0: 1})
+    mounted = folder / "mounted"
+    mounted.mkdir()
+    in_own_mounts = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
+    if os.geteuid() != 0 or subprocess.run([*in_own_mounts, "true"], check=False).returncode:
+        pytest.skip("needs a mount namespace of its own: run as root")
+    script = f'mount --bind {plugins} {mounted} && exec {" ".join(COMMAND)} "$@"'
+    with subprocess.Popen(
+        [
+            *in_own_mounts,
+            script,
+            "sh",
+            f"--host-root={host.root}",
+            f"--device-plugin-dir={mounted}",
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if "no kubelet.sock" in line:
+                    break
+            shutil.rmtree(plugins)
+            plugins.mkdir()
+            said = process.stderr.read()
+            assert process.wait(10) == 1
+        finally:
+            process.kill()
+    assert "was deleted under its mount and made anew elsewhere" in said
+    assert "Traceback" not in said
+
+
+def test_kubelet_that_was_stopped_for_a_while_is_served_again(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1})
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=1)
+    kubelet.stop()
+    daemon.wait_for_line(r"nobody serves .*kubelet\.sock .*: waiting for the kubelet")
+    kubelet.start()
+    kubelet.wait_for_list(GPU, healthy=1)
+    assert len(daemon.matching("nobody serves")) == 1

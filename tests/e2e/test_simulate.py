@@ -1,0 +1,119 @@
+"""`simulate` tells the whole story without a node, and its exit status says whether it is true."""
+
+import os
+import re
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import GPU, HALF, QUARTER
+from tests.e2e.daemon import COMMAND, END_DEADLINE, run_command
+
+STEPS = [
+    "the daemon registers",
+    "it lists its devices",
+    "a pod is given cards",
+    "card_7 is pulled",
+    "card_7 is put back",
+    "the kubelet restarts",
+    "the daemon stops",
+]
+
+
+def steps_in(text: str) -> list[str]:
+    """The titles of the steps that were told with a time."""
+    return re.findall(r"^ *[0-9.]+ ms  (.+)$", text, re.MULTILINE)
+
+
+def test_story_of_eight_whole_gpus_comes_out_right() -> None:
+    result = run_command("simulate")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert steps_in(result.stdout) == STEPS
+    for line in (
+        f"{GPU}: 8 of 8 healthy",
+        f"2 of {GPU}: card_0,card_1",
+        "BR_PHY_CARDS=card_0,card_1",
+        "/dev/biren/card_1 rw",
+        f"{GPU}: 7 of 8 healthy; Unhealthy: card_7",
+        "Each step came out right.",
+    ):
+        assert line in result.stdout
+    assert "\x1b" not in result.stdout, "no colours in a pipe"
+
+
+def test_story_of_a_mixed_node_comes_out_right() -> None:
+    result = run_command("simulate", "--gpus", "4", "--svi", "2:2,3:4")
+    assert (result.returncode, result.stderr) == (0, "")
+    for line in (f"{GPU}: 2 of 2 healthy", f"{HALF}: 2 of 2 healthy", f"{QUARTER}: 4 of 4 healthy"):
+        assert line in result.stdout
+    assert len(steps_in(result.stdout)) == len(STEPS)
+
+
+def test_story_of_one_gpu_comes_out_right() -> None:
+    result = run_command("simulate", "--gpus=1")
+    assert result.returncode == 0
+    assert f"1 of {GPU}: card_0" in result.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
+def test_keep_running_stays_until_it_is_asked_to_go(number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "simulate", "--gpus=2", "--keep-running"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    killer = threading.Timer(30, process.kill)  # so that reading its output has an end
+    killer.start()
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        told = ""
+        for line in process.stdout:
+            told += line
+            if line.startswith("  kubelet: "):
+                break
+        folder = Path(told.splitlines()[-1].partition(": ")[2])
+        assert (folder / "birentech.com-gpu.sock").is_socket()
+        process.send_signal(number)
+        told += process.stdout.read()
+        assert not process.stderr.read()
+        assert process.wait(END_DEADLINE) == 0
+    killer.cancel()
+    assert "Each step came out right." in told
+    assert steps_in(told)[-1] == "the daemon stops"
+    assert not folder.exists()
+
+
+def test_ctrl_c_in_the_middle_of_the_story_ends_it_without_a_traceback() -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "simulate", "--gpus=100"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        first = process.stdout.readline()
+        assert "100 GPUs" in first
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert "Traceback" not in process.stderr.read()
+        assert process.wait(END_DEADLINE) == 1
+
+
+def test_reader_that_has_seen_enough_is_no_error_worth_a_traceback() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        result = subprocess.run(
+            [*COMMAND, "simulate"], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=30
+        )
+    finally:
+        os.close(writing)
+    assert result.returncode == 1
+    assert not result.stderr

@@ -1,0 +1,122 @@
+"""One holder at a time for each folder, whatever becomes of the holder and of the folder."""
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from biren_plugin.board import Board
+from biren_plugin.errors import FolderDead
+from biren_plugin.host.folder_lock import HeldFolder, hold_folder
+from biren_plugin.host.kubelet_folder import KubeletFolder, read_kubelet_folder
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def folder(path: Path) -> Board[KubeletFolder]:
+    board = Board[KubeletFolder]()
+    board.post(read_kubelet_folder(path))
+    return board
+
+
+async def test_second_holder_waits_for_the_first(
+    path: Path,
+    folder: Board[KubeletFolder],
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    second: list[HeldFolder] = []
+
+    async def take_second() -> None:
+        second.append(await hold_folder(path, folder))
+
+    async with trio.open_nursery() as nursery:
+        with await hold_folder(path, folder):
+            nursery.start_soon(take_second)
+            await trio.sleep(10)
+            assert not second
+    with second[0]:
+        pass
+    said = [record.getMessage() for record in caplog.records]
+    assert len([text for text in said if "standing by" in text]) == 1
+    assert len([text for text in said if "taking over" in text]) == 1
+
+
+async def test_folder_that_comes_late_is_waited_for(path: Path, autojump_clock: MockClock) -> None:
+    board = Board[KubeletFolder]()
+    board.post(KubeletFolder())
+    async with trio.open_nursery() as nursery:
+
+        async def take() -> None:
+            with await hold_folder(path, board):
+                pass
+
+        nursery.start_soon(take)
+        await trio.sleep(10)
+        assert nursery.child_tasks, "it holds a folder that nobody has seen"
+        board.post(read_kubelet_folder(path))
+
+
+async def test_lock_is_on_the_folder_that_the_path_leads_to(
+    path: Path, folder: Board[KubeletFolder]
+) -> None:
+    with await hold_folder(path, folder):
+        shutil.rmtree(path)
+        path.mkdir()
+        with await hold_folder(path, folder):
+            pass  # another folder, another lock
+
+
+async def test_file_system_without_locks_is_served_with_a_warning(
+    path: Path,
+    folder: Board[KubeletFolder],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(_descriptor: int, _operation: int) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with await hold_folder(path, folder):
+        assert "run one instance only" in caplog.text
+
+
+@pytest.mark.parametrize("made_anew", [False, True])
+async def test_holder_notices_that_its_folder_was_replaced(
+    path: Path, folder: Board[KubeletFolder], made_anew: bool, autojump_clock: MockClock
+) -> None:
+    with await hold_folder(path, folder) as held:
+        shutil.rmtree(path)
+        if made_anew:
+            path.mkdir()
+        await held.until_replaced(folder)
+
+
+async def test_dead_folder_at_the_end_of_the_path_ends_the_process(
+    path: Path, folder: Board[KubeletFolder], autojump_clock: MockClock
+) -> None:
+    # A bind mount whose source was deleted, without mounting: the descriptor's own path leads to
+    # the deleted folder.
+    descriptor = os.open(path, os.O_RDONLY)
+    with HeldFolder(Path(f"/proc/self/fd/{descriptor}"), descriptor) as held:
+        async with trio.open_nursery() as nursery:
+
+            async def expect_death() -> None:
+                with pytest.raises(FolderDead, match="restart the pod"):
+                    await held.until_replaced(folder)
+
+            nursery.start_soon(expect_death)
+            await wait_all_tasks_blocked()
+            assert nursery.child_tasks
+            path.rmdir()

@@ -1,0 +1,311 @@
+"""A registration counts while the kubelet holds a stream; whatever ends it is told apart by name.
+
+The mock clock jumps whenever nothing is left to do. That goes with these Unix sockets, because both
+ends are in this process: what one end has written is there for the other at once.
+"""
+
+import contextlib
+import logging
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from biren_plugin.board import Board
+from biren_plugin.core.rivals import RivalWatch
+from biren_plugin.errors import (
+    InvalidRequest,
+    KubeletRestarted,
+    PluginSocketGone,
+    RegistrationFailed,
+    StreamEnded,
+)
+from biren_plugin.host.kubelet_folder import KUBELET_SOCKET, KubeletFolder, read_kubelet_folder
+from biren_plugin.tasks.registration import notice_restart, stay_registered
+from biren_plugin.wire.messages import PluginOptions, Registration
+from biren_plugin.wire.registration import new_registration_server
+from biren_plugin.wire.unix_grpc import FileIdentity, UnixListener
+
+RESOURCE = "birentech.com/gpu"
+KUBELETS_DIAL = 10.0
+"""Seconds that a kubelet may spend on dialling back before it answers."""
+
+
+@attrs.define
+class Node:
+    """A kubelet's folder, and what a resource's subtree knows of it."""
+
+    path: Path
+    folder: Board[KubeletFolder] = attrs.Factory(Board)
+    open_streams: Board[int] = attrs.Factory(Board)
+    rivals: RivalWatch = attrs.Factory(RivalWatch)
+    registrations: list[Registration] = attrs.Factory(list)
+
+    @property
+    def socket(self) -> Path:
+        """The plugin's own."""
+        return self.path / "plugin.sock"
+
+    def look(self) -> None:
+        """Posts what is in the folder now, as the daemon's watcher does."""
+        self.folder.post(read_kubelet_folder(self.path))
+
+    async def take(self, registration: Registration) -> None:
+        """A kubelet that takes every registration and opens a stream at once."""
+        self.registrations.append(registration)
+        self.open_streams.post(1)
+
+    @contextlib.asynccontextmanager
+    async def kubelet(
+        self, take: Callable[[Registration], Awaitable[None]] | None = None
+    ) -> AsyncIterator[None]:
+        """A kubelet that serves for the length of the block, and is seen to do so."""
+        server = new_registration_server(take or self.take, on_bug=_raise)
+        async with trio.open_nursery() as nursery:
+            listener = UnixListener(self.path / KUBELET_SOCKET)
+            nursery.start_soon(trio.serve_listeners, server.handle, [listener])
+            self.look()
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def stay(self) -> None:
+        """The task under test."""
+        await stay_registered(RESOURCE, self.socket, self.folder, self.open_streams, self.rivals)
+
+    def leave_dead_socket(self) -> None:
+        """What a kubelet that stopped leaves behind."""
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(self.path / KUBELET_SOCKET))
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+@pytest.fixture
+def node(autojump_clock: MockClock) -> Iterator[Node]:
+    # A Unix socket's path has at most 107 bytes: pytest's tmp_path may be too long.
+    with tempfile.TemporaryDirectory(prefix="br") as path:
+        yield Node(Path(path))
+
+
+async def test_nothing_is_tried_before_the_kubelets_socket_is_seen(node: Node) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.stay)
+        node.look()
+        await trio.sleep(3600)
+        assert not node.registrations
+        async with node.kubelet():
+            await wait_all_tasks_blocked()
+            assert node.registrations
+            nursery.cancel_scope.cancel()
+
+
+async def test_registration_names_the_file_and_carries_the_options(node: Node) -> None:
+    async with node.kubelet(), trio.open_nursery() as nursery:
+        nursery.start_soon(node.stay)
+        await node.open_streams.wait_for(bool)
+        nursery.cancel_scope.cancel()
+    options = PluginOptions(pre_start_required=False, get_preferred_allocation_available=True)
+    assert node.registrations == [Registration("plugin.sock", RESOURCE, "v1beta1", options)]
+
+
+async def test_registration_lasts_while_the_stream_is_open(node: Node) -> None:
+    async with node.kubelet():
+        with trio.move_on_after(24 * 3600) as day:
+            await node.stay()
+    assert day.cancelled_caught
+    assert len(node.registrations) == 1
+
+
+async def test_kubelet_that_opens_its_stream_only_after_it_answered_is_waited_for(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def take(_registration: Registration) -> None:
+        """An older kubelet."""
+
+    async with node.kubelet(take), trio.open_nursery() as nursery:
+        nursery.start_soon(node.stay)
+        await trio.sleep(5)
+        assert "registered" not in caplog.text
+        node.open_streams.post(1)
+        await wait_all_tasks_blocked()
+        assert "registered and watched" in caplog.text
+        nursery.cancel_scope.cancel()
+
+
+async def test_answer_without_a_stream_is_no_registration(node: Node) -> None:
+    async def take(_registration: Registration) -> None:
+        """A kubelet that then forgets."""
+
+    async with node.kubelet(take):
+        with pytest.raises(RegistrationFailed, match="opened no stream in 10 s; see the kubelet's"):
+            await node.stay()
+
+
+async def test_refusal_is_told_in_the_kubelets_words(node: Node) -> None:
+    async def take(_registration: Registration) -> None:
+        raise InvalidRequest("the resource name is invalid")
+
+    async with node.kubelet(take):
+        with pytest.raises(RegistrationFailed, match="refused: .*the resource name is invalid"):
+            await node.stay()
+
+
+async def test_kubelet_may_dial_for_as_long_as_it_does_before_it_answers(node: Node) -> None:
+    async def take(registration: Registration) -> None:
+        await trio.sleep(KUBELETS_DIAL + 1)
+        await node.take(registration)
+
+    async with node.kubelet(take):
+        with trio.move_on_after(60) as minute:
+            await node.stay()
+    assert minute.cancelled_caught
+
+
+async def test_kubelet_that_never_answers_is_given_up(node: Node) -> None:
+    async def take(_registration: Registration) -> None:
+        await trio.sleep_forever()
+
+    async with node.kubelet(take):
+        with pytest.raises(RegistrationFailed, match="did not answer"):
+            await node.stay()
+
+
+async def test_kubelet_that_dies_while_it_is_asked_broke_off(node: Node) -> None:
+    listener = UnixListener(node.path / KUBELET_SOCKET)
+
+    async def die(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.aclose()
+
+    async with listener, trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, die, [listener])
+        node.look()
+        with pytest.raises(RegistrationFailed, match="broke off"):
+            await node.stay()
+        nursery.cancel_scope.cancel()
+
+
+async def test_socket_that_a_stopped_kubelet_left_is_knocked_at_and_said_once(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.leave_dead_socket()
+    node.look()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.stay)
+        await trio.sleep(600)
+        assert caplog.text.count("waiting for the kubelet") == 1
+        async with node.kubelet():
+            await node.open_streams.wait_for(bool)
+            nursery.cancel_scope.cancel()
+    assert len(node.registrations) == 1
+
+
+async def end_of_stream(node: Node) -> str:
+    """Registers, loses the stream; why, in the error's words."""
+    with pytest.RaisesGroup(StreamEnded) as caught:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.stay)
+            await node.open_streams.wait_for(bool)
+            await wait_all_tasks_blocked()
+            node.open_streams.post(0)
+    (error,) = caught.value.exceptions
+    return str(error)
+
+
+async def test_stream_that_ends_ends_the_registration(node: Node) -> None:
+    async with node.kubelet():
+        assert await end_of_stream(node) == f"the kubelet ended the stream of {RESOURCE}"
+
+
+async def test_streams_that_a_living_kubelet_ends_again_and_again_point_to_a_rival(
+    node: Node,
+) -> None:
+    async with node.kubelet():
+        texts = [await end_of_stream(node) for _ in range(3)]
+    assert ["another plugin on this node" in text for text in texts] == [False, False, True]
+    assert f"see the sockets in {node.path}" in texts[-1]
+
+
+async def test_streams_that_end_with_their_kubelets_point_to_nobody(node: Node) -> None:
+    for _ in range(5):
+        async with trio.open_nursery() as nursery:
+            with pytest.RaisesGroup(StreamEnded) as caught:
+                async with trio.open_nursery() as inner:
+                    async with node.kubelet():
+                        inner.start_soon(node.stay)
+                        await node.open_streams.wait_for(bool)
+                        await wait_all_tasks_blocked()
+                    node.leave_dead_socket()
+                    node.open_streams.post(0)
+            nursery.cancel_scope.cancel()
+        assert "another plugin" not in str(caught.value.exceptions[0])
+        (node.path / KUBELET_SOCKET).unlink()
+
+
+async def watched(node: Node) -> FileIdentity:
+    """Both sockets, as files: `notice_restart` never connects."""
+    node.socket.touch()
+    node.look()
+    identity = FileIdentity.of(node.socket)
+    assert identity is not None
+    return identity
+
+
+def new_file(path: Path) -> None:
+    """Another file under the same name."""
+    fresh = path.with_suffix(".new")
+    fresh.touch()
+    fresh.replace(path)
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["by an event", "by looking"])
+async def test_new_kubelet_socket_is_a_restart(node: Node, seen: bool) -> None:
+    new_file(node.path / KUBELET_SOCKET)
+    identity = await watched(node)
+    with pytest.RaisesGroup(KubeletRestarted):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(notice_restart, node.socket, identity, node.folder)
+            await trio.sleep(100)
+            new_file(node.path / KUBELET_SOCKET)
+            if seen:
+                node.look()
+                await wait_all_tasks_blocked()
+                pytest.fail("the event was not enough")
+            await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("change", [Path.unlink, new_file], ids=["deleted", "replaced"])
+async def test_socket_of_ours_that_is_gone_is_noticed_without_an_event(
+    node: Node, change: Callable[[Path], None]
+) -> None:
+    new_file(node.path / KUBELET_SOCKET)
+    identity = await watched(node)
+    with pytest.RaisesGroup(PluginSocketGone):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(notice_restart, node.socket, identity, node.folder)
+            await trio.sleep(100)
+            change(node.socket)
+
+
+async def test_first_kubelet_and_one_that_only_stops_are_no_restart(node: Node) -> None:
+    identity = await watched(node)
+    with pytest.RaisesGroup(KubeletRestarted):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(notice_restart, node.socket, identity, node.folder)
+            await trio.sleep(100)
+            new_file(node.path / KUBELET_SOCKET)
+            node.look()
+            await trio.sleep(100)
+            (node.path / KUBELET_SOCKET).unlink()
+            node.look()
+            await trio.sleep(100)
+            new_file(node.path / KUBELET_SOCKET)

@@ -1,0 +1,257 @@
+"""The rules at the top of supervise.py: what is started again, how fast, and what gets through."""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+from biren_plugin.supervise import Pace, keep_running, leaves
+
+
+class Expected(Exception):
+    """What may happen on any node."""
+
+
+class AtOnce(Exception):
+    """What a new start mends."""
+
+
+class Bug(Exception):
+    """What nobody expects."""
+
+
+PLAIN = Pace(first_wait=1.0, longest_wait=8.0, jitter=0.0, quiet=100.0, bugs=3)
+
+
+class Subtree:
+    """Fails with each of `errors`, after so many seconds of running; then returns."""
+
+    def __init__(self, errors: Iterable[BaseException], *, runs_for: float = 0) -> None:
+        self._errors = iter(errors)
+        self._runs_for = runs_for
+        self.starts: list[float] = []
+
+    async def run(self) -> None:
+        """One life."""
+        self.starts.append(trio.current_time())
+        await trio.sleep(self._runs_for)
+        for error in self._errors:
+            raise error
+
+    @property
+    def waits(self) -> list[float]:
+        """Seconds between the end of a run and the next start."""
+        pairs = zip(self.starts, self.starts[1:], strict=False)
+        return [round(after - before - self._runs_for, 6) for before, after in pairs]
+
+
+async def keep(
+    subtree: Subtree,
+    pace: Pace = PLAIN,
+    *,
+    sooner: Callable[[], Awaitable[None]] = trio.sleep_forever,
+    chance: Callable[[], float] = lambda: 0.5,
+) -> list[float]:
+    await keep_running(
+        subtree.run,
+        "the subtree",
+        expected=(Expected, OSError),
+        at_once=(AtOnce,),
+        sooner=sooner,
+        pace=pace,
+        chance=chance,
+    )
+    return subtree.waits
+
+
+async def test_what_returns_is_not_started_again(autojump_clock: MockClock) -> None:
+    subtree = Subtree([])
+    assert await keep(subtree) == []
+    assert len(subtree.starts) == 1
+
+
+async def test_waits_double_up_to_the_longest(autojump_clock: MockClock) -> None:
+    assert await keep(Subtree([Expected()] * 6)) == [1, 2, 4, 8, 8, 8]
+
+
+async def test_each_wait_is_jittered_both_ways(autojump_clock: MockClock) -> None:
+    pace = attrs.evolve(PLAIN, jitter=0.5)
+    chances = iter([0.0, 0.5, 0.75, 0.0])
+    waits = await keep(Subtree([Expected()] * 4), pace, chance=lambda: next(chances))
+    assert waits == [0.5, 2, 5, 4]
+
+
+async def test_without_a_chance_given_waits_keep_within_the_jitter(
+    autojump_clock: MockClock,
+) -> None:
+    pace = attrs.evolve(PLAIN, jitter=0.5, longest_wait=1)
+    subtree = Subtree([Expected()] * 200)
+    await keep_running(subtree.run, "the subtree", expected=(Expected,), pace=pace)
+    assert all(0.5 <= wait <= 1.5 for wait in subtree.waits)
+    assert len(set(subtree.waits)) > 100
+
+
+async def test_thousands_of_failures_are_still_expected(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR)
+    waits = await keep(Subtree([Expected()] * 3000))
+    assert waits[-1] == 8
+
+
+async def test_an_error_that_calls_for_it_starts_again_at_once(autojump_clock: MockClock) -> None:
+    assert await keep(Subtree([AtOnce()] * 5)) == [0] * 5
+
+
+async def test_starting_at_once_resets_the_waits(autojump_clock: MockClock) -> None:
+    errors = [Expected(), Expected(), Expected(), AtOnce(), Expected(), Expected()]
+    assert await keep(Subtree(errors)) == [1, 2, 4, 0, 1, 2]
+
+
+async def test_one_error_among_several_that_is_not_at_once_makes_it_wait(
+    autojump_clock: MockClock,
+) -> None:
+    assert await keep(Subtree([ExceptionGroup("", [AtOnce(), Expected()])])) == [1]
+
+
+async def test_a_wait_ends_early_when_what_it_waits_for_is_back(autojump_clock: MockClock) -> None:
+    async def sooner() -> None:
+        await trio.sleep(3)
+
+    # Waits would be 1, 2, 4, 8: the third is cut to 3, and the next begins anew.
+    assert await keep(Subtree([Expected()] * 5), sooner=sooner) == [1, 2, 3, 1, 2]
+
+
+async def test_a_quiet_time_resets_the_waits(autojump_clock: MockClock) -> None:
+    assert await keep(Subtree([Expected()] * 3, runs_for=100)) == [1, 1, 1]
+    assert await keep(Subtree([Expected()] * 3, runs_for=99)) == [1, 2, 4]
+
+
+async def test_a_bug_is_logged_with_its_traceback_and_started_again(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await keep(Subtree([Bug("off by one")])) == [1]
+    (record,) = (each for each in caplog.records if each.levelno == logging.ERROR)
+    assert "the subtree" in record.getMessage()
+    assert "off by one" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+async def test_bugs_in_a_row_are_let_through(autojump_clock: MockClock) -> None:
+    subtree = Subtree([Bug("one"), Expected(), Bug("two"), ExceptionGroup("", [Bug("three")])])
+    with pytest.raises(ExceptionGroup) as caught:
+        await keep(subtree)
+    assert caught.group_contains(Bug, match="three")
+    assert subtree.waits == [1, 2, 4], "expected errors between them are no quiet time"
+
+
+async def test_bugs_with_a_quiet_time_between_are_not_let_through(
+    autojump_clock: MockClock,
+) -> None:
+    assert await keep(Subtree([Bug()] * 10, runs_for=100)) == [1] * 10
+
+
+async def test_a_bug_counts_however_many_expected_errors_come_with_it(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    hidden = ExceptionGroup("", [Expected(), ExceptionGroup("", [AtOnce(), Bug("hidden")])])
+    with pytest.raises(ExceptionGroup):
+        await keep(Subtree([hidden] * 3))
+    assert "hidden" in caplog.text
+
+
+async def test_a_subclass_of_an_expected_error_is_expected(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await keep(Subtree([FileNotFoundError("kubelet.sock")] * 5)) == [1, 2, 4, 8, 8]
+    assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
+
+
+async def test_each_restart_is_one_line_that_says_why(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    causes = [Expected("the kubelet refused"), Expected("the kubelet refused"), Expected()]
+    with caplog.at_level(logging.INFO):
+        await keep(Subtree([ExceptionGroup("", causes), AtOnce("a new kubelet.sock")]))
+    lines = [each.getMessage() for each in caplog.records]
+    assert lines == [
+        "the subtree starts again in 1.0 s: the kubelet refused; Expected",
+        "the subtree starts again: a new kubelet.sock",
+    ]
+
+
+@pytest.mark.parametrize("during", ["run", "wait"])
+async def test_cancellation_passes_through(autojump_clock: MockClock, during: str) -> None:
+    subtree = Subtree([Expected()] * 100, runs_for=10 if during == "run" else 0.1)
+    with trio.move_on_after(0.5) as scope:
+        await keep(subtree)
+    assert scope.cancelled_caught
+    assert len(subtree.starts) == 1
+
+
+async def test_cancellation_reaches_a_subtree_that_fails_without_a_checkpoint() -> None:
+    starts = 0
+
+    async def run() -> None:
+        nonlocal starts
+        starts += 1
+        if starts < 100:
+            raise AtOnce
+
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await keep_running(run, "the subtree", expected=(), at_once=(AtOnce,))
+    assert starts == 1
+
+
+async def test_an_error_on_the_way_out_does_not_stop_a_cancellation(
+    autojump_clock: MockClock,
+) -> None:
+    starts = 0
+
+    async def fail_late() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise Expected
+
+    async def run() -> None:
+        nonlocal starts
+        starts += 1
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_late)
+            nursery.start_soon(trio.sleep_forever)
+
+    with trio.move_on_after(1) as scope:
+        await keep_running(run, "the subtree", expected=(Expected,), pace=PLAIN)
+    assert scope.cancelled_caught
+    assert starts == 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
+async def test_what_is_no_exception_of_a_program_passes_through(
+    autojump_clock: MockClock, error: BaseException
+) -> None:
+    with pytest.raises(type(error)):
+        await keep(Subtree([error]))
+
+
+async def test_a_failing_subtree_leaves_another_alone(autojump_clock: MockClock) -> None:
+    failing, steady = Subtree([Expected()] * 3), Subtree([], runs_for=50)
+    async with trio.open_nursery() as nursery:
+        for subtree in (failing, steady):
+            nursery.start_soon(keep, subtree)
+    assert (len(failing.starts), len(steady.starts)) == (4, 1)
+
+
+def test_leaves_are_found_however_deep_and_only_once() -> None:
+    def groups(depth: int) -> Iterator[BaseException]:
+        yield Expected(f"{depth}")
+        if depth:
+            yield BaseExceptionGroup("", list(groups(depth - 1)))
+
+    found = leaves(BaseExceptionGroup("", [*groups(5), KeyboardInterrupt()]))
+    assert [str(each) for each in found] == ["5", "4", "3", "2", "1", "0"]

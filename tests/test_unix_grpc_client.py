@@ -1,0 +1,307 @@
+"""A call of ours always ends: with the answer, with the server's status, or with what broke it."""
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any, cast
+
+import pytest
+import trio
+from purerpc import RpcFailedError
+from purerpc.grpclib.exceptions import MessageTooLargeError, ProtocolError
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+
+from biren_plugin.wire.device_plugin import PluginClient
+from biren_plugin.wire.messages import ListedDevice
+from biren_plugin.wire.unix_grpc import (
+    DEFAULT_LIMITS,
+    CallEnded,
+    Channel,
+    ConnectionEnded,
+    Limits,
+    Server,
+    with_channel,
+)
+from tests.hostile import frames
+from tests.hostile.frames import Header
+from tests.hostile.peer import Peer
+from tests.hostile.service import Raw, Service, stub
+
+RESPONSE: list[Header] = [(":status", "200"), ("content-type", "application/grpc")]
+DONE: list[Header] = [("grpc-status", "0")]
+Use = Callable[[Channel], Awaitable[Any]]
+
+
+@contextlib.asynccontextmanager
+async def dialled(use: Use, limits: Limits = DEFAULT_LIMITS) -> AsyncIterator[Peer]:
+    """A server by hand, to which `use` talks; checks that nothing of the client is left after."""
+    near, far = memory_stream_pair()
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(with_channel_to, far, use, limits)
+        peer = Peer(near, serves=True)
+        await peer.send(frames.settings())
+        yield peer
+        await peer.until_closed()
+    await wait_all_tasks_blocked()
+    assert trio.lowlevel.current_statistics().tasks_living == tasks
+
+
+async def with_channel_to(stream: trio.abc.Stream, use: Use, limits: Limits) -> None:
+    await with_channel(stream, use, limits=limits)
+
+
+async def has_request(peer: Peer, stream_id: int = 1) -> None:
+    await peer.until(lambda: stream_id in peer.answers and peer.answers[stream_id].ended)
+
+
+async def echo(channel: Channel) -> Any:
+    return await stub(channel, "Echo")(Raw(b"hello"))
+
+
+def fails_with(error: type[Exception], match: str, call: Use = echo) -> Use:
+    async def use(channel: Channel) -> None:
+        with pytest.raises(error, match=match):
+            await call(channel)
+
+    return use
+
+
+def lists_of(channel: Channel) -> AsyncGenerator[list[ListedDevice], None]:
+    return cast("AsyncGenerator[list[ListedDevice], None]", PluginClient(channel).lists())
+
+
+async def watch(channel: Channel) -> list[bytes]:
+    return [each.data async for each in stub(channel, "Watch")(Raw(b""))]
+
+
+async def test_a_request_says_what_grpc_asks_for(autojump_clock: MockClock) -> None:
+    async def use(channel: Channel) -> None:
+        assert (await echo(channel)).data == b"world"
+
+    async with dialled(use) as peer:
+        await has_request(peer)
+        asked = peer.answers[1]
+        assert asked.headers[b":method"] == b"POST"
+        assert asked.headers[b":path"] == b"/test.Service/Echo"
+        assert asked.headers[b"te"] == b"trailers"
+        assert asked.headers[b"content-type"].startswith(b"application/grpc")
+        assert asked.messages == [b"hello"]
+        await peer.send(
+            peer.write.headers(1, RESPONSE),
+            frames.data(1, frames.message(b"world")),
+            peer.write.headers(1, DONE, end=True),
+        )
+
+
+async def test_our_own_server_answers_our_own_client(autojump_clock: MockClock) -> None:
+    near, far = memory_stream_pair()
+    server = Server([Service()], DEFAULT_LIMITS, lambda error: None)
+
+    async def use(channel: Channel) -> bytes:
+        with pytest.raises(RpcFailedError, match="INTERNAL"):
+            await stub(channel, "Fail")(Raw(b""))
+        answer: Raw = await stub(channel, "Grow")(Raw(b"500000"))
+        return answer.data
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.handle, far)
+        assert await with_channel(near, use) == b"x" * 500_000
+
+
+@pytest.mark.parametrize("reset", [b"", frames.reset(1, frames.NO_ERROR)])
+@pytest.mark.parametrize("trailers_only", [True, False])
+async def test_an_error_status_is_raised_with_its_text(
+    autojump_clock: MockClock, *, trailers_only: bool, reset: bytes
+) -> None:
+    status: list[Header] = [("grpc-status", "9"), ("grpc-message", "not yet%2C try again")]
+    use = fails_with(RpcFailedError, "FAILED_PRECONDITION: not yet, try again")
+    async with dialled(use) as peer:
+        await has_request(peer)
+        opening = b"" if trailers_only else peer.write.headers(1, RESPONSE)
+        status = [*RESPONSE, *status] if trailers_only else status
+        # grpcio and grpc-go send such a reset when they end a call before the client has.
+        await peer.send(opening + peer.write.headers(1, status, end=True) + reset)
+
+
+@pytest.mark.parametrize("headers", [RESPONSE, [(":status", "503"), ("content-type", "text/html")]])
+async def test_an_answer_without_a_status_is_unknown(
+    autojump_clock: MockClock, headers: list[Header]
+) -> None:
+    async with dialled(fails_with(RpcFailedError, "UNKNOWN")) as peer:
+        await has_request(peer)
+        await peer.send(peer.write.headers(1, headers, end=True))
+
+
+async def test_an_answer_that_ends_with_data_has_no_status(autojump_clock: MockClock) -> None:
+    async with dialled(fails_with(RpcFailedError, "UNKNOWN")) as peer:
+        await has_request(peer)
+        await peer.send(peer.write.headers(1, RESPONSE), frames.data(1, b"", end=True))
+
+
+async def test_a_status_nobody_knows_ends_its_call_only(autojump_clock: MockClock) -> None:
+    async def use(channel: Channel) -> None:
+        await fails_with(RpcFailedError, "UNKNOWN")(channel)
+        await fails_with(RpcFailedError, "UNAVAILABLE")(channel)
+
+    async with dialled(use) as peer:
+        await has_request(peer)
+        odd: list[Header] = [*RESPONSE, ("grpc-status", "9" * 5000)]
+        await peer.send(peer.write.headers(1, odd, end=True))
+        await has_request(peer, 3)
+        await peer.send(peer.write.headers(3, [*RESPONSE, ("grpc-status", "14")], end=True))
+
+
+@pytest.mark.parametrize("answers", [0, 2])
+async def test_a_unary_answer_has_one_message(autojump_clock: MockClock, answers: int) -> None:
+    async def use(channel: Channel) -> None:
+        try:
+            await echo(channel)
+        except (ProtocolError, RpcFailedError):
+            return
+        pytest.fail("no error")
+
+    async with dialled(use) as peer:
+        await has_request(peer)
+        body = frames.message(b"world") * answers
+        await peer.send(peer.write.headers(1, RESPONSE), frames.data(1, body))
+        await peer.send(peer.write.headers(1, [("grpc-status", "0")], end=True))
+
+
+@pytest.mark.parametrize(
+    ("sent", "match"),
+    [
+        (frames.goaway(), "GOAWAY"),
+        (frames.reset(1), "reset"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "broke the protocol"),
+        (frames.data(1, bytes(20_000)), "20000"),
+    ],
+)
+async def test_what_the_server_does_mid_call_ends_the_call(
+    autojump_clock: MockClock, sent: bytes, match: str
+) -> None:
+    async with dialled(fails_with(CallEnded, match)) as peer:
+        await has_request(peer)
+        await peer.send(sent)
+
+
+async def test_a_server_that_closes_mid_call_ends_every_call(autojump_clock: MockClock) -> None:
+    async def use(channel: Channel) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fails_with(ConnectionEnded, "closed"), channel)
+            nursery.start_soon(fails_with(ConnectionEnded, "closed", watch), channel)
+        with pytest.raises(ConnectionEnded):
+            await echo(channel)
+
+    async with dialled(use) as peer:
+        await has_request(peer, 1)
+        await has_request(peer, 3)
+        await peer.send(peer.write.headers(1, RESPONSE))
+        await peer.close()
+        peer.closed = True
+
+
+async def test_a_reset_call_leaves_its_siblings_alone(autojump_clock: MockClock) -> None:
+    async def use(channel: Channel) -> None:
+        await fails_with(CallEnded, "reset")(channel)
+        assert (await echo(channel)).data == b"world"
+
+    async with dialled(use) as peer:
+        await has_request(peer)
+        await peer.send(frames.reset(1))
+        await has_request(peer, 3)
+        body = frames.data(3, frames.message(b"world"))
+        await peer.send(
+            peer.write.headers(3, RESPONSE), body, peer.write.headers(3, DONE, end=True)
+        )
+
+
+async def test_an_answer_too_large_ends_its_call_and_stops_the_server(
+    autojump_clock: MockClock,
+) -> None:
+    async def use(channel: Channel) -> None:
+        await fails_with(MessageTooLargeError, "larger than max")(channel)
+        await trio.sleep(5)
+
+    async with dialled(use, Limits(message_size=1000)) as peer:
+        await has_request(peer)
+        await peer.send(peer.write.headers(1, RESPONSE))
+        await peer.send(frames.data(1, frames.message(b"", length=1001)))
+        await peer.until(lambda: peer.answers[1].reset is not None)
+
+
+@pytest.mark.parametrize("call", [echo, watch])
+async def test_a_caller_who_gives_up_resets_the_call(autojump_clock: MockClock, call: Use) -> None:
+    async def use(channel: Channel) -> None:
+        with pytest.raises(trio.TooSlowError), trio.fail_after(5):
+            await call(channel)
+        await echo(channel)
+
+    async with dialled(use) as peer:
+        await has_request(peer)
+        await peer.until(lambda: peer.answers[1].reset is not None)
+        assert peer.answers[1].reset == frames.CANCEL
+        await has_request(peer, 3)
+        body = frames.data(3, frames.message(b"world"))
+        await peer.send(
+            peer.write.headers(3, RESPONSE), body, peer.write.headers(3, DONE, end=True)
+        )
+
+
+async def test_a_caller_who_gives_up_while_sending_resets_the_call(
+    autojump_clock: MockClock,
+) -> None:
+    async def use(channel: Channel) -> None:
+        with trio.move_on_after(5) as scope:
+            await stub(channel, "Echo")(Raw(b"x" * 100_000))
+        assert scope.cancelled_caught
+        await trio.sleep(5)
+
+    async with dialled(use) as peer:
+        await peer.until(
+            lambda: len(peer.answers[1].body) == 65_535 if 1 in peer.answers else False
+        )
+        await peer.until(lambda: peer.answers[1].reset is not None)
+
+
+async def test_a_reader_who_leaves_a_stream_resets_it(autojump_clock: MockClock) -> None:
+    async def use(channel: Channel) -> None:
+        # Not the bare stub: an outer generator of purerpc's keeps an inner one, and closing the one
+        # does not close the other.
+        async with contextlib.aclosing(lists_of(channel)) as lists:
+            async for each in lists:
+                assert each == []
+                break
+        await trio.sleep(5)
+
+    async with dialled(use) as peer:
+        await has_request(peer)
+        body = frames.data(1, frames.message(b""))
+        await peer.send(peer.write.headers(1, RESPONSE), body)
+        await peer.until(lambda: peer.answers[1].reset is not None)
+
+
+async def test_what_the_user_raises_comes_out_as_it_is(autojump_clock: MockClock) -> None:
+    async def use(channel: Channel) -> None:
+        raise KeyError("mine")
+
+    near, far = memory_stream_pair()
+    with pytest.raises(KeyError, match="mine"):
+        await with_channel(far, use)
+    peer = Peer(near, serves=True)
+    await peer.until_closed()
+
+
+async def test_a_server_that_never_says_a_word_is_given_up(autojump_clock: MockClock) -> None:
+    _near, far = memory_stream_pair()
+    started = trio.current_time()
+    with trio.fail_after(1e6), pytest.raises(ConnectionEnded, match="SETTINGS"):
+        await with_channel(far, echo)
+    assert trio.current_time() - started == pytest.approx(DEFAULT_LIMITS.handshake)
+
+
+async def test_a_cancelled_user_closes_the_connection(autojump_clock: MockClock) -> None:
+    near, far = memory_stream_pair()
+    with trio.move_on_after(1) as scope:
+        await with_channel(far, echo)
+    assert scope.cancelled_caught
+    await Peer(near, serves=True).until_closed()

@@ -1,0 +1,148 @@
+"""Only root and our own user get through a socket, and only our own file is ever removed.
+
+Real sockets, whose calls return at once: nothing here waits for the clock.
+"""
+
+import logging
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+import trio
+
+from biren_plugin.wire.unix_grpc import FileIdentity, UnixListener, sockets
+from biren_plugin.wire.unix_grpc.sockets import peer_uid
+
+DEADLINE = 10.0  # real seconds, against a hang; nothing takes any
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "plugin.sock"
+
+
+async def test_the_socket_is_its_owners_alone(path: Path) -> None:
+    async with UnixListener(path):
+        mode = path.stat().st_mode
+        assert stat.S_ISSOCK(mode)
+        assert stat.S_IMODE(mode) == 0o600
+
+
+async def test_bytes_pass_both_ways(path: Path) -> None:
+    with trio.fail_after(DEADLINE):
+        async with (
+            UnixListener(path) as listener,
+            await trio.open_unix_socket(path) as there,
+            await listener.accept() as here,
+        ):
+            await there.send_all(b"ping")
+            assert await here.receive_some() == b"ping"
+            await here.send_all(b"pong")
+            assert await there.receive_some() == b"pong"
+            assert peer_uid(here) == os.getuid()
+
+
+@pytest.mark.parametrize(("uid", "may"), [(0, True), (os.getuid(), True), (12345, False)])
+async def test_only_root_and_our_own_user_may_connect(
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    uid: int,
+    *,
+    may: bool,
+) -> None:
+    # What the kernel says cannot be faked without being root, so its answer is replaced.
+    uids = iter([uid, os.getuid()])
+    monkeypatch.setattr(sockets, "peer_uid", lambda _stream: next(uids))
+    with trio.fail_after(DEADLINE):
+        async with (
+            UnixListener(path) as listener,
+            await trio.open_unix_socket(path) as first,
+            await trio.open_unix_socket(path) as second,
+            await listener.accept() as accepted,
+        ):
+            await accepted.send_all(b"hello")
+            assert await (first if may else second).receive_some() == b"hello"
+            if not may:
+                assert await first.receive_some() == b"", "closed at once"
+    warnings = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+    assert warnings == ([] if may else ["refused a connection to plugin.sock from user id 12345"])
+
+
+async def test_closing_removes_the_file(path: Path) -> None:
+    async with UnixListener(path):
+        assert path.exists()
+    assert not path.exists()
+
+
+async def test_a_cancelled_close_removes_the_file_all_the_same(path: Path) -> None:
+    with trio.CancelScope() as scope:
+        async with UnixListener(path):
+            scope.cancel()
+    assert not path.exists()
+
+
+async def test_closing_leaves_a_file_that_took_its_place(path: Path) -> None:
+    async with UnixListener(path):
+        path.unlink()
+        path.write_text("somebody else's")
+    assert path.read_text() == "somebody else's"
+
+
+async def test_closing_leaves_a_successors_socket_alone(path: Path) -> None:
+    old = UnixListener(path)
+    async with UnixListener(path) as new:
+        assert new.identity != old.identity
+        await old.aclose()
+        assert FileIdentity.of(path) == new.identity
+        with trio.fail_after(DEADLINE):
+            async with await trio.open_unix_socket(path), await new.accept():
+                pass
+
+
+async def test_closing_is_no_error_when_the_folder_has_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "device-plugins"
+    folder.mkdir()
+    async with UnixListener(folder / "plugin.sock"):
+        (folder / "plugin.sock").unlink()
+        folder.rmdir()
+
+
+async def test_a_socket_that_a_dead_process_left_is_replaced(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    async with UnixListener(path):
+        with trio.fail_after(DEADLINE):
+            async with await trio.open_unix_socket(path):
+                pass
+
+
+@pytest.mark.parametrize("name", ["missing/plugin.sock", "x" * 120])
+def test_a_path_that_cannot_be_listened_on_is_an_os_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OSError, match=r"No such file|too long"):
+        UnixListener(tmp_path / name)
+
+
+def test_a_folder_in_its_place_is_an_os_error_and_stays(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(OSError, match=r"directory|permitted"):
+        UnixListener(path)
+    assert path.is_dir()
+
+
+def test_a_file_is_the_same_only_while_nobody_made_it_anew(path: Path) -> None:
+    assert FileIdentity.of(path) is None
+    path.touch()
+    first = FileIdentity.of(path)
+    assert first == FileIdentity.of(path)
+    # Kept under another name, so that its inode cannot be given out again.
+    path.rename(path.with_name("kept"))
+    path.touch()
+    assert FileIdentity.of(path) not in (None, first)
+
+
+def test_what_may_not_be_looked_at_has_no_identity(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert FileIdentity.of(tmp_path / "file" / "below") is None
