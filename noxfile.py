@@ -74,7 +74,9 @@ def tests(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """The installed command as a process, against the independent kubelet."""
     session.install("-e", ".", *group("test"))
-    session.run("coverage", "run", "-m", "pytest", "tests/e2e", *session.posargs)
+    # Most of their time these tests wait for processes: more of them at once than there are cores.
+    parallel = ["-n", "4", "--dist", "worksteal"]
+    session.run("coverage", "run", "-m", "pytest", *parallel, "tests/e2e", *session.posargs)
 
 
 @nox.session

@@ -174,7 +174,7 @@ def devices(*, json: Switch = False, host_root: Path = Path("/")) -> int:
 def last_of_each(arguments: Sequence[str], switches: frozenset[str]) -> list[str]:
     """The arguments with only the last of each repeated flag, as the vendor's parser takes them.
 
-    `switches` are the flags that take no value unless it is joined by `=`.
+    `switches` are the flags that take no value unless it is joined by `=`. Raises `UsageError`.
     """
     kept: dict[str, list[str]] = {}
     words = iter(enumerate(arguments))
@@ -186,6 +186,8 @@ def last_of_each(arguments: Sequence[str], switches: frozenset[str]) -> list[str
             continue
         if not joined and name not in switches and (following := next(words, None)) is not None:
             group.append(following[1])
+        if "_" in name:  # cyclopts would take it for the flag with hyphens, the vendor's parser not
+            raise UsageError(f"{name}: there is no such flag; write {name.replace('_', '-')}")
         kept.pop(name, None)
         kept[name] = group
     return [word for group in kept.values() for word in group]
@@ -208,10 +210,12 @@ _SWITCHES: Final = frozenset(
 
 def main() -> NoReturn:
     """The console script. Exits with 0, 1 (failed) or 2 (a wrong command line)."""
-    arguments = last_of_each(sys.argv[1:], _SWITCHES)
     try:
         status = app(
-            arguments, exit_on_error=False, print_error=False, result_action="return_value"
+            last_of_each(sys.argv[1:], _SWITCHES),
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
         )
     except cyclopts.CycloptsError as error:
         _complain(f"{_explain(error)}; see br-gpu-device-plugin --help", EXIT_USAGE)
@@ -226,16 +230,16 @@ def main() -> NoReturn:
 
 
 def _explain(error: cyclopts.CycloptsError) -> str:
-    """What is wrong, in one line, and what would be right."""
+    """What is wrong, and what would be right."""
     match error:
         case cyclopts.CoercionError(token=token, target_type=wanted) if token and wanted in _RIGHT:
             return f"{token.keyword} {token.value}: give {_RIGHT[wanted]}"
         case cyclopts.UnusedCliTokensError(unused_tokens=words) if words:
             return f"there is no command {words[0]!r}"
         case _:
-            return " ".join(str(error).split()).rstrip(".")
+            return str(error).strip().rstrip(".")
 
 
 def _complain(text: str, status: int) -> NoReturn:
-    print(f"br-gpu-device-plugin: {text}", file=sys.stderr)
+    print(f"br-gpu-device-plugin: {' '.join(text.split())}", file=sys.stderr)
     sys.exit(status)

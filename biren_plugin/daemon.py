@@ -33,7 +33,7 @@ async def run_until_signal(settings: Settings) -> None:
     dead: FolderDead | None = None
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+            await nursery.start(_stop_on_signal, nursery.cancel_scope)
             await run_daemon(settings)
     except* FolderDead as group:
         dead = next(each for each in leaves(group) if isinstance(each, FolderDead))
@@ -41,9 +41,10 @@ async def run_until_signal(settings: Settings) -> None:
         raise dead
 
 
-async def _stop_on_signal(scope: trio.CancelScope) -> None:
+async def _stop_on_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
     stopping = (signal.SIGTERM, signal.SIGINT)
     with trio.open_signal_receiver(*stopping) as signals:
+        task_status.started()
         number = await anext(aiter(signals))
     for each in stopping:
         signal.signal(each, signal.SIG_DFL)

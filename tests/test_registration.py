@@ -88,13 +88,15 @@ def _raise(error: Exception) -> None:
 
 
 @pytest.fixture
-def node(autojump_clock: MockClock) -> Iterator[Node]:
+def node() -> Iterator[Node]:
     # A Unix socket's path has at most 107 bytes: pytest's tmp_path may be too long.
     with tempfile.TemporaryDirectory(prefix="br") as path:
         yield Node(Path(path))
 
 
-async def test_nothing_is_tried_before_the_kubelets_socket_is_seen(node: Node) -> None:
+async def test_nothing_is_tried_before_the_kubelets_socket_is_seen(
+    node: Node, autojump_clock: MockClock
+) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(node.stay)
         node.look()
@@ -106,7 +108,9 @@ async def test_nothing_is_tried_before_the_kubelets_socket_is_seen(node: Node) -
             nursery.cancel_scope.cancel()
 
 
-async def test_registration_names_the_file_and_carries_the_options(node: Node) -> None:
+async def test_registration_names_the_file_and_carries_the_options(
+    node: Node, autojump_clock: MockClock
+) -> None:
     async with node.kubelet(), trio.open_nursery() as nursery:
         nursery.start_soon(node.stay)
         await node.open_streams.wait_for(bool)
@@ -115,7 +119,9 @@ async def test_registration_names_the_file_and_carries_the_options(node: Node) -
     assert node.registrations == [Registration("plugin.sock", RESOURCE, "v1beta1", options)]
 
 
-async def test_registration_lasts_while_the_stream_is_open(node: Node) -> None:
+async def test_registration_lasts_while_the_stream_is_open(
+    node: Node, autojump_clock: MockClock
+) -> None:
     async with node.kubelet():
         with trio.move_on_after(24 * 3600) as day:
             await node.stay()
@@ -124,7 +130,7 @@ async def test_registration_lasts_while_the_stream_is_open(node: Node) -> None:
 
 
 async def test_kubelet_that_opens_its_stream_only_after_it_answered_is_waited_for(
-    node: Node, caplog: pytest.LogCaptureFixture
+    node: Node, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
 
@@ -141,7 +147,9 @@ async def test_kubelet_that_opens_its_stream_only_after_it_answered_is_waited_fo
         nursery.cancel_scope.cancel()
 
 
-async def test_answer_without_a_stream_is_no_registration(node: Node) -> None:
+async def test_answer_without_a_stream_is_no_registration(
+    node: Node, autojump_clock: MockClock
+) -> None:
     async def take(_registration: Registration) -> None:
         """A kubelet that then forgets."""
 
@@ -150,7 +158,7 @@ async def test_answer_without_a_stream_is_no_registration(node: Node) -> None:
             await node.stay()
 
 
-async def test_refusal_is_told_in_the_kubelets_words(node: Node) -> None:
+async def test_refusal_is_told_in_the_kubelets_words(node: Node, autojump_clock: MockClock) -> None:
     async def take(_registration: Registration) -> None:
         raise InvalidRequest("the resource name is invalid")
 
@@ -159,7 +167,9 @@ async def test_refusal_is_told_in_the_kubelets_words(node: Node) -> None:
             await node.stay()
 
 
-async def test_kubelet_may_dial_for_as_long_as_it_does_before_it_answers(node: Node) -> None:
+async def test_kubelet_may_dial_for_as_long_as_it_does_before_it_answers(
+    node: Node, autojump_clock: MockClock
+) -> None:
     async def take(registration: Registration) -> None:
         await trio.sleep(KUBELETS_DIAL + 1)
         await node.take(registration)
@@ -170,7 +180,9 @@ async def test_kubelet_may_dial_for_as_long_as_it_does_before_it_answers(node: N
     assert minute.cancelled_caught
 
 
-async def test_kubelet_that_never_answers_is_given_up(node: Node) -> None:
+async def test_kubelet_that_never_answers_is_given_up(
+    node: Node, autojump_clock: MockClock
+) -> None:
     async def take(_registration: Registration) -> None:
         await trio.sleep_forever()
 
@@ -179,7 +191,9 @@ async def test_kubelet_that_never_answers_is_given_up(node: Node) -> None:
             await node.stay()
 
 
-async def test_kubelet_that_dies_while_it_is_asked_broke_off(node: Node) -> None:
+async def test_kubelet_that_dies_while_it_is_asked_broke_off(
+    node: Node, autojump_clock: MockClock
+) -> None:
     listener = UnixListener(node.path / KUBELET_SOCKET)
 
     async def die(stream: trio.SocketStream) -> None:
@@ -195,7 +209,7 @@ async def test_kubelet_that_dies_while_it_is_asked_broke_off(node: Node) -> None
 
 
 async def test_socket_that_a_stopped_kubelet_left_is_knocked_at_and_said_once(
-    node: Node, caplog: pytest.LogCaptureFixture
+    node: Node, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     node.leave_dead_socket()
     node.look()
@@ -221,13 +235,16 @@ async def end_of_stream(node: Node) -> str:
     return str(error)
 
 
-async def test_stream_that_ends_ends_the_registration(node: Node) -> None:
+async def test_stream_that_ends_ends_the_registration(
+    node: Node, autojump_clock: MockClock
+) -> None:
     async with node.kubelet():
         assert await end_of_stream(node) == f"the kubelet ended the stream of {RESOURCE}"
 
 
 async def test_streams_that_a_living_kubelet_ends_again_and_again_point_to_a_rival(
     node: Node,
+    autojump_clock: MockClock,
 ) -> None:
     async with node.kubelet():
         texts = [await end_of_stream(node) for _ in range(3)]
@@ -235,7 +252,9 @@ async def test_streams_that_a_living_kubelet_ends_again_and_again_point_to_a_riv
     assert f"see the sockets in {node.path}" in texts[-1]
 
 
-async def test_streams_that_end_with_their_kubelets_point_to_nobody(node: Node) -> None:
+async def test_streams_that_end_with_their_kubelets_point_to_nobody(
+    node: Node, autojump_clock: MockClock
+) -> None:
     for _ in range(5):
         async with trio.open_nursery() as nursery:
             with pytest.RaisesGroup(StreamEnded) as caught:
@@ -268,7 +287,9 @@ def new_file(path: Path) -> None:
 
 
 @pytest.mark.parametrize("seen", [True, False], ids=["by an event", "by looking"])
-async def test_new_kubelet_socket_is_a_restart(node: Node, seen: bool) -> None:
+async def test_new_kubelet_socket_is_a_restart(
+    node: Node, autojump_clock: MockClock, seen: bool
+) -> None:
     new_file(node.path / KUBELET_SOCKET)
     identity = await watched(node)
     with pytest.RaisesGroup(KubeletRestarted):
@@ -285,7 +306,7 @@ async def test_new_kubelet_socket_is_a_restart(node: Node, seen: bool) -> None:
 
 @pytest.mark.parametrize("change", [Path.unlink, new_file], ids=["deleted", "replaced"])
 async def test_socket_of_ours_that_is_gone_is_noticed_without_an_event(
-    node: Node, change: Callable[[Path], None]
+    node: Node, autojump_clock: MockClock, change: Callable[[Path], None]
 ) -> None:
     new_file(node.path / KUBELET_SOCKET)
     identity = await watched(node)
@@ -296,7 +317,9 @@ async def test_socket_of_ours_that_is_gone_is_noticed_without_an_event(
             change(node.socket)
 
 
-async def test_first_kubelet_and_one_that_only_stops_are_no_restart(node: Node) -> None:
+async def test_first_kubelet_and_one_that_only_stops_are_no_restart(
+    node: Node, autojump_clock: MockClock
+) -> None:
     identity = await watched(node)
     with pytest.RaisesGroup(KubeletRestarted):
         async with trio.open_nursery() as nursery:

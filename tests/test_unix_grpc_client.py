@@ -219,7 +219,7 @@ async def test_an_answer_too_large_ends_its_call_and_stops_the_server(
     autojump_clock: MockClock,
 ) -> None:
     async def use(channel: Channel) -> None:
-        await fails_with(MessageTooLargeError, "larger than max")(channel)
+        await fails_with(MessageTooLargeError, "1001")(channel)
         await trio.sleep(5)
 
     async with dialled(use, Limits(message_size=1000)) as peer:

@@ -51,8 +51,9 @@ async def tell_story(splits: Mapping[int, int], keep_running: bool) -> bool:
                 nursery.start_soon(_run_in, daemon, settings)
                 await story.tell()
                 if keep_running:
-                    _say("\nStaying until Ctrl-C.", f"  host: {host.root}", f"  kubelet: {plugins}")
                     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                        _say("\nStaying until Ctrl-C.", f"  host: {host.root}")
+                        _say(f"  kubelet: {plugins}")
                         await anext(aiter(signals))
                 await story.step("the daemon stops", lambda: story.stop(daemon, plugins))
                 nursery.cancel_scope.cancel()

@@ -59,7 +59,7 @@ def test_version_is_printed() -> None:
          {"overwrite_cdi_config=True", "mount_dri_device=True", "cdi_dir=/nowhere"}),
         (["--log-level", "debug"], {"log_level=debug"}),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(sorted(value) if isinstance(value, set) else value),
 )  # fmt: skip
 def test_flags_are_taken_in_the_forms_of_the_vendors_parser(
     daemon: DaemonProcess, flags: list[str], settings: set[str]

@@ -1,0 +1,34 @@
+"""Settings that no flag should have are refused with what would be right."""
+
+from pathlib import Path
+
+import pytest
+
+from biren_plugin.core.settings import MAX_PULSE, Settings
+from biren_plugin.errors import UsageError
+
+
+@pytest.mark.parametrize("pulse", [0, 1, MAX_PULSE])
+def test_pulse_from_none_to_once_a_day_is_taken(pulse: int) -> None:
+    assert Settings(pulse=pulse).pulse == pulse
+
+
+@pytest.mark.parametrize("pulse", [-1, MAX_PULSE + 1])
+def test_any_other_pulse_is_refused_with_what_would_be_right(pulse: int) -> None:
+    with pytest.raises(UsageError, match=rf"^--pulse {pulse}: .* from 0 .* to {MAX_PULSE}$"):
+        Settings(pulse=pulse)
+
+
+def test_flags_that_are_not_acted_on_are_named_only_if_given() -> None:
+    assert Settings(mount_host_path=True, mount_dri_device=True).not_yet() == []
+    assert Settings(cdi_feature=True).not_yet() == ["--cdi-feature"]
+    assert Settings(cdi_feature=True, overwrite_cdi_config=True).not_yet() == [
+        "--cdi-feature",
+        "--overwrite-cdi-config",
+    ]
+
+
+def test_only_what_differs_from_the_defaults_is_told() -> None:
+    assert Settings().differing() == "all defaults"
+    told = Settings(pulse=300, host_root=Path("/host")).differing()
+    assert told == "pulse=300, host_root=/host"

@@ -1,0 +1,162 @@
+"""Whatever sysfs says, a card comes out of it: what can be told is told, the rest is None."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from biren_plugin.core import sysfs
+from biren_plugin.core.model import Card, Link, NodeState
+
+NODE = NodeState.CHARACTER_DEVICE
+ATTRIBUTES = (*sysfs.IDENTITY_ATTRIBUTES, *sysfs.FIXED_ATTRIBUTES)
+
+# Text as sysfs could hold it, and text that is nearly right.
+ANY_TEXT = st.text() | st.from_regex(r"\A\s*[-+]?[0-9_.]*\s*(kB|GT/s)?.*\Z")
+
+
+def read(**texts: str) -> Card:
+    return sysfs.read_card("card_3", 3, texts, "0000:3b:00.0", NODE)
+
+
+def test_card_is_read_as_the_driver_and_the_kernel_write_it() -> None:
+    card = read(
+        physical_id="5\n",
+        mem_info="MemTotal: 33292288 kB\nMemFree: 12 kB\n",
+        numa_node="1\n",
+        current_link_speed="16.0 GT/s PCIe\n",
+        current_link_width="8\n",
+        max_link_speed="32.0 GT/s PCIe\n",
+        max_link_width="16\n",
+    )
+    assert card == Card(
+        name="card_3",
+        number=3,
+        physical_id=5,
+        memory=33292288 * 1024,
+        pci_address="0000:3b:00.0",
+        numa_node=1,
+        link=Link(speed=16.0, width=8, max_speed=32.0, max_width=16),
+        node=NODE,
+    )
+
+
+def test_card_without_any_attribute_is_still_a_card() -> None:
+    assert read() == Card("card_3", 3, pci_address="0000:3b:00.0", node=NODE)
+
+
+def test_negative_numa_node_is_none() -> None:
+    assert read(numa_node="-1\n").numa_node is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "-1", "+1", "1.0", "0x1", "1_0", "1 2", "1\n2", "one", "³", "1" * 10]
+)
+def test_what_is_no_plain_number_gives_no_physical_id(text: str) -> None:
+    assert read(physical_id=text).physical_id is None
+
+
+@pytest.mark.parametrize("text", ["", "Unknown speed", "GT/s", "32.0", "-1 GT/s", "99999 GT/s"])
+def test_what_is_no_speed_gives_none(text: str) -> None:
+    assert read(max_link_speed=text).link.max_speed is None
+
+
+def test_speed_of_an_old_kernel_is_read() -> None:
+    assert read(current_link_speed="2.5 GT/s").link.speed == 2.5
+    assert read(current_link_speed="8 GT/s PCIe").link.speed == 8.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "MemTotal: 33292288",
+        "MemTotal: 33292288 kB",
+        "MemTotal:\t33292288 kB\r\n",
+        "  MemTotal :33292288kB  ",
+        "MemFree: 1 kB\nMemTotal: 33292288 kB\nMemUsed: 2 kB",
+    ],
+)
+def test_memory_is_the_line_mem_total_with_or_without_its_unit(text: str) -> None:
+    assert sysfs.memory_bytes(text) == 33292288 * 1024
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "33292288",
+        "MemTotal:",
+        "MemTotal: lots",
+        "MemTotal: 33292288 MB",
+        "MemTotal: -1 kB",
+        "NotMemTotal: 1 kB",
+        "memtotal: 1 kB",
+        f"MemTotal: {'9' * 16}",
+    ],
+)
+def test_any_other_text_gives_no_memory(text: str) -> None:
+    assert sysfs.memory_bytes(text) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("card_0", 0), ("card_7", 7), ("card_10", 10), ("card_999999", 999_999)]
+)
+def test_card_number_is_the_n_of_card_n(name: str, number: int) -> None:
+    assert sysfs.card_number(name) == number
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "card_", "card_x", "card_01", "card_-1", "card_1 ", "card_1\n", "xcard_1", "CARD_1",
+     "card0", "card_١", "card_1000000", "biren-m", "version"],
+)  # fmt: skip
+def test_no_other_name_is_a_card(name: str) -> None:
+    assert sysfs.card_number(name) is None
+
+
+@given(st.text() | st.from_regex(r"\Acard_[0-9]*.?\Z"))
+def test_a_card_has_one_name_only(name: str) -> None:
+    number = sysfs.card_number(name)
+    assert number is None or name == f"card_{number}"
+
+
+@pytest.mark.parametrize("name", ["0000:3b:00.0", "00000000:ff:1f.7"])
+def test_pci_address_is_taken_as_sysfs_writes_it(name: str) -> None:
+    assert sysfs.pci_address(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "biren", "pci0000:00", "0000:3B:00.0", "3b:00.0", "0000:3b:00.8", "0000:3b:00.0x"]
+)
+def test_no_other_name_is_a_pci_address(name: str) -> None:
+    assert sysfs.pci_address(name) is None
+
+
+@pytest.mark.parametrize("name", ["libbiren-ml.so.1", "libbiren-ml.so.1.12.0"])
+def test_versions_of_the_library_are_known_by_name(name: str) -> None:
+    assert sysfs.library_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["libbiren-ml.so", "libbiren-ml.so.", "libbiren-ml.so.1.bak", "libbiren-ml_so.1",
+     "libbiren-ml.so.1.", "libother.so.1", "xlibbiren-ml.so.1"],
+)  # fmt: skip
+def test_other_files_are_no_version_of_the_library(name: str) -> None:
+    assert not sysfs.library_name(name)
+
+
+@given(st.dictionaries(st.sampled_from(ATTRIBUTES), ANY_TEXT))
+def test_no_text_raises_and_each_number_is_bounded(texts: dict[str, str]) -> None:
+    card = sysfs.read_card("card_3", 3, texts, None, NODE)
+    link = card.link
+    for number in (card.physical_id, card.numa_node, link.width, link.max_width):
+        assert number is None or 0 <= number < 10**9
+    for speed in (link.speed, link.max_speed):
+        assert speed is None or 0 <= speed < 10**4
+    assert card.memory is None or 0 <= card.memory < 2**63
+
+
+@given(st.integers(0, 10**9 - 1), st.sampled_from(["", "\n", " \n"]))
+def test_numbers_are_read_back(number: int, end: str) -> None:
+    card = read(physical_id=f"{number}{end}", mem_info=f"MemTotal: {number} kB{end}")
+    assert (card.physical_id, card.memory) == (number, number * 1024)
