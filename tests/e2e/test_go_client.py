@@ -1,0 +1,74 @@
+"""A Go client, which frames its calls as the kubelet's grpc-go does, is answered and let go."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from biren_plugin.simulate.host import SimulatedHost
+from tests.e2e.conftest import GPU
+from tests.e2e.daemon import DEADLINE, DaemonProcess
+from tests.kubelet.client import KubeletProcess
+
+SCHEMA = Path(__file__).parents[2] / "schema"
+
+
+def curl(socket: Path, method: str, request: object) -> list[str]:
+    """The command that makes one call."""
+    return [
+        str(Path(sys.executable).with_name("buf")), "curl",
+        "--protocol", "grpc", "--http2-prior-knowledge", "--unix-socket", str(socket),
+        "--schema", str(SCHEMA), "--data", json.dumps(request),
+        f"http://localhost/v1beta1.DevicePlugin/{method}",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def socket(host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess) -> Path:
+    """The plugin's socket, with two cards behind it."""
+    host.add_gpus({0: 1, 1: 1})
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=2)
+    return kubelet.folder / "birentech.com-gpu.sock"
+
+
+def call(socket: Path, method: str, request: object) -> Any:
+    """What the call answered, or failed with."""
+    done = subprocess.run(
+        curl(socket, method, request), capture_output=True, text=True, timeout=DEADLINE
+    )
+    return json.loads(done.stdout or done.stderr)
+
+
+def test_go_client_allocates(socket: Path) -> None:
+    answer = call(socket, "Allocate", {"container_requests": [{"devices_ids": ["card_1"]}]})
+    (container,) = answer["containerResponses"]
+    assert container["envs"] == {"BR_PHY_CARDS": "card_1"}
+    assert container["devices"][0] == {
+        "containerPath": "/dev/biren/card_1",
+        "hostPath": "/dev/biren/card_1",
+        "permissions": "rw",
+    }
+
+
+def test_go_client_reads_a_refusal(socket: Path) -> None:
+    answer = call(socket, "Allocate", {"container_requests": [{"devices_ids": ["card_9"]}]})
+    assert answer["code"] == "invalid_argument"
+    assert "card_9 is no device of this node" in answer["message"]
+
+
+def test_go_client_may_leave_a_stream_and_the_kubelets_goes_on(
+    socket: Path, kubelet: KubeletProcess, host: SimulatedHost
+) -> None:
+    with subprocess.Popen(
+        curl(socket, "ListAndWatch", {}), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as watching:
+        assert watching.stdout is not None
+        while b"card_1" not in watching.stdout.readline():
+            pass
+        watching.terminate()
+    host.pull_node("card_0")
+    kubelet.wait_for_list(GPU, healthy={"card_1"}, unhealthy={"card_0"})

@@ -1,0 +1,255 @@
+"""One life of a resource: its start order, what it tells the kubelet, and what ends it.
+
+The mock clock jumps whenever nothing is left to do. That goes with these Unix sockets, because both
+ends are in this process: what one end has written is there for the other at once.
+"""
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+from purerpc import FailedPreconditionError, InvalidArgumentError
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from biren_plugin.board import Board
+from biren_plugin.core.model import Card, Device, DeviceList, Inventory, NodeState
+from biren_plugin.core.rivals import RivalWatch
+from biren_plugin.errors import PluginSocketGone, SocketUnusable, StartTooSlow, StreamEnded
+from biren_plugin.host.kubelet_folder import KUBELET_SOCKET, KubeletFolder, read_kubelet_folder
+from biren_plugin.resource import run_resource, socket_name
+from biren_plugin.simulate.kubelet import SimulatedKubelet
+from biren_plugin.wire.device_plugin import PluginClient
+from biren_plugin.wire.messages import ListedDevice
+from biren_plugin.wire.unix_grpc import CallEnded, Channel, with_channel
+
+RESOURCE = "birentech.com/1-2-gpu"
+
+
+def inventory_of(*cards: Card) -> Inventory:
+    devices = tuple(Device(card, RESOURCE) for card in cards)
+    return Inventory((DeviceList(RESOURCE, devices),))
+
+
+CARD_0 = Card("card_0", 0, numa_node=1)
+CARD_1 = Card("card_1", 1)
+BOTH = inventory_of(CARD_0, CARD_1)
+ONE_PULLED = inventory_of(CARD_0, attrs.evolve(CARD_1, node=NodeState.MISSING))
+
+
+class Node:
+    """What a life of the resource is given, a kubelet, and what the kubelet sees."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.folder = Board[KubeletFolder]()
+        self.inventory = Board[Inventory]()
+        self.offered = Board[DeviceList]()
+        self.kubelet = SimulatedKubelet(path)
+        self.socket = path / socket_name(RESOURCE)
+
+    async def live(self) -> None:
+        """One life, which ends only by raising."""
+        await run_resource(
+            RESOURCE, self.path, self.folder, self.inventory, self.offered, RivalWatch()
+        )
+
+    def look(self) -> None:
+        """Posts what is in the folder now, as the daemon's watcher does."""
+        self.folder.post(read_kubelet_folder(self.path))
+
+    @contextlib.asynccontextmanager
+    async def running(self, inventory: Inventory = BOTH) -> AsyncIterator[trio.CancelScope]:
+        """A kubelet, and one life that it has a list from; the scope that ends that life."""
+        self.inventory.post(inventory)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.kubelet.run)
+            self.look()
+            async with trio.open_nursery() as life:
+                life.start_soon(self.live)
+                await self.kubelet.view.wait_for(lambda view: RESOURCE in view.devices)
+                yield life.cancel_scope
+                life.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
+
+    async def sees(self, *devices: ListedDevice) -> None:
+        """Waits until the kubelet's last list is this one."""
+        with trio.fail_after(60):
+            await self.kubelet.view.wait_for(lambda view: view.devices.get(RESOURCE) == devices)
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    # A Unix socket's path has at most 107 bytes: pytest's tmp_path may be too long.
+    with tempfile.TemporaryDirectory(prefix="br") as path:
+        yield Node(Path(path))
+
+
+def test_socket_is_named_after_its_resource() -> None:
+    assert socket_name("birentech.com/gpu") == "birentech.com-gpu.sock"
+
+
+async def test_socket_listens_only_once_there_are_verdicts(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.live)
+        await wait_all_tasks_blocked()
+        assert not node.socket.exists()
+        node.inventory.post(BOTH)
+        await wait_all_tasks_blocked()
+        (await trio.open_unix_socket(node.socket)).close()
+        nursery.cancel_scope.cancel()
+
+
+async def test_resource_is_served_while_the_kubelet_is_away(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    node.inventory.post(BOTH)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.live)
+        await trio.sleep(3600)
+        assert node.socket.is_socket()
+        nursery.cancel_scope.cancel()
+
+
+async def test_life_without_a_first_verdict_is_too_slow(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    with pytest.RaisesGroup(pytest.RaisesExc(StartTooSlow, match="did not start in 10 s")):
+        await node.live()
+    assert not node.socket.exists()
+
+
+async def test_folder_that_cannot_hold_a_socket_ends_the_life_with_the_reason(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    node.inventory.post(BOTH)
+    node.path = node.path / "gone"
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(SocketUnusable, match="cannot listen on .*No such file or directory")
+    ):
+        await node.live()
+
+
+async def test_kubelet_gets_the_list_and_every_change_of_it(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    async with node.running():
+        await node.sees(ListedDevice("card_0", True, (1,)), ListedDevice("card_1", True))
+        node.inventory.post(ONE_PULLED)
+        await node.sees(ListedDevice("card_0", True, (1,)), ListedDevice("card_1", False))
+        node.inventory.post(inventory_of(CARD_0))
+        await node.sees(ListedDevice("card_0", True, (1,)))
+        node.inventory.post(inventory_of())
+        await node.sees()
+
+
+async def test_pod_gets_healthy_cards_only(node: Node, autojump_clock: MockClock) -> None:
+    async with node.running(ONE_PULLED):
+        pod = await node.kubelet.admit(RESOURCE, 1)
+        assert pod.ids == ("card_0",)
+        assert pod.edits.env == (("BR_PHY_CARDS", "card_0"),)
+        assert pod.edits.device_nodes == ("/dev/biren/card_0",)
+
+
+async def ask(node: Node, *ids: str) -> None:
+    """`Allocate` with just these ids, as the kubelet's client."""
+
+    async def allocate(channel: Channel) -> None:
+        await PluginClient(channel).allocate(ids)
+
+    await with_channel(await trio.open_unix_socket(node.socket), allocate)
+
+
+async def test_refusal_says_whose_fault_it_was(node: Node, autojump_clock: MockClock) -> None:
+    async with node.running(ONE_PULLED):
+        with pytest.raises(FailedPreconditionError, match="card_1 is Unhealthy: .*is missing"):
+            await ask(node, "card_1")
+        with pytest.raises(InvalidArgumentError, match="card_7 is no device of this node"):
+            await ask(node, "card_7")
+        await ask(node, "card_0")
+
+
+async def test_list_that_would_read_the_same_is_not_sent(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    async with node.running():
+        with node.kubelet.view.subscribe() as views:
+            await views.receive()
+            elsewhere = DeviceList("birentech.com/gpu", (Device(CARD_0, "birentech.com/gpu"),))
+            node.inventory.post(Inventory((*BOTH.lists, elsewhere)))
+            await wait_all_tasks_blocked()
+            with pytest.raises(trio.WouldBlock):
+                views.receive_nowait()
+            beat = tuple(attrs.evolve(devices, pulse=1) for devices in BOTH.lists)
+            node.inventory.post(Inventory(beat))
+            with trio.fail_after(1):
+                await views.receive()
+
+
+async def test_deleted_socket_ends_the_life(node: Node, autojump_clock: MockClock) -> None:
+    with pytest.RaisesGroup(PluginSocketGone, flatten_subgroups=True):
+        async with node.running():
+            node.socket.unlink()
+            await trio.sleep(60)
+
+
+async def test_stream_that_the_kubelet_ends_ends_the_life(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    node.inventory.post(BOTH)
+    with pytest.RaisesGroup(StreamEnded, flatten_subgroups=True):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.live)
+            async with trio.open_nursery() as kubelet:
+                await kubelet.start(node.kubelet.run)
+                (node.path / KUBELET_SOCKET).rename(node.path / "aside")
+                (node.path / "aside").rename(node.path / KUBELET_SOCKET)
+                node.look()
+                await node.kubelet.view.wait_for(lambda view: RESOURCE in view.devices)
+                await wait_all_tasks_blocked()
+                kubelet.cancel_scope.cancel()
+            await trio.sleep(60)
+    assert not node.socket.exists()
+
+
+async def test_end_of_a_life_ends_its_streams_and_removes_its_socket(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    ended = trio.Event()
+
+    async def watch(channel: Channel, task_status: trio.TaskStatus[None]) -> None:
+        with contextlib.suppress(CallEnded):
+            async for _devices in PluginClient(channel).lists():
+                task_status.started()
+        ended.set()
+
+    async def connect(*, task_status: trio.TaskStatus[None]) -> None:
+        stream = await trio.open_unix_socket(node.socket)
+        await with_channel(stream, lambda channel: watch(channel, task_status))
+
+    async with trio.open_nursery() as nursery:
+        async with node.running() as life:
+            await nursery.start(connect)
+            life.cancel()
+        assert not node.socket.exists()
+        with trio.fail_after(5):
+            await ended.wait()
+
+
+async def test_second_life_remarks_only_on_what_has_changed(
+    node: Node, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with node.running():
+        pass
+    assert caplog.text.count("found card_0, card_1") == 1
+    async with node.running(ONE_PULLED):
+        pass
+    assert caplog.text.count("found") == 1
+    assert caplog.text.count("card_1 is Unhealthy") == 1
