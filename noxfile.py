@@ -17,7 +17,7 @@ nox.options.reuse_venv = "yes"
 nox.needs_version = ">=2025.2"
 
 
-def group(name: str) -> list[str]:
+def group(name: str) -> tuple[str, ...]:
     """The requirements of one dependency group in pyproject.toml."""
     project = nox.project.load_toml("pyproject.toml")
     return nox.project.dependency_groups(project, name)

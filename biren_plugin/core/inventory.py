@@ -165,9 +165,9 @@ def group_by_gpu(
 ) -> tuple[dict[int, tuple[Card, ...]], list[Card]]:
     """The cards of each physical GPU, by number, and the cards that belong to none.
 
-    A card whose `physical_id` cannot be read stays where it last was (`last_gpu_of`, by name);
-    else it belongs to the GPU at its PCI address, if another card tells which (*assumed*: the
-    instances of a GPU share its address).
+    A card whose `physical_id` cannot be read belongs to the GPU at its PCI address, if another card
+    tells which (*assumed*: the instances of a GPU share its address); else it stays where it last
+    was (`last_gpu_of`, by name).
     """
     cards = sorted(cards, key=lambda card: card.number)
     gpu_at = {
@@ -180,7 +180,7 @@ def group_by_gpu(
     for card in cards:
         physical_id = card.physical_id
         if physical_id is None:
-            physical_id = last_gpu_of.get(card.name, gpu_at.get(card.pci_address or ""))
+            physical_id = gpu_at.get(card.pci_address or "", last_gpu_of.get(card.name))
         if physical_id is None:
             strays.append(card)
         else:

@@ -269,3 +269,21 @@ async def test_data_in_the_smallest_pieces_takes_no_more_memory_than_in_large_on
         finally:
             tracemalloc.stop()
         assert grown < 250_000, "25 bytes for each of the 10,000"
+
+
+async def test_settings_without_end_cost_the_connection_and_no_memory(
+    autojump_clock: MockClock,
+) -> None:
+    async with well_afterwards() as served:
+        peer = await served.connect()
+        await peer.send(frames.settings(dict.fromkeys(range(100, 300), 1)))
+        await peer.until_closed()
+
+
+async def test_empty_messages_without_end_cost_their_call_only(autojump_clock: MockClock) -> None:
+    async with well_afterwards() as served:
+        peer = await served.connect()
+        await peer.send(peer.write.request(1), frames.data(1, frames.message(b"") * 3000))
+        assert (await peer.answer(1)).status == RESOURCE_EXHAUSTED
+        await peer.send(peer.write.call(3, "Echo", b"hello"))
+        assert (await peer.answer(3)).messages == [b"hello"]

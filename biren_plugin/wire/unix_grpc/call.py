@@ -5,15 +5,19 @@ waits in a call is woken by whatever ends it: there is no state in which a call 
 that has gone.
 """
 
+import struct
 from collections import deque
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import trio
 from purerpc import Status
-from purerpc.grpclib.buffers import MessageReadBuffer, MessageWriteBuffer
+from purerpc.grpclib.buffers import MessageWriteBuffer
+from purerpc.grpclib.exceptions import MessageTooLargeError, UnsupportedMessageEncodingError
 
 if TYPE_CHECKING:
     from biren_plugin.wire.unix_grpc.connection import Connection
+
+_PREFIX: Final = struct.Struct(">BI")  # whether compressed, length
 
 
 class Message(Protocol):
@@ -34,7 +38,7 @@ class CallEnded(Exception):
 class Call:
     """A stream of HTTP/2 seen as a gRPC call. Owned by its connection until `discard`."""
 
-    def __init__(self, connection: "Connection", stream_id: int, message_size: int) -> None:
+    def __init__(self, connection: "Connection", stream_id: int) -> None:
         self.stream_id = stream_id
         self.scope = trio.CancelScope()
         """Around the handler, on a server: cancelled when the peer ends the call."""
@@ -43,8 +47,8 @@ class Call:
         self.status: Status | None = None
         """What the server's trailers said, on a client."""
         self._connection = connection
-        self._reading = MessageReadBuffer(None, message_size)
-        self._message_size = message_size
+        self._limits = connection.limits
+        self._unfinished = bytearray()
         self._messages: deque[tuple[bytes, int]] = deque()
         self._unreturned = 0  # window that the peer has used and not got back, bytes
         self._remote_ended = False
@@ -53,12 +57,27 @@ class Call:
 
     def take_data(self, data: bytes, flow_controlled_length: int) -> None:
         """Data of this call arrived. Raises purerpc's `ProtocolError`s: too large, compressed."""
-        self._unreturned += flow_controlled_length
-        if not data:  # padding, or nothing: purerpc's buffer would keep an entry for it
-            self._return_window(flow_controlled_length)
-            return
-        self._reading.data_received(data, flow_controlled_length)
-        self._messages.extend(self._reading.read_all_complete_messages_flowcontrol())
+        # Not purerpc's MessageReadBuffer: it keeps some 90 bytes for each frame, however small.
+        self._connection.return_window(
+            self.stream_id, flow_controlled_length - len(data)
+        )  # padding
+        self._unreturned += len(data)
+        self._unfinished += data
+        while len(self._unfinished) >= _PREFIX.size:
+            compressed, length = _PREFIX.unpack_from(self._unfinished)
+            if length > self._limits.message_size:
+                raise MessageTooLargeError(
+                    f"a message of {length} bytes; {self._limits.message_size} are allowed"
+                )
+            if compressed:
+                raise UnsupportedMessageEncodingError("a compressed message; send identity")
+            end = _PREFIX.size + length
+            if len(self._unfinished) < end:
+                break
+            if len(self._messages) >= self._limits.unread_messages:
+                raise MessageTooLargeError(f"{len(self._messages)} messages are unread already")
+            self._messages.append((bytes(self._unfinished[_PREFIX.size : end]), end))
+            del self._unfinished[:end]
         self._wake()
 
     def end_remote(self) -> None:
@@ -111,7 +130,7 @@ class Call:
 
     async def send(self, message: Message) -> None:
         """Queues one message for the peer, as fast as its windows let it."""
-        outgoing = MessageWriteBuffer(max_message_length=self._message_size)
+        outgoing = MessageWriteBuffer(max_message_length=self._limits.message_size)
         outgoing.write_message(message.SerializeToString())
         while len(outgoing):
             room = await self._window()
@@ -121,7 +140,7 @@ class Call:
         await self._connection.room_to_send()
 
     async def _window(self) -> int:
-        limits = self._connection.limits
+        limits = self._limits
         if self._failure is None and (window := self._connection.send_window(self.stream_id)) > 0:
             return window
         with trio.move_on_after(limits.unread):

@@ -170,11 +170,14 @@ class Connection:
             except FrameTooLong as error:
                 self.h2.close_connection(h2.errors.ErrorCodes.FRAME_SIZE_ERROR)
                 return await self._say_goodbye(error)
-            except (h2.exceptions.ProtocolError, UnicodeError, ValueError) as error:
+            except (h2.exceptions.ProtocolError, ValueError) as error:
                 # ValueError: what hyperframe and h2 3.2 leave unwrapped for some bad settings.
                 return await self._say_goodbye(error)
             if self._end is not None:
                 return self._end
+            if len(self.h2.remote_settings) > self.limits.settings:
+                self.h2.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+                return await self._say_goodbye("too many different settings")
             self.flush()
             await self.room_to_send()
 
@@ -187,7 +190,7 @@ class Connection:
         stream_id = stream_of(frame, RST_STREAM, WINDOW_UPDATE)
         return stream_id is not None and stream_id not in self._calls
 
-    async def _say_goodbye(self, error: Exception) -> ConnectionEnded:
+    async def _say_goodbye(self, error: object) -> ConnectionEnded:
         end = ConnectionEnded(f"the peer broke the protocol: {error}")
         self.end(end)  # first: h2 takes nothing more of the calls
         self.flush()
@@ -251,7 +254,7 @@ class Connection:
     # Calls
 
     def _new_call(self, stream_id: int) -> Call:
-        call = self._calls[stream_id] = Call(self, stream_id, self.limits.message_size)
+        call = self._calls[stream_id] = Call(self, stream_id)
         return call
 
     def start_call(self, headers: list[Header]) -> Call:
