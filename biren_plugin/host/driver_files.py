@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from biren_plugin.core.container_edits import CONTROL_NODE
-from biren_plugin.core.model import HostFacts, Mount
+from biren_plugin.core.model import HostFacts, Mount, NodeState
 from biren_plugin.core.sysfs import library_name
-from biren_plugin.host.rooted import resolve, under
+from biren_plugin.host.rooted import node_state, resolve, under
 
 _LIBRARY_FOLDER: Final = "/usr/lib"
 _LIBRARIES: Final = ("libbiren-ml.so", "libbiren-ml.so.1")
@@ -24,11 +24,15 @@ def read_host_facts(root: Path, *, mount_host_path: bool, mount_dri_device: bool
     if mount_dri_device and dri_node is None:
         absent.append("a render node of vgem in /dev/dri (on the node: `modprobe vgem`)")
     return HostFacts(
-        control_node=under(root, CONTROL_NODE).is_char_device(),
+        control_node=_is_node(root, CONTROL_NODE),
         dri_node=dri_node,
         mounts=tuple(mounts),
         absent=tuple(absent),
     )
+
+
+def _is_node(root: Path, path: str) -> bool:
+    return node_state(root, path) is NodeState.CHARACTER_DEVICE
 
 
 def _driver_mounts(root: Path) -> tuple[list[Mount], list[str]]:
@@ -54,6 +58,8 @@ def _vgem_node(root: Path) -> str | None:
         return None
     for name in names:
         driver = resolve(root, f"{_DRM_CLASS}/{name}/device/driver")
-        if driver is not None and driver.rpartition("/")[2] == "vgem":
+        if driver is None or driver.rpartition("/")[2] != "vgem":
+            continue
+        if _is_node(root, f"/dev/dri/{name}"):
             return f"/dev/dri/{name}"
     return None

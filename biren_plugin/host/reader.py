@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from biren_plugin.core import sysfs
-from biren_plugin.core.model import Card, NodeState, Snapshot
+from biren_plugin.core.model import Card, Snapshot
 from biren_plugin.host.driver_files import read_host_facts
-from biren_plugin.host.rooted import resolve, under
+from biren_plugin.host.rooted import node_state, resolve, under
 
 _CLASS: Final = "/sys/class/biren"
 _MAX_TEXT: Final = 4096
@@ -70,7 +70,9 @@ class HostReader:
             self._fixed[name] = (identity, self._texts(folder, sysfs.FIXED_ATTRIBUTES), address)
         _, fixed, address = self._fixed[name]
         texts = fixed | self._texts(folder, sysfs.IDENTITY_ATTRIBUTES)
-        return sysfs.read_card(name, number, texts, address, self._node_state(name))
+        return sysfs.read_card(
+            name, number, texts, address, node_state(self._root, f"/dev/biren/{name}")
+        )
 
     def _texts(self, folder: Path, attributes: tuple[str, ...]) -> dict[str, str]:
         texts = {}
@@ -79,13 +81,6 @@ class HostReader:
             if text is not None:
                 texts[attribute] = text
         return texts
-
-    def _node_state(self, name: str) -> NodeState:
-        try:
-            mode = os.stat(under(self._root, f"/dev/biren/{name}")).st_mode
-        except OSError:
-            return NodeState.MISSING
-        return NodeState.CHARACTER_DEVICE if stat.S_ISCHR(mode) else NodeState.OTHER
 
 
 def _read_text(path: str) -> str | None:

@@ -2,8 +2,11 @@
 
 import errno
 import os
+import stat
 from pathlib import Path, PurePosixPath
 from typing import Final
+
+from biren_plugin.core.model import NodeState
 
 _MAX_LINKS: Final = 40  # as many as Linux follows
 
@@ -11,6 +14,15 @@ _MAX_LINKS: Final = 40  # as many as Linux follows
 def under(root: Path, path: str) -> Path:
     """Where the host's `path` is for us. `root` is `/` on the host itself."""
     return root / path.lstrip("/")
+
+
+def node_state(root: Path, path: str) -> NodeState:
+    """What stands at a path in /dev. Never raises: what cannot be looked at is missing."""
+    try:
+        mode = os.stat(under(root, path)).st_mode
+    except OSError:
+        return NodeState.MISSING
+    return NodeState.CHARACTER_DEVICE if stat.S_ISCHR(mode) else NodeState.OTHER
 
 
 def resolve(root: Path, path: str) -> str | None:
