@@ -18,8 +18,15 @@ class RivalWatch:
 
     def __init__(self) -> None:
         self._ends: deque[float] = deque(maxlen=ENDS)
+        self._kubelet: object = None
 
-    def stream_ended(self, now: float) -> bool:
-        """Takes note of a stream that a living kubelet ended; whether a rival is the likely cause."""
+    def stream_ended(self, now: float, kubelet: object) -> bool:
+        """Takes note of a stream that a living kubelet ended; whether a rival is the likely cause.
+
+        `kubelet` is whatever tells one life of the kubelet from the next: a restart clears the slate.
+        """
+        if kubelet != self._kubelet:
+            self._kubelet = kubelet
+            self._ends.clear()
         self._ends.append(now)
         return len(self._ends) == ENDS and now - self._ends[0] <= WITHIN

@@ -32,7 +32,7 @@ class HostReader:
         self._root = root
         self._mount_host_path = mount_host_path
         self._mount_dri_device = mount_dri_device
-        self._fixed: dict[str, tuple[tuple[int, int], dict[str, str], str | None]] = {}
+        self._fixed: dict[str, tuple[tuple[int, int, int], dict[str, str], str | None]] = {}
 
     def read(self, *, anew: bool = False) -> Snapshot:
         """One look; `anew`: nothing is taken from an earlier one. Never raises for what it finds."""
@@ -63,7 +63,7 @@ class HostReader:
             status = folder.stat()
         except OSError:
             return None  # gone since it was listed, or a link that leads nowhere
-        identity = (status.st_dev, status.st_ino)
+        identity = (status.st_dev, status.st_ino, status.st_ctime_ns)
         if name not in self._fixed or self._fixed[name][0] != identity:
             real = resolve(self._root, f"{_CLASS}/{name}/device")
             address = sysfs.pci_address(real.rpartition("/")[2]) if real is not None else None

@@ -74,24 +74,36 @@ class SimulatedKubelet:
     async def _take(self, nursery: trio.Nursery, registration: Registration) -> None:
         if registration.version != "v1beta1":
             raise InvalidRequest(f"version {registration.version!r} is not supported")
-        stream = await trio.open_unix_socket(self._folder / registration.endpoint)
-        await nursery.start(self._hold_plugin, registration.resource, stream)
+        try:
+            stream = await trio.open_unix_socket(self._folder / registration.endpoint)
+        except OSError as error:
+            raise InvalidRequest(f"cannot dial {registration.endpoint}: {error}") from error
+        answered = await nursery.start(self._hold_plugin, registration.resource, stream)
+        if not answered:
+            raise InvalidRequest(f"{registration.endpoint} did not answer GetDevicePluginOptions")
 
     async def _hold_plugin(
-        self, resource: str, stream: trio.SocketStream, *, task_status: trio.TaskStatus[None]
+        self, resource: str, stream: trio.SocketStream, *, task_status: trio.TaskStatus[bool]
     ) -> None:
+        answered = False
+
         async def converse(channel: Channel) -> None:
+            nonlocal answered
             plugin = PluginClient(channel)
             with trio.fail_after(_CALL_DEADLINE):
                 await plugin.options()
             self._plugins[resource] = plugin
-            task_status.started()
+            answered = True
+            task_status.started(True)
             async for devices in plugin.lists():
                 self._see(resource, tuple(devices))
 
         try:
             await with_channel(stream, converse)
-        except CallEnded:
+        except (CallEnded, trio.TooSlowError):
+            if not answered:
+                task_status.started(False)
+                return
             unhealthy = [
                 attrs.evolve(device, healthy=False) for device in self._devices().get(resource, ())
             ]

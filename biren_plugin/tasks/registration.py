@@ -62,9 +62,9 @@ async def stay_registered(
     log.info("%s: registered and watched, in %.0f ms", resource, took)
     await open_streams.wait_for(lambda count: count == 0)
     text = f"the kubelet ended the stream of {resource}"
-    if await _is_served(socket.with_name(KUBELET_SOCKET)) and rivals.stream_ended(
-        trio.current_time()
-    ):
+    kubelet_socket = socket.with_name(KUBELET_SOCKET)
+    kubelet = FileIdentity.of(kubelet_socket)
+    if await _is_served(kubelet_socket) and rivals.stream_ended(trio.current_time(), kubelet):
         text += (
             f" again and again: another plugin on this node registers {resource} too, the vendor's "
             f"perhaps; see the sockets in {socket.parent}, and remove one of the two"

@@ -7,11 +7,7 @@ import pytest
 from biren_plugin.simulate.host import SimulatedHost
 from tests.e2e.conftest import GPU, HALF, QUARTER, streams_ended
 from tests.e2e.daemon import DaemonProcess
-from tests.kubelet.client import Event, KubeletProcess
-
-
-def wait_for_end(kubelet: KubeletProcess, resource: str, since: int) -> Event:
-    return kubelet.wait_for_event("stream_ended", resource=resource, since=since)
+from tests.kubelet.client import KubeletProcess
 
 
 def lists_of(kubelet: KubeletProcess, resource: str, since: int) -> list[dict[str, str]]:
@@ -103,39 +99,27 @@ def test_gpu_that_appears_is_listed(
     assert not streams_ended(kubelet, GPU, mark)
 
 
-def test_new_split_moves_a_gpu_from_one_resource_to_another(
+def test_new_splits_move_gpus_from_resource_to_resource(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1, 1: 1, 2: 2})
     daemon.start()
     kubelet.wait_for_list(GPU, healthy=["card_0", "card_1"])
-    kubelet.wait_for_list(HALF, healthy=2)
+    kubelet.wait_for_list(HALF, healthy=["card_2", "card_3"])
     mark = kubelet.mark()
-    names = host.split(1, 4)
-    kubelet.wait_for_list(QUARTER, healthy=names)
-    kubelet.wait_for_list(GPU, healthy=["card_0"], unhealthy=[], since=mark)
+    quarters = host.split(1, 4)
+    wholes = host.split(2, 1)
+    # What appears is listed and what is left of a resource stays on its stream; ...
+    kubelet.wait_for_list(QUARTER, healthy=quarters)
+    kubelet.wait_for_list(GPU, healthy=["card_0", *wholes], unhealthy=[], since=mark)
     assert lists_of(kubelet, GPU, mark)[0] == {"card_0": "Healthy", "card_1": "Unhealthy"}
-    for resource in (GPU, HALF):
-        assert not streams_ended(kubelet, resource, mark)
-    assert not lists_of(kubelet, HALF, mark), "nothing has changed there"
-
-
-def test_resource_without_a_card_is_emptied_and_then_ends(
-    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
-) -> None:
-    host.add_gpus({0: 1, 1: 2})
-    daemon.start()
-    kubelet.wait_for_list(GPU, healthy=1)
-    kubelet.wait_for_list(HALF, healthy=["card_1", "card_2"])
-    mark = kubelet.mark()
-    names = host.split(1, 1)
-    wait_for_end(kubelet, HALF, mark)
+    assert not streams_ended(kubelet, GPU, mark)
+    # ... a resource without a card is emptied in two steps, and then ends.
+    kubelet.wait_for_event("stream_ended", resource=HALF, since=mark)
     assert lists_of(kubelet, HALF, mark) == [
-        {"card_1": "Unhealthy", "card_2": "Unhealthy"},
+        {"card_2": "Unhealthy", "card_3": "Unhealthy"},
         {},
     ]
-    kubelet.wait_for_list(GPU, healthy=["card_0", *names])
-    assert not streams_ended(kubelet, GPU, mark)
     daemon.wait_for_line(f"{HALF}: the node has none any more")
     assert not (kubelet.folder / "birentech.com-1-2-gpu.sock").exists()
 

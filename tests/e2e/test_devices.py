@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import pytest
 
 from biren_plugin.simulate.host import GPU_MEMORY, SimulatedHost
 from tests.e2e.conftest import GPU, HALF, QUARTER
@@ -90,21 +89,22 @@ def test_card_of_an_unsettled_split_has_no_resource(host: SimulatedHost) -> None
     assert all("not settled" in row for row in show(host.root)[1:])
 
 
-@pytest.mark.parametrize("attribute", ["numa_node", "mem_info", "max_link_speed", "physical_id"])
-def test_attribute_that_cannot_be_read_is_null_and_a_dash(
-    host: SimulatedHost, attribute: str
-) -> None:
-    host.add_gpus({0: 1})
-    (host.root / "sys/class/biren/card_0/device" / attribute).write_text("garbage\n")
-    (device,) = read_document(host.root)["devices"]
-    found = {
-        "numa_node": device["numa_node"],
-        "mem_info": device["memory_bytes"],
-        "max_link_speed": device["link"]["max_speed_gts"],
-        "physical_id": device["physical_gpu"],
-    }
-    assert [name for name, value in found.items() if value is None] == [attribute]
-    assert len(show(host.root)) == 2
+def test_attribute_that_cannot_be_read_is_null_and_spoils_no_other(host: SimulatedHost) -> None:
+    spoiled = ["numa_node", "mem_info", "max_link_speed", "physical_id"]
+    host.add_gpus(dict.fromkeys(range(len(spoiled)), 1))
+    for number, attribute in enumerate(spoiled):
+        path = host.root / f"sys/class/biren/card_{number}/device" / attribute
+        path.write_text("garbage\n")
+    devices = read_document(host.root)["devices"]
+    for device, attribute in zip(devices, spoiled, strict=True):
+        found = {
+            "numa_node": device["numa_node"],
+            "mem_info": device["memory_bytes"],
+            "max_link_speed": device["link"]["max_speed_gts"],
+            "physical_id": device["physical_gpu"],
+        }
+        assert [name for name, value in found.items() if value is None] == [attribute]
+    assert len(show(host.root)) == 1 + len(spoiled)
 
 
 def test_host_without_a_driver_is_no_error(tmp_path: Path) -> None:

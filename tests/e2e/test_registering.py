@@ -65,55 +65,6 @@ def test_restarted_kubelet_soon_has_every_list_again(
         wait_for_all(kubelet)
 
 
-def test_kubelet_may_be_killed_and_come_back_often(
-    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
-) -> None:
-    host.add_gpus(MIXED)
-    daemon.start()
-    wait_for_all(kubelet)
-    for _ in range(3):
-        kubelet.kill()
-        kubelet.start()
-        wait_for_all(kubelet)
-
-
-def test_kubelet_that_left_its_socket_behind_is_waited_for(
-    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
-) -> None:
-    host.add_gpus({0: 1})
-    daemon.start()
-    kubelet.wait_for_list(GPU, healthy=1)
-    kubelet.stop()
-    daemon.wait_for_line("nobody serves .*: waiting for the kubelet")
-    kubelet.start()
-    kubelet.wait_for_list(GPU, healthy=1)
-
-
-def test_stream_that_the_kubelet_ends_is_followed_by_a_new_registration(
-    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
-) -> None:
-    host.add_gpus(MIXED)
-    daemon.start()
-    wait_for_all(kubelet)
-    mark = kubelet.mark()
-    assert kubelet.command("end_stream", resource=HALF)["ended"]
-    kubelet.wait_for_list(HALF, healthy=LISTS[HALF], since=mark)
-    assert streams_ended(kubelet, HALF, mark)
-    assert not streams_ended(kubelet, GPU, mark)
-    assert not streams_ended(kubelet, QUARTER, mark)
-    daemon.wait_for_line(f"{HALF} starts again in .*the kubelet ended the stream")
-
-
-def test_refused_registration_is_said_and_tried_again(
-    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
-) -> None:
-    host.add_gpus({0: 1})
-    kubelet.command("refuse_next_register", text="the checkpoint is locked")
-    daemon.start()
-    kubelet.wait_for_list(GPU, healthy=1)
-    daemon.wait_for_line(f"{GPU} starts again in .*the kubelet refused: .*the checkpoint is locked")
-
-
 def test_kubelet_may_take_its_time_to_answer(
     host: SimulatedHost, plugins: Path, daemon: DaemonProcess
 ) -> None:

@@ -1,6 +1,5 @@
 """What is late is waited for, said once, and used when it comes: the daemon never gives up."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -60,20 +59,6 @@ def test_everything_may_come_late_at_once(folder: Path, daemon: DaemonProcess) -
         kubelet.wait_for_list(GPU, healthy=2)
     assert len(daemon.matching(NO_DRIVER)) == 1
     assert len(daemon.matching(NO_FOLDER)) == 1
-
-
-def test_folder_made_anew_is_served_like_the_old_one(
-    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
-) -> None:
-    host.add_gpus({0: 1})
-    daemon.start()
-    kubelet.wait_for_list(GPU, healthy=1)
-    kubelet.stop()
-    shutil.rmtree(kubelet.folder)
-    daemon.wait_for_line(NO_FOLDER)
-    kubelet.folder.mkdir()
-    kubelet.start()
-    kubelet.wait_for_list(GPU, healthy=1)
 
 
 def test_missing_inotify_is_said_with_what_to_do(

@@ -58,7 +58,7 @@ class KubeletProcess:
         assert self._process is None, "this kubelet runs already"
         self._first = len(self.events)
         self._running = True
-        self._process = subprocess.Popen(  # noqa: S603 - our own module, the test's own flags
+        self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.kubelet", str(self.folder), *self.flags],
             cwd=_ROOT,
             env={**os.environ, "GRPC_VERBOSITY": "NONE"},

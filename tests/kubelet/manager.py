@@ -47,7 +47,7 @@ class DeviceManager:
     def __init__(self, tell: Tell, panic: Callable[[str], Any], seed: int | None = None) -> None:
         self._tell = tell
         self._panic = panic
-        self._random = random.Random(seed)  # noqa: S311 - a repeatable order, no secret
+        self._random = random.Random(seed)
         self._lock = threading.Lock()
         self._admission = threading.Lock()
         self._endpoints: dict[str, tuple[PluginClient, Mapping[str, bool]]] = {}

@@ -1,0 +1,276 @@
+"""Splits are announced once they have settled, and cards are retired in two steps."""
+
+import pytest
+
+from biren_plugin.core.inventory import (
+    APPEAR_SETTLE,
+    EMPTY_LINGER,
+    RETIRE_AFTER,
+    SPLIT_SETTLE,
+    InventoryKeeper,
+    group_by_gpu,
+)
+from biren_plugin.core.model import Card, Device, HostFacts, Inventory, NodeState, Snapshot
+from tests.cards import GPU, HALF, QUARTER, card, gpu_cards, ids, snapshot
+
+HOST = HostFacts(control_node=True)
+
+
+class Node:
+    """A keeper with a clock: each look comes so many seconds after the last."""
+
+    def __init__(self, *cards: Card) -> None:
+        self._keeper = InventoryKeeper()
+        self._now = 100.0
+        self.inventory = self._keeper.update(snapshot(*cards), self._now)
+
+    def look(self, after: float, *cards: Card) -> Inventory:
+        self._now += after
+        self.inventory = self._keeper.update(snapshot(*cards), self._now)
+        return self.inventory
+
+    def healthy(self, resource: str) -> list[str]:
+        return ids(device for device in self._devices(resource) if device.healthy)
+
+    def unhealthy(self, resource: str) -> list[str]:
+        return ids(device for device in self._devices(resource) if not device.healthy)
+
+    def reasons(self, device_id: str) -> tuple[str, ...]:
+        device = self.inventory.find(device_id)
+        assert device is not None
+        return device.reasons
+
+    def _devices(self, resource: str) -> tuple[Device, ...]:
+        found = self.inventory.list_of(resource)
+        return found.devices if found is not None else ()
+
+
+def test_what_is_there_at_the_start_is_believed_at_once() -> None:
+    node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1, 2), *gpu_cards(2, 3, 4, 5, 10))
+    assert node.healthy(GPU) == ["card_0"]
+    assert node.healthy(HALF) == ["card_1", "card_2"]
+    assert node.healthy(QUARTER) == ["card_3", "card_4", "card_5", "card_10"]
+    assert node.inventory.unsettled == ()
+
+
+def test_lists_carry_the_hosts_facts_and_the_pulse() -> None:
+    keeper = InventoryKeeper()
+    look = Snapshot(tuple(gpu_cards(0, 0)), HOST, driver_loaded=True)
+    inventory = keeper.update(look, 0.0, pulse=7)
+    [devices] = inventory.lists
+    assert (devices.host, devices.pulse, inventory.host) == (HOST, 7, HOST)
+    assert keeper.update(look, 1.0, pulse=7) == inventory, "nothing changed"
+    assert keeper.update(look, 2.0, pulse=8) != inventory, "a heartbeat sends the same list again"
+
+
+def test_node_without_the_driver_has_no_list() -> None:
+    inventory = InventoryKeeper().update(Snapshot(driver_loaded=False), 0.0)
+    assert inventory == Inventory(driver_loaded=False)
+
+
+def test_gpu_that_appears_is_believed_after_two_looks_that_agree() -> None:
+    node = Node(*gpu_cards(0, 0))
+    both = (*gpu_cards(0, 0), *gpu_cards(1, 1))
+    node.look(1, *both)
+    assert node.healthy(GPU) == ["card_0"]
+    assert node.inventory.unsettled == (), "it is only new"
+    node.look(APPEAR_SETTLE, *both)
+    assert node.healthy(GPU) == ["card_0", "card_1"]
+
+
+def test_gpu_that_appears_card_by_card_is_never_taken_for_less() -> None:
+    node = Node()
+    for last in range(4):
+        node.look(0.8, *(card(number, 0, parts=4) for number in range(last + 1)))
+        assert node.inventory.lists == ()
+    node.look(APPEAR_SETTLE, *gpu_cards(0, 0, 1, 2, 3))
+    assert node.healthy(QUARTER) == ["card_0", "card_1", "card_2", "card_3"]
+
+
+def test_new_split_is_believed_only_once_it_stayed_the_same() -> None:
+    node = Node(*gpu_cards(0, 0))
+    node.look(1, *gpu_cards(0, 0, 1))
+    assert node.healthy(GPU) == []
+    assert node.unhealthy(GPU) == ["card_0"]
+    assert "has not settled, 2 cards are there" in node.reasons("card_0")[0]
+    assert any("has not settled" in text for text in node.inventory.unsettled)
+    node.look(SPLIT_SETTLE - 0.1, *gpu_cards(0, 0, 1))
+    assert node.inventory.list_of(HALF) is None
+    node.look(0.2, *gpu_cards(0, 0, 1))
+    assert node.healthy(HALF) == ["card_0", "card_1"]
+    assert node.unhealthy(GPU) == ["card_0"]
+    assert node.inventory.unsettled == ()
+
+
+def test_every_change_of_a_split_starts_its_time_anew() -> None:
+    node = Node(*gpu_cards(0, 0))
+    node.look(1, *gpu_cards(0, 0, 1))
+    node.look(2.5, *gpu_cards(0, 0, 2))
+    node.look(2.5, *gpu_cards(0, 0, 1))
+    node.look(2.5, *gpu_cards(0, 0, 1))
+    assert node.inventory.list_of(HALF) is None
+    node.look(1, *gpu_cards(0, 0, 1))
+    assert node.healthy(HALF) == ["card_0", "card_1"]
+
+
+def test_split_that_goes_back_to_what_it_was_is_healthy_at_once() -> None:
+    node = Node(*gpu_cards(0, 0))
+    node.look(1, *gpu_cards(0, 0, 1))
+    node.look(1, *gpu_cards(0, 0))
+    assert node.healthy(GPU) == ["card_0"]
+    assert node.inventory.unsettled == ()
+
+
+@pytest.mark.parametrize("numbers", [(0, 1, 2), (0, 1, 2, 3, 4)])
+def test_number_of_cards_that_is_no_split_is_never_announced(numbers: tuple[int, ...]) -> None:
+    node = Node(*gpu_cards(0, *numbers))
+    for _ in range(10):
+        node.look(10, *gpu_cards(0, *numbers))
+        assert node.inventory.lists == ()
+    assert f"{len(numbers)} cards are there" in node.inventory.unsettled[0]
+
+
+def test_one_gpu_that_does_not_settle_leaves_the_others_alone() -> None:
+    node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1))
+    node.look(1, *gpu_cards(0, 0, 4, 5), *gpu_cards(1, 1))
+    assert (node.healthy(GPU), node.unhealthy(GPU)) == (["card_1"], ["card_0"])
+
+
+def test_start_in_the_middle_of_a_split_is_told_by_the_memory() -> None:
+    half_way = [card(1, 1, parts=4), card(2, 1, parts=4)]
+    node = Node(*gpu_cards(0, 0), *half_way)
+    assert node.inventory.list_of(HALF) is None
+    all_four = [*half_way, card(3, 1, parts=4), card(4, 1, parts=4)]
+    node.look(1, *gpu_cards(0, 0), *all_four)
+    node.look(APPEAR_SETTLE, *gpu_cards(0, 0), *all_four)
+    assert node.healthy(QUARTER) == ["card_1", "card_2", "card_3", "card_4"]
+    assert node.inventory.list_of(HALF) is None
+
+
+def test_gpu_with_less_memory_is_believed_if_it_stays_so() -> None:
+    look = [*gpu_cards(0, 0), card(1, 1, parts=2)]
+    node = Node(*look)
+    assert node.healthy(GPU) == ["card_0"]
+    node.look(SPLIT_SETTLE, *look)
+    assert node.healthy(GPU) == ["card_0", "card_1"]
+
+
+def test_memory_that_is_not_known_contradicts_nothing() -> None:
+    node = Node(Card("card_0", 0, physical_id=0), *gpu_cards(1, 1), card(2, 2, parts=1))
+    assert node.healthy(GPU) == ["card_0", "card_1", "card_2"]
+
+
+def test_gpu_that_is_gone_is_unhealthy_first_and_then_left_out() -> None:
+    node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1))
+    node.look(1, *gpu_cards(0, 0))
+    assert (node.healthy(GPU), node.unhealthy(GPU)) == (["card_0"], ["card_1"])
+    assert "GPU 1 is gone from /sys/class/biren" in node.reasons("card_1")[0]
+    node.look(RETIRE_AFTER - 0.1, *gpu_cards(0, 0))
+    assert node.unhealthy(GPU) == ["card_1"]
+    node.look(0.2, *gpu_cards(0, 0))
+    assert (node.healthy(GPU), node.unhealthy(GPU)) == (["card_0"], [])
+
+
+def test_gpu_that_comes_back_in_time_is_healthy_at_once() -> None:
+    node = Node(*gpu_cards(0, 0))
+    node.look(1)
+    node.look(1, *gpu_cards(0, 0))
+    assert node.healthy(GPU) == ["card_0"]
+    node.look(RETIRE_AFTER, *gpu_cards(0, 0))
+    assert node.healthy(GPU) == ["card_0"], "its absence is forgotten"
+
+
+def test_gpu_that_comes_back_otherwise_has_to_settle() -> None:
+    node = Node(*gpu_cards(0, 0))
+    node.look(1)
+    node.look(1, *gpu_cards(0, 0, 1))
+    node.look(RETIRE_AFTER - 0.1, *gpu_cards(0, 0, 1))
+    assert (node.healthy(HALF), node.unhealthy(GPU)) == ([], ["card_0"])
+    node.look(0.2, *gpu_cards(0, 0, 1))
+    assert node.healthy(HALF) == ["card_0", "card_1"]
+
+
+def test_gpu_that_shows_up_for_one_look_leaves_no_trace() -> None:
+    node = Node()
+    node.look(1, *gpu_cards(0, 0))
+    node.look(APPEAR_SETTLE)
+    node.look(APPEAR_SETTLE, *gpu_cards(0, 0))
+    assert node.inventory.lists == ()
+
+
+def test_resource_that_lost_its_devices_is_empty_for_a_while_and_then_gone() -> None:
+    node = Node(*gpu_cards(0, 0))
+    node.look(1)
+    node.look(RETIRE_AFTER)
+    emptied = node.inventory.list_of(GPU)
+    assert emptied is not None
+    assert emptied.devices == ()
+    node.look(EMPTY_LINGER - 0.1)
+    assert node.inventory.list_of(GPU) is not None
+    node.look(0.2)
+    assert node.inventory.list_of(GPU) is None
+
+
+def test_emptied_resource_that_gets_a_device_again_stays() -> None:
+    node = Node(*gpu_cards(0, 0))
+    node.look(1)
+    node.look(RETIRE_AFTER, *gpu_cards(1, 1))
+    node.look(APPEAR_SETTLE, *gpu_cards(1, 1))
+    node.look(10, *gpu_cards(1, 1))
+    assert node.healthy(GPU) == ["card_1"]
+
+
+def test_reused_id_belongs_to_the_card_that_is_there() -> None:
+    node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1))
+    node.look(1, *gpu_cards(1, 0))
+    node.look(SPLIT_SETTLE - 0.1, *gpu_cards(1, 0))
+    assert (node.healthy(GPU), node.unhealthy(GPU)) == ([], ["card_0", "card_1"])
+    node.look(0.2, *gpu_cards(1, 0))
+    assert (node.healthy(GPU), node.unhealthy(GPU)) == (["card_0"], ["card_1"])
+    node.look(RETIRE_AFTER, *gpu_cards(1, 0))
+    assert (node.healthy(GPU), node.unhealthy(GPU)) == (["card_0"], [])
+
+
+def test_id_that_passes_to_another_resource_is_found_under_the_new_one() -> None:
+    node = Node(*gpu_cards(0, 0))
+    node.look(1, *gpu_cards(0, 0, 1))
+    node.look(SPLIT_SETTLE, *gpu_cards(0, 0, 1))
+    found = node.inventory.find("card_0")
+    assert found is not None
+    assert (found.resource, found.healthy) == (HALF, True)
+    assert node.inventory.find("card_9") is None
+
+
+def test_what_changes_of_a_believed_card_is_taken_over() -> None:
+    node = Node(*gpu_cards(0, 0))
+    node.look(1, card(0, 0, node=NodeState.MISSING))
+    found = node.inventory.find("card_0")
+    assert found is not None
+    assert found.card.node is NodeState.MISSING
+
+
+def test_card_that_stops_telling_its_gpu_stays_where_it_was() -> None:
+    node = Node(*gpu_cards(0, 0, 1))
+    for _ in range(3):
+        node.look(10, card(0, 0, parts=2), card(1, None, parts=2))
+        assert node.healthy(HALF) == ["card_0", "card_1"]
+
+
+def test_card_that_never_told_its_gpu_is_announced_nowhere() -> None:
+    node = Node(*gpu_cards(0, 0), card(1))
+    node.look(10, *gpu_cards(0, 0), card(1))
+    assert node.healthy(GPU) == ["card_0"]
+    [sentence] = node.inventory.unsettled
+    assert "card_1: physical_id cannot be read" in sentence
+
+
+def test_card_that_does_not_tell_its_gpu_belongs_to_the_one_at_its_address() -> None:
+    one, other = card(0, 7, address="0000:01:00.0"), card(1, address="0000:01:00.0")
+    stray = card(2, address="0000:02:00.0")
+    assert group_by_gpu([stray, other, one]) == ({7: (one, other)}, [stray])
+
+
+def test_the_address_counts_for_more_than_where_a_name_was_before() -> None:
+    one, other = card(0, 7, address="0000:01:00.0"), card(1, address="0000:01:00.0")
+    groups, _ = group_by_gpu([one, other], {"card_0": 7, "card_1": 3})
+    assert groups == {7: (one, other)}, "card_1 has passed from GPU 3 to GPU 7"

@@ -1,0 +1,117 @@
+"""A new kubelet, or a socket of ours that is gone, is noticed by an event, or by looking at the latest."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from biren_plugin.board import Board
+from biren_plugin.errors import KubeletRestarted, PluginSocketGone
+from biren_plugin.host.kubelet_folder import KUBELET_SOCKET, KubeletFolder, read_kubelet_folder
+from biren_plugin.tasks.registration import notice_restart
+from biren_plugin.wire.unix_grpc import FileIdentity
+
+
+class Node:
+    """A kubelet's folder; its sockets are plain files, because nobody connects to them here."""
+
+    def __init__(self, path: Path) -> None:
+        self.kubelet = path / KUBELET_SOCKET
+        self.socket = path / "plugin.sock"
+        self.folder = Board[KubeletFolder]()
+
+    def look(self) -> None:
+        """Posts what is in the folder now, as the daemon's watcher does after an event."""
+        self.folder.post(read_kubelet_folder(self.socket.parent))
+
+    async def notice(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """The task under test, with a socket of ours that is there."""
+        self.socket.touch()
+        identity = FileIdentity.of(self.socket)
+        assert identity is not None
+        self.look()
+        task_status.started()
+        await notice_restart(self.socket, identity, self.folder)
+
+
+def new_file(path: Path) -> None:
+    """Another file under the same name."""
+    fresh = path.with_suffix(".new")
+    fresh.touch()
+    fresh.replace(path)
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with tempfile.TemporaryDirectory(prefix="br") as path:
+        yield Node(Path(path))
+
+
+async def test_new_kubelet_is_noticed_at_the_event(node: Node, mock_clock: MockClock) -> None:
+    new_file(node.kubelet)
+    with pytest.RaisesGroup(KubeletRestarted):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.notice)
+            await wait_all_tasks_blocked()
+            new_file(node.kubelet)
+            node.look()
+            await wait_all_tasks_blocked()  # this clock stands: no look but that of the event
+            pytest.fail("the event alone was not enough")
+
+
+async def test_new_kubelet_is_noticed_by_looking(node: Node, autojump_clock: MockClock) -> None:
+    new_file(node.kubelet)
+    with pytest.RaisesGroup(KubeletRestarted):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.notice)
+            await trio.sleep(100)
+            new_file(node.kubelet)
+            await trio.sleep(60)
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("change", [Path.unlink, new_file], ids=["deleted", "replaced"])
+async def test_socket_of_ours_that_is_gone_is_noticed_by_looking(
+    node: Node, autojump_clock: MockClock, change: Callable[[Path], None]
+) -> None:
+    new_file(node.kubelet)
+    with pytest.RaisesGroup(PluginSocketGone):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.notice)
+            await trio.sleep(100)
+            change(node.socket)
+            await trio.sleep(60)
+            nursery.cancel_scope.cancel()
+
+
+async def test_first_kubelet_and_one_that_stops_are_no_restart(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(node.notice)
+        await trio.sleep(100)
+        new_file(node.kubelet)
+        node.look()
+        await trio.sleep(100)
+        node.kubelet.unlink()
+        node.look()
+        await trio.sleep(100)
+        nursery.cancel_scope.cancel()
+
+
+async def test_kubelet_that_comes_after_one_that_stopped_is_a_restart(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    new_file(node.kubelet)
+    with pytest.RaisesGroup(KubeletRestarted):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.notice)
+            await trio.sleep(100)
+            node.kubelet.unlink()
+            await trio.sleep(100)
+            new_file(node.kubelet)
+            await trio.sleep(60)
+            nursery.cancel_scope.cancel()

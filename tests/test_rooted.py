@@ -1,0 +1,114 @@
+"""Paths below a host's root lead where they would lead on the host itself."""
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from biren_plugin.host.rooted import resolve, under
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "usr/lib").mkdir(parents=True)
+    (tmp_path / "usr/lib/real.so").touch()
+    return tmp_path
+
+
+def link(root: Path, path: str, target: str) -> None:
+    (root / path).symlink_to(target)
+
+
+def test_paths_of_the_host_are_below_its_root() -> None:
+    assert under(Path("/host"), "/dev/biren") == Path("/host/dev/biren")
+    assert under(Path("/"), "/dev/biren") == Path("/dev/biren")
+
+
+@pytest.mark.parametrize("path", ["/usr/lib/real.so", "/usr/lib", "/"])
+def test_path_without_links_is_itself(root: Path, path: str) -> None:
+    assert resolve(root, path) == path
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["real.so", "./real.so", "../lib/real.so", "/usr/lib/real.so", "../../../../usr/lib/real.so"],
+)
+def test_link_leads_where_the_host_sees_it_lead(root: Path, target: str) -> None:
+    link(root, "usr/lib/link.so", target)
+    assert resolve(root, "/usr/lib/link.so") == "/usr/lib/real.so"
+
+
+def test_chain_of_links_is_followed_through_folders(root: Path) -> None:
+    link(root, "lib", "usr/lib")
+    link(root, "usr/lib/a.so", "/lib/b.so")
+    link(root, "usr/lib/b.so", "../../lib/real.so")
+    assert resolve(root, "/lib/a.so") == "/usr/lib/real.so"
+
+
+def test_parent_of_a_linked_folder_is_that_of_its_target(root: Path) -> None:
+    link(root, "lib", "usr/lib")
+    assert resolve(root, "/lib/../lib") == "/usr/lib"
+
+
+@pytest.mark.parametrize("target", ["nowhere", "/usr/lib/nowhere", "real.so/inside", "self.so"])
+def test_link_that_ends_nowhere_has_no_real_path(root: Path, target: str) -> None:
+    link(root, "usr/lib/self.so", target)
+    assert resolve(root, "/usr/lib/self.so") is None
+
+
+def test_path_that_is_not_there_has_no_real_path(root: Path) -> None:
+    assert resolve(root, "/usr/bin/brsmi") is None
+
+
+def test_link_to_a_file_of_this_machine_only_leads_nowhere(root: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "usr" / "outside"
+    outside.touch()
+    link(root, "usr/lib/out.so", str(outside))
+    assert resolve(root, "/usr/lib/out.so") is None
+
+
+NAMES = st.sampled_from(["a", "b", "c"])
+PARTS = st.lists(NAMES, min_size=1, max_size=3)
+
+
+def add_link(tree: Path, path: list[str], ups: int | None, target: list[str]) -> None:
+    """A link that leaves its folder by so many parents, but never the tree; absolute if None."""
+    with suppress(OSError):  # its place is taken, or its folder is not there
+        place = Path(os.path.realpath(tree.joinpath(*path[:-1]), strict=True), path[-1])
+        depth = len(place.parent.relative_to(tree).parts)
+        start = [str(tree)] if ups is None else [".."] * min(ups, depth)
+        place.symlink_to("/".join([*start, *target]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    folders=st.lists(PARTS, max_size=4),
+    links=st.lists(st.tuples(PARTS, st.none() | st.integers(0, 2), PARTS), max_size=5),
+    path=PARTS,
+)
+def test_links_lead_where_the_kernel_would_lead(
+    folders: list[list[str]], links: list[tuple[list[str], int | None, list[str]]], path: list[str]
+) -> None:
+    """The oracle follows links that name the tree; the host's own do not, once it was moved."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder, "tree")
+        for parts in folders:
+            tree.joinpath(*parts).mkdir(parents=True, exist_ok=True)
+        tree.mkdir(exist_ok=True)
+        for link in links:
+            add_link(tree, *link)
+        try:
+            expected = os.path.realpath(tree.joinpath(*path), strict=True)
+        except OSError:
+            expected = None
+        for parent, subfolders, files in os.walk(tree):
+            for each in (Path(parent, name) for name in [*subfolders, *files]):
+                if each.is_symlink() and (target := os.readlink(each)).startswith(str(tree)):
+                    each.unlink()
+                    each.symlink_to(target.removeprefix(str(tree)))
+        real = resolve(tree, "/" + "/".join(path))
+        assert (None if real is None else f"{tree}{real}") == expected
