@@ -3,6 +3,7 @@
 import gc
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,34 +19,20 @@ from biren_plugin.errors import PluginError, UsageError
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 
-_TRUE: Final = ("1", "t", "true")
-_FALSE: Final = ("0", "f", "false")
-
-
-def _read_bool(_type: Any, tokens: Sequence[Any]) -> bool:
-    """As the vendor's parser (pflag, strconv.ParseBool) reads a boolean."""
-    text = tokens[0].value.lower()
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise ValueError(text)  # cyclopts makes a CoercionError of it, `_explain` a sentence
+_TRUE: Final = ("1", "t", "T", "TRUE", "true", "True")
+_FALSE: Final = ("0", "f", "F", "FALSE", "false", "False")
+"""What the vendor's parser (pflag, strconv.ParseBool) takes."""
 
 
 def _read_int(_type: Any, tokens: Sequence[Any]) -> int:
     """Digits only: left alone, cyclopts rounds 1.5, and int() takes 1_0."""
     text = str(tokens[0].value)
-    if not re.fullmatch(r"[+-]?[0-9]{1,9}", text):
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         raise ValueError(text)
     return int(text)
 
 
-_RIGHT: Final[dict[object, str]] = {
-    bool: f"one of {', '.join(_TRUE + _FALSE)}",
-    int: "a whole number",
-}
-
-Switch = Annotated[bool, Parameter(negative="", converter=_read_bool)]
+Switch = Annotated[bool, Parameter(negative="")]
 Whole = Annotated[int, Parameter(converter=_read_int)]
 
 app = App(
@@ -109,6 +96,9 @@ def daemon(
         mount_dri_device=mount_dri_device,
         log_level=log_level,
     )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Until the daemon listens itself. A container's first process has no default that ends it.
+        signal.signal(number, lambda _number, _frame: os._exit(0))
     import trio
 
     from biren_plugin.daemon import run_until_signal
@@ -146,11 +136,7 @@ def simulate(
     from biren_plugin.simulate.story import tell_story
 
     splits = read_splits(gpus, svi)
-    right = False
-    try:
-        right = trio.run(tell_story, splits, keep_running)
-    except* KeyboardInterrupt:
-        print("\nStopped before the end.")
+    right = trio.run(tell_story, splits, keep_running)
     return 0 if right else EXIT_FAILED
 
 
@@ -179,8 +165,12 @@ def last_of_each(arguments: Sequence[str], switches: frozenset[str]) -> list[str
     kept: dict[str, list[str]] = {}
     words = iter(enumerate(arguments))
     for position, word in words:
-        name, joined, _ = word.partition("=")
+        name, joined, value = word.partition("=")
         group = [word]
+        if joined and name in switches:
+            if value not in _TRUE + _FALSE:
+                raise UsageError(f"{word}: give true or false")
+            group = [f"{name}={'true' if value in _TRUE else 'false'}"]
         if not word.startswith("--") or word == "--":
             kept[f"{position}"] = group
             continue
@@ -193,6 +183,7 @@ def last_of_each(arguments: Sequence[str], switches: frozenset[str]) -> list[str
     return [word for group in kept.values() for word in group]
 
 
+_COMMANDS: Final = ("devices", "simulate")
 _SWITCHES: Final = frozenset(
     f"--{name}"
     for name in [
@@ -217,6 +208,7 @@ def main() -> NoReturn:
             print_error=False,
             result_action="return_value",
         )
+        sys.stdout.flush()  # a full disk is noticed here, not by the interpreter's last breath
     except cyclopts.CycloptsError as error:
         _complain(f"{_explain(error)}; see br-gpu-device-plugin --help", EXIT_USAGE)
     except UsageError as error:
@@ -224,17 +216,28 @@ def main() -> NoReturn:
     except PluginError as error:
         _complain(str(error), EXIT_FAILED)
     except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(EXIT_FAILED)
+    except OSError as error:
+        _drop_output()
+        _complain(f"{error.strerror}: {error.filename or 'standard output'}", EXIT_FAILED)
     sys.exit(status)
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explain(error: cyclopts.CycloptsError) -> str:
     """What is wrong, and what would be right."""
     match error:
-        case cyclopts.CoercionError(token=token, target_type=wanted) if token and wanted in _RIGHT:
-            return f"{token.keyword} {token.value}: give {_RIGHT[wanted]}"
+        case cyclopts.CoercionError(token=token, target_type=wanted) if token and wanted is int:
+            return f"{token.keyword} {token.value}: give a whole number"
         case cyclopts.UnusedCliTokensError(unused_tokens=words) if words:
+            if words[0] in _COMMANDS:
+                return f"put the command first: br-gpu-device-plugin {words[0]} ..."
+            if words[0] in _TRUE + _FALSE:
+                return f"{words[0]}: join it to its flag by =, as in --cdi-feature={words[0]}"
             return f"there is no command {words[0]!r}"
         case _:
             return str(error).strip().rstrip(".")

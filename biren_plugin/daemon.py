@@ -1,7 +1,9 @@
 """The root of the task tree: what looks at the node, and one supervised subtree for each resource."""
 
 import logging
+import os
 import signal
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,15 +14,17 @@ from biren_plugin.board import Board
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.core.rivals import RivalWatch
 from biren_plugin.core.settings import Settings
-from biren_plugin.errors import FolderDead, KubeletRestarted, NodeError, PluginSocketGone
+from biren_plugin.errors import FolderDead, KubeletRestarted, NodeError
 from biren_plugin.host.doorbell import Doorbell
 from biren_plugin.host.folder_lock import hold_folder
 from biren_plugin.host.kubelet_folder import KubeletFolder, watch_kubelet_folder
+from biren_plugin.host.lookout import Lookout
 from biren_plugin.host.reader import HostReader
 from biren_plugin.host.rooted import under
 from biren_plugin.host.scanner import scan_host
 from biren_plugin.resource import run_resource
 from biren_plugin.supervise import keep_running, leaves
+from biren_plugin.wire.unix_grpc import FileIdentity
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +37,7 @@ async def run_until_signal(settings: Settings) -> None:
     dead: FolderDead | None = None
     try:
         async with trio.open_nursery() as nursery:
-            await nursery.start(_stop_on_signal, nursery.cancel_scope)
+            await nursery.start(stop_on_signal, nursery.cancel_scope.cancel)
             await run_daemon(settings)
     except* FolderDead as group:
         dead = next(each for each in leaves(group) if isinstance(each, FolderDead))
@@ -41,15 +45,16 @@ async def run_until_signal(settings: Settings) -> None:
         raise dead
 
 
-async def _stop_on_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+async def stop_on_signal(stop: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:
+    """Calls `stop` at the first SIGTERM or SIGINT; the second ends the process."""
     stopping = (signal.SIGTERM, signal.SIGINT)
     with trio.open_signal_receiver(*stopping) as signals:
         task_status.started()
         number = await anext(aiter(signals))
-    for each in stopping:
-        signal.signal(each, signal.SIG_DFL)
+    for each in stopping:  # not SIG_DFL: a container's first process would not heed it
+        signal.signal(each, lambda number, _frame: os._exit(128 + number))
     log.info("stopping: %s", signal.Signals(number).name)
-    scope.cancel()
+    stop()
 
 
 async def run_daemon(settings: Settings) -> None:
@@ -59,7 +64,8 @@ async def run_daemon(settings: Settings) -> None:
         log.warning("%s is taken, but this version does not act on it yet", flag)
     folder = Board[KubeletFolder]()
     inventory = Board[Inventory]()
-    reader = HostReader(
+    new_reader = partial(
+        HostReader,
         settings.host_root,
         mount_host_path=settings.mount_host_path,
         mount_dri_device=settings.mount_dri_device,
@@ -70,7 +76,7 @@ async def run_daemon(settings: Settings) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch_kubelet_folder, plugins, bell, folder)
             nursery.start_soon(
-                partial(scan_host, reader, dev_bell, inventory, pulse=settings.pulse)
+                partial(scan_host, Lookout(new_reader), dev_bell, inventory, pulse=settings.pulse)
             )
             if settings.container_runtime == "kata":
                 log.warning("--container-runtime kata: no VFIO devices are served yet; standing by")
@@ -119,17 +125,26 @@ async def _run_resource(
     folder: Board[KubeletFolder],
     inventory: Board[Inventory],
 ) -> None:
-    async def kubelet_changed() -> None:
-        before = folder.latest.kubelet if folder.latest is not None else None
-        await folder.wait_for(lambda seen: seen.kubelet not in (None, before))
+    kubelet: FileIdentity | None = None
 
+    async def live() -> None:
+        nonlocal kubelet
+        kubelet = folder.latest.kubelet if folder.latest is not None else None
+        registered.post(False)
+        await run_resource(resource, path, folder, inventory, offered, registered, rivals)
+
+    async def kubelet_changed() -> None:
+        await folder.wait_for(lambda seen: seen.kubelet not in (None, kubelet))
+
+    registered = Board[bool]()
     offered = Board[DeviceList]()
     rivals = RivalWatch()
     with scope:
         await keep_running(
-            partial(run_resource, resource, path, folder, inventory, offered, rivals),
+            live,
             resource,
             expected=(NodeError,),
-            at_once=(KubeletRestarted, PluginSocketGone),
+            at_once=(KubeletRestarted,),
             sooner=kubelet_changed,
+            worked=lambda: bool(registered.latest),
         )

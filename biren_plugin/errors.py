@@ -28,12 +28,16 @@ class NodeError(PluginError):
     """The fault of the node or the kubelet: the resource is started again."""
 
 
+class HostUnreadable(NodeError):
+    """Something other than absence keeps us from looking at the host: a permission, a limit."""
+
+
 class KubeletRestarted(NodeError):
     """A new kubelet.sock: everything that was registered is forgotten. Start again at once."""
 
 
 class PluginSocketGone(NodeError):
-    """Somebody deleted our socket: no new call can reach us. Start again at once."""
+    """Somebody deleted or replaced our socket: no new call can reach us."""
 
 
 class RegistrationFailed(NodeError):

@@ -24,15 +24,16 @@ async def run_resource(
     folder: Board[KubeletFolder],
     inventory: Board[Inventory],
     offered: Board[DeviceList],
+    registered: Board[bool],
     rivals: RivalWatch,
 ) -> None:
     """One life of a resource: ends only by failing or being cancelled.
 
-    `offered` and `rivals` hold what the last life offered and met, and belong to whoever starts the
-    next.
+    `offered`, `registered` and `rivals` outlive it: what it offered, whether the kubelet took and
+    watches it, which rivals it met.
     """
     socket = folder_path / socket_name(resource)
-    open_streams = Board[int]()
+    open_streams = Board[frozenset[object]]()
     plugin = DevicePlugin(offered, inventory, partial(watch_devices, offered, open_streams))
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(_START_DEADLINE) as starting:
@@ -41,7 +42,9 @@ async def run_resource(
         if starting.cancelled_caught:
             raise StartTooSlow(f"{resource} did not start in {_START_DEADLINE:g} s")
         nursery.start_soon(notice_restart, socket, identity, folder)
-        nursery.start_soon(stay_registered, resource, socket, folder, open_streams, rivals)
+        nursery.start_soon(
+            stay_registered, resource, socket, folder, open_streams, registered, rivals
+        )
 
 
 def socket_name(resource: str) -> str:

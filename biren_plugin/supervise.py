@@ -42,16 +42,19 @@ async def keep_running(
     expected: Errors,
     at_once: Errors = (),
     sooner: Callable[[], Awaitable[None]] = trio.sleep_forever,
+    worked: Callable[[], bool] = lambda: True,
     pace: Pace = Pace(),
     chance: Callable[[], float] = random.random,
 ) -> None:
     """Runs `run` again whenever it fails; returns when it returns.
 
-    `name` is how the log calls the subtree; `chance` gives numbers in [0, 1) for the jitter. Raises
+    `name` is how the log calls the subtree; `worked` says whether its last life had come to do its
+    work: one cause that keeps it from that is said once. `chance` gives numbers in [0, 1) for the jitter. Raises
     an `ExceptionGroup` of bugs when there were too many.
     """
     failures = 0
     bugs_in_a_row = 0
+    said = ""
     while True:
         started = trio.current_time()
         error: ExceptionGroup[Exception] | None = None
@@ -79,7 +82,10 @@ async def keep_running(
         wait = min(pace.first_wait * 2 ** min(failures, _DOUBLINGS), pace.longest_wait)
         wait *= 1 + pace.jitter * (2 * chance() - 1)
         failures += 1
-        log.warning("%s starts again in %.1f s: %s", name, wait, _one_line(causes))
+        text = _one_line(causes)
+        level = logging.WARNING if worked() or text != said else logging.DEBUG
+        log.log(level, "%s starts again in %.1f s: %s", name, wait, text)
+        said = text
         with trio.move_on_after(wait):
             await sooner()
             failures = 0

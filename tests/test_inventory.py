@@ -1,5 +1,6 @@
 """Splits are announced once they have settled, and cards are retired in two steps."""
 
+import attrs
 import pytest
 
 from biren_plugin.core.inventory import (
@@ -274,3 +275,19 @@ def test_the_address_counts_for_more_than_where_a_name_was_before() -> None:
     one, other = card(0, 7, address="0000:01:00.0"), card(1, address="0000:01:00.0")
     groups, _ = group_by_gpu([one, other], {"card_0": 7, "card_1": 3})
     assert groups == {7: (one, other)}, "card_1 has passed from GPU 3 to GPU 7"
+
+
+def test_card_that_keeps_its_name_but_not_its_memory_is_another_split() -> None:
+    keeper = InventoryKeeper()
+    whole = attrs.evolve(gpu_cards(0, 0)[0], memory=64 * 1024**3)
+    quarter = attrs.evolve(whole, memory=16 * 1024**3)
+    unreadable = attrs.evolve(whole, memory=None)
+
+    def usable(card: Card, now: float) -> bool:
+        found = keeper.update(snapshot(card), now).find("card_0")
+        return found is not None and found.healthy
+
+    assert usable(whole, 0)
+    assert usable(unreadable, 1), "missing data is no fault"
+    assert not usable(quarter, 2)
+    assert usable(whole, 3), "it was half-way, and back"

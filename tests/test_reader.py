@@ -1,11 +1,13 @@
 """One look reads the whole host, and nothing that a file does spoils the rest of it."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from biren_plugin.core.model import Card, Link, NodeState, Snapshot
+from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.reader import HostReader
 from tests.recorded import HOSTS, copy_host
 
@@ -214,3 +216,15 @@ def test_nothing_on_the_host_makes_a_look_fail(host: Path) -> None:
     cards = by_number(HostReader(host).read())
     assert cards[0].node is NodeState.MISSING
     assert list(cards) == [0, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO])
+def test_class_folder_that_cannot_be_listed_is_not_taken_for_absent(
+    host: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(_path: object) -> list[str]:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(HostUnreadable, match=os.strerror(number)):
+        HostReader(host).read()

@@ -41,7 +41,8 @@ class Node:
 
     path: Path
     folder: Board[KubeletFolder] = attrs.Factory(Board)
-    open_streams: Board[int] = attrs.Factory(Board)
+    open_streams: Board[frozenset[object]] = attrs.Factory(Board)
+    registered: Board[bool] = attrs.Factory(Board)
     rivals: RivalWatch = attrs.Factory(RivalWatch)
     registrations: list[Registration] = attrs.Factory(list)
 
@@ -57,7 +58,7 @@ class Node:
     async def take(self, registration: Registration) -> None:
         """A kubelet that takes every registration and opens a stream at once."""
         self.registrations.append(registration)
-        self.open_streams.post(1)
+        self.open_streams.post(frozenset({"a stream"}))
 
     @contextlib.asynccontextmanager
     async def kubelet(
@@ -76,7 +77,7 @@ class Node:
         """The task under test, for two days at most."""
         with trio.fail_after(2 * DAY):
             await stay_registered(
-                RESOURCE, self.socket, self.folder, self.open_streams, self.rivals
+                RESOURCE, self.socket, self.folder, self.open_streams, self.registered, self.rivals
             )
 
     async def stream(self) -> None:
@@ -149,7 +150,7 @@ async def test_kubelet_that_opens_its_stream_only_after_it_answered_is_waited_fo
         nursery.start_soon(node.stay)
         await trio.sleep(5)
         assert "registered" not in caplog.text
-        node.open_streams.post(1)
+        node.open_streams.post(frozenset({"a stream"}))
         await wait_all_tasks_blocked()
         assert "registered and watched" in caplog.text
         nursery.cancel_scope.cancel()
@@ -237,7 +238,7 @@ async def end_of_stream(node: Node) -> str:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(node.stay)
             await node.stream()
-            node.open_streams.post(0)
+            node.open_streams.post(frozenset())
     (error,) = caught.value.exceptions
     return str(error)
 
@@ -278,6 +279,26 @@ async def test_streams_that_end_with_their_kubelets_point_to_nobody(
                     nursery.start_soon(node.stay)
                     await node.stream()
                 node.leave_dead_socket()
-                node.open_streams.post(0)
+                node.open_streams.post(frozenset())
         assert "another plugin" not in str(caught.value.exceptions[0])
         (node.path / KUBELET_SOCKET).unlink()
+
+
+async def test_end_of_any_stream_since_the_registration_ends_it(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    # A kubelet that answered two Registers holds both streams, and drops its client with either.
+    async def take(_registration: Registration) -> None:
+        node.open_streams.post(frozenset({"a bystander's", "one"}))
+
+    node.open_streams.post(frozenset({"a bystander's"}))
+    async with node.kubelet(take):
+        with pytest.RaisesGroup(StreamEnded):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(node.stay)
+                await node.registered.wait_for(bool)
+                for streams in ({"one"}, {"one", "two"}):
+                    node.open_streams.post(frozenset(streams))
+                    await wait_all_tasks_blocked()
+                    assert nursery.child_tasks, "none of its own has ended"
+                node.open_streams.post(frozenset({"two"}))

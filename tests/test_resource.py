@@ -56,7 +56,13 @@ class Node:
         """One life, which ends only by raising; two hours at most."""
         with trio.fail_after(7200):
             await run_resource(
-                RESOURCE, self.path, self.folder, self.inventory, self.offered, RivalWatch()
+                RESOURCE,
+                self.path,
+                self.folder,
+                self.inventory,
+                self.offered,
+                Board[bool](),
+                RivalWatch(),
             )
 
     def look(self) -> None:

@@ -1,5 +1,6 @@
 """Paths below a host's root lead where they would lead on the host itself."""
 
+import errno
 import os
 import tempfile
 from contextlib import suppress
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biren_plugin.host.rooted import resolve, under
+from biren_plugin.core.model import NodeState
+from biren_plugin.host.rooted import node_state, resolve, under
 
 
 @pytest.fixture
@@ -112,3 +114,14 @@ def test_links_lead_where_the_kernel_would_lead(
                     each.symlink_to(target.removeprefix(str(tree)))
         real = resolve(tree, "/" + "/".join(path))
         assert (None if real is None else f"{tree}{real}") == expected
+
+
+def test_what_may_not_be_looked_at_is_not_taken_for_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    assert node_state(tmp_path, "/dev/biren-m") is NodeState.MISSING
+    monkeypatch.setattr(os, "stat", refuse)
+    assert node_state(tmp_path, "/dev/biren-m") is NodeState.UNKNOWN

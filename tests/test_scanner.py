@@ -1,7 +1,7 @@
 """The scanner posts what the host holds, and a look that hangs takes nothing away."""
 
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,9 @@ from biren_plugin.board import Board
 from biren_plugin.core.model import Inventory, Snapshot
 from biren_plugin.host import scanner
 from biren_plugin.host.doorbell import Doorbell
+from biren_plugin.host.lookout import READ_DEADLINE, Lookout
 from biren_plugin.host.reader import HostReader
-from biren_plugin.host.scanner import READ_DEADLINE, scan_host
+from biren_plugin.host.scanner import scan_host
 from biren_plugin.simulate.host import SimulatedHost
 from tests.cards import GPU, gpu_cards, ids, snapshot
 from tests.stepped_bell import SteppedBell
@@ -34,10 +35,11 @@ class ScriptedReader(HostReader):
         """For each read, whether all was to be read anew."""
         self.hanging = trio.Event()
         """Set when a read has begun to hang."""
+        self.reading = None
         self._let_go = threading.Event()
         self._let_go.set()
 
-    def read(self, *, anew: bool = False) -> Snapshot:
+    def read(self, *, anew: bool = False, skip: Collection[str] = ()) -> Snapshot:
         self.reads.append(anew)
         held = self.holds
         if not self._let_go.is_set():
@@ -75,7 +77,7 @@ async def bell(
     """
     bell = SteppedBell()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: scan_host(reader, bell, inventory, pulse=PULSE))
+        nursery.start_soon(lambda: scan_host(Lookout(lambda: reader), bell, inventory, pulse=PULSE))
         await bell.asleep.wait()
         yield bell
         nursery.cancel_scope.cancel()
@@ -246,7 +248,7 @@ async def test_event_in_dev_is_enough_for_a_look(
     # Real time, with a deadline: events come from the kernel, which knows no mock clock.
     with trio.fail_after(REAL_DEADLINE), Doorbell([host.root / "dev/biren"]) as bell:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(scan_host, HostReader(host.root), bell, inventory)
+            nursery.start_soon(scan_host, Lookout(lambda: HostReader(host.root)), bell, inventory)
             await inventory.wait_for(lambda seen: bool(seen.lists))
             host.pull_node("card_1")
             await inventory.wait_for(

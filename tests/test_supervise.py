@@ -255,3 +255,20 @@ def test_leaves_are_found_however_deep_and_only_once() -> None:
 
     found = leaves(BaseExceptionGroup("", [*groups(5), KeyboardInterrupt()]))
     assert [str(each) for each in found] == ["5", "4", "3", "2", "1", "0"]
+
+
+async def test_a_cause_that_keeps_it_from_working_is_said_once(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    errors = iter(
+        [Expected("no room"), Expected("no room"), Expected("other"), Expected("no room")]
+    )
+
+    async def run() -> None:
+        if (error := next(errors, None)) is not None:
+            raise error
+
+    with caplog.at_level(logging.WARNING):
+        await keep_running(run, "the subtree", expected=(Expected,), worked=lambda: False)
+    texts = [record.getMessage().partition(" s: ")[2] for record in caplog.records]
+    assert texts == ["no room", "other", "no room"]

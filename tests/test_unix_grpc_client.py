@@ -305,3 +305,16 @@ async def test_a_cancelled_user_closes_the_connection(autojump_clock: MockClock)
         await with_channel(far, echo)
     assert scope.cancelled_caught
     await Peer(near, serves=True).until_closed()
+
+
+async def test_an_answer_that_no_one_can_read_ends_the_call(autojump_clock: MockClock) -> None:
+    async def use(channel: Channel) -> None:
+        with pytest.raises(ProtocolError, match="unreadable answer"):
+            await PluginClient(channel).options()
+        await trio.sleep(5)
+
+    async with dialled(use) as peer:
+        await has_request(peer)
+        truncated = frames.data(1, frames.message(b"\x0a\x10truncated"))
+        await peer.send(peer.write.headers(1, RESPONSE), truncated)
+        await peer.until(lambda: peer.answers[1].reset is not None)

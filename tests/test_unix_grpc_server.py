@@ -74,13 +74,21 @@ async def test_a_request_without_a_message_is_internal(autojump_clock: MockClock
 async def test_a_passed_deadline_ends_the_handler(
     autojump_clock: MockClock, given: str, seconds: float
 ) -> None:
-    async with well_afterwards() as served:
+    async with well_afterwards(Limits(answer=7200)) as served:
         started = trio.current_time()
         _, answer = await ask(served, "Hang", b"", ("grpc-timeout", given))
         assert answer.status == DEADLINE_EXCEEDED
         assert trio.current_time() - started == pytest.approx(seconds + 1), (
             "with the second it cleans up in"
         )
+        assert isinstance(served.service.causes[0], trio.Cancelled)
+
+
+async def test_a_handler_that_hangs_is_ended_by_our_own_deadline(autojump_clock: MockClock) -> None:
+    async with well_afterwards(Limits(answer=2)) as served:
+        _, answer = await ask(served, "Hang", b"")
+        assert answer.status == DEADLINE_EXCEEDED
+        assert answer.text == "no answer within 2 s"
         assert isinstance(served.service.causes[0], trio.Cancelled)
 
 
@@ -236,6 +244,6 @@ async def test_connections_over_the_limit_are_closed_and_nobody_else_notices(
         with caplog.at_level(logging.WARNING):
             fourth = await served.connect(greets=False)
             await fourth.until_closed()
-        assert "3 are open already" in caplog.text
+        assert "3 connections are open: closing further ones" in caplog.text
         await served.leave(second)
         await third.has_pong()

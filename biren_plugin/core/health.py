@@ -12,10 +12,15 @@ def judge(device: Device) -> Device:
 
 
 def _reasons(card: Card) -> list[str]:
-    match card.node:
-        case NodeState.CHARACTER_DEVICE:
-            return []
-        case NodeState.MISSING:
-            return [f"device node {card.path} is missing; see `dmesg | grep -i biren` on the node"]
-        case NodeState.OTHER:
-            return [f"{card.path} is no character device; remove it and reload the driver"]
+    reasons = []
+    if card.node is NodeState.MISSING:
+        reasons.append(
+            f"device node {card.path} is missing; see `dmesg | grep -i biren` on the node"
+        )
+    if card.node is NodeState.OTHER:
+        reasons.append(f"{card.path} is no character device; remove it and reload the driver")
+    if card.hung:
+        reasons.append(
+            f"reading its attributes hangs; see `dmesg`: the driver of {card.name} may hang"
+        )
+    return reasons

@@ -31,7 +31,7 @@ from biren_plugin.core.model import (
 APPEAR_SETTLE: Final = 0.9  # two looks, a second apart, that agree
 SPLIT_SETTLE: Final = 3.0
 ALLOCATE_DEADLINE: Final = 2.0
-"""How long an `Allocate` may take; the server keeps to it."""
+"""How long an `Allocate` may take; `wire.device_plugin` gives it to its server."""
 RETIRE_AFTER: Final = ALLOCATE_DEADLINE + 1.0
 EMPTY_LINGER: Final = 1.0
 _MEMORY_TOLERANCE: Final = 0.1
@@ -42,8 +42,8 @@ class _Gpu:
     """What is known of one physical GPU."""
 
     believed: tuple[Card, ...] = ()
-    candidate: tuple[str, ...] = ()
-    """Names of the cards that it shows now, where they differ from what is believed."""
+    candidate: tuple[Card, ...] = ()
+    """The cards that it shows now, where they differ from what is believed."""
     candidate_since: float = 0.0
     gone_since: float | None = None
 
@@ -72,8 +72,9 @@ class InventoryKeeper:
             seen = groups.get(physical_id, ())
             if not seen:
                 self._lose(physical_id, gpu, now)
-            elif _names(seen) == _names(gpu.believed):
-                gpu.believed, gpu.candidate, gpu.gone_since = seen, (), None
+            elif _same(seen, gpu.believed):
+                gpu.believed = _with_known_memory(seen, gpu.believed)
+                gpu.candidate, gpu.gone_since = (), None
             else:
                 self._consider(physical_id, gpu, seen, groups, now)
             if gpu.candidate and (gpu.believed or len(seen) not in RESOURCE_OF_SPLIT):
@@ -98,8 +99,9 @@ class InventoryKeeper:
         now: float,
     ) -> None:
         gpu.gone_since = None
-        if _names(seen) != gpu.candidate:
-            gpu.candidate, gpu.candidate_since = _names(seen), now
+        if not _same(seen, gpu.candidate):
+            gpu.candidate_since = now
+        gpu.candidate = seen
         if len(seen) not in RESOURCE_OF_SPLIT:
             return
         if gpu.believed or _contradicted(physical_id, groups):
@@ -188,8 +190,19 @@ def group_by_gpu(
     return groups, strays
 
 
-def _names(cards: Iterable[Card]) -> tuple[str, ...]:
-    return tuple(card.name for card in cards)
+def _same(seen: tuple[Card, ...], known: tuple[Card, ...]) -> bool:
+    """Whether both are the same split: a quarter alone has the name of the whole, not its memory."""
+    return len(seen) == len(known) and all(
+        now.name == then.name and (now.memory == then.memory or None in (now.memory, then.memory))
+        for now, then in zip(seen, known, strict=True)
+    )
+
+
+def _with_known_memory(seen: tuple[Card, ...], known: tuple[Card, ...]) -> tuple[Card, ...]:
+    return tuple(
+        now if now.memory is not None else attrs.evolve(now, memory=then.memory)
+        for now, then in zip(seen, known, strict=True)
+    )
 
 
 def _devices(cards: tuple[Card, ...]) -> list[Device]:

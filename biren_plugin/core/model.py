@@ -23,6 +23,8 @@ class NodeState(enum.Enum):
     CHARACTER_DEVICE = "a character device"
     MISSING = "missing"
     OTHER = "no character device"
+    UNKNOWN = "not to be looked at"
+    """Something kept us from looking, a permission or a limit: that says nothing about the card."""
 
 
 @attrs.frozen
@@ -59,6 +61,8 @@ class Card:
     """As it was when the card was first read."""
     node: NodeState = NodeState.CHARACTER_DEVICE
     """What stands at `/dev/biren/card_N`."""
+    hung: bool = False
+    """Whether reading it takes too long; then the rest is what was read before."""
 
     @property
     def path(self) -> str:

@@ -13,6 +13,8 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 MAX_PULSE: Final = 86_400
 """Seconds; a heartbeat rarer than once a day is a mistake."""
 
+DEFAULT_CDI_DIR: Final = Path("/etc/cdi")
+
 
 @attrs.frozen
 class Settings:
@@ -27,7 +29,7 @@ class Settings:
     host_root: Path = Path("/")
     """Where the host's /sys, /dev and /usr are read; never part of a path given to a container."""
     device_plugin_dir: Path = Path("/var/lib/kubelet/device-plugins")
-    cdi_dir: Path = Path("/etc/cdi")
+    cdi_dir: Path = DEFAULT_CDI_DIR
     mount_dri_device: bool = False
     log_level: LogLevel = "info"
 
@@ -42,6 +44,7 @@ class Settings:
         given = {
             "--cdi-feature": self.cdi_feature,
             "--overwrite-cdi-config": self.overwrite_cdi_config,
+            "--cdi-dir": self.cdi_dir != DEFAULT_CDI_DIR,
         }
         return [flag for flag, is_given in given.items() if is_given]
 

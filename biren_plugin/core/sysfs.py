@@ -23,7 +23,9 @@ FIXED_ATTRIBUTES: Final = (
 
 _CARD_NAME: Final = re.compile(r"card_(0|[1-9][0-9]{0,5})")
 _PCI_ADDRESS: Final = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
-_MEM_TOTAL: Final = re.compile(r"^\s*MemTotal\s*:\s*([0-9]{1,15})(?:\s*kB)?\s*$", re.MULTILINE)
+_MEM_TOTAL: Final = re.compile(
+    r"^[ \t]*MemTotal[ \t]*:[ \t]*([0-9]{1,15})(?:[ \t]*kB)?[ \t\r]*$", re.MULTILINE
+)
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _SPEED: Final = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,3})?)\s*GT/s")
 _LIBRARY: Final = re.compile(r"libbiren-ml\.so\.[0-9]+(?:\.[0-9]+)*")

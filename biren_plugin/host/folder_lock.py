@@ -19,8 +19,11 @@ from biren_plugin.host.kubelet_folder import KubeletFolder
 
 log = logging.getLogger(__name__)
 
-_POLL: Final = 0.025
+_OFTEN: Final = 0.02
+_SELDOM: Final = 0.25
 """Seconds between tries: the kubelet's count is gone while nobody holds the folder."""
+_LIVELY: Final = 3.0
+"""Seconds after a change in the folder in which the holder may let go."""
 _LOOK_INTERVAL: Final = 1.0
 
 
@@ -66,19 +69,28 @@ class HeldFolder:
 
 
 async def hold_folder(path: Path, folder: Board[KubeletFolder]) -> HeldFolder:
-    """Waits until the folder is there and nobody else holds it; says so once."""
+    """Waits until the folder is there and nobody else holds it; says so once.
+
+    Tries often for a while after each change in the folder: the holder takes its sockets away
+    before it lets go.
+    """
     standing_by = False
-    while True:
-        await folder.wait_for(lambda seen: seen.exists)
-        held = _try(path)
-        if held is not None:
-            if standing_by:
-                log.info("the other instance has let go of %s: taking over", path)
-            return held
-        if not standing_by:
-            log.info("another instance holds %s: standing by, ready to take over", path)
-            standing_by = True
-        await trio.sleep(_POLL)
+    with folder.subscribe() as changes:
+        lively_until = trio.current_time()
+        while True:
+            if folder.latest is not None and folder.latest.exists:
+                held = _try(path)
+                if held is not None:
+                    if standing_by:
+                        log.info("the other instance has let go of %s: taking over", path)
+                    return held
+                if not standing_by:
+                    log.info("another instance holds %s: standing by, ready to take over", path)
+                    standing_by = True
+            lively = trio.current_time() < lively_until
+            with trio.move_on_after(_OFTEN if lively else _SELDOM):
+                await changes.receive()
+                lively_until = trio.current_time() + _LIVELY
 
 
 def _try(path: Path) -> HeldFolder | None:

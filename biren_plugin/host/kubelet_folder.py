@@ -10,6 +10,7 @@ import attrs
 
 from biren_plugin.board import Board
 from biren_plugin.host.doorbell import Doorbell
+from biren_plugin.host.rooted import NOT_THERE
 from biren_plugin.wire.unix_grpc import FileIdentity
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ class KubeletFolder:
     """The sockets in the kubelet's folder at one moment."""
 
     exists: bool = False
+    trouble: str = ""
+    """Why it cannot be read, if it is there and cannot."""
     sockets: Mapping[str, FileIdentity] = attrs.Factory(dict)
     """By file name; `kubelet.sock` among them while there is one."""
 
@@ -37,10 +40,12 @@ def read_kubelet_folder(path: Path) -> KubeletFolder:
     """One look, without a thread: the folder is on the node's own disk. Never raises."""
     try:
         names = [name for name in os.listdir(path) if name.endswith(".sock")]
-    except OSError:
-        return KubeletFolder()
+    except OSError as error:
+        return KubeletFolder(trouble="" if error.errno in NOT_THERE else str(error.strerror))
     found = {name: FileIdentity.of(path / name) for name in names}
-    return KubeletFolder(True, {name: each for name, each in found.items() if each is not None})
+    return KubeletFolder(
+        exists=True, sockets={name: each for name, each in found.items() if each is not None}
+    )
 
 
 async def watch_kubelet_folder(path: Path, doorbell: Doorbell, board: Board[KubeletFolder]) -> None:
@@ -50,7 +55,11 @@ async def watch_kubelet_folder(path: Path, doorbell: Doorbell, board: Board[Kube
         current = read_kubelet_folder(path)
         before = board.latest
         if current != before:
-            if not current.exists and (before is None or before.exists):
+            if current.trouble and (before is None or before.trouble != current.trouble):
+                log.warning(
+                    "cannot read %s (%s): waiting until it can be read", path, current.trouble
+                )
+            elif not current.exists and (before is None or before.exists):
                 log.warning(
                     "no folder %s: waiting for it; is the kubelet's folder mounted into the container?",
                     path,

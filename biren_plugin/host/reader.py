@@ -6,13 +6,15 @@ garbage, refuse to be read), the rest is still read.
 
 import os
 import stat
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
 from biren_plugin.core import sysfs
 from biren_plugin.core.model import Card, Snapshot
+from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.driver_files import read_host_facts
-from biren_plugin.host.rooted import node_state, resolve, under
+from biren_plugin.host.rooted import NOT_THERE, node_state, resolve, under
 
 _CLASS: Final = "/sys/class/biren"
 _MAX_TEXT: Final = 4096
@@ -32,24 +34,36 @@ class HostReader:
         self._root = root
         self._mount_host_path = mount_host_path
         self._mount_dri_device = mount_dri_device
+        self.reading: str | None = None
+        """The card that is being looked at, for whoever waits in vain for the end of a look."""
         self._fixed: dict[str, tuple[tuple[int, int, int], dict[str, str], str | None]] = {}
 
-    def read(self, *, anew: bool = False) -> Snapshot:
-        """One look; `anew`: nothing is taken from an earlier one. Never raises for what it finds."""
+    def read(self, *, anew: bool = False, skip: Collection[str] = ()) -> Snapshot:
+        """One look, but for the cards to `skip`; `anew`: nothing is taken from an earlier look.
+
+        Raises `HostUnreadable` where it cannot tell whether there are cards at all.
+        """
         if anew:
             self._fixed.clear()
         names: list[str] = []
         driver_loaded = True
         try:
-            names = os.listdir(under(self._root, _CLASS))
-        except OSError:
+            names = [name for name in os.listdir(under(self._root, _CLASS)) if name not in skip]
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                raise HostUnreadable(f"cannot read {_CLASS}: {error.strerror}") from error
             driver_loaded = False
         numbered = sorted(
             (number, name) for name in names if (number := sysfs.card_number(name)) is not None
         )
         for gone in self._fixed.keys() - {name for _, name in numbered}:
             del self._fixed[gone]
-        cards = [card for number, name in numbered if (card := self._read_card(name, number))]
+        cards = []
+        for number, name in numbered:
+            self.reading = name
+            if card := self._read_card(name, number):
+                cards.append(card)
+        self.reading = None
         host = read_host_facts(
             self._root,
             mount_host_path=self._mount_host_path,

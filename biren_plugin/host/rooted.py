@@ -8,6 +8,8 @@ from typing import Final
 
 from biren_plugin.core.model import NodeState
 
+NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+"""What the kernel says of a path that leads nowhere; any other error says nothing about the path."""
 _MAX_LINKS: Final = 40  # as many as Linux follows
 
 
@@ -17,11 +19,11 @@ def under(root: Path, path: str) -> Path:
 
 
 def node_state(root: Path, path: str) -> NodeState:
-    """What stands at a path in /dev. Never raises: what cannot be looked at is missing."""
+    """What stands at a path in /dev. Never raises."""
     try:
         mode = os.stat(under(root, path)).st_mode
-    except OSError:
-        return NodeState.MISSING
+    except OSError as error:
+        return NodeState.MISSING if error.errno in NOT_THERE else NodeState.UNKNOWN
     return NodeState.CHARACTER_DEVICE if stat.S_ISCHR(mode) else NodeState.OTHER
 
 

@@ -4,6 +4,7 @@ Character devices need no root: each is a symlink to /dev/null. Instances of a s
 PCI function, whose `mem_info` tells one instance's memory.
 """
 
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +35,7 @@ def read_splits(gpus: int, svi: str) -> dict[int, int]:
     splits = dict.fromkeys(range(gpus), 1)
     for part in filter(None, svi.split(",")):
         gpu, colon, parts = part.partition(":")
-        if not (colon and gpu.isdecimal() and parts.isdecimal()):
+        if not (colon and re.fullmatch(r"[0-9]{1,4}", gpu) and re.fullmatch(r"[0-9]{1,4}", parts)):
             raise UsageError(f"--svi {part!r}: give GPU:INSTANCES, as in 6:2,7:4")
         if int(gpu) not in splits:
             raise UsageError(f"--svi {part}: GPUs are 0 to {gpus - 1}")

@@ -1,7 +1,6 @@
 """The main job, told on the terminal: each step, what the kubelet saw, and how long it took."""
 
 import logging
-import signal
 import sys
 import tempfile
 from collections import Counter, deque
@@ -13,7 +12,7 @@ import trio
 
 from biren_plugin.core.model import RESOURCE_OF_SPLIT
 from biren_plugin.core.settings import Settings
-from biren_plugin.daemon import run_daemon
+from biren_plugin.daemon import run_daemon, stop_on_signal
 from biren_plugin.errors import PluginError
 from biren_plugin.host.kubelet_folder import KUBELET_SOCKET, read_kubelet_folder
 from biren_plugin.simulate.host import SimulatedHost
@@ -31,63 +30,64 @@ class StepFailed(PluginError):
 async def tell_story(splits: Mapping[int, int], keep_running: bool) -> bool:
     """Runs the real daemon on a simulated host with these GPUs; whether each step came out right.
 
-    With `keep_running` it stays, after the last step, until Ctrl-C.
+    With `keep_running` it stays, after the last step, until SIGINT or SIGTERM. Raises `StepFailed`
+    where the simulated node cannot even be made.
     """
     daemon_log = _keep_log()
+    failures: list[Exception] = []
+    told = False
     with tempfile.TemporaryDirectory(prefix="biren-") as folder:
-        host = SimulatedHost(Path(folder) / "host")
-        host.add_gpus(splits)
-        plugins = Path(folder) / "device-plugins"
-        plugins.mkdir()
-        kubelet = SimulatedKubelet(plugins)
-        settings = Settings(host_root=host.root, device_plugin_dir=plugins)
-        _say(f"A simulated node: {_describe(splits)}. No hardware, no root, no Kubernetes.")
-        failures: list[Exception] = []
         try:
             async with trio.open_nursery() as nursery:
-                story = _Story(nursery, host, kubelet, splits)
-                await story.start_kubelet()
-                daemon = trio.CancelScope()
-                nursery.start_soon(_run_in, daemon, settings)
+                stay = trio.CancelScope()
+                await nursery.start(
+                    stop_on_signal, lambda: (stay if told else nursery.cancel_scope).cancel()
+                )
+                story = _Story(nursery, Path(folder), splits)
                 await story.tell()
                 if keep_running:
-                    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                        _say("\nStaying until Ctrl-C.", f"  host: {host.root}")
-                        _say(f"  kubelet: {plugins}")
-                        await anext(aiter(signals))
-                await story.step("the daemon stops", lambda: story.stop(daemon, plugins))
+                    told = True
+                    _say("\nStaying until Ctrl-C.", f"  host: {story.host.root}")
+                    _say(f"  kubelet: {story.plugins}")
+                    with stay:
+                        await trio.sleep_forever()
+                await story.stop()
+                told = True
                 nursery.cancel_scope.cancel()
-        except* PluginError as group:
+        except* (PluginError, OSError) as group:
             failures += leaves(group)
     if failures:
         _say(f"\nFAILED: {failures[0]}", "The daemon's last words:", *daemon_log)
-        return False
-    _say("\nEach step came out right.")
-    return True
+    else:
+        _say("\nEach step came out right." if told else "\nStopped before the end.")
+    return told and not failures
 
 
 class _Story:
-    def __init__(
-        self,
-        nursery: trio.Nursery,
-        host: SimulatedHost,
-        kubelet: SimulatedKubelet,
-        splits: Mapping[int, int],
-    ) -> None:
+    def __init__(self, nursery: trio.Nursery, folder: Path, splits: Mapping[int, int]) -> None:
+        self.host = SimulatedHost(folder / "host")
+        self.host.add_gpus(splits)
+        self.plugins = folder / "device-plugins"
+        self.plugins.mkdir()
         self._nursery = nursery
-        self._host = host
-        self._kubelet = kubelet
+        self._kubelet = SimulatedKubelet(self.plugins)
         self._kubelet_life = trio.CancelScope()
+        self._daemon_life = trio.CancelScope()
         self._expected: dict[str, set[str]] = {}
         for gpu, parts in splits.items():
             cards = self._expected.setdefault(RESOURCE_OF_SPLIT[parts], set())
-            cards.update(host.cards_of(gpu))
+            cards.update(self.host.cards_of(gpu))
+        _say(f"A simulated node: {_describe(splits)}. No hardware, no root, no Kubernetes.")
 
     async def start_kubelet(self) -> None:
         self._kubelet_life = trio.CancelScope()
         await self._nursery.start(_run_kubelet, self._kubelet_life, self._kubelet)
 
     async def tell(self) -> None:
+        """All steps but the last, which is `stop`. Raises `StepFailed`."""
+        await self.start_kubelet()
+        settings = Settings(host_root=self.host.root, device_plugin_dir=self.plugins)
+        self._nursery.start_soon(_run_in, self._daemon_life, settings)
         await self.step("the daemon registers", self._registered)
         await self.step("it lists its devices", self._listed)
         await self.step("a pod is given cards", self._pod_starts)
@@ -139,13 +139,13 @@ class _Story:
         ]
 
     async def _card_is_pulled(self, resource: str, card: str) -> list[str]:
-        self._host.pull_node(card)
+        self.host.pull_node(card)
         return _counts(
             await self._wait_for({**self._expected, resource: self._expected[resource] - {card}})
         )
 
     async def _card_is_put_back(self, card: str) -> list[str]:
-        self._host.put_node_back(card)
+        self.host.put_node_back(card)
         return _counts(await self._wait_for(self._expected))
 
     async def _kubelet_restarts(self) -> list[str]:
@@ -153,10 +153,14 @@ class _Story:
         await self.start_kubelet()
         return _counts(await self._wait_for(self._expected))
 
-    async def stop(self, daemon: trio.CancelScope, plugins: Path) -> list[str]:
-        daemon.cancel()
+    async def stop(self) -> None:
+        """The last step. Raises `StepFailed`."""
+        await self.step("the daemon stops", self._daemon_stops)
+
+    async def _daemon_stops(self) -> list[str]:
+        self._daemon_life.cancel()
         await self._wait_for({resource: set() for resource in self._expected})
-        left = sorted(read_kubelet_folder(plugins).sockets.keys() - {KUBELET_SOCKET})
+        left = sorted(read_kubelet_folder(self.plugins).sockets.keys() - {KUBELET_SOCKET})
         if left:
             raise StepFailed(f"the daemon left {left} behind")
         return ["its sockets are gone"]

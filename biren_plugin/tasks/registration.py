@@ -40,27 +40,30 @@ async def stay_registered(
     resource: str,
     socket: Path,
     folder: Board[KubeletFolder],
-    open_streams: Board[int],
+    open_streams: Board[frozenset[object]],
+    registered: Board[bool],
     rivals: RivalWatch,
 ) -> None:
     """Registers `resource` once the kubelet serves, and watches over the stream. Ends by raising.
 
-    `rivals` outlives this task. Raises `RegistrationFailed` and `StreamEnded`.
+    `registered` is told when that is so; `rivals` outlives this task. Raises `RegistrationFailed` and `StreamEnded`.
     """
     await folder.wait_for(lambda seen: seen.kubelet is not None)
     stream = await _knock(socket.with_name(KUBELET_SOCKET), resource)
     asked = trio.current_time()
+    before = open_streams.latest or frozenset()
     await register(stream, Registration(socket.name, resource), REGISTER_DEADLINE)
     with trio.move_on_after(STREAM_DEADLINE) as waiting:
-        await open_streams.wait_for(lambda count: count > 0)
+        await open_streams.wait_for(lambda streams: bool(streams - before))
     if waiting.cancelled_caught:
         raise RegistrationFailed(
             f"the kubelet took the registration of {resource} and opened no stream in "
             f"{STREAM_DEADLINE:g} s; see the kubelet's log"
         )
     took = (trio.current_time() - asked) * 1000
+    registered.post(True)
     log.info("%s: registered and watched, in %.0f ms", resource, took)
-    await open_streams.wait_for(lambda count: count == 0)
+    await _first_end(open_streams, before)
     text = f"the kubelet ended the stream of {resource}"
     kubelet_socket = socket.with_name(KUBELET_SOCKET)
     kubelet = FileIdentity.of(kubelet_socket)
@@ -70,6 +73,20 @@ async def stay_registered(
             f"perhaps; see the sockets in {socket.parent}, and remove one of the two"
         )
     raise StreamEnded(text)
+
+
+async def _first_end(open_streams: Board[frozenset[object]], before: frozenset[object]) -> None:
+    """Returns when a stream ends that was opened since `before`.
+
+    Any of them: a kubelet that answered two Registers holds two streams, and drops its client with
+    either; how many others are still open says nothing.
+    """
+    seen: frozenset[object] = frozenset()
+    with open_streams.subscribe() as changes:
+        async for streams in changes:
+            if not seen <= streams:
+                return
+            seen = streams - before
 
 
 async def _is_served(path: Path) -> bool:
@@ -115,7 +132,10 @@ async def notice_restart(
             first = first or kubelet
             if kubelet not in (None, first):
                 raise KubeletRestarted("the kubelet has restarted")
-            if FileIdentity.of(socket) != identity:
-                raise PluginSocketGone(f"{socket} was deleted")
+            if (there := FileIdentity.of(socket)) != identity:
+                done = (
+                    "deleted" if there is None else "replaced; does another plugin use that name?"
+                )
+                raise PluginSocketGone(f"{socket} was {done}")
             with trio.move_on_after(LOOK_INTERVAL):
                 await changes.receive()

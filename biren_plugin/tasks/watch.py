@@ -7,14 +7,15 @@ from biren_plugin.core.model import DeviceList
 
 
 async def watch_devices(
-    offered: Board[DeviceList], open_streams: Board[int]
+    offered: Board[DeviceList], open_streams: Board[frozenset[object]]
 ) -> AsyncGenerator[DeviceList, None]:
     """The lists for one stream, for as long as somebody reads it.
 
-    `open_streams` counts it in and out. Each list makes the kubelet write its checkpoint: one that
+    `open_streams` holds a token for it while it is open. Each list makes the kubelet write its checkpoint: one that
     would read the same is not sent, unless a heartbeat is due.
     """
-    open_streams.post((open_streams.latest or 0) + 1)
+    stream = object()
+    open_streams.post((open_streams.latest or frozenset()) | {stream})
     try:
         with offered.subscribe() as lists:
             last: object = None
@@ -23,7 +24,7 @@ async def watch_devices(
                     last = wire
                     yield current
     finally:
-        open_streams.post((open_streams.latest or 0) - 1)
+        open_streams.post((open_streams.latest or frozenset()) - {stream})
 
 
 def _as_sent(devices: DeviceList) -> object:

@@ -7,13 +7,14 @@ from typing import Protocol
 from purerpc import FailedPreconditionError, InvalidArgumentError
 
 from biren_plugin.core.container_edits import ContainerEdits
+from biren_plugin.core.inventory import ALLOCATE_DEADLINE
 from biren_plugin.core.model import DeviceList
 from biren_plugin.errors import InvalidRequest, NotReady
 from biren_plugin.wire import messages
 from biren_plugin.wire._proto import deviceplugin_pb2 as pb
 from biren_plugin.wire._proto.deviceplugin_grpc import DevicePluginServicer, DevicePluginStub
 from biren_plugin.wire.messages import ListedDevice, PluginOptions, PreferenceRequest
-from biren_plugin.wire.unix_grpc import DEFAULT_LIMITS, Channel, Server, responses
+from biren_plugin.wire.unix_grpc import Channel, Limits, Server, responses
 
 
 class Plugin(Protocol):
@@ -32,7 +33,7 @@ class Plugin(Protocol):
 
 def new_server(plugin: Plugin, on_bug: Callable[[Exception], None]) -> Server:
     """A gRPC server of `plugin`'s five methods."""
-    return Server([_Servicer(plugin)], DEFAULT_LIMITS, on_bug)
+    return Server([_Servicer(plugin)], Limits(answer=ALLOCATE_DEADLINE), on_bug)
 
 
 class _Servicer(DevicePluginServicer):

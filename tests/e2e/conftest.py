@@ -1,6 +1,7 @@
 """A node in a folder for each test: a simulated host, a kubelet's folder, the daemon."""
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,7 +93,8 @@ def without_inotify(folder: Path, daemon: DaemonProcess) -> None:
     patched = folder / "patched"
     patched.mkdir()
     (patched / "sitecustomize.py").write_text(_NO_INOTIFY)
-    daemon.environment["PYTHONPATH"] = str(patched)
+    others = os.environ.get("PYTHONPATH", "")
+    daemon.environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(patched), others]))
 
 
 @pytest.fixture(params=["with inotify", "without inotify"])

@@ -64,6 +64,16 @@ class Peer:
         self._decoder = Decoder()
         self._preface_left = len(frames.PREFACE) if serves else 0
 
+    def allow_header_table(self, size: int) -> None:
+        """What the other side may make us remember of its headers; SETTINGS has to tell it."""
+        self._decoder.max_allowed_table_size = size
+
+    @property
+    def header_table(self) -> int:
+        """How much the other side makes us remember."""
+        size: int = self._decoder.header_table_size
+        return size
+
     async def send(self, *pieces: bytes) -> None:
         """Writes them in one go; into the void where the other side has closed already."""
         with trio.fail_after(_PATIENCE), contextlib.suppress(trio.BrokenResourceError):

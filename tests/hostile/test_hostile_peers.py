@@ -11,7 +11,8 @@ from tests.hostile import frames
 from tests.hostile.peer import Peer
 from tests.hostile.service import well_afterwards
 
-INTERNAL, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED = 13, 8, 4
+INTERNAL, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, UNIMPLEMENTED = 13, 8, 4, 12
+HEADER_TABLE_SIZE = 1
 GREETING = frames.PREFACE + frames.settings()
 
 
@@ -287,3 +288,18 @@ async def test_empty_messages_without_end_cost_their_call_only(autojump_clock: M
         assert (await peer.answer(1)).status == RESOURCE_EXHAUSTED
         await peer.send(peer.write.call(3, "Echo", b"hello"))
         assert (await peer.answer(3)).messages == [b"hello"]
+
+
+async def test_a_peer_does_not_choose_how_much_we_remember_of_our_own_headers(
+    autojump_clock: MockClock,
+) -> None:
+    async with well_afterwards() as served:
+        peer = await served.connect()
+        allowed = 2**31 - 1
+        peer.allow_header_table(allowed)
+        await peer.send(frames.settings({HEADER_TABLE_SIZE: allowed}))
+        await peer.send(peer.write.call(1, "/no/" + "x" * 9000))
+        answer = await peer.answer(1)
+        assert answer.status == UNIMPLEMENTED
+        assert len(answer.text) < 300
+        assert peer.header_table == 4096

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import trio
+from google.protobuf.message import DecodeError
 from h2.errors import ErrorCodes
 from purerpc import Status, StatusCode
 from purerpc.grpclib.events import ResponseEnded
-from purerpc.grpclib.exceptions import raise_status
+from purerpc.grpclib.exceptions import ProtocolError, raise_status
 
 from biren_plugin.wire.unix_grpc.call import Call, Message
 from biren_plugin.wire.unix_grpc.connection import Connection
@@ -73,13 +74,19 @@ class _ClientCall:
         self._connection.send_end(self._call)
 
     async def receive_message(self) -> Any:
-        assert self._response_type is not None
         with self._resetting():
             data = await self._call.receive()
             if data is not None:
-                return self._response_type.FromString(data)
+                return self._read(data)
         self.leave()
         return None
+
+    def _read(self, data: bytes) -> Any:
+        assert self._response_type is not None
+        try:
+            return self._response_type.FromString(data)
+        except DecodeError as error:
+            raise ProtocolError(f"unreadable answer: {error}") from error
 
     def leave(self) -> None:
         """The call is over on our side, whatever the server still sends."""

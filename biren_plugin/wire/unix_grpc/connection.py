@@ -215,6 +215,9 @@ class Connection:
                 nursery.start_soon(self._on_request, self, new, event.headers)
             case h2.events.RemoteSettingsChanged():
                 self._settings_seen.set()
+                # The peer allows a table of its choice; what we write is kept in it for ever.
+                table = min(self.h2.encoder.header_table_size, self.limits.header_table_size)
+                self.h2.encoder.header_table_size = table
                 self._open_windows()
             case h2.events.WindowUpdated():
                 self._open_windows()

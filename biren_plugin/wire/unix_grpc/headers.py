@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import attrs
+from hpack import NeverIndexedHeaderTuple
 from purerpc import Status, StatusCode
 
 Header = tuple[bytes, bytes]
@@ -16,6 +17,8 @@ Header = tuple[bytes, bytes]
 CONTENT_TYPES: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
 _UNIT_SECONDS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _TIMEOUT_DIGITS: Final = 8
+_LONGEST_TEXT: Final = 4096
+"""Bytes of a field that are read; grpc-message is the longest that means something."""
 _STATUS_DIGITS: Final = 3
 _PLAIN: Final = " ,;:'()[]{}<>/=+*!?@#&|"
 """Besides letters and digits, what a grpc-message may hold without a percent sign."""
@@ -91,7 +94,8 @@ def write_trailers(status: Status) -> list[Header]:
     trailers = [(b"grpc-status", str(status.int_value).encode())]
     if status.status_message:
         message = urllib.parse.quote(status.status_message, safe=_PLAIN, errors="replace")
-        trailers.append((b"grpc-message", message.encode()))
+        # Each text is another: none is worth a place in the peer's table.
+        trailers.append(NeverIndexedHeaderTuple(b"grpc-message", message.encode()))
     return trailers
 
 
@@ -124,4 +128,4 @@ def read_status(headers: Iterable[Header]) -> Status:
 
 
 def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", errors="replace")
+    return raw[:_LONGEST_TEXT].decode("utf-8", errors="replace")

@@ -22,6 +22,8 @@ class Limits:
     """Connections open at once on one socket; the kubelet holds one for each registration."""
     header_list_size: int = 16 * 1024
     """One decoded header list, counted as HTTP/2 does: 32 bytes for each field besides its text."""
+    header_table_size: int = 4096
+    """What the compression of our own header lists may remember, whatever the peer allows."""
     frame_size: int = 16 * 1024
     """The longest frame taken; with CONTINUATION (64 at most in h2) a header block stays in 1 MiB."""
     connection_window: int = 4 * 1024 * 1024
@@ -34,6 +36,8 @@ class Limits:
     """From a call's headers to its whole request."""
     closing: float = 1.0
     """How long our own shutdown waits for the peer to close the connection."""
+    answer: float = 30.0
+    """From a unary call's whole request to its answer, sending included."""
     unread: float = 20.0
     """How long a peer may leave a write of ours unread, or a window closed."""
 

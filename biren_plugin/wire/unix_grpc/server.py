@@ -37,6 +37,7 @@ from biren_plugin.wire.unix_grpc.limits import Limits
 
 log = logging.getLogger(__name__)
 
+_ECHO = 200  # characters of the peer's own text that go back to it
 _OPAQUE = "internal error of the device plugin; its log has the details"
 
 
@@ -55,14 +56,18 @@ class Server:
         self._limits = limits
         self._on_bug = on_bug
         self._connections = 0
+        self._full = False  # said once, until there is room again
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """One connection, from accept to close. Takes responsibility for closing `stream`."""
         if self._connections >= self._limits.connections:
-            log.warning("closed a connection: %d are open already", self._connections)
+            if not self._full:
+                log.warning("%d connections are open: closing further ones", self._connections)
+            self._full = True
             await trio.aclose_forcefully(stream)
             return
         self._connections += 1
+        self._full = False
         try:
             await Connection(stream, self._limits, on_request=self._run_call).run()
         finally:
@@ -96,7 +101,7 @@ class Server:
         service = self._services.get(request.service)
         method = service.methods.get(request.method) if service is not None else None
         if method is None:
-            text = f"/{request.service}/{request.method} is not served here"
+            text = f"/{request.service}/{request.method}"[:_ECHO] + " is not served here"
             return Status(StatusCode.UNIMPLEMENTED, text)
         seconds = self._limits.request
         with trio.move_on_after(seconds) as waiting:
@@ -115,7 +120,11 @@ class Server:
             if method.signature.cardinality is Cardinality.UNARY_STREAM:
                 await answer.stream(response)
             else:
-                await answer.send(await response)
+                with trio.move_on_after(self._limits.answer) as answering:
+                    await answer.send(await response)
+                if answering.cancelled_caught:
+                    text = f"no answer within {self._limits.answer:g} s"
+                    return Status(StatusCode.DEADLINE_EXCEEDED, text)
         except RpcFailedError as error:
             status: Status = error.status
             return status

@@ -23,8 +23,8 @@ class FileIdentity:
 
     device: int
     inode: int
-    changed_ns: int
-    """ctime: an inode number is given out again soon."""
+    made_ns: int
+    """mtime: an inode number is given out again soon. Not ctime, which a chmod or a relabelling moves."""
 
     @classmethod
     def of(cls, path: Path) -> "FileIdentity | None":
@@ -33,7 +33,7 @@ class FileIdentity:
             status = path.stat()
         except OSError:
             return None
-        return cls(status.st_dev, status.st_ino, status.st_ctime_ns)
+        return cls(status.st_dev, status.st_ino, status.st_mtime_ns)
 
 
 class UnixListener(trio.abc.Listener[trio.SocketStream]):

@@ -1,0 +1,99 @@
+"""Looks at the host in a thread, with a deadline; a card that hangs is left alone, the others go on.
+
+1. One thread looks at everything (a thread for each card and look costs more than the idle budget).
+2. When a look passes its deadline at a card, that card keeps the thread, and is left out of further
+   looks until the thread has come back. So each card has at most one thread that hangs.
+3. When it hangs anywhere else, there is no other thread: the next look waits for this one.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import attrs
+import trio
+
+from biren_plugin.core.model import Card, Snapshot
+from biren_plugin.errors import HostUnreadable
+from biren_plugin.host.reader import HostReader
+
+READ_DEADLINE: Final = 5.0
+"""Seconds for one look at the whole host."""
+
+
+class Lookout:
+    """Looks with readers that `new_reader` makes; a reader that hangs is never used again."""
+
+    def __init__(self, new_reader: Callable[[], HostReader]) -> None:
+        self._new_reader = new_reader
+        self._start_over()
+        self._last: dict[str, Card] = {}
+        self._hung: dict[
+            str, Card | None
+        ] = {}  # as last seen; threads that come back take out theirs
+
+    def _start_over(self) -> None:
+        self._reader = self._new_reader()
+        self._one_thread = trio.CapacityLimiter(1)
+
+    async def look(self, *, anew: bool = False) -> Snapshot:
+        """One look; cards that hang are as they were last seen. Raises `HostUnreadable`."""
+        while True:
+            left_out = dict(
+                self._hung
+            )  # one whose thread comes back meanwhile counts from the next look
+            look = _Look(self._reader, self._hung, frozenset(left_out), anew)
+            with trio.move_on_after(READ_DEADLINE):
+                snapshot = await trio.to_thread.run_sync(
+                    look.run, abandon_on_cancel=True, limiter=self._one_thread
+                )
+                return self._complete(snapshot, left_out)
+            if (name := self._reader.reading) is None:
+                raise HostUnreadable(
+                    f"reading /sys and /dev takes more than {READ_DEADLINE:g} s, as when a driver "
+                    "hangs; see `dmesg` on the node"
+                )
+            look.leave_at(name, self._last.get(name))
+            self._start_over()
+
+    def _complete(self, snapshot: Snapshot, left_out: Mapping[str, Card | None]) -> Snapshot:
+        cards = {card.name: card for card in snapshot.cards}
+        for name, card in left_out.items():
+            if card is not None:
+                cards[name] = attrs.evolve(card, hung=True)
+        self._last = cards
+        return attrs.evolve(
+            snapshot, cards=tuple(sorted(cards.values(), key=lambda card: card.number))
+        )
+
+
+class _Look:
+    """One call of a reader, which may outlive whoever waits for it."""
+
+    def __init__(
+        self, reader: HostReader, hung: dict[str, Card | None], skip: frozenset[str], anew: bool
+    ) -> None:
+        self._reader = reader
+        self._hung = hung
+        self._skip = skip
+        self._anew = anew
+        self._left_at: str | None = None
+        self._is_over = False
+
+    def run(self) -> Snapshot:
+        """Runs in the thread."""
+        try:
+            return self._reader.read(anew=self._anew, skip=self._skip)
+        finally:
+            self._is_over = True
+            self._take_out()
+
+    def leave_at(self, name: str, card: Card | None) -> None:
+        """Nobody waits any more: `name` counts as hung until `run` is over."""
+        self._hung[name] = card
+        self._left_at = name
+        if self._is_over:  # just now
+            self._take_out()
+
+    def _take_out(self) -> None:
+        if self._left_at is not None:
+            self._hung.pop(self._left_at, None)
