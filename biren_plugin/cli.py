@@ -12,16 +12,12 @@ from typing import Annotated, Any, Final, NoReturn
 import cyclopts
 from cyclopts import App, Parameter
 
-from biren_plugin import __version__
+from biren_plugin import __version__, pflag
 from biren_plugin.core.settings import ContainerRuntime, LogLevel, Settings
 from biren_plugin.errors import PluginError, UsageError
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
-
-_TRUE: Final = ("1", "t", "T", "TRUE", "true", "True")
-_FALSE: Final = ("0", "f", "F", "FALSE", "false", "False")
-"""What the vendor's parser (pflag, strconv.ParseBool) takes."""
 
 
 def _read_int(_type: Any, tokens: Sequence[Any]) -> int:
@@ -157,32 +153,6 @@ def devices(*, json: Switch = False, host_root: Path = Path("/")) -> int:
     return 0
 
 
-def last_of_each(arguments: Sequence[str], switches: frozenset[str]) -> list[str]:
-    """The arguments with only the last of each repeated flag, as the vendor's parser takes them.
-
-    `switches` are the flags that take no value unless it is joined by `=`. Raises `UsageError`.
-    """
-    kept: dict[str, list[str]] = {}
-    words = iter(enumerate(arguments))
-    for position, word in words:
-        name, joined, value = word.partition("=")
-        group = [word]
-        if joined and name in switches:
-            if value not in _TRUE + _FALSE:
-                raise UsageError(f"{word}: give true or false")
-            group = [f"{name}={'true' if value in _TRUE else 'false'}"]
-        if not word.startswith("--") or word == "--":
-            kept[f"{position}"] = group
-            continue
-        if not joined and name not in switches and (following := next(words, None)) is not None:
-            group.append(following[1])
-        if "_" in name:  # cyclopts would take it for the flag with hyphens, the vendor's parser not
-            raise UsageError(f"{name}: there is no such flag; write {name.replace('_', '-')}")
-        kept.pop(name, None)
-        kept[name] = group
-    return [word for group in kept.values() for word in group]
-
-
 _COMMANDS: Final = ("devices", "simulate")
 _SWITCHES: Final = frozenset(
     f"--{name}"
@@ -203,7 +173,7 @@ def main() -> NoReturn:
     """The console script. Exits with 0, 1 (failed) or 2 (a wrong command line)."""
     try:
         status = app(
-            last_of_each(sys.argv[1:], _SWITCHES),
+            pflag.rewrite(sys.argv[1:], _SWITCHES),
             exit_on_error=False,
             print_error=False,
             result_action="return_value",
@@ -236,7 +206,7 @@ def _explain(error: cyclopts.CycloptsError) -> str:
         case cyclopts.UnusedCliTokensError(unused_tokens=words) if words:
             if words[0] in _COMMANDS:
                 return f"put the command first: br-gpu-device-plugin {words[0]} ..."
-            if words[0] in _TRUE + _FALSE:
+            if words[0] in pflag.TRUE + pflag.FALSE:
                 return f"{words[0]}: join it to its flag by =, as in --cdi-feature={words[0]}"
             return f"there is no command {words[0]!r}"
         case _:

@@ -1,0 +1,50 @@
+"""A command line as the vendor's parser (pflag) understands it, rewritten for cyclopts.
+
+1. Of a repeated flag the last counts.
+2. A switch takes no value, or one joined by `=` that strconv.ParseBool knows.
+3. Flags are written with hyphens; cyclopts alone would take underscores too.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from biren_plugin.errors import UsageError
+
+TRUE: Final = ("1", "t", "T", "TRUE", "true", "True")
+FALSE: Final = ("0", "f", "F", "FALSE", "false", "False")
+"""What strconv.ParseBool takes."""
+_ASKING: Final = ("--help", "--version")
+"""Switches that cyclopts makes itself, and that take no value with it."""
+
+
+def rewrite(arguments: Sequence[str], switches: Collection[str]) -> list[str]:
+    """The same command line in forms that cyclopts takes. Raises `UsageError`.
+
+    `switches` are the flags without a value. What is no flag keeps its place.
+    """
+    kept: dict[str, list[str]] = {}
+    words = iter(enumerate(arguments))
+    for position, word in words:
+        name, joined, value = word.partition("=")
+        if not word.startswith("--") or word == "--":
+            kept[f"{position}"] = [word]
+            continue
+        if "_" in name:
+            raise UsageError(f"{name}: there is no such flag; write {name.replace('_', '-')}")
+        if name in switches:
+            group = _switch(word, name, value) if joined else [word]
+        elif not joined and (following := next(words, None)) is not None:
+            group = [word, following[1]]
+        else:
+            group = [word]
+        kept.pop(name, None)  # so that the last keeps its own place
+        kept[name] = group
+    return [word for group in kept.values() for word in group]
+
+
+def _switch(word: str, name: str, value: str) -> list[str]:
+    if value not in TRUE + FALSE:
+        raise UsageError(f"{word}: give true or false")
+    if name in _ASKING:
+        return [name] if value in TRUE else []
+    return [f"{name}={'true' if value in TRUE else 'false'}"]
