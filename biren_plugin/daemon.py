@@ -11,8 +11,7 @@ import trio
 
 from biren_plugin import __version__
 from biren_plugin.board import Board
-from biren_plugin.core.model import DeviceList, Inventory
-from biren_plugin.core.rivals import RivalWatch
+from biren_plugin.core.model import Inventory
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import FolderDead, KubeletRestarted, NodeError
 from biren_plugin.host.doorbell import Doorbell
@@ -22,7 +21,7 @@ from biren_plugin.host.lookout import Lookout
 from biren_plugin.host.reader import HostReader
 from biren_plugin.host.rooted import under
 from biren_plugin.host.scanner import scan_host
-from biren_plugin.resource import run_resource
+from biren_plugin.resource import ResourceMemory, run_resource
 from biren_plugin.supervise import keep_running, leaves
 from biren_plugin.wire.unix_grpc import FileIdentity
 
@@ -125,20 +124,17 @@ async def _run_resource(
     folder: Board[KubeletFolder],
     inventory: Board[Inventory],
 ) -> None:
+    memory = ResourceMemory()
     kubelet: FileIdentity | None = None
 
     async def live() -> None:
         nonlocal kubelet
         kubelet = folder.latest.kubelet if folder.latest is not None else None
-        registered.post(False)
-        await run_resource(resource, path, folder, inventory, offered, registered, rivals)
+        await run_resource(resource, path, folder, inventory, memory)
 
     async def kubelet_changed() -> None:
         await folder.wait_for(lambda seen: seen.kubelet not in (None, kubelet))
 
-    registered = Board[bool]()
-    offered = Board[DeviceList]()
-    rivals = RivalWatch()
     with scope:
         await keep_running(
             live,
@@ -146,5 +142,5 @@ async def _run_resource(
             expected=(NodeError,),
             at_once=(KubeletRestarted,),
             sooner=kubelet_changed,
-            worked=lambda: bool(registered.latest),
+            worked=lambda: bool(memory.registered.latest),
         )

@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+import attrs
 import trio
 
 from biren_plugin.board import Board
@@ -18,32 +19,45 @@ from biren_plugin.tasks.watch import watch_devices
 _START_DEADLINE = 10.0
 
 
+@attrs.frozen
+class ResourceMemory:
+    """What outlives each life of a resource's subtree; belongs to whoever starts the next."""
+
+    offered: Board[DeviceList] = attrs.Factory(Board)
+    """The last list: only what has changed since is remarked on."""
+    registered: Board[bool] = attrs.Factory(Board)
+    """Whether the kubelet took the registration and watches."""
+    rivals: RivalWatch = attrs.Factory(RivalWatch)
+
+
 async def run_resource(
     resource: str,
     folder_path: Path,
     folder: Board[KubeletFolder],
     inventory: Board[Inventory],
-    offered: Board[DeviceList],
-    registered: Board[bool],
-    rivals: RivalWatch,
+    memory: ResourceMemory,
 ) -> None:
-    """One life of a resource: ends only by failing or being cancelled.
-
-    `offered`, `registered` and `rivals` outlive it: what it offered, whether the kubelet took and
-    watches it, which rivals it met.
-    """
+    """One life of a resource: ends only by failing or being cancelled."""
+    memory.registered.post(False)
     socket = folder_path / socket_name(resource)
     open_streams = Board[frozenset[object]]()
-    plugin = DevicePlugin(offered, inventory, partial(watch_devices, offered, open_streams))
+    watch = partial(watch_devices, memory.offered, open_streams)
+    plugin = DevicePlugin(memory.offered, inventory, watch)
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(_START_DEADLINE) as starting:
-            await nursery.start(probe_health, resource, inventory, offered)
+            await nursery.start(probe_health, resource, inventory, memory.offered)
             identity = await nursery.start(serve_plugin, socket, plugin)
         if starting.cancelled_caught:
             raise StartTooSlow(f"{resource} did not start in {_START_DEADLINE:g} s")
         nursery.start_soon(notice_restart, socket, identity, folder)
         nursery.start_soon(
-            stay_registered, resource, socket, folder, open_streams, registered, rivals
+            stay_registered,
+            resource,
+            socket,
+            folder,
+            open_streams,
+            memory.registered,
+            memory.rivals,
         )
 
 

@@ -18,10 +18,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import Card, Device, DeviceList, Inventory, NodeState
-from biren_plugin.core.rivals import RivalWatch
 from biren_plugin.errors import PluginSocketGone, SocketUnusable, StartTooSlow, StreamEnded
 from biren_plugin.host.kubelet_folder import KubeletFolder, read_kubelet_folder
-from biren_plugin.resource import run_resource, socket_name
+from biren_plugin.resource import ResourceMemory, run_resource, socket_name
 from biren_plugin.simulate.kubelet import SimulatedKubelet
 from biren_plugin.wire.device_plugin import PluginClient
 from biren_plugin.wire.messages import ListedDevice
@@ -60,9 +59,7 @@ class Node:
                 self.path,
                 self.folder,
                 self.inventory,
-                self.offered,
-                Board[bool](),
-                RivalWatch(),
+                ResourceMemory(offered=self.offered),
             )
 
     def look(self) -> None:
