@@ -1,9 +1,10 @@
 """gRPC on Unix sockets: purerpc's generated classes, statuses and message encoding; the rest ours.
 
-From the bytes up: `frames` cuts, h2 interprets, `outbox` writes, `connection` holds them together, `call` is one
-conversation, `headers` speaks gRPC's header lists, `server` and `client` are the two ends,
-`sockets` is where they meet, `limits` bounds it all. One sentence holds for every module:
-**whatever the other side does, every task ends with its cause, and the next call works.**
+From the bytes up: `frames` cuts, h2 (set up by `http2`) interprets, `outbox` writes, `connection`
+holds them together, `call` is one conversation, `headers` speaks gRPC's header lists, `server` and
+`client` are the two ends, `sockets` is where they meet, `limits` bounds it all. One sentence holds
+for every module: **whatever the other side does, every task ends with its cause, and the next call
+works.**
 
 How the traps of purerpc 0.8.0 are avoided:
 
@@ -16,6 +17,8 @@ How the traps of purerpc 0.8.0 are avoided:
 | a send waits for ever for a window (`GRPCStream._send`) | `Call.fail` wakes it; `limits.unread` ends it |
 | `grpc-timeout` ignored | the deadline of the handler's scope |
 | unbounded buffers, 32 MiB messages, 65,536 streams, 1 GiB window (`grpclib.config`) | `limits` |
+| some 90 bytes kept for each DATA frame, however small (`buffers.ByteBuffer`) | `call` reads messages itself |
+| stubs take no timeout, and leave a generator to the collector (`client`, `wrappers`) | callers set deadlines; `client.responses` |
 | a servicer's exception text goes to the peer | an opaque INTERNAL; the text stays in our log |
 | h2 is patched where purerpc is imported (`_h2_monkeypatch`) | relied on: a reset of a closed stream is no error |
 """

@@ -12,12 +12,9 @@
 import contextlib
 from collections.abc import Awaitable, Callable
 
-import h2.config
-import h2.connection
 import h2.errors
 import h2.events
 import h2.exceptions
-import h2.settings
 import trio
 from purerpc import ProtocolError
 
@@ -30,20 +27,15 @@ from biren_plugin.wire.unix_grpc.frames import (
     stream_of,
 )
 from biren_plugin.wire.unix_grpc.headers import Header, read_status
+from biren_plugin.wire.unix_grpc.http2 import bound_header_table, new_h2
 from biren_plugin.wire.unix_grpc.limits import Limits
 from biren_plugin.wire.unix_grpc.outbox import Outbox
 
 _READ_SIZE = 64 * 1024
-_CLOSED_STREAMS_REMEMBERED = 1024
 
 
 class ConnectionEnded(CallEnded):
     """The connection under a call is gone; its text says why."""
-
-
-class _H2Connection(h2.connection.H2Connection):  # type: ignore[misc]  # h2 3.2 has no types
-    # h2 remembers 65,536 closed streams, 6 MiB, on a connection that lives for months.
-    MAX_CLOSED_STREAMS = _CLOSED_STREAMS_REMEMBERED
 
 
 class Connection:
@@ -70,37 +62,7 @@ class Connection:
         self._outbox = Outbox(stream, limits)
         self._settings_seen = trio.Event()
         self._end: ConnectionEnded | None = None
-        self.h2 = self._new_h2()
-
-    def _new_h2(self) -> _H2Connection:
-        codes = h2.settings.SettingCodes
-        connection = _H2Connection(
-            h2.config.H2Configuration(
-                client_side=self._client_side,
-                header_encoding=None,
-                validate_inbound_headers=False,  # `headers` judges them for each call
-                normalize_inbound_headers=False,
-                validate_outbound_headers=False,
-                normalize_outbound_headers=False,
-            )
-        )
-        # h2 has no public way to choose the settings of the first SETTINGS frame.
-        connection.local_settings = h2.settings.Settings(
-            client=self._client_side,
-            initial_values={
-                codes.MAX_CONCURRENT_STREAMS: self.limits.calls,
-                # One message with its 5-byte prefix always fits: a reader need not be at work
-                # for a message to arrive whole.
-                codes.INITIAL_WINDOW_SIZE: self.limits.message_size + 5,
-                codes.MAX_FRAME_SIZE: self.limits.frame_size,
-                codes.MAX_HEADER_LIST_SIZE: self.limits.header_list_size,
-                codes.ENABLE_PUSH: 0,
-            },
-        )
-        connection.decoder.max_header_list_size = self.limits.header_list_size
-        connection.initiate_connection()
-        connection.increment_flow_control_window(self.limits.connection_window - 65_535)
-        return connection
+        self.h2 = new_h2(limits, client_side=self._client_side)
 
     async def run(self) -> None:
         """Lives until the peer leaves or breaks the protocol, or until cancelled."""
@@ -215,9 +177,7 @@ class Connection:
                 nursery.start_soon(self._on_request, self, new, event.headers)
             case h2.events.RemoteSettingsChanged():
                 self._settings_seen.set()
-                # The peer allows a table of its choice; what we write is kept in it for ever.
-                table = min(self.h2.encoder.header_table_size, self.limits.header_table_size)
-                self.h2.encoder.header_table_size = table
+                bound_header_table(self.h2, self.limits)
                 self._open_windows()
             case h2.events.WindowUpdated():
                 self._open_windows()
