@@ -302,3 +302,24 @@ async def test_end_of_any_stream_since_the_registration_ends_it(
                     await wait_all_tasks_blocked()
                     assert nursery.child_tasks, "none of its own has ended"
                 node.open_streams.post(frozenset({"two"}))
+
+
+async def test_stream_that_ends_before_anyone_has_looked_again_is_noticed(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    answered = trio.Event()
+
+    async def take(_registration: Registration) -> None:
+        answered.set()
+
+    async with node.kubelet(take):
+        with pytest.RaisesGroup(StreamEnded):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(node.stay)
+                await answered.wait()
+                await wait_all_tasks_blocked()
+                # In one step: the task that waits for the stream goes on only afterwards.
+                node.open_streams.post(frozenset({"one"}))
+                node.open_streams.post(frozenset())
+                await trio.sleep(60)
+                pytest.fail("it goes on as if it were watched")

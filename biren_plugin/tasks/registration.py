@@ -54,7 +54,7 @@ async def stay_registered(
     before = open_streams.latest or frozenset()
     await register(stream, Registration(socket.name, resource), REGISTER_DEADLINE)
     with trio.move_on_after(STREAM_DEADLINE) as waiting:
-        await open_streams.wait_for(lambda streams: bool(streams - before))
+        opened = await open_streams.wait_for(lambda streams: bool(streams - before))
     if waiting.cancelled_caught:
         raise RegistrationFailed(
             f"the kubelet took the registration of {resource} and opened no stream in "
@@ -63,7 +63,7 @@ async def stay_registered(
     took = (trio.current_time() - asked) * 1000
     registered.post(True)
     log.info("%s: registered and watched, in %.0f ms", resource, took)
-    await _first_end(open_streams, before)
+    await _first_end(open_streams, opened - before, before)
     text = f"the kubelet ended the stream of {resource}"
     kubelet_socket = socket.with_name(KUBELET_SOCKET)
     kubelet = FileIdentity.of(kubelet_socket)
@@ -75,18 +75,19 @@ async def stay_registered(
     raise StreamEnded(text)
 
 
-async def _first_end(open_streams: Board[frozenset[object]], before: frozenset[object]) -> None:
-    """Returns when a stream ends that was opened since `before`.
+async def _first_end(
+    open_streams: Board[frozenset[object]], ours: frozenset[object], before: frozenset[object]
+) -> None:
+    """Returns when one of `ours`, or of those that are opened later, ends.
 
     Any of them: a kubelet that answered two Registers holds two streams, and drops its client with
-    either; how many others are still open says nothing.
+    either; how many others are still open says nothing, and those from `before` are nobody's.
     """
-    seen: frozenset[object] = frozenset()
     with open_streams.subscribe() as changes:
         async for streams in changes:
-            if not seen <= streams:
+            if not ours <= streams:
                 return
-            seen = streams - before
+            ours = streams - before
 
 
 async def _is_served(path: Path) -> bool:
