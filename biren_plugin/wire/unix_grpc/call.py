@@ -44,6 +44,8 @@ class Call:
         """Around the handler, on a server: cancelled when the peer ends the call."""
         self.reset_by_peer = False
         """The peer takes nothing more of this call."""
+        self.is_over = False
+        """Nobody on our side uses it any more."""
         self.status: Status | None = None
         """What the server's trailers said, on a client."""
         self._connection = connection
@@ -53,7 +55,7 @@ class Call:
         self._unreturned = 0  # window that the peer has used and not got back, bytes
         self._remote_ended = False
         self._failure: Exception | None = None
-        self._changed = trio.Event()
+        self._waiting = trio.lowlevel.ParkingLot()
 
     def take_data(self, data: bytes, flow_controlled_length: int) -> None:
         """Data of this call arrived. Raises purerpc's `ProtocolError`s: too large, compressed."""
@@ -93,6 +95,11 @@ class Call:
         self._wake()
 
     @property
+    def has_message(self) -> bool:
+        """Whether `receive` would return at once."""
+        return bool(self._messages)
+
+    @property
     def remote_ended(self) -> bool:
         """Whether the peer has sent all it will send."""
         return self._remote_ended
@@ -103,23 +110,29 @@ class Call:
         return self._failure
 
     def _wake(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+        self._waiting.unpark_all()
 
-    async def receive(self) -> bytes | None:
-        """The next message, or None after the last. Raises `CallEnded` and what `fail` was given."""
+    async def arrival(self) -> None:
+        """Returns when there is a message, or will be none. Raises as `receive`."""
         while not self._messages:
             if self._failure is not None:
                 raise self._failure
             if self._remote_ended:
-                return None
-            await self._changed.wait()
+                return
+            await self._waiting.park()
+
+    async def receive(self) -> bytes | None:
+        """The next message, or None after the last. Raises `CallEnded` and what `fail` was given."""
+        await self.arrival()
+        if not self._messages:
+            return None
         message, flow_controlled_length = self._messages.popleft()
         self._return_window(flow_controlled_length)
         return message
 
     def discard(self) -> None:
         """The call is done: what nobody will read no longer takes room in the connection's window."""
+        self.is_over = True
         self._messages.clear()
         self._return_window(self._unreturned)
 
@@ -147,7 +160,7 @@ class Call:
             while self._failure is None:
                 if (window := self._connection.send_window(self.stream_id)) > 0:
                     return window
-                await self._changed.wait()
+                await self._waiting.park()
         self.fail(CallEnded(f"the peer kept its window closed for {limits.unread:g} s"))
         assert self._failure is not None
         raise self._failure

@@ -237,7 +237,7 @@ class Connection:
 
     def send_end(self, call: Call) -> None:
         """Queues the end of what a client has to say."""
-        if self._end is None and call.failure is None:
+        if self._end is None and call.failure is None and not call.is_over:
             self.h2.end_stream(call.stream_id)
             self.flush()
 
@@ -251,7 +251,6 @@ class Connection:
         if self._end is None and not call.reset_by_peer and not call.remote_ended:
             self.h2.reset_stream(call.stream_id, error)
             self.flush()
-        call.fail(CallEnded("the call is over"))
 
     def send_window(self, stream_id: int) -> int:
         """Bytes that the peer would take now, in one frame."""

@@ -83,7 +83,7 @@ class Server:
             call.scope.deadline = trio.current_time() + request.timeout
         answer = _Answer(connection, call)
         bug = None
-        status = Status(StatusCode.DEADLINE_EXCEEDED, "the caller's deadline passed")
+        status = Status(StatusCode.DEADLINE_EXCEEDED, "no answer before the deadline")
         with call.scope:
             try:
                 status = await self._dispatch(answer, request)
@@ -104,11 +104,13 @@ class Server:
             text = f"/{request.service}/{request.method}"[:_ECHO] + " is not served here"
             return Status(StatusCode.UNIMPLEMENTED, text)
         seconds = self._limits.request
-        with trio.move_on_after(seconds) as waiting:
-            data = await answer.call.receive()
-        if waiting.cancelled_caught:
-            text = f"the request was not complete after {seconds:g} s"
-            return Status(StatusCode.DEADLINE_EXCEEDED, text)
+        if not answer.call.has_message:
+            with trio.move_on_after(seconds) as waiting:
+                await answer.call.arrival()
+            if waiting.cancelled_caught:
+                text = f"the request was not complete after {seconds:g} s"
+                return Status(StatusCode.DEADLINE_EXCEEDED, text)
+        data = await answer.call.receive()
         if data is None:
             return Status(StatusCode.INTERNAL, "expected one message, got none")
         try:
@@ -120,11 +122,9 @@ class Server:
             if method.signature.cardinality is Cardinality.UNARY_STREAM:
                 await answer.stream(response)
             else:
-                with trio.move_on_after(self._limits.answer) as answering:
-                    await answer.send(await response)
-                if answering.cancelled_caught:
-                    text = f"no answer within {self._limits.answer:g} s"
-                    return Status(StatusCode.DEADLINE_EXCEEDED, text)
+                scope = answer.call.scope
+                scope.deadline = min(scope.deadline, trio.current_time() + self._limits.answer)
+                await answer.send(await response)
         except RpcFailedError as error:
             status: Status = error.status
             return status
