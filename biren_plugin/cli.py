@@ -95,15 +95,17 @@ def daemon(
     for number in (signal.SIGTERM, signal.SIGINT):
         # Until the daemon listens itself. A container's first process has no default that ends it.
         signal.signal(number, lambda _number, _frame: os._exit(0))
+    gc.disable()  # what is imported stays: looking through it for garbage costs a tenth of the start
     import trio
 
     from biren_plugin.daemon import run_until_signal
     from biren_plugin.operate import logs
 
     logs.configure(settings.log_level)
-    # What was imported stays: without it a full collection has little to look at, so it runs early
-    # and costs little, and the garbage of a restart does not pile up to a share of all modules.
+    # Without the modules a full collection has little to look at, so it runs early and costs little,
+    # and the garbage of a restart does not pile up to a share of them.
     gc.freeze()
+    gc.enable()
     trio.run(run_until_signal, settings)
     return 0
 
