@@ -180,7 +180,8 @@ def main() -> NoReturn:
             print_error=False,
             result_action="return_value",
         )
-        sys.stdout.flush()  # a full disk is noticed here, not by the interpreter's last breath
+        if sys.stdout is not None:  # closed by whoever started us
+            sys.stdout.flush()  # a full disk is noticed here, not by the interpreter's last breath
     except cyclopts.CycloptsError as error:
         _complain(f"{_explain(error)}; see br-gpu-device-plugin --help", EXIT_USAGE)
     except UsageError as error:

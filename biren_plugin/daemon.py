@@ -47,11 +47,12 @@ async def run_until_signal(settings: Settings) -> None:
 async def stop_on_signal(stop: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:
     """Calls `stop` at the first SIGTERM or SIGINT; the second ends the process."""
     stopping = (signal.SIGTERM, signal.SIGINT)
+    for each in stopping:
+        # In force again once the receiver is closed; a container's first process heeds no SIG_DFL.
+        signal.signal(each, lambda number, _frame: os._exit(128 + number))
     with trio.open_signal_receiver(*stopping) as signals:
         task_status.started()
         number = await anext(aiter(signals))
-    for each in stopping:  # not SIG_DFL: a container's first process would not heed it
-        signal.signal(each, lambda number, _frame: os._exit(128 + number))
     log.info("stopping: %s", signal.Signals(number).name)
     stop()
 

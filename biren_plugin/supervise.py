@@ -74,7 +74,7 @@ async def keep_running(
             if bugs_in_a_row >= pace.bugs:
                 raise error
         elif all(isinstance(cause, at_once) for cause in causes):
-            failures = 0
+            failures, said = 0, ""
             log.info("%s starts again: %s", name, _one_line(causes))
             # One that fails at once, again and again, must keep nobody else out.
             await trio.lowlevel.checkpoint()

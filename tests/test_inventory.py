@@ -291,3 +291,21 @@ def test_card_that_keeps_its_name_but_not_its_memory_is_another_split() -> None:
     assert usable(unreadable, 1), "missing data is no fault"
     assert not usable(quarter, 2)
     assert usable(whole, 3), "it was half-way, and back"
+
+
+def test_half_that_hangs_still_counts_for_the_split_of_its_gpu() -> None:
+    first, second = gpu_cards(0, 0, 1)
+    first = attrs.evolve(first, pci_address="0000:01:00.0")
+    hung = Card(second.name, second.number, pci_address="0000:01:00.0", hung=True)
+    inventory = InventoryKeeper().update(snapshot(first, hung), 0)
+    assert [each.resource for each in inventory.lists] == [HALF]
+
+
+def test_memory_that_a_driver_keeps_for_itself_makes_no_new_split() -> None:
+    keeper = InventoryKeeper()
+    card = attrs.evolve(gpu_cards(0, 0)[0], memory=64 * 1024**3)
+    for now in range(20):
+        found = keeper.update(snapshot(card), now).find("card_0")
+        assert found is not None
+        assert found.healthy
+        card = attrs.evolve(card, memory=(card.memory or 0) - 4096)

@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterator
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from biren_plugin.core.model import Snapshot
+from biren_plugin.core.model import Card, Snapshot
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.lookout import READ_DEADLINE, Lookout
 from biren_plugin.host.reader import HostReader
@@ -37,6 +37,9 @@ class Reader(HostReader):
     def __init__(self, host: Host) -> None:
         self.host = host
         self.reading = None
+
+    def unread_card(self, name: str) -> Card:
+        return Card(name, int(name.removeprefix("card_")))
 
     def read(self, *, anew: bool = False, skip: Collection[str] = ()) -> Snapshot:
         seen = []
@@ -94,13 +97,14 @@ async def test_cards_are_read_beside_one_that_hangs(host: Host, mock_clock: Mock
     assert len(host.readers) == 2, "its thread is not replaced"
 
 
-async def test_card_that_hangs_from_the_start_is_left_out(
+async def test_cards_that_hang_from_the_start_are_shown_and_the_others_read(
     host: Host, mock_clock: MockClock
 ) -> None:
     lookout = Lookout(host.new_reader)
     host.hangs_at = {"card_0", "card_2"}
     seen = await look_past_hangs(lookout, host, mock_clock, 2)
-    assert hung(seen) == {"card_1": False}
+    assert hung(seen) == {"card_0": True, "card_1": False, "card_2": True}
+    assert seen.cards[0].physical_id is None, "nothing of it could be read"
 
 
 async def test_card_is_read_again_when_its_thread_comes_back(
@@ -138,3 +142,44 @@ async def test_hang_outside_of_the_cards_is_an_error_and_takes_one_thread_only(
         mock_clock.jump(READ_DEADLINE)
     host.let_go.set()
     assert hung(await lookout.look()) == {"card_0": False, "card_1": False, "card_2": False}
+
+
+async def test_look_that_waits_for_a_thread_is_not_taken_for_the_one_that_hangs(
+    host: Host, mock_clock: MockClock
+) -> None:
+    moved_on = threading.Event()
+
+    class TwiceSlow(Reader):
+        """Hangs outside of the cards, and then at one."""
+
+        def read(self, *, anew: bool = False, skip: Collection[str] = ()) -> Snapshot:
+            if not moved_on.is_set():
+                trio.from_thread.run_sync(host.hanging.set)
+                moved_on.wait()
+                self.reading = "card_0"
+                trio.from_thread.run_sync(host.hanging.set)
+                host.let_go.wait()
+            self.reading = None
+            return snapshot(*(card for card in THREE.cards if card.name not in skip))
+
+    lookout = Lookout(lambda: TwiceSlow(host))
+    seen: list[Snapshot] = []
+
+    async def look_twice() -> None:
+        with pytest.raises(HostUnreadable):
+            await lookout.look()
+        seen.append(await lookout.look())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look_twice)
+        await host.hanging.wait()
+        host.hanging = trio.Event()
+        mock_clock.jump(READ_DEADLINE)
+        await wait_all_tasks_blocked()
+        moved_on.set()
+        await host.hanging.wait()
+        mock_clock.jump(READ_DEADLINE)
+    assert hung(seen[0])["card_0"]
+    host.let_go.set()
+    while hung(await lookout.look())["card_0"]:
+        pass  # the thread comes back in a moment of its own

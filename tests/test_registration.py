@@ -297,6 +297,7 @@ async def test_end_of_any_stream_since_the_registration_ends_it(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(node.stay)
                 await node.registered.wait_for(bool)
+                # All at once: the kubelet opens its second stream within a moment.
                 for streams in ({"one"}, {"one", "two"}):
                     node.open_streams.post(frozenset(streams))
                     await wait_all_tasks_blocked()
@@ -323,3 +324,19 @@ async def test_stream_that_ends_before_anyone_has_looked_again_is_noticed(
                 node.open_streams.post(frozenset())
                 await trio.sleep(60)
                 pytest.fail("it goes on as if it were watched")
+
+
+async def test_somebody_who_only_looks_later_on_ends_no_registration(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    async with node.kubelet():
+        with pytest.RaisesGroup(StreamEnded):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(node.stay)
+                await node.registered.wait_for(bool)
+                await trio.sleep(10)
+                for streams in ({"a stream", "a bystander's"}, {"a stream"}):
+                    node.open_streams.post(frozenset(streams))
+                    await wait_all_tasks_blocked()
+                    assert nursery.child_tasks
+                node.open_streams.post(frozenset())

@@ -18,6 +18,8 @@ from biren_plugin.host.reader import HostReader
 
 READ_DEADLINE: Final = 5.0
 """Seconds for one look at the whole host."""
+NEXT_DEADLINE: Final = 1.0
+"""Seconds for the same look once a card of it was left: when one hangs, others may hang with it."""
 
 
 class Lookout:
@@ -27,39 +29,44 @@ class Lookout:
         self._new_reader = new_reader
         self._start_over()
         self._last: dict[str, Card] = {}
-        self._hung: dict[
-            str, Card | None
-        ] = {}  # as last seen; threads that come back take out theirs
+        self._hung: dict[str, Card] = {}
+        """As last seen; a thread that comes back takes its card out."""
 
     def _start_over(self) -> None:
         self._reader = self._new_reader()
         self._one_thread = trio.CapacityLimiter(1)
+        self._running: _Look | None = None  # whose thread it is
 
     async def look(self, *, anew: bool = False) -> Snapshot:
         """One look; cards that hang are as they were last seen. Raises `HostUnreadable`."""
+        deadline = READ_DEADLINE
         while True:
             left_out = dict(
                 self._hung
             )  # one whose thread comes back meanwhile counts from the next look
             look = _Look(self._reader, self._hung, frozenset(left_out), anew)
-            with trio.move_on_after(READ_DEADLINE):
+            with trio.move_on_after(deadline):
                 snapshot = await trio.to_thread.run_sync(
-                    look.run, abandon_on_cancel=True, limiter=self._one_thread
+                    self._run, look, abandon_on_cancel=True, limiter=self._one_thread
                 )
                 return self._complete(snapshot, left_out)
-            if (name := self._reader.reading) is None:
+            if self._running is None or (name := self._reader.reading) is None:
                 raise HostUnreadable(
                     f"reading /sys and /dev takes more than {READ_DEADLINE:g} s, as when a driver "
                     "hangs; see `dmesg` on the node"
                 )
-            look.leave_at(name, self._last.get(name))
+            self._running.leave_at(name, self._last.get(name) or self._reader.unread_card(name))
             self._start_over()
+            deadline = NEXT_DEADLINE
 
-    def _complete(self, snapshot: Snapshot, left_out: Mapping[str, Card | None]) -> Snapshot:
+    def _run(self, look: "_Look") -> Snapshot:
+        self._running = look  # in the thread: a look that waits for it has not begun
+        return look.run()
+
+    def _complete(self, snapshot: Snapshot, left_out: Mapping[str, Card]) -> Snapshot:
         cards = {card.name: card for card in snapshot.cards}
         for name, card in left_out.items():
-            if card is not None:
-                cards[name] = attrs.evolve(card, hung=True)
+            cards[name] = attrs.evolve(card, hung=True)
         self._last = cards
         return attrs.evolve(
             snapshot, cards=tuple(sorted(cards.values(), key=lambda card: card.number))
@@ -70,28 +77,29 @@ class _Look:
     """One call of a reader, which may outlive whoever waits for it."""
 
     def __init__(
-        self, reader: HostReader, hung: dict[str, Card | None], skip: frozenset[str], anew: bool
+        self, reader: HostReader, hung: dict[str, Card], skip: frozenset[str], anew: bool
     ) -> None:
         self._reader = reader
         self._hung = hung
         self._skip = skip
         self._anew = anew
         self._left_at: str | None = None
-        self._is_over = False
+        self.is_over = False
+        """Whether the thread has come back."""
 
     def run(self) -> Snapshot:
         """Runs in the thread."""
         try:
             return self._reader.read(anew=self._anew, skip=self._skip)
         finally:
-            self._is_over = True
+            self.is_over = True
             self._take_out()
 
-    def leave_at(self, name: str, card: Card | None) -> None:
+    def leave_at(self, name: str, card: Card) -> None:
         """Nobody waits any more: `name` counts as hung until `run` is over."""
         self._hung[name] = card
         self._left_at = name
-        if self._is_over:  # just now
+        if self.is_over:  # just now
             self._take_out()
 
     def _take_out(self) -> None:

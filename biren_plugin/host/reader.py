@@ -71,6 +71,18 @@ class HostReader:
         )
         return Snapshot(tuple(cards), host, driver_loaded)
 
+    def unread_card(self, name: str) -> Card:
+        """What can be told of a card without reading its attributes: links lead to its PCI function."""
+        number = sysfs.card_number(name)
+        assert number is not None  # it was listed
+        return sysfs.read_card(
+            name, number, {}, self._address(name), node_state(self._root, f"/dev/biren/{name}")
+        )
+
+    def _address(self, name: str) -> str | None:
+        real = resolve(self._root, f"{_CLASS}/{name}/device")
+        return sysfs.pci_address(real.rpartition("/")[2]) if real is not None else None
+
     def _read_card(self, name: str, number: int) -> Card | None:
         folder = under(self._root, f"{_CLASS}/{name}")
         try:
@@ -79,9 +91,8 @@ class HostReader:
             return None  # gone since it was listed, or a link that leads nowhere
         identity = (status.st_dev, status.st_ino, status.st_ctime_ns)
         if name not in self._fixed or self._fixed[name][0] != identity:
-            real = resolve(self._root, f"{_CLASS}/{name}/device")
-            address = sysfs.pci_address(real.rpartition("/")[2]) if real is not None else None
-            self._fixed[name] = (identity, self._texts(folder, sysfs.FIXED_ATTRIBUTES), address)
+            texts = self._texts(folder, sysfs.FIXED_ATTRIBUTES)
+            self._fixed[name] = (identity, texts, self._address(name))
         _, fixed, address = self._fixed[name]
         texts = fixed | self._texts(folder, sysfs.IDENTITY_ATTRIBUTES)
         return sysfs.read_card(

@@ -30,6 +30,8 @@ REGISTER_DEADLINE: Final = 15.0
 """Seconds: above the 10 that the kubelet spends on dialling back before it answers."""
 STREAM_DEADLINE: Final = 10.0
 """Seconds from the answer to the stream; older kubelets dial only then."""
+_SECOND_STREAM: Final = 1.0
+"""Seconds in which a kubelet that answered two Registers opens its second stream."""
 LOOK_INTERVAL: Final = 1.0
 """Seconds between looks at the two sockets when no change of the folder calls for one."""
 _FIRST_KNOCK: Final = 1 / 64
@@ -78,16 +80,19 @@ async def stay_registered(
 async def _first_end(
     open_streams: Board[frozenset[object]], ours: frozenset[object], before: frozenset[object]
 ) -> None:
-    """Returns when one of `ours`, or of those that are opened later, ends.
+    """Returns when one of `ours`, or of those that are opened soon after, ends.
 
     Any of them: a kubelet that answered two Registers holds two streams, and drops its client with
-    either; how many others are still open says nothing, and those from `before` are nobody's.
+    either; how many others are still open says nothing. Streams from `before`, and those that come
+    later than `_SECOND_STREAM`, are somebody's who only looks.
     """
+    settled = trio.current_time() + _SECOND_STREAM
     with open_streams.subscribe() as changes:
         async for streams in changes:
             if not ours <= streams:
                 return
-            ours = streams - before
+            if trio.current_time() < settled:
+                ours = streams - before
 
 
 async def _is_served(path: Path) -> bool:

@@ -4,6 +4,7 @@ import tracemalloc
 
 import pytest
 import trio
+from hyperframe.frame import HeadersFrame
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.wire.unix_grpc import DEFAULT_LIMITS, Limits
@@ -297,9 +298,11 @@ async def test_a_peer_does_not_choose_how_much_we_remember_of_our_own_headers(
         peer = await served.connect()
         allowed = 2**31 - 1
         peer.allow_header_table(allowed)
-        await peer.send(frames.settings({HEADER_TABLE_SIZE: allowed}))
+        await peer.send(frames.settings({HEADER_TABLE_SIZE: allowed}) * 2000)
         await peer.send(peer.write.call(1, "/no/" + "x" * 9000))
         answer = await peer.answer(1)
         assert answer.status == UNIMPLEMENTED
         assert len(answer.text) < 300
         assert peer.header_table == 4096
+        blocks = [len(each.data) for each in peer.seen if isinstance(each, HeadersFrame)]
+        assert max(blocks) < 1000, "not a change of the table for each SETTINGS"

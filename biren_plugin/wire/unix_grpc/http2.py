@@ -54,3 +54,8 @@ def bound_header_table(connection: H2Connection, limits: Limits) -> None:
     """After the peer's SETTINGS, which allow a table of any size: we fill it, and for ever."""
     table = min(connection.encoder.header_table_size, limits.header_table_size)
     connection.encoder.header_table_size = table
+    changes = connection.encoder.table_size_changes
+    if (
+        len(changes) > 2
+    ):  # hpack would write out every one; RFC 7541, 4.2: the smallest and the last
+        changes[:] = [min(changes), changes[-1]]
