@@ -41,9 +41,8 @@ class Lookout:
         """One look; cards that hang are as they were last seen. Raises `HostUnreadable`."""
         deadline = READ_DEADLINE
         while True:
-            left_out = dict(
-                self._hung
-            )  # one whose thread comes back meanwhile counts from the next look
+            # One whose thread comes back meanwhile is read from the next look on.
+            left_out = dict(self._hung)
             look = _Look(self._reader, self._hung, frozenset(left_out), anew)
             with trio.move_on_after(deadline):
                 snapshot = await trio.to_thread.run_sync(
