@@ -101,7 +101,7 @@ def measure_idle(seconds: float) -> list[Figure]:
     with Node(EIGHT_WHOLE) as node:
         node.start_daemon()
         before = node.processor()
-        time.sleep(seconds)
+        time.sleep(seconds)  # being idle is what is measured
         share = (node.processor() - before) / seconds * 100
     return [Figure("idle, 8 cards", "% of a core", share, 0.3)]
 
