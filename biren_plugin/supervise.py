@@ -7,7 +7,8 @@
 4. After `quiet` seconds of running the waits start from the beginning.
 5. Any other error is a bug: logged with its traceback, then treated as an expected one; `bugs`
    of them with no quiet time between are let through, and end the process.
-6. `Cancelled` passes through untouched. Errors come in groups, several deep: each leaf counts.
+6. A cause that keeps a subtree from coming to work (`worked`) is said once, not for each try.
+7. `Cancelled` passes through untouched. Errors come in groups, several deep: each leaf counts.
 """
 
 import logging
@@ -49,8 +50,8 @@ async def keep_running(
     """Runs `run` again whenever it fails; returns when it returns.
 
     `name` is how the log calls the subtree; `worked` says whether its last life had come to do its
-    work: one cause that keeps it from that is said once. `chance` gives numbers in [0, 1) for the jitter. Raises
-    an `ExceptionGroup` of bugs when there were too many.
+    work; `chance` gives numbers in [0, 1) for the jitter. Raises an `ExceptionGroup` of bugs when
+    there were too many.
     """
     failures = 0
     bugs_in_a_row = 0

@@ -118,7 +118,7 @@ async def wait_until(holds: Callable[[], bool], within: float = 60.0) -> None:
     """Waits until something holds that nobody tells of; `within` is seconds of trio's clock."""
     with trio.fail_after(within):
         while not holds():  # noqa: ASYNC110 - files and log lines set no event
-            await trio.sleep(0.1)
+            await trio.sleep(0.1)  # on a mock clock that runs 20 times as fast
 
 
 def _devices(view: View) -> Devices:

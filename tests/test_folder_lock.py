@@ -1,5 +1,6 @@
 """One holder at a time for each folder, whatever becomes of the holder and of the folder."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -120,3 +121,25 @@ async def test_dead_folder_at_the_end_of_the_path_ends_the_process(
             await wait_all_tasks_blocked()
             assert nursery.child_tasks
             path.rmdir()
+
+
+async def test_folder_that_cannot_be_opened_is_not_taken_for_held_by_another(
+    path: Path,
+    folder: Board[KubeletFolder],
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+
+    def refuse(*_arguments: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        with trio.move_on_after(10):
+            await hold_folder(path, folder)
+            pytest.fail("it holds what it cannot open")
+    assert "another instance" not in caplog.text
+    with await hold_folder(path, folder):
+        pass

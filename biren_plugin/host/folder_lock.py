@@ -79,14 +79,17 @@ async def hold_folder(path: Path, folder: Board[KubeletFolder]) -> HeldFolder:
         lively_until = trio.current_time()
         while True:
             if folder.latest is not None and folder.latest.exists:
-                held = _try(path)
-                if held is not None:
-                    if standing_by:
-                        log.info("the other instance has let go of %s: taking over", path)
-                    return held
-                if not standing_by:
-                    log.info("another instance holds %s: standing by, ready to take over", path)
+                try:
+                    held = _try(path)
+                except BlockingIOError:
+                    if not standing_by:
+                        log.info("another instance holds %s: standing by, ready to take over", path)
                     standing_by = True
+                else:
+                    if held is not None:
+                        if standing_by:
+                            log.info("the other instance has let go of %s: taking over", path)
+                        return held
             lively = trio.current_time() < lively_until
             with trio.move_on_after(_OFTEN if lively else _SELDOM):
                 await changes.receive()
@@ -94,6 +97,7 @@ async def hold_folder(path: Path, folder: Board[KubeletFolder]) -> HeldFolder:
 
 
 def _try(path: Path) -> HeldFolder | None:
+    """The lock; None where the folder cannot be opened now. Raises `BlockingIOError` if it is held."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -103,7 +107,7 @@ def _try(path: Path) -> HeldFolder | None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        return None
+        raise
     except OSError as error:
         # A file system without locks: serve all the same, as plugins without a lock do.
         log.warning("cannot lock %s (%s): run one instance only", path, error.strerror)

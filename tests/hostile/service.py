@@ -112,7 +112,7 @@ class Service(purerpc.Servicer):  # type: ignore[misc]  # purerpc has no types
                 await trio.sleep_forever()
             finally:
                 with trio.CancelScope(shield=True):
-                    await trio.sleep(self.tidying)
+                    await trio.sleep(self.tidying)  # on the mock clock
         raise AssertionError("unreachable")
 
     async def Watch(self, request: Raw) -> AsyncGenerator[Raw, None]:  # noqa: N802

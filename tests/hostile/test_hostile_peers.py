@@ -36,7 +36,7 @@ async def test_one_byte_a_second_is_too_slow_for_a_greeting(autojump_clock: Mock
             if peer.left.is_set():
                 break
             await peer.send(GREETING[at : at + 1])
-            await trio.sleep(1)
+            await trio.sleep(1)  # on the mock clock
         assert peer.left.is_set()
 
 
@@ -46,7 +46,7 @@ async def test_one_byte_a_second_is_too_slow_for_a_request(autojump_clock: MockC
         await peer.send(peer.write.request(1))
         for each in frames.message(b"0123456789"):
             await peer.send(frames.data(1, bytes([each])))
-            await trio.sleep(1)
+            await trio.sleep(1)  # on the mock clock
         assert (await peer.answer(1)).status == DEADLINE_EXCEEDED
         await peer.has_pong()
 

@@ -120,7 +120,7 @@ async def play(peer: Peer, script: list[list[Step]], *, together: bool, ending: 
             case Pause():
                 await peer.send(waiting)
                 waiting = b""
-                await trio.sleep(step.seconds)
+                await trio.sleep(step.seconds)  # on the mock clock
             case Opening():
                 waiting += writer.headers(step.stream_id, step.headers, end=step.end)
             case bytes():
@@ -131,7 +131,7 @@ async def play(peer: Peer, script: list[list[Step]], *, together: bool, ending: 
             await trio.lowlevel.checkpoint()
     await peer.send(waiting)
     if ending == "silence":
-        await trio.sleep(100)
+        await trio.sleep(100)  # on the mock clock
     if ending == "half-close":
         assert isinstance(peer.stream, trio.StapledStream)
         with contextlib.suppress(trio.BrokenResourceError):
