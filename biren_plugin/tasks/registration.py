@@ -48,7 +48,8 @@ async def stay_registered(
 ) -> None:
     """Registers `resource` once the kubelet serves, and watches over the stream. Ends by raising.
 
-    `registered` is told when that is so; `rivals` outlives this task. Raises `RegistrationFailed` and `StreamEnded`.
+    `registered` is told when that is so; `rivals` outlives this task. Raises `RegistrationFailed`
+    and `StreamEnded`.
     """
     await folder.wait_for(lambda seen: seen.kubelet is not None)
     stream = await _knock(socket.with_name(KUBELET_SOCKET), resource)
