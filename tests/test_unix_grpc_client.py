@@ -318,3 +318,14 @@ async def test_an_answer_that_no_one_can_read_ends_the_call(autojump_clock: Mock
         truncated = frames.data(1, frames.message(b"\x0a\x10truncated"))
         await peer.send(peer.write.headers(1, RESPONSE), truncated)
         await peer.until(lambda: peer.answers[1].reset is not None)
+
+
+async def test_a_burst_of_answers_is_read_whole(autojump_clock: MockClock) -> None:
+    async def use(channel: Channel) -> None:
+        assert len(await watch(channel)) == 1000
+
+    async with dialled(use) as peer:
+        await has_request(peer)
+        burst = frames.data(1, frames.message(b"") * 1000)
+        end = peer.write.headers(1, [("grpc-status", "0")], end=True)
+        await peer.send(peer.write.headers(1, RESPONSE) + burst + end)

@@ -76,7 +76,9 @@ class Call:
             end = _PREFIX.size + length
             if len(self._unfinished) < end:
                 break
-            if len(self._messages) >= self._limits.unread_messages:
+            # Only on a server: a client's reader may be a moment behind a burst of answers.
+            too_many = len(self._messages) >= self._limits.unread_requests
+            if too_many and not self._connection.client_side:
                 raise MessageTooLargeError(f"{len(self._messages)} messages are unread already")
             self._messages.append((bytes(self._unfinished[_PREFIX.size : end]), end))
             del self._unfinished[:end]

@@ -54,15 +54,15 @@ class Connection:
         self.limits = limits
         self._stream = stream
         self._on_request = on_request
-        self._client_side = on_request is None
+        self.client_side = on_request is None
         self._calls: dict[int, Call] = {}
         self._cutter = FrameCutter(
-            expects_preface=not self._client_side, frame_size=limits.frame_size
+            expects_preface=not self.client_side, frame_size=limits.frame_size
         )
         self._outbox = Outbox(stream, limits)
         self._settings_seen = trio.Event()
         self._end: ConnectionEnded | None = None
-        self.h2 = new_h2(limits, client_side=self._client_side)
+        self.h2 = new_h2(limits, client_side=self.client_side)
 
     async def run(self) -> None:
         """Lives until the peer leaves or breaks the protocol, or until cancelled."""
@@ -76,7 +76,7 @@ class Connection:
                 self.end(end)
                 nursery.cancel_scope.cancel()
         finally:
-            if self._end is None and not self._client_side:
+            if self._end is None and not self.client_side:
                 await self._leave()
             self.end(end)
             self._outbox.close()

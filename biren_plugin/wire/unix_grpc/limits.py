@@ -12,8 +12,9 @@ class Limits:
 
     message_size: int = 1024 * 1024
     """The longest message either way; 256 cards make a list of 12 KiB."""
-    unread_messages: int = 256
-    """Messages of one call that nobody has read yet, however short."""
+    unread_requests: int = 256
+    """Messages of one call that a server has not read yet, however short; a client's answers are
+    bounded by the windows."""
     settings: int = 64
     """Different settings that a peer may send; HTTP/2 knows a dozen, h2 keeps every one."""
     calls: int = 256
