@@ -26,7 +26,7 @@ def card(
         number=number,
         physical_id=gpu,
         memory=GPU_MEMORY // parts,
-        pci_address=address,
+        pci_path=(address,) if address is not None else (),
         node=node,
     )
 

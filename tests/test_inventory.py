@@ -295,8 +295,8 @@ def test_card_that_keeps_its_name_but_not_its_memory_is_another_split() -> None:
 
 def test_half_that_hangs_still_counts_for_the_split_of_its_gpu() -> None:
     first, second = gpu_cards(0, 0, 1)
-    first = attrs.evolve(first, pci_address="0000:01:00.0")
-    hung = Card(second.name, second.number, pci_address="0000:01:00.0", hung=True)
+    first = attrs.evolve(first, pci_path=("0000:01:00.0",))
+    hung = Card(second.name, second.number, pci_path=("0000:01:00.0",), hung=True)
     inventory = InventoryKeeper().update(snapshot(first, hung), 0)
     assert [each.resource for each in inventory.lists] == [HALF]
 

@@ -47,7 +47,7 @@ def test_whole_gpus_are_read_with_all_that_sysfs_tells() -> None:
             number=number,
             physical_id=number,
             memory=GPU_MEMORY,
-            pci_address=f"0000:{number + 1:02x}:00.0",
+            pci_path=("pci0000:00", f"0000:00:0{number // 4}.0", f"0000:{number + 1:02x}:00.0"),
             numa_node=number // 4,
             link=LINK,
         )
@@ -108,7 +108,7 @@ def test_one_broken_card_leaves_the_next_alone(broken: dict[int, Card]) -> None:
         10,
         physical_id=10,
         memory=GPU_MEMORY,
-        pci_address="0000:0b:00.0",
+        pci_path=("pci0000:00", "0000:00:02.0", "0000:0b:00.0"),
         numa_node=2,
         link=LINK,
     )

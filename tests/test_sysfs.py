@@ -15,7 +15,7 @@ ANY_TEXT = st.text() | st.from_regex(r"\A\s*[-+]?[0-9_.]*\s*(kB|GT/s)?.*\Z")
 
 
 def read(**texts: str) -> Card:
-    return sysfs.read_card("card_3", 3, texts, "0000:3b:00.0", NODE)
+    return sysfs.read_card("card_3", 3, texts, ("pci0000:3a", "0000:3b:00.0"), NODE)
 
 
 def test_card_is_read_as_the_driver_and_the_kernel_write_it() -> None:
@@ -33,7 +33,7 @@ def test_card_is_read_as_the_driver_and_the_kernel_write_it() -> None:
         number=3,
         physical_id=5,
         memory=33292288 * 1024,
-        pci_address="0000:3b:00.0",
+        pci_path=("pci0000:3a", "0000:3b:00.0"),
         numa_node=1,
         link=Link(speed=16.0, width=8, max_speed=32.0, max_width=16),
         node=NODE,
@@ -41,7 +41,7 @@ def test_card_is_read_as_the_driver_and_the_kernel_write_it() -> None:
 
 
 def test_card_without_any_attribute_is_still_a_card() -> None:
-    assert read() == Card("card_3", 3, pci_address="0000:3b:00.0", node=NODE)
+    assert read() == Card("card_3", 3, pci_path=("pci0000:3a", "0000:3b:00.0"), node=NODE)
 
 
 def test_negative_numa_node_is_none() -> None:
@@ -120,15 +120,20 @@ def test_a_card_has_one_name_only(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["0000:3b:00.0", "00000000:ff:1f.7"])
-def test_pci_address_is_taken_as_sysfs_writes_it(name: str) -> None:
-    assert sysfs.pci_address(name) == name
+def test_pci_path_goes_from_the_root_to_the_function(name: str) -> None:
+    path = sysfs.pci_path(f"/sys/devices/pci0000:3a/0000:3a:00.0/{name}")
+    assert path == ("pci0000:3a", "0000:3a:00.0", name)
 
 
 @pytest.mark.parametrize(
     "name", ["", "biren", "pci0000:00", "0000:3B:00.0", "3b:00.0", "0000:3b:00.8", "0000:3b:00.0x"]
 )
-def test_no_other_name_is_a_pci_address(name: str) -> None:
-    assert sysfs.pci_address(name) is None
+def test_what_ends_in_no_pci_address_is_no_pci_path(name: str) -> None:
+    assert sysfs.pci_path(f"/sys/devices/pci0000:3a/{name}") == ()
+
+
+def test_device_outside_the_pci_tree_has_no_pci_path() -> None:
+    assert sysfs.pci_path("/sys/devices/platform/0000:3b:00.0") == ()
 
 
 @pytest.mark.parametrize("name", ["libbiren-ml.so.1", "libbiren-ml.so.1.12.0"])
@@ -147,7 +152,7 @@ def test_other_files_are_no_version_of_the_library(name: str) -> None:
 
 @given(st.dictionaries(st.sampled_from(ATTRIBUTES), ANY_TEXT))
 def test_no_text_raises_and_each_number_is_bounded(texts: dict[str, str]) -> None:
-    card = sysfs.read_card("card_3", 3, texts, None, NODE)
+    card = sysfs.read_card("card_3", 3, texts, (), NODE)
     link = card.link
     for number in (card.physical_id, card.numa_node, link.width, link.max_width):
         assert number is None or 0 <= number < 10**9

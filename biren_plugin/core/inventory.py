@@ -77,7 +77,7 @@ class InventoryKeeper:
                 gpu.candidate, gpu.gone_since = (), None
             else:
                 self._consider(physical_id, gpu, seen, groups, now)
-            if gpu.candidate and (gpu.believed or len(seen) not in RESOURCE_OF_SPLIT):
+            if gpu.candidate and (gpu.believed or split_of(seen) not in RESOURCE_OF_SPLIT):
                 unsettled.append(_describe_unsettled(physical_id, len(seen)))
         self._starting = False
         lists = self._lists(snapshot.host, now, pulse)
@@ -102,7 +102,7 @@ class InventoryKeeper:
         if not _same(seen, gpu.candidate):
             gpu.candidate_since = now
         gpu.candidate = seen
-        if len(seen) not in RESOURCE_OF_SPLIT:
+        if split_of(seen) not in RESOURCE_OF_SPLIT:
             return
         if gpu.believed or _contradicted(physical_id, groups):
             settle = SPLIT_SETTLE
@@ -190,6 +190,11 @@ def group_by_gpu(
     return groups, strays
 
 
+def split_of(cards: tuple[Card, ...]) -> int:
+    """Into how many a GPU with these cards is split: as the host says, else their number."""
+    return cards[0].split or len(cards)
+
+
 def _same(seen: tuple[Card, ...], known: tuple[Card, ...]) -> bool:
     """Whether both are the same split: a quarter alone has the name of the whole, not its memory."""
     return len(seen) == len(known) and all(
@@ -213,7 +218,7 @@ def _with_known_memory(seen: tuple[Card, ...], known: tuple[Card, ...]) -> tuple
 
 
 def _devices(cards: tuple[Card, ...]) -> list[Device]:
-    return [Device(card, RESOURCE_OF_SPLIT[len(cards)]) for card in cards]
+    return [Device(card, RESOURCE_OF_SPLIT[split_of(cards)]) for card in cards]
 
 
 def _contradicted(physical_id: int, groups: Mapping[int, tuple[Card, ...]]) -> bool:

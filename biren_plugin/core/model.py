@@ -1,7 +1,8 @@
 """The vocabulary: one frozen word for each thing that the daemon talks about.
 
-A *card* is what the driver shows, `card_3`: a whole GPU or one SVI instance. A *device* is a card as
-the kubelet is told of it, under a *resource*. A *GPU* is the physical one, behind 1, 2 or 4 cards.
+A *card* is what can be given to a container: the driver's `card_3`, a whole GPU or one SVI instance;
+on a kata node a VFIO group. A *device* is a card as the kubelet is told of it, under a *resource*.
+A *GPU* is the physical one, behind 1, 2 or 4 cards.
 """
 
 import enum
@@ -27,6 +28,15 @@ class NodeState(enum.Enum):
     """Something kept us from looking, a permission or a limit: that says nothing about the card."""
 
 
+class FunctionState(enum.Enum):
+    """Whether a card's PCI function answers."""
+
+    ANSWERS = "answers"
+    SILENT = "answers 0xFF"
+    """Its configuration space reads all ones, as when the device has left the bus."""
+    UNKNOWN = "not to be read"
+
+
 @attrs.frozen
 class Link:
     """A card's PCIe link; None where sysfs does not tell."""
@@ -46,28 +56,43 @@ class Card:
     """One schedulable unit as sysfs and /dev show it."""
 
     name: str
-    """`card_3`: the driver's node id; may pass to another GPU after a new split."""
+    """`card_3`: the driver's node id; may pass to another GPU after a new split. `/dev/vfio/3`."""
     number: int
-    """The 3 in `card_3`."""
+    """The 3 in `card_3` and in `/dev/vfio/3`."""
     physical_id: int | None = None
     """Which physical GPU; None if sysfs does not tell."""
     memory: int | None = None
     """Bytes; None if sysfs does not tell."""
-    pci_address: str | None = None
-    """`0000:3b:00.0`."""
+    pci_path: tuple[str, ...] = ()
+    """From the root down: `("pci0000:3a", "0000:3a:00.0", "0000:3b:00.0")`; empty if not told."""
     numa_node: int | None = None
     """None where the host has none (-1 in sysfs)."""
+    split: int | None = None
+    """Into how many its GPU is split, where the host says so; None: as many as the GPU has cards."""
     link: Link = Link()
     """As it was when the card was first read."""
     node: NodeState = NodeState.CHARACTER_DEVICE
-    """What stands at `/dev/biren/card_N`."""
+    """What stands at `path`."""
+    function: FunctionState = FunctionState.UNKNOWN
+    """Of the PCI function behind the card; of a VFIO group the worst."""
+    aer_fatal: int | None = None
+    """Uncorrectable fatal PCIe errors, counted since the function was enabled."""
+    aer_nonfatal: int | None = None
+    """Uncorrectable PCIe errors that the link survived."""
+    unbound: tuple[str, ...] = ()
+    """Functions of a VFIO group that cannot be passed through: `0000:3b:00.1 (biren)`."""
     hung: bool = False
     """Whether reading it takes too long; then the rest is what was read before."""
 
     @property
     def path(self) -> str:
         """The device node, the same on the host and in a container."""
-        return f"/dev/biren/{self.name}"
+        return self.name if self.name.startswith("/") else f"/dev/biren/{self.name}"
+
+    @property
+    def pci_address(self) -> str | None:
+        """`0000:3b:00.0`: the function behind the card."""
+        return self.pci_path[-1] if self.pci_path else None
 
 
 @attrs.frozen

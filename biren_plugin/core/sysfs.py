@@ -23,6 +23,7 @@ FIXED_ATTRIBUTES: Final = (
 
 _CARD_NAME: Final = re.compile(r"card_(0|[1-9][0-9]{0,5})")
 _PCI_ADDRESS: Final = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+_PCI_ROOT: Final = re.compile(r"pci[0-9a-f]{4,8}:[0-9a-f]{2}")
 _MEM_TOTAL: Final = re.compile(
     r"^[ \t]*MemTotal[ \t]*:[ \t]*([0-9]{1,15})(?:[ \t]*kB)?[ \t\r]*$", re.MULTILINE
 )
@@ -37,9 +38,17 @@ def card_number(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def pci_address(name: str) -> str | None:
-    """`name` if it is a PCI address as sysfs writes it."""
-    return name if _PCI_ADDRESS.fullmatch(name) else None
+def pci_path(real: str) -> tuple[str, ...]:
+    """The PCI part of a device's real path, from the root bridge down; empty if it is no PCI device.
+
+    `/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0` ends in the function's own address.
+    """
+    parts = real.split("/")
+    first = next((n for n, part in enumerate(parts) if _PCI_ROOT.fullmatch(part)), len(parts))
+    below = parts[first + 1 :]
+    if not below or not all(_PCI_ADDRESS.fullmatch(part) for part in below):
+        return ()
+    return tuple(parts[first:])
 
 
 def memory_bytes(mem_info: str) -> int | None:
@@ -49,7 +58,7 @@ def memory_bytes(mem_info: str) -> int | None:
 
 
 def read_card(
-    name: str, number: int, texts: Mapping[str, str], address: str | None, node: NodeState
+    name: str, number: int, texts: Mapping[str, str], path: tuple[str, ...], node: NodeState
 ) -> Card:
     """A card from what could be read; an attribute that is missing or garbage is None."""
     return Card(
@@ -57,7 +66,7 @@ def read_card(
         number=number,
         physical_id=_number(texts, "physical_id"),
         memory=memory_bytes(texts.get("mem_info", "")),
-        pci_address=address,
+        pci_path=path,
         numa_node=_number(texts, "numa_node"),  # -1, none, is no number here
         link=Link(
             speed=_speed(texts, "current_link_speed"),

@@ -36,7 +36,7 @@ class HostReader:
         self._mount_dri_device = mount_dri_device
         self.reading: str | None = None
         """The card that is being looked at, for whoever waits in vain for the end of a look."""
-        self._fixed: dict[str, tuple[tuple[int, int, int], dict[str, str], str | None]] = {}
+        self._fixed: dict[str, tuple[tuple[int, int, int], dict[str, str], tuple[str, ...]]] = {}
 
     def read(self, *, anew: bool = False, skip: Collection[str] = ()) -> Snapshot:
         """One look, but for the cards to `skip`; `anew`: nothing is taken from an earlier look.
@@ -76,12 +76,11 @@ class HostReader:
         number = sysfs.card_number(name)
         assert number is not None  # it was listed
         return sysfs.read_card(
-            name, number, {}, self._address(name), node_state(self._root, f"/dev/biren/{name}")
+            name, number, {}, self._pci_path(name), node_state(self._root, f"/dev/biren/{name}")
         )
 
-    def _address(self, name: str) -> str | None:
-        real = resolve(self._root, f"{_CLASS}/{name}/device")
-        return sysfs.pci_address(real.rpartition("/")[2]) if real is not None else None
+    def _pci_path(self, name: str) -> tuple[str, ...]:
+        return sysfs.pci_path(resolve(self._root, f"{_CLASS}/{name}/device") or "")
 
     def _read_card(self, name: str, number: int) -> Card | None:
         folder = under(self._root, f"{_CLASS}/{name}")
@@ -92,11 +91,11 @@ class HostReader:
         identity = (status.st_dev, status.st_ino, status.st_ctime_ns)
         if name not in self._fixed or self._fixed[name][0] != identity:
             texts = self._texts(folder, sysfs.FIXED_ATTRIBUTES)
-            self._fixed[name] = (identity, texts, self._address(name))
-        _, fixed, address = self._fixed[name]
+            self._fixed[name] = (identity, texts, self._pci_path(name))
+        _, fixed, path = self._fixed[name]
         texts = fixed | self._texts(folder, sysfs.IDENTITY_ATTRIBUTES)
         return sysfs.read_card(
-            name, number, texts, address, node_state(self._root, f"/dev/biren/{name}")
+            name, number, texts, path, node_state(self._root, f"/dev/biren/{name}")
         )
 
     def _texts(self, folder: Path, attributes: tuple[str, ...]) -> dict[str, str]:
