@@ -55,9 +55,9 @@ def protos(session: nox.Session) -> None:
     session.run(
         "python", "-m", "grpc_tools.protoc", f"-I{PROTO_FOLDER}=schema",
         f"--python_out={target}", f"--pyi_out={target}", f"--purerpc_out={target}",
-        f"{PROTO_FOLDER}/deviceplugin.proto",
+        *(f"{PROTO_FOLDER}/{proto.name}" for proto in sorted(Path("schema").glob("*.proto"))),
     )  # fmt: skip
-    for written in sorted((target / PROTO_FOLDER).glob("deviceplugin*")):
+    for written in sorted((target / PROTO_FOLDER).glob("*_*.py*")):
         if written.read_bytes() != (Path(PROTO_FOLDER) / written.name).read_bytes():
             session.error(f"{written.name} differs from schema/: nox -s protos -- --write")
 

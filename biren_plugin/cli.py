@@ -13,7 +13,8 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from biren_plugin import __version__, pflag
-from biren_plugin.core.settings import ContainerRuntime, LogLevel, Settings
+from biren_plugin.core.health import HealthMode
+from biren_plugin.core.settings import ContainerRuntime, LogLevel, Settings, UnhealthyOn
 from biren_plugin.errors import PluginError, UsageError
 
 EXIT_FAILED: Final = 1
@@ -28,8 +29,17 @@ def _read_int(_type: Any, tokens: Sequence[Any]) -> int:
     return int(text)
 
 
+def _read_seconds(_type: Any, tokens: Sequence[Any]) -> float:
+    """Decimal digits only: float() takes nan, inf, 1e9 and 1_0."""
+    text = str(tokens[0].value)
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise ValueError(text)
+    return float(text)
+
+
 Switch = Annotated[bool, Parameter(negative="")]
 Whole = Annotated[int, Parameter(converter=_read_int)]
+Seconds = Annotated[float, Parameter(converter=_read_seconds)]
 
 app = App(
     name="br-gpu-device-plugin",
@@ -53,6 +63,12 @@ def daemon(
     device_plugin_dir: Path = Path("/var/lib/kubelet/device-plugins"),
     cdi_dir: Path = Path("/etc/cdi"),
     log_level: LogLevel = "info",
+    health_interval: Seconds = 1.0,
+    health_mode: HealthMode = "enforce",
+    recover_after: Seconds = 30.0,
+    unhealthy_on: UnhealthyOn = "critical",
+    disable_probe: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    pod_resources_dir: Path = Path("/var/lib/kubelet/pod-resources"),
 ) -> int:
     """Run as the node's daemon.
 
@@ -79,6 +95,22 @@ def daemon(
         The folder of the CDI file.
     log_level
         The least important lines to log.
+    health_interval
+        Seconds between looks at the cards, fractions allowed; the management library is asked every
+        fifth time, device nodes tell by themselves.
+    health_mode
+        enforce: what the probes find counts. observe: it is logged and shown, and only a card that is
+        not there is Unhealthy. off: nothing else is looked at.
+    recover_after
+        Seconds that a card must be well before it returns to service; longer if it flaps.
+    unhealthy_on
+        The health status of the management library from which on a card is Unhealthy.
+    disable_probe
+        A probe that is not looked at; may be repeated. One of: driver-module, sysfs, vfio-binding,
+        pci-config, aer-fatal, aer-nonfatal, link-width, library-hang, library-status, library-ecc,
+        library-temperature, library-split, library-presence.
+    pod_resources_dir
+        The kubelet's folder with the socket that tells which pod holds which card.
     """
     settings = Settings(
         cdi_feature=cdi_feature,
@@ -91,6 +123,12 @@ def daemon(
         cdi_dir=cdi_dir,
         mount_dri_device=mount_dri_device,
         log_level=log_level,
+        health_interval=health_interval,
+        health_mode=health_mode,
+        recover_after=recover_after,
+        unhealthy_on=unhealthy_on,
+        disable_probe=disable_probe,
+        pod_resources_dir=pod_resources_dir,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         # Until the daemon listens itself. A container's first process has no default that ends it.
@@ -175,7 +213,7 @@ def main() -> NoReturn:
     """The console script. Exits with 0, 1 (failed) or 2 (a wrong command line)."""
     try:
         status = app(
-            pflag.rewrite(sys.argv[1:], _SWITCHES),
+            pflag.rewrite(sys.argv[1:], _SWITCHES, repeatable={"--disable-probe"}),
             exit_on_error=False,
             print_error=False,
             result_action="return_value",
@@ -206,6 +244,8 @@ def _explain(error: cyclopts.CycloptsError) -> str:
     match error:
         case cyclopts.CoercionError(token=token, target_type=wanted) if token and wanted is int:
             return f"{token.keyword} {token.value}: give a whole number"
+        case cyclopts.CoercionError(token=token, target_type=wanted) if token and wanted is float:
+            return f"{token.keyword} {token.value}: give seconds, as in 1.5"
         case cyclopts.UnusedCliTokensError(unused_tokens=words) if words:
             if words[0] in _COMMANDS:
                 return f"put the command first: br-gpu-device-plugin {words[0]} ..."

@@ -6,26 +6,33 @@ import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import trio
 
 from biren_plugin import __version__
 from biren_plugin.board import Board
 from biren_plugin.core.model import Inventory
+from biren_plugin.core.observed import Observed
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import FolderDead, KubeletRestarted, NodeError
 from biren_plugin.host.doorbell import Doorbell
 from biren_plugin.host.folder_lock import hold_folder
 from biren_plugin.host.kubelet_folder import KubeletFolder, watch_kubelet_folder
-from biren_plugin.host.lookout import Lookout
+from biren_plugin.host.library import query_library
+from biren_plugin.host.pod_resources import ask_holders
 from biren_plugin.host.reader import HostReader
 from biren_plugin.host.rooted import under
 from biren_plugin.host.scanner import scan_host
 from biren_plugin.resource import ResourceMemory, run_resource
 from biren_plugin.supervise import keep_running, leaves
+from biren_plugin.survey import survey_node
 from biren_plugin.wire.unix_grpc import FileIdentity
 
 log = logging.getLogger(__name__)
+
+LIBRARY_ROUNDS: Final = 5
+"""Looks at sysfs for each round of the library."""
 
 
 async def run_until_signal(settings: Settings) -> None:
@@ -63,25 +70,41 @@ async def run_daemon(settings: Settings) -> None:
     for flag in settings.not_yet():
         log.warning("%s is taken, but this version does not act on it yet", flag)
     folder = Board[KubeletFolder]()
+    observed = Board[Observed]()
     inventory = Board[Inventory]()
-    new_reader = partial(
-        HostReader,
-        settings.host_root,
-        mount_host_path=settings.mount_host_path,
-        mount_dri_device=settings.mount_dri_device,
-    )
     dev = under(settings.host_root, "/dev")
     plugins = settings.device_plugin_dir
     with Doorbell([dev, dev / "biren"]) as dev_bell, Doorbell([plugins.parent, plugins]) as bell:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch_kubelet_folder, plugins, bell, folder)
-            nursery.start_soon(
-                partial(scan_host, Lookout(new_reader), dev_bell, inventory, pulse=settings.pulse)
-            )
+            sources = {
+                "looking at the host": partial(_scan, settings, dev_bell, observed),
+                "asking the library": partial(
+                    query_library,
+                    settings.host_root,
+                    observed,
+                    interval=LIBRARY_ROUNDS * settings.health_interval,
+                ),
+                "asking the kubelet who holds what": partial(
+                    ask_holders, settings.pod_resources_dir, observed
+                ),
+                "the survey": partial(survey_node, observed, inventory, settings.health_policy),
+            }
+            for name, source in sources.items():
+                nursery.start_soon(partial(keep_running, source, name, expected=(NodeError,)))
             if settings.container_runtime == "kata":
                 log.warning("--container-runtime kata: no VFIO devices are served yet; standing by")
             else:
                 await _serve_folder(plugins, folder, inventory)
+
+
+async def _scan(settings: Settings, bell: Doorbell, observed: Board[Observed]) -> None:
+    reader = HostReader(
+        settings.host_root,
+        mount_host_path=settings.mount_host_path,
+        mount_dri_device=settings.mount_dri_device,
+    )
+    await scan_host(reader, bell, observed, interval=settings.health_interval, pulse=settings.pulse)
 
 
 async def _serve_folder(

@@ -32,6 +32,10 @@ class HostUnreadable(NodeError):
     """Something other than absence keeps us from looking at the host: a permission, a limit."""
 
 
+class PodResourcesUnknown(NodeError):
+    """The kubelet does not tell which pod holds what."""
+
+
 class KubeletRestarted(NodeError):
     """A new kubelet.sock: everything that was registered is forgotten. Start again at once."""
 
@@ -58,3 +62,21 @@ class FolderDead(PluginError):
 
 class StartTooSlow(NodeError):
     """A task of a subtree was not ready in time: the node is overloaded, or a part of it hangs."""
+
+
+class LibraryUnusable(NodeError):
+    """The management library is not there, cannot be loaded, or is another library."""
+
+
+class LibraryMissing(LibraryUnusable):
+    """There is none on the node, which is no fault."""
+
+
+class LibraryCallFailed(NodeError):
+    """A call of the management library failed without which nothing else can be asked."""
+
+    def __init__(self, call: str, code: int, text: str | None) -> None:
+        meaning = f"{text} (code {code})" if text else f"code {code}"
+        super().__init__(f"{call}: {meaning}; see what `brsmi` says on the node")
+        self.code = code
+        """What the call returned: a `ReturnCode` of `core/library`, or another number."""

@@ -1,6 +1,6 @@
 """A command line as the vendor's parser (pflag) understands it, rewritten for cyclopts.
 
-1. Of a repeated flag the last counts.
+1. Of a repeated flag the last counts, but for those that are made to be repeated.
 2. A switch takes no value, or one joined by `=` that strconv.ParseBool knows.
 3. Flags are written with hyphens; cyclopts alone would take underscores too.
 """
@@ -17,10 +17,13 @@ _ASKING: Final = ("--help", "--version")
 """Switches that cyclopts makes itself, and that take no value with it."""
 
 
-def rewrite(arguments: Sequence[str], switches: Collection[str]) -> list[str]:
+def rewrite(
+    arguments: Sequence[str], switches: Collection[str], repeatable: Collection[str] = ()
+) -> list[str]:
     """The same command line in forms that cyclopts takes. Raises `UsageError`.
 
-    `switches` are the flags without a value. What is no flag keeps its place.
+    `switches` are the flags without a value; of `repeatable` ones each counts. What is no flag keeps
+    its place.
     """
     kept: dict[str, list[str]] = {}
     words = iter(enumerate(arguments))
@@ -37,6 +40,9 @@ def rewrite(arguments: Sequence[str], switches: Collection[str]) -> list[str]:
             group = [word, following[1]]
         else:
             group = [word]
+        if name in repeatable:
+            kept[f"{position}"] = group
+            continue
         kept.pop(name, None)  # so that the last keeps its own place
         kept[name] = group
     return [word for group in kept.values() for word in group]

@@ -35,7 +35,12 @@ class NodeInProcess:
         self.plugins = folder / "plugins"
         self.plugins.mkdir()
         self.kubelet = SimulatedKubelet(self.plugins)
-        self.settings = Settings(host_root=self.host.root, device_plugin_dir=self.plugins)
+        self.settings = Settings(
+            host_root=self.host.root,
+            device_plugin_dir=self.plugins,
+            pod_resources_dir=folder / "pod-resources",
+            recover_after=0.0,
+        )
         self._kubelets_life: trio.CancelScope | None = None
 
     def cards(self) -> list[str]:

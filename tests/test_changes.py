@@ -1,5 +1,6 @@
 """The log tells each change that an operator would want to know, once, and nothing else."""
 
+import attrs
 import pytest
 
 from biren_plugin.core.changes import Remark, remark_inventory, remark_list
@@ -37,11 +38,11 @@ def test_node_with_cards_needs_no_remark() -> None:
 
 
 def test_unsettled_cards_and_absent_files_are_told_once() -> None:
-    first = Inventory(ONE_CARD.lists, ("GPU 1 hangs",), HostFacts(absent=("/usr/bin/brsmi",)))
+    first = Inventory(ONE_CARD.lists, ("GPU 1 hangs",), host=HostFacts(absent=("/usr/bin/brsmi",)))
     second = Inventory(
         ONE_CARD.lists,
         ("GPU 1 hangs", "GPU 2 hangs"),
-        HostFacts(absent=("/usr/bin/brsmi", "/usr/lib/libbiren-ml.so")),
+        host=HostFacts(absent=("/usr/bin/brsmi", "/usr/lib/libbiren-ml.so")),
     )
     assert remark_inventory(None, first) == [
         Remark("GPU 1 hangs", bad=True),
@@ -89,6 +90,26 @@ def test_card_that_recovers_is_told() -> None:
     [device] = devices(GPU, 0)
     before, after = listed(GPU, device.because("its node is missing")), listed(GPU, device)
     assert remark_list(before, after) == [Remark(f"{GPU}: card_0 is Healthy again")]
+
+
+def test_warning_of_a_healthy_card_is_told_once() -> None:
+    [device] = devices(GPU, 0)
+    warned = attrs.evolve(device, warnings=("its link is narrow",))
+    both = attrs.evolve(device, warnings=("its link is narrow", "it is warm"))
+    narrow = Remark(f"{GPU}: card_0: its link is narrow", bad=True)
+    assert remark_list(listed(GPU, device), listed(GPU, warned)) == [narrow]
+    assert remark_list(listed(GPU, warned), listed(GPU, warned)) == []
+    assert remark_list(listed(GPU, warned), listed(GPU, both)) == [
+        Remark(f"{GPU}: card_0: it is warm", bad=True)
+    ]
+
+
+def test_probe_that_is_set_aside_is_told_once() -> None:
+    suspect = Inventory(ONE_CARD.lists, suspects=("probe pci-config condemned all",))
+    assert remark_inventory(ONE_CARD, suspect) == [
+        Remark("probe pci-config condemned all", bad=True)
+    ]
+    assert remark_inventory(suspect, suspect) == []
 
 
 def test_cards_that_left_are_told() -> None:

@@ -96,11 +96,11 @@ async def test_subtree_comes_and_goes_with_its_resource(
             node.host.add_gpus({1: 2})
             await node.sees(node.truth())
             assert sockets_of(node) == [HALF_SOCKET, GPU_SOCKET]
-            node.host.remove_gpu(1)
-            await node.sees(node.truth())
-            await wait_until(lambda: sockets_of(node) == [GPU_SOCKET])
             with pytest.raises(trio.WouldBlock):
                 lists.receive_nowait()
+        node.host.split(1, 1)
+        await node.sees(node.truth())
+        await wait_until(lambda: sockets_of(node) == [GPU_SOCKET])
     assert f"{HALF}: the node has none any more" in caplog.text
 
 

@@ -105,9 +105,10 @@ class Trouble:
 def agree(node: NodeInProcess) -> bool:
     """Whether the kubelet sees what the host is."""
     seen, truth = node.seen(), node.truth()
-    if node.settled():
+    if node.settled() and all(node.host.cards_of(gpu) for gpu in range(GPUS)):
         return seen == truth
-    # Until that GPU settles, its old cards stay listed and Unhealthy: core/inventory, rule 3.
+    # The old cards of a GPU that is not settled, or gone, stay listed and Unhealthy: rules 3 and 4
+    # of core/inventory.
     return healthy(seen) == healthy(truth)
 
 

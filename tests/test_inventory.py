@@ -6,12 +6,13 @@ import pytest
 from biren_plugin.core.inventory import (
     APPEAR_SETTLE,
     EMPTY_LINGER,
-    RETIRE_AFTER,
     SPLIT_SETTLE,
     InventoryKeeper,
-    group_by_gpu,
 )
+from biren_plugin.core.leaving import RETIRE_AFTER
+from biren_plugin.core.library import CardReading, KnownCard, LibraryFacts
 from biren_plugin.core.model import Card, Device, HostFacts, Inventory, NodeState, Snapshot
+from biren_plugin.core.observed import LibraryRound, Observed
 from tests.cards import GPU, HALF, QUARTER, card, gpu_cards, ids, snapshot
 
 HOST = HostFacts(control_node=True)
@@ -23,25 +24,42 @@ class Node:
     def __init__(self, *cards: Card) -> None:
         self._keeper = InventoryKeeper()
         self._now = 100.0
-        self.inventory = self._keeper.update(snapshot(*cards), self._now)
+        self._observed = Observed(snapshot(*cards))
+        self.inventory = self._keeper.update(self._observed, self._now)
 
     def look(self, after: float, *cards: Card) -> Inventory:
+        """A look at these cards; what the library and the kubelet said last still holds."""
         self._now += after
-        self.inventory = self._keeper.update(snapshot(*cards), self._now)
+        self._observed = attrs.evolve(self._observed, snapshot=snapshot(*cards))
+        self.inventory = self._keeper.update(self._observed, self._now)
         return self.inventory
 
+    def library_says(self, split: int, pending: int, *numbers: int) -> None:
+        """From now on the library knows these cards, and how their GPU is split."""
+        readings = {
+            number: CardReading(number, svi_current=split, svi_pending=pending)
+            for number in numbers
+        }
+        known = {number: KnownCard(0, split) for number in numbers}
+        round_ = LibraryRound(self._now, LibraryFacts(""), known, readings)
+        self._observed = attrs.evolve(self._observed, library=round_)
+
+    def pods_hold(self, holders: dict[tuple[str, str], str]) -> None:
+        """From now on these pods hold these cards."""
+        self._observed = attrs.evolve(self._observed, holders=holders)
+
     def healthy(self, resource: str) -> list[str]:
-        return ids(device for device in self._devices(resource) if device.healthy)
+        return ids(device for device in self.devices(resource) if device.healthy)
 
     def unhealthy(self, resource: str) -> list[str]:
-        return ids(device for device in self._devices(resource) if not device.healthy)
+        return ids(device for device in self.devices(resource) if not device.healthy)
 
     def reasons(self, device_id: str) -> tuple[str, ...]:
         device = self.inventory.find(device_id)
         assert device is not None
         return device.reasons
 
-    def _devices(self, resource: str) -> tuple[Device, ...]:
+    def devices(self, resource: str) -> tuple[Device, ...]:
         found = self.inventory.list_of(resource)
         return found.devices if found is not None else ()
 
@@ -57,15 +75,16 @@ def test_what_is_there_at_the_start_is_believed_at_once() -> None:
 def test_lists_carry_the_hosts_facts_and_the_pulse() -> None:
     keeper = InventoryKeeper()
     look = Snapshot(tuple(gpu_cards(0, 0)), HOST, driver_loaded=True)
-    inventory = keeper.update(look, 0.0, pulse=7)
+    inventory = keeper.update(Observed(look, pulse=7), 0.0)
     [devices] = inventory.lists
     assert (devices.host, devices.pulse, inventory.host) == (HOST, 7, HOST)
-    assert keeper.update(look, 1.0, pulse=7) == inventory, "nothing changed"
-    assert keeper.update(look, 2.0, pulse=8) != inventory, "a heartbeat sends the same list again"
+    assert keeper.update(Observed(look, pulse=7), 1.0) == inventory, "nothing changed"
+    later = keeper.update(Observed(look, pulse=8), 2.0)
+    assert later != inventory, "a heartbeat sends the same list again"
 
 
 def test_node_without_the_driver_has_no_list() -> None:
-    inventory = InventoryKeeper().update(Snapshot(driver_loaded=False), 0.0)
+    inventory = InventoryKeeper().update(Observed(Snapshot(driver_loaded=False)), 0.0)
     assert inventory == Inventory(driver_loaded=False)
 
 
@@ -161,34 +180,118 @@ def test_memory_that_is_not_known_contradicts_nothing() -> None:
     assert node.healthy(GPU) == ["card_0", "card_1", "card_2"]
 
 
-def test_gpu_that_is_gone_is_unhealthy_first_and_then_left_out() -> None:
+def test_gpu_that_vanishes_stays_listed_and_counts_as_gone() -> None:
     node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1))
-    node.look(1, *gpu_cards(0, 0))
-    assert (node.healthy(GPU), node.unhealthy(GPU)) == (["card_0"], ["card_1"])
-    assert "GPU 1 is gone from /sys/class/biren" in node.reasons("card_1")[0]
-    node.look(RETIRE_AFTER - 0.1, *gpu_cards(0, 0))
-    assert node.unhealthy(GPU) == ["card_1"]
-    node.look(0.2, *gpu_cards(0, 0))
-    assert (node.healthy(GPU), node.unhealthy(GPU)) == (["card_0"], [])
-
-
-def test_gpu_that_comes_back_in_time_is_healthy_at_once() -> None:
-    node = Node(*gpu_cards(0, 0))
-    node.look(1)
-    node.look(1, *gpu_cards(0, 0))
-    assert node.healthy(GPU) == ["card_0"]
-    node.look(RETIRE_AFTER, *gpu_cards(0, 0))
-    assert node.healthy(GPU) == ["card_0"], "its absence is forgotten"
+    for _ in range(5):
+        node.look(100, *gpu_cards(0, 0))
+        assert [(device.id, device.card.present) for device in node.devices(GPU)] == [
+            ("card_0", True),
+            ("card_1", False),
+        ]
+    node.look(1, *gpu_cards(0, 0), *gpu_cards(1, 1))
+    assert [device.card.present for device in node.devices(GPU)] == [True, True]
 
 
 def test_gpu_that_comes_back_otherwise_has_to_settle() -> None:
     node = Node(*gpu_cards(0, 0))
     node.look(1)
-    node.look(1, *gpu_cards(0, 0, 1))
-    node.look(RETIRE_AFTER - 0.1, *gpu_cards(0, 0, 1))
+    node.look(100, *gpu_cards(0, 0, 1))
     assert (node.healthy(HALF), node.unhealthy(GPU)) == ([], ["card_0"])
-    node.look(0.2, *gpu_cards(0, 0, 1))
+    node.look(SPLIT_SETTLE, *gpu_cards(0, 0, 1))
     assert node.healthy(HALF) == ["card_0", "card_1"]
+    node.look(RETIRE_AFTER, *gpu_cards(0, 0, 1))
+    assert node.devices(GPU) == ()
+
+
+def test_new_split_that_the_library_calls_settled_is_believed_at_once() -> None:
+    node = Node(*gpu_cards(0, 0))
+    node.library_says(1, 1, 0)
+    node.look(1, *gpu_cards(0, 0, 1))
+    assert node.healthy(HALF) == [], "what the library said before is of no use"
+    node.library_says(2, 2, 0, 1)
+    node.look(0.1, *gpu_cards(0, 0, 1))
+    assert node.healthy(HALF) == ["card_0", "card_1"]
+
+
+@pytest.mark.parametrize(("split", "pending"), [(2, 4), (4, 4), (2, 1)])
+def test_new_split_that_the_library_does_not_call_settled_has_to_settle(
+    split: int, pending: int
+) -> None:
+    node = Node(*gpu_cards(0, 0))
+    node.look(1, *gpu_cards(0, 0, 1))
+    node.library_says(split, pending, 0, 1)
+    node.look(SPLIT_SETTLE - 0.1, *gpu_cards(0, 0, 1))
+    assert node.healthy(HALF) == []
+    node.look(0.1, *gpu_cards(0, 0, 1))
+    assert node.healthy(HALF) == ["card_0", "card_1"]
+
+
+def test_card_that_only_the_library_knows_is_listed_and_unhealthy() -> None:
+    node = Node(*gpu_cards(0, 0))
+    node.library_says(1, 1, 0, 5)
+    node.look(0, *gpu_cards(0, 0))
+    assert node.unhealthy(GPU) == [], "it may just come or go"
+    node.look(SPLIT_SETTLE, *gpu_cards(0, 0))
+    assert (node.healthy(GPU), node.unhealthy(GPU)) == (["card_0"], ["card_5"])
+    assert (
+        "known to the management library and not to /sys/class/biren" in node.reasons("card_5")[0]
+    )
+    node.library_says(1, 1, 0)
+    node.look(RETIRE_AFTER - 0.1, *gpu_cards(0, 0))
+    assert node.unhealthy(GPU) == ["card_5"]
+    node.look(0.1, *gpu_cards(0, 0))
+    assert node.unhealthy(GPU) == []
+
+
+def test_card_that_vanished_is_not_listed_twice_because_the_library_still_knows_it() -> None:
+    node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1))
+    node.library_says(1, 1, 0, 1)
+    node.look(1, *gpu_cards(0, 0))
+    node.look(SPLIT_SETTLE, *gpu_cards(0, 0))
+    assert ids(node.devices(GPU)) == ["card_0", "card_1"]
+
+
+def test_replaced_card_that_a_pod_holds_stays_listed_until_the_pod_has_gone() -> None:
+    node = Node(*gpu_cards(0, 0))
+    node.pods_hold({(GPU, "card_0"): "default/train"})
+    for _ in range(10):
+        node.look(SPLIT_SETTLE, *gpu_cards(0, 4, 5))
+    assert node.healthy(HALF) == ["card_4", "card_5"]
+    assert node.unhealthy(GPU) == ["card_0"]
+    assert "pod default/train holds card_0" in node.reasons("card_0")[0]
+    node.pods_hold({})
+    node.look(RETIRE_AFTER - 0.1, *gpu_cards(0, 4, 5))
+    assert node.unhealthy(GPU) == ["card_0"]
+    node.look(0.1, *gpu_cards(0, 4, 5))
+    assert node.unhealthy(GPU) == []
+
+
+def test_reused_name_is_not_offered_under_another_resource_before_its_pod_has_gone() -> None:
+    node = Node(*gpu_cards(0, 0))
+    node.pods_hold({(GPU, "card_0"): "default/train"})
+    node.look(1, *gpu_cards(0, 0, 1))
+    node.look(SPLIT_SETTLE, *gpu_cards(0, 0, 1))
+    assert (node.healthy(HALF), node.unhealthy(HALF)) == (["card_1"], ["card_0"])
+    [half] = [device for device in node.devices(HALF) if device.id == "card_0"]
+    assert "pod default/train still holds card_0 as a birentech.com/gpu" in half.reasons[0]
+    node.pods_hold({})
+    node.look(0.1, *gpu_cards(0, 0, 1))
+    assert node.healthy(HALF) == ["card_0", "card_1"]
+
+
+def test_card_that_a_pod_held_before_we_started_is_listed() -> None:
+    node = Node(*gpu_cards(0, 0, 1))
+    node.pods_hold({(GPU, "card_0"): "default/train", (HALF, "card_1"): "default/infer"})
+    node.look(1, *gpu_cards(0, 0, 1))
+    assert (node.healthy(HALF), node.unhealthy(GPU)) == (["card_1"], ["card_0"])
+
+
+@pytest.mark.parametrize("id_", ["card_x", "", "/dev/vfio/vfio", "card_1/.."])
+def test_id_that_no_card_can_have_is_listed_for_no_pod(id_: str) -> None:
+    node = Node(*gpu_cards(0, 0))
+    node.pods_hold({(GPU, id_): "default/train"})
+    node.look(1, *gpu_cards(0, 0))
+    assert ids(node.devices(GPU)) == ["card_0"]
 
 
 def test_gpu_that_shows_up_for_one_look_leaves_no_trace() -> None:
@@ -201,35 +304,50 @@ def test_gpu_that_shows_up_for_one_look_leaves_no_trace() -> None:
 
 def test_resource_that_lost_its_devices_is_empty_for_a_while_and_then_gone() -> None:
     node = Node(*gpu_cards(0, 0))
-    node.look(1)
-    node.look(RETIRE_AFTER)
+    node.look(1, *gpu_cards(0, 0, 1))
+    node.look(SPLIT_SETTLE, *gpu_cards(0, 0, 1))
+    node.look(RETIRE_AFTER, *gpu_cards(0, 0, 1))
     emptied = node.inventory.list_of(GPU)
     assert emptied is not None
     assert emptied.devices == ()
-    node.look(EMPTY_LINGER - 0.1)
+    node.look(EMPTY_LINGER - 0.1, *gpu_cards(0, 0, 1))
     assert node.inventory.list_of(GPU) is not None
-    node.look(0.2)
+    node.look(0.2, *gpu_cards(0, 0, 1))
     assert node.inventory.list_of(GPU) is None
 
 
 def test_emptied_resource_that_gets_a_device_again_stays() -> None:
     node = Node(*gpu_cards(0, 0))
-    node.look(1)
-    node.look(RETIRE_AFTER, *gpu_cards(1, 1))
-    node.look(APPEAR_SETTLE, *gpu_cards(1, 1))
-    node.look(10, *gpu_cards(1, 1))
-    assert node.healthy(GPU) == ["card_1"]
+    node.look(1, *gpu_cards(0, 0, 1))
+    node.look(SPLIT_SETTLE, *gpu_cards(0, 0, 1))
+    halves = gpu_cards(0, 0, 1)
+    node.look(RETIRE_AFTER - 0.5, *halves, *gpu_cards(1, 2))
+    node.look(APPEAR_SETTLE, *halves, *gpu_cards(1, 2))
+    node.look(10, *halves, *gpu_cards(1, 2))
+    assert node.healthy(GPU) == ["card_2"]
 
 
 def test_reused_id_belongs_to_the_card_that_is_there() -> None:
     node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1))
     node.look(1, *gpu_cards(1, 0))
     node.look(SPLIT_SETTLE - 0.1, *gpu_cards(1, 0))
-    assert (node.healthy(GPU), node.unhealthy(GPU)) == ([], ["card_0", "card_1"])
+    assert [device.card.present for device in node.devices(GPU)] == [False, True]
+    assert (node.healthy(GPU), node.unhealthy(GPU)) == (["card_0"], ["card_1"])
     node.look(0.2, *gpu_cards(1, 0))
+    assert [device.card.present for device in node.devices(GPU)] == [True, True]
     assert (node.healthy(GPU), node.unhealthy(GPU)) == (["card_0"], ["card_1"])
     node.look(RETIRE_AFTER, *gpu_cards(1, 0))
     assert (node.healthy(GPU), node.unhealthy(GPU)) == (["card_0"], [])
+
+
+def test_instances_are_told_apart_by_their_order() -> None:
+    node = Node(*gpu_cards(3, 7, 9))
+    before = [device.identity for device in node.devices(HALF)]
+    assert before == [(3, HALF, 0), (3, HALF, 1)]
+    node.look(1, *gpu_cards(3, 1, 2))
+    node.look(SPLIT_SETTLE, *gpu_cards(3, 1, 2))
+    healthy = [device.identity for device in node.devices(HALF) if device.healthy]
+    assert healthy == before, "the names have shifted"
 
 
 def test_id_that_passes_to_another_resource_is_found_under_the_new_one() -> None:
@@ -265,18 +383,6 @@ def test_card_that_never_told_its_gpu_is_announced_nowhere() -> None:
     assert "card_1: physical_id cannot be read" in sentence
 
 
-def test_card_that_does_not_tell_its_gpu_belongs_to_the_one_at_its_address() -> None:
-    one, other = card(0, 7, address="0000:01:00.0"), card(1, address="0000:01:00.0")
-    stray = card(2, address="0000:02:00.0")
-    assert group_by_gpu([stray, other, one]) == ({7: (one, other)}, [stray])
-
-
-def test_the_address_counts_for_more_than_where_a_name_was_before() -> None:
-    one, other = card(0, 7, address="0000:01:00.0"), card(1, address="0000:01:00.0")
-    groups, _ = group_by_gpu([one, other], {"card_0": 7, "card_1": 3})
-    assert groups == {7: (one, other)}, "card_1 has passed from GPU 3 to GPU 7"
-
-
 def test_card_that_keeps_its_name_but_not_its_memory_is_another_split() -> None:
     keeper = InventoryKeeper()
     whole = attrs.evolve(gpu_cards(0, 0)[0], memory=64 * 1024**3)
@@ -284,7 +390,7 @@ def test_card_that_keeps_its_name_but_not_its_memory_is_another_split() -> None:
     unreadable = attrs.evolve(whole, memory=None)
 
     def usable(card: Card, now: float) -> bool:
-        found = keeper.update(snapshot(card), now).find("card_0")
+        found = keeper.update(Observed(snapshot(card)), now).find("card_0")
         return found is not None and found.healthy
 
     assert usable(whole, 0)
@@ -297,7 +403,7 @@ def test_half_that_hangs_still_counts_for_the_split_of_its_gpu() -> None:
     first, second = gpu_cards(0, 0, 1)
     first = attrs.evolve(first, pci_path=("0000:01:00.0",))
     hung = Card(second.name, second.number, pci_path=("0000:01:00.0",), hung=True)
-    inventory = InventoryKeeper().update(snapshot(first, hung), 0)
+    inventory = InventoryKeeper().update(Observed(snapshot(first, hung)), 0)
     assert [each.resource for each in inventory.lists] == [HALF]
 
 
@@ -305,7 +411,7 @@ def test_memory_that_a_driver_keeps_for_itself_makes_no_new_split() -> None:
     keeper = InventoryKeeper()
     card = attrs.evolve(gpu_cards(0, 0)[0], memory=64 * 1024**3)
     for now in range(20):
-        found = keeper.update(snapshot(card), now).find("card_0")
+        found = keeper.update(Observed(snapshot(card)), now).find("card_0")
         assert found is not None
         assert found.healthy
         card = attrs.evolve(card, memory=(card.memory or 0) - 4096)

@@ -1,185 +1,268 @@
-"""A look that hangs costs the card it hangs at, and nobody else."""
+"""A reading that hangs costs what it hangs at, and nobody else."""
 
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from biren_plugin.core.model import Card, Snapshot
 from biren_plugin.errors import HostUnreadable
-from biren_plugin.host.lookout import READ_DEADLINE, Lookout
-from biren_plugin.host.reader import HostReader
-from tests.cards import gpu_cards, snapshot
+from biren_plugin.host.lookout import FOLLOWING, PATIENCE, SHARED, Lookout, Round
 
-THREE = snapshot(*gpu_cards(0, 0), *gpu_cards(1, 1), *gpu_cards(2, 2))
+THREE = ("card_0", "card_1", "card_2")
+LISTING = "the listing"
 
 
 class Host:
-    """Three cards, of which some hang whoever looks at them."""
+    """Three cards, of which some hang whoever reads them, for as long as a test says."""
 
     def __init__(self) -> None:
+        self.names: Sequence[str] = THREE
         self.hangs_at: set[str] = set()
-        self.let_go = threading.Event()
-        self.hanging = trio.Event()
-        """Set when a look has begun to hang."""
-        self.readers: list[Reader] = []
+        self.threads: list[str] = []
+        """For each thread that has begun to hang, where."""
+        self._began = threading.Condition()
+        self._let_go = threading.Event()
 
-    def new_reader(self) -> HostReader:
-        self.readers.append(Reader(self))
-        return self.readers[-1]
+    def list_names(self) -> Sequence[str]:
+        self._hang_if_told(LISTING)
+        return self.names
 
+    def read(self, name: str) -> str:
+        self._hang_if_told(name)
+        return f"{name} was read"
 
-class Reader(HostReader):
-    """Reads a `Host`."""
+    def _hang_if_told(self, where: str) -> None:
+        if where in self.hangs_at:
+            let_go = self._let_go
+            with self._began:
+                self.threads.append(where)
+                self._began.notify_all()
+            let_go.wait()
 
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        self.reading = None
+    def wait_for_hangs(self, count: int) -> None:
+        """Returns once so many threads have begun to hang; blocks."""
+        with self._began:
+            assert self._began.wait_for(lambda: len(self.threads) >= count, 10)
 
-    def unread_card(self, name: str) -> Card:
-        return Card(name, int(name.removeprefix("card_")))
-
-    def read(self, *, anew: bool = False, skip: Collection[str] = ()) -> Snapshot:
-        seen = []
-        for card in THREE.cards:
-            if card.name in skip:
-                continue
-            self.reading = card.name
-            if card.name in self.host.hangs_at:
-                trio.from_thread.run_sync(self.host.hanging.set)
-                self.host.let_go.wait()
-            seen.append(card)
-        self.reading = None
-        return snapshot(*seen)
+    def let_go(self) -> None:
+        """Whatever hangs now comes back; nothing hangs from now on."""
+        self.hangs_at = set()
+        self._let_go.set()
+        self._let_go = threading.Event()
 
 
 @pytest.fixture
 def host() -> Iterator[Host]:
     host = Host()
     yield host
-    host.let_go.set()  # or threads would outlive the test
+    host.let_go()  # or threads would outlive the test
 
 
-async def look_past_hangs(lookout: Lookout, host: Host, clock: MockClock, hangs: int) -> Snapshot:
-    """A look, with time moved on past each of its hangs.
+@pytest.fixture
+def lookout(host: Host) -> Lookout[str]:
+    return Lookout(host.list_names, host.read, "the host")
+
+
+async def look_past(
+    lookout: Lookout[str], host: Host, clock: MockClock, *jumps: float, hanging: int = 0
+) -> Round[str]:
+    """A look, with time moved on each time that one more thread than `hanging` hangs.
 
     (A clock that jumps by itself does not see that a thread is at work.)
     """
-    seen: list[Snapshot] = []
+    looks: list[Round[str]] = []
 
     async def look() -> None:
-        seen.append(await lookout.look())
+        looks.append(await lookout.look())
 
     async with trio.open_nursery() as nursery:
-        host.hanging = trio.Event()
         nursery.start_soon(look)
-        for _ in range(hangs):
-            await host.hanging.wait()
-            host.hanging = trio.Event()
-            clock.jump(READ_DEADLINE)
-    return seen[0]
+        for number, jump in enumerate(jumps, hanging + 1):
+            await trio.to_thread.run_sync(host.wait_for_hangs, number)
+            await wait_all_tasks_blocked()
+            clock.jump(jump)
+    return looks[0]
 
 
-def hung(seen: Snapshot) -> dict[str, bool]:
-    return {card.name: card.hung for card in seen.cards}
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for a thread that comes back in a moment of its own."""
+    with trio.fail_after(1e6):  # the clock stands still
+        while not condition():
+            await trio.lowlevel.checkpoint()
 
 
-async def test_cards_are_read_beside_one_that_hangs(host: Host, mock_clock: MockClock) -> None:
-    lookout = Lookout(host.new_reader)
-    assert hung(await lookout.look()) == {"card_0": False, "card_1": False, "card_2": False}
+async def test_everything_is_read_in_turn(lookout: Lookout[str], mock_clock: MockClock) -> None:
+    assert await lookout.look() == Round({name: f"{name} was read" for name in THREE})
+
+
+async def test_what_is_not_there_has_no_value(host: Host, mock_clock: MockClock) -> None:
+    lookout = Lookout(host.list_names, lambda name: None if name == "card_1" else name, "the host")
+    assert set((await lookout.look()).values) == {"card_0", "card_2"}
+
+
+async def test_others_are_read_beside_one_that_hangs(
+    lookout: Lookout[str], host: Host, mock_clock: MockClock
+) -> None:
     host.hangs_at = {"card_1"}
-    seen = await look_past_hangs(lookout, host, mock_clock, 1)
-    assert hung(seen) == {"card_0": False, "card_1": True, "card_2": False}
+    look = await look_past(lookout, host, mock_clock, SHARED)
+    assert set(look.values) == {"card_0", "card_2"}
+    assert (set(look.pending), set(look.hung)) == ({"card_1"}, set())
+    assert host.threads == ["card_1"]
     again = await lookout.look()
-    assert hung(again) == hung(seen)
-    assert len(host.readers) == 2, "its thread is not replaced"
+    assert set(again.values) == {"card_0", "card_2"}
+    assert host.threads == ["card_1"], "its thread is not replaced"
 
 
-async def test_cards_that_hang_from_the_start_are_shown_and_the_others_read(
-    host: Host, mock_clock: MockClock
+async def test_what_does_not_come_back_counts_as_hung_when_patience_ends(
+    lookout: Lookout[str], host: Host, mock_clock: MockClock
 ) -> None:
-    lookout = Lookout(host.new_reader)
-    host.hangs_at = {"card_0", "card_2"}
-    seen = await look_past_hangs(lookout, host, mock_clock, 2)
-    assert hung(seen) == {"card_0": True, "card_1": False, "card_2": True}
-    assert seen.cards[0].physical_id is None, "nothing of it could be read"
-
-
-async def test_card_is_read_again_when_its_thread_comes_back(
-    host: Host, mock_clock: MockClock
-) -> None:
-    lookout = Lookout(host.new_reader)
-    await lookout.look()
     host.hangs_at = {"card_1"}
-    await look_past_hangs(lookout, host, mock_clock, 1)
-    host.hangs_at = set()
-    host.let_go.set()
-    # The thread comes back in a moment of its own; each look is a real one in a thread.
-    while hung(await lookout.look())["card_1"]:
-        pass
+    await look_past(lookout, host, mock_clock, SHARED)
+    mock_clock.jump(PATIENCE - SHARED - 0.1)
+    assert (await lookout.look()).hung == set()
+    mock_clock.jump(0.1)
+    look = await lookout.look()
+    assert (set(look.pending), set(look.hung)) == ({"card_1"}, {"card_1"})
 
 
-async def test_hang_outside_of_the_cards_is_an_error_and_takes_one_thread_only(
+async def test_further_ones_that_hang_are_left_sooner(
+    lookout: Lookout[str], host: Host, mock_clock: MockClock
+) -> None:
+    host.hangs_at = set(THREE)
+    look = await look_past(lookout, host, mock_clock, SHARED, FOLLOWING, FOLLOWING)
+    assert look == Round({}, frozenset(THREE))
+    assert sorted(host.threads) == sorted(THREE)
+
+
+async def test_slow_thread_that_makes_way_is_not_given_up(
     host: Host, mock_clock: MockClock
 ) -> None:
-    class Elsewhere(Reader):
-        def read(self, *, anew: bool = False, skip: Collection[str] = ()) -> Snapshot:
-            trio.from_thread.run_sync(host.hanging.set)
-            host.let_go.wait()
-            return THREE
+    """Each card takes nearly as long as it may: together they take longer."""
+    began = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+    steps = [threading.Event() for _ in THREE]
 
-    lookout = Lookout(lambda: Elsewhere(host))
+    def read(name: str) -> str:
+        token.run_sync_soon(began.set)
+        steps[THREE.index(name)].wait()
+        return name
 
-    async def look_in_vain() -> None:
-        with pytest.raises(HostUnreadable, match="takes more than 5 s"):
-            await lookout.look()
+    lookout = Lookout(host.list_names, read, "the host")
+    looks: list[Round[str]] = []
+
+    async def look() -> None:
+        looks.append(await lookout.look())
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(look_in_vain)
-        await host.hanging.wait()
-        mock_clock.jump(READ_DEADLINE)
-    host.let_go.set()
-    assert hung(await lookout.look()) == {"card_0": False, "card_1": False, "card_2": False}
+        nursery.start_soon(look)
+        for step in steps:
+            await began.wait()
+            began = trio.Event()
+            await wait_all_tasks_blocked()
+            mock_clock.jump(SHARED - 0.01)
+            step.set()
+    assert set(looks[0].values) == set(THREE)
+    assert looks[0].pending == set()
 
 
-async def test_look_that_waits_for_a_thread_is_not_taken_for_the_one_that_hangs(
-    host: Host, mock_clock: MockClock
+async def test_value_that_comes_late_counts_when_it_comes(
+    lookout: Lookout[str], host: Host, mock_clock: MockClock
 ) -> None:
-    moved_on = threading.Event()
+    host.hangs_at = {"card_1"}
+    await look_past(lookout, host, mock_clock, SHARED)
+    host.let_go()
+    look = await lookout.look()
+    while look.pending:
+        look = await lookout.look()
+    assert look.values["card_1"] == "card_1 was read"
 
-    class TwiceSlow(Reader):
-        """Hangs outside of the cards, and then at one."""
 
-        def read(self, *, anew: bool = False, skip: Collection[str] = ()) -> Snapshot:
-            if not moved_on.is_set():
-                trio.from_thread.run_sync(host.hanging.set)
-                moved_on.wait()
-                self.reading = "card_0"
-                trio.from_thread.run_sync(host.hanging.set)
-                host.let_go.wait()
-            self.reading = None
-            return snapshot(*(card for card in THREE.cards if card.name not in skip))
-
-    lookout = Lookout(lambda: TwiceSlow(host))
-    seen: list[Snapshot] = []
-
-    async def look_twice() -> None:
-        with pytest.raises(HostUnreadable):
-            await lookout.look()
-        seen.append(await lookout.look())
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(look_twice)
-        await host.hanging.wait()
-        host.hanging = trio.Event()
-        mock_clock.jump(READ_DEADLINE)
-        await wait_all_tasks_blocked()
-        moved_on.set()
-        await host.hanging.wait()
-        mock_clock.jump(READ_DEADLINE)
-    assert hung(seen[0])["card_0"]
-    host.let_go.set()
-    while hung(await lookout.look())["card_0"]:
+async def test_one_that_was_slow_has_a_thread_of_its_own_until_it_is_quick(
+    lookout: Lookout[str], host: Host, mock_clock: MockClock
+) -> None:
+    host.hangs_at = {"card_1"}
+    await look_past(lookout, host, mock_clock, SHARED)
+    host.let_go()
+    while (await lookout.look()).pending:
         pass  # the thread comes back in a moment of its own
+    host.hangs_at = {"card_1"}
+    look = await lookout.look()
+    assert set(look.values) >= {"card_0", "card_2"}, "nobody waits for it this time"
+    host.wait_for_hangs(2)
+    host.let_go()
+    while "card_1" not in (look := await lookout.look()).values or look.pending:
+        pass
+    assert look == Round({name: f"{name} was read" for name in THREE})
+
+
+async def test_one_that_is_gone_when_its_thread_comes_back_is_forgotten(
+    lookout: Lookout[str], host: Host, mock_clock: MockClock
+) -> None:
+    gone: list[str] = []
+    lookout = Lookout(
+        lambda: [name for name in host.list_names() if name not in gone],
+        lambda name: value if (value := host.read(name)) and name not in gone else None,
+        "the host",
+    )
+    host.hangs_at = {"card_1"}
+    await look_past(lookout, host, mock_clock, SHARED)
+    gone.append("card_1")
+    host.let_go()
+    while (look := await lookout.look()).pending:
+        pass
+    assert set(look.values) == {"card_0", "card_2"}
+
+
+async def test_listing_that_hangs_is_an_error_and_takes_one_thread(
+    lookout: Lookout[str], host: Host, mock_clock: MockClock
+) -> None:
+    host.hangs_at = {LISTING}
+    for _ in range(3):
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(HostUnreadable, match="the host takes more than 5 s")
+        ):
+            await look_past(lookout, host, mock_clock, PATIENCE)
+    assert host.threads == [LISTING]
+
+
+async def test_what_a_listing_brings_that_was_late_is_not_believed(
+    lookout: Lookout[str], host: Host, mock_clock: MockClock
+) -> None:
+    host.hangs_at = {LISTING}
+    with pytest.RaisesGroup(HostUnreadable):
+        await look_past(lookout, host, mock_clock, PATIENCE)
+    host.names = ("card_5",)
+    host.let_go()
+    look = None
+    while look is None:
+        try:
+            look = await lookout.look()
+        except HostUnreadable:
+            await trio.lowlevel.checkpoint()
+    assert set(look.values) == {"card_5"}
+
+
+async def test_bug_in_reading_is_raised_also_when_it_comes_late(
+    host: Host, mock_clock: MockClock
+) -> None:
+    def read(name: str) -> str:
+        host.read(name)
+        if name == "card_1":
+            raise KeyError(name)
+        return name
+
+    with pytest.raises(KeyError):
+        await Lookout(host.list_names, read, "the host").look()
+    lookout = Lookout(host.list_names, read, "the host")
+    host.hangs_at = {"card_1"}
+    await look_past(lookout, host, mock_clock, SHARED)
+    host.let_go()
+
+    async def look_until_it_comes() -> None:
+        while True:
+            await lookout.look()
+
+    with pytest.raises(KeyError):
+        await look_until_it_comes()

@@ -8,7 +8,7 @@ import pytest
 
 from biren_plugin.core.model import Card, Link, NodeState, Snapshot
 from biren_plugin.errors import HostUnreadable
-from biren_plugin.host.reader import HostReader
+from biren_plugin.host.reader import HostReader, read_once
 from tests.recorded import HOSTS, copy_host
 
 GPU_MEMORY = 65_024 * 1024**2
@@ -16,7 +16,12 @@ LINK = Link(speed=32.0, width=16, max_speed=32.0, max_width=16)
 
 
 def read(name: str) -> Snapshot:
-    return HostReader(HOSTS / name).read()
+    return read_once(HostReader(HOSTS / name))
+
+
+def read_anew(reader: HostReader) -> Snapshot:
+    cards = {name: reader.read(name, anew=True) for name in reader.names()}
+    return reader.snapshot({name: card for name, card in cards.items() if card is not None}, ())
 
 
 def by_number(look: Snapshot) -> dict[int, Card]:
@@ -78,7 +83,7 @@ def test_node_without_the_driver_has_no_card() -> None:
 
 def test_driver_without_a_card_is_another_thing(tmp_path: Path) -> None:
     (tmp_path / "sys/class/biren").mkdir(parents=True)
-    assert HostReader(tmp_path).read() == Snapshot(driver_loaded=True)
+    assert read_once(HostReader(tmp_path)) == Snapshot(driver_loaded=True)
 
 
 def test_only_cards_that_lead_somewhere_are_read(broken: dict[int, Card]) -> None:
@@ -118,7 +123,7 @@ def test_fifo_in_the_place_of_an_attribute_blocks_nobody(host: Path) -> None:
     physical_id = attribute(host, 0, "physical_id")
     physical_id.unlink()
     os.mkfifo(physical_id)
-    cards = HostReader(host).read().cards
+    cards = read_once(HostReader(host)).cards
     assert [card.physical_id for card in cards] == [None, 1, 2, 3, 4, 5, 6, 7]
 
 
@@ -126,7 +131,7 @@ def test_attribute_whose_read_fails_is_none(host: Path) -> None:
     physical_id = attribute(host, 0, "physical_id")
     physical_id.unlink()
     physical_id.symlink_to("/proc/self/mem")  # opens, and fails with EIO when read
-    cards = HostReader(host).read().cards
+    cards = read_once(HostReader(host)).cards
     assert [card.physical_id for card in cards] == [None, 1, 2, 3, 4, 5, 6, 7]
 
 
@@ -134,16 +139,16 @@ def test_class_link_that_leads_to_itself_is_no_card(host: Path) -> None:
     link = host / "sys/class/biren/card_0"
     link.unlink()
     link.symlink_to("card_0")
-    assert list(by_number(HostReader(host).read())) == [1, 2, 3, 4, 5, 6, 7]
+    assert list(by_number(read_once(HostReader(host)))) == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_what_can_change_is_read_at_every_look(host: Path) -> None:
     reader = HostReader(host)
-    before = reader.read()
+    before = read_once(reader)
     attribute(host, 0, "physical_id").write_text("40\n")
     attribute(host, 0, "mem_info").write_text("MemTotal: 5\n")
     (host / "dev/biren/card_0").unlink()
-    first, *others = reader.read().cards
+    first, *others = read_once(reader).cards
     assert (first.physical_id, first.memory) == (40, 5 * 1024)
     assert first.node is NodeState.MISSING
     assert tuple(others) == before.cards[1:]
@@ -151,35 +156,35 @@ def test_what_can_change_is_read_at_every_look(host: Path) -> None:
 
 def test_what_never_changes_is_read_again_only_when_all_is_read_anew(host: Path) -> None:
     reader = HostReader(host)
-    before = reader.read()
+    before = read_once(reader)
     attribute(host, 0, "numa_node").write_text("9\n")
-    assert reader.read() == before
-    assert reader.read(anew=True).cards[0].numa_node == 9
-    assert reader.read().cards[0].numa_node == 9
+    assert read_once(reader) == before
+    assert read_anew(reader).cards[0].numa_node == 9
+    assert read_once(reader).cards[0].numa_node == 9
 
 
 def test_card_that_left_is_read_from_scratch_when_it_comes_back(host: Path) -> None:
     reader = HostReader(host)
-    reader.read()
+    read_once(reader)
     link = host / "sys/class/biren/card_0"
     target = link.readlink()
     link.unlink()
-    assert list(by_number(reader.read())) == [1, 2, 3, 4, 5, 6, 7]
+    assert list(by_number(read_once(reader))) == [1, 2, 3, 4, 5, 6, 7]
     attribute_of_gpu = host / "sys/devices/pci0000:00/0000:00:00.0/0000:01:00.0/numa_node"
     attribute_of_gpu.write_text("9\n")
     link.symlink_to(target)
-    assert reader.read().cards[0].numa_node == 9
+    assert read_once(reader).cards[0].numa_node == 9
 
 
 def test_name_that_passed_to_another_gpu_between_two_looks_is_read_from_scratch(
     host: Path,
 ) -> None:
     reader = HostReader(host)
-    reader.read()
+    read_once(reader)
     link = host / "sys/class/biren/card_0"
     link.unlink()
     link.symlink_to((host / "sys/class/biren/card_7").readlink())
-    first = reader.read().cards[0]
+    first = read_once(reader).cards[0]
     assert (first.name, first.physical_id) == ("card_0", 7)
     assert (first.pci_address, first.numa_node) == ("0000:08:00.0", 1)
 
@@ -189,13 +194,13 @@ def test_name_that_passed_to_another_gpu_in_the_same_inode_is_read_from_scratch(
 ) -> None:
     """File systems give a new folder the inode of the one that was just removed."""
     reader = HostReader(host)
-    reader.read()
+    read_once(reader)
     device = host / "sys/devices/pci0000:00/0000:00:00.0/biren/card_0/device"
     made = device.parent.stat().st_ctime_ns
     while device.parent.stat().st_ctime_ns == made:  # file systems count time in coarse ticks
         device.unlink()
         device.symlink_to("../../../0000:00:01.0/0000:08:00.0")
-    first = reader.read().cards[0]
+    first = read_once(reader).cards[0]
     assert first.physical_id == 7
     assert (first.pci_address, first.numa_node) == ("0000:08:00.0", 1)
 
@@ -203,7 +208,9 @@ def test_name_that_passed_to_another_gpu_in_the_same_inode_is_read_from_scratch(
 def test_drivers_files_and_render_node_are_read_only_if_wanted() -> None:
     assert read("mixed").host.mounts == ()
     assert read("mixed").host.dri_node is None
-    wanted = HostReader(HOSTS / "mixed", mount_host_path=True, mount_dri_device=True).read().host
+    wanted = read_once(
+        HostReader(HOSTS / "mixed", mount_host_path=True, mount_dri_device=True)
+    ).host
     assert len(wanted.mounts) == 4
     assert wanted.dri_node == "/dev/dri/renderD129"
 
@@ -213,7 +220,7 @@ def test_nothing_on_the_host_makes_a_look_fail(host: Path) -> None:
     for path in ("dev/biren-m", "dev/biren/card_0", "sys/class/biren/card_1"):
         (host / path).unlink()
         (host / path).symlink_to(too_long)
-    cards = by_number(HostReader(host).read())
+    cards = by_number(read_once(HostReader(host)))
     assert cards[0].node is NodeState.MISSING
     assert list(cards) == [0, 2, 3, 4, 5, 6, 7]
 
@@ -227,4 +234,4 @@ def test_class_folder_that_cannot_be_listed_is_not_taken_for_absent(
 
     monkeypatch.setattr(os, "listdir", refuse)
     with pytest.raises(HostUnreadable, match=os.strerror(number)):
-        HostReader(host).read()
+        read_once(HostReader(host))

@@ -17,7 +17,7 @@ from purerpc import FailedPreconditionError, InvalidArgumentError
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
-from biren_plugin.core.model import Card, Device, DeviceList, Inventory, NodeState
+from biren_plugin.core.model import Card, Device, DeviceList, Inventory
 from biren_plugin.errors import PluginSocketGone, SocketUnusable, StartTooSlow, StreamEnded
 from biren_plugin.host.kubelet_folder import KubeletFolder, read_kubelet_folder
 from biren_plugin.resource import ResourceMemory, run_resource, socket_name
@@ -29,15 +29,14 @@ from biren_plugin.wire.unix_grpc import CallEnded, Channel, with_channel
 RESOURCE = "birentech.com/1-2-gpu"
 
 
-def inventory_of(*cards: Card) -> Inventory:
-    devices = tuple(Device(card, RESOURCE) for card in cards)
+def inventory_of(*devices: Device) -> Inventory:
     return Inventory((DeviceList(RESOURCE, devices),))
 
 
-CARD_0 = Card("card_0", 0, numa_node=1)
-CARD_1 = Card("card_1", 1)
+CARD_0 = Device(Card("card_0", 0, numa_node=1), RESOURCE)
+CARD_1 = Device(Card("card_1", 1), RESOURCE)
 BOTH = inventory_of(CARD_0, CARD_1)
-ONE_PULLED = inventory_of(CARD_0, attrs.evolve(CARD_1, node=NodeState.MISSING))
+ONE_PULLED = inventory_of(CARD_0, CARD_1.because("its node is missing"))
 
 
 class Node:
@@ -187,7 +186,7 @@ async def test_list_that_would_read_the_same_is_sent_with_the_heartbeat_only(
     async with node.running(ONE_PULLED):
         with node.kubelet.view.subscribe() as views:
             await views.receive()
-            other_reason = attrs.evolve(CARD_1, node=NodeState.OTHER)
+            other_reason = CARD_1.because("its node is no character device")
             node.inventory.post(inventory_of(CARD_0, other_reason))
             await wait_all_tasks_blocked()
             with pytest.raises(trio.WouldBlock):

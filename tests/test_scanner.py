@@ -1,22 +1,24 @@
-"""The scanner posts what the host holds, and a look that hangs takes nothing away."""
+"""The scanner posts what the host shows, and a look that hangs takes nothing away."""
 
 import threading
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from biren_plugin.board import Board
-from biren_plugin.core.model import Inventory, Snapshot
-from biren_plugin.host import scanner
+from biren_plugin.core.library import LibraryFacts
+from biren_plugin.core.model import Card, NodeState, Snapshot
+from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.host.doorbell import Doorbell
-from biren_plugin.host.lookout import READ_DEADLINE, Lookout
+from biren_plugin.host.lookout import PATIENCE, SHARED
 from biren_plugin.host.reader import HostReader
 from biren_plugin.host.scanner import scan_host
 from biren_plugin.simulate.host import SimulatedHost
-from tests.cards import GPU, gpu_cards, ids, snapshot
+from tests.cards import gpu_cards, snapshot
 from tests.stepped_bell import SteppedBell
 
 PULSE = 300
@@ -26,31 +28,46 @@ ONE = snapshot(*gpu_cards(0, 0))
 TWO = snapshot(*gpu_cards(0, 0), *gpu_cards(1, 1))
 
 
-class ScriptedReader(HostReader):
+class ScriptedReader:
     """Reads what a test says, and hangs in it for as long as a test says."""
 
     def __init__(self) -> None:
         self.holds = ONE
         self.reads: list[bool] = []
-        """For each read, whether all was to be read anew."""
-        self.hanging = trio.Event()
-        """Set when a read has begun to hang."""
-        self.reading = None
+        """For each card that was read, whether all of it was to be read anew."""
+        self.hangs_at: str | None = None
+        """A card's name, or `listing`."""
+        self._hanging = threading.Event()
         self._let_go = threading.Event()
-        self._let_go.set()
 
-    def read(self, *, anew: bool = False, skip: Collection[str] = ()) -> Snapshot:
+    def names(self) -> list[str]:
+        names = [card.name for card in self.holds.cards]
+        self._hang_if_told("listing")
+        return names
+
+    def read(self, name: str, *, anew: bool) -> Card | None:
         self.reads.append(anew)
         held = self.holds
-        if not self._let_go.is_set():
-            trio.from_thread.run_sync(self.hanging.set)
-            self._let_go.wait()
-        return held
+        self._hang_if_told(name)
+        return next((card for card in held.cards if card.name == name), None)
 
-    def hang(self) -> None:
-        self._let_go.clear()
+    def snapshot(self, readings: Mapping[str, Card], hung: Collection[str]) -> Snapshot:
+        cards = {**{name: Card(name, 99) for name in hung}, **readings}
+        return attrs.evolve(
+            self.holds,
+            cards=tuple(attrs.evolve(card, hung=name in hung) for name, card in cards.items()),
+        )
+
+    def _hang_if_told(self, where: str) -> None:
+        if self.hangs_at == where:
+            self._hanging.set()
+            self._let_go.wait()
+
+    async def until_it_hangs(self) -> None:
+        assert await trio.to_thread.run_sync(self._hanging.wait, 10)
 
     def let_go(self) -> None:
+        self.hangs_at = None
         self._let_go.set()
 
 
@@ -62,13 +79,13 @@ def reader() -> Iterator[ScriptedReader]:
 
 
 @pytest.fixture
-def inventory() -> Board[Inventory]:
-    return Board[Inventory]()
+def observed() -> Board[Observed]:
+    return Board[Observed]()
 
 
 @pytest.fixture
 async def bell(
-    reader: ScriptedReader, inventory: Board[Inventory], mock_clock: MockClock
+    reader: ScriptedReader, observed: Board[Observed], mock_clock: MockClock
 ) -> AsyncIterator[SteppedBell]:
     """Rings for a running scanner. Time stands still unless a test moves it.
 
@@ -77,184 +94,157 @@ async def bell(
     """
     bell = SteppedBell()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: scan_host(Lookout(lambda: reader), bell, inventory, pulse=PULSE))
+        nursery.start_soon(lambda: scan_host(reader, bell, observed, interval=1.0, pulse=PULSE))
         await bell.asleep.wait()
         yield bell
         nursery.cancel_scope.cancel()
 
 
-def healthy(inventory: Board[Inventory]) -> list[str]:
-    assert inventory.latest is not None
-    found = inventory.latest.list_of(GPU)
-    return ids(each for each in found.devices if each.healthy) if found is not None else []
+def cards(observed: Board[Observed]) -> dict[str, bool]:
+    """Whether each card hangs."""
+    assert observed.latest is not None
+    assert observed.latest.snapshot is not None
+    return {card.name: card.hung for card in observed.latest.snapshot.cards}
 
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
 
 
-async def test_first_look_is_posted_at_once(bell: SteppedBell, inventory: Board[Inventory]) -> None:
-    assert healthy(inventory) == ["card_0"]
+async def test_first_look_is_posted_at_once(bell: SteppedBell, observed: Board[Observed]) -> None:
+    assert cards(observed) == {"card_0": False}
 
 
-async def test_only_what_changed_is_posted(
-    bell: SteppedBell,
-    inventory: Board[Inventory],
-    reader: ScriptedReader,
-    mock_clock: MockClock,
+async def test_every_look_is_posted_so_that_time_passes_for_what_has_to_settle(
+    bell: SteppedBell, observed: Board[Observed], reader: ScriptedReader
 ) -> None:
-    with inventory.subscribe() as posted:
+    with observed.subscribe() as posted:
         posted.receive_nowait()
         await bell.ring()
-        with pytest.raises(trio.WouldBlock):
-            posted.receive_nowait()
-        reader.holds = snapshot()
+        assert posted.receive_nowait().snapshot == ONE
+        reader.holds = TWO
         await bell.ring()
-        [devices] = posted.receive_nowait().lists
-        assert not devices.devices[0].healthy
+        assert posted.receive_nowait().snapshot == TWO
 
 
-async def test_time_passes_for_what_has_to_settle(
-    bell: SteppedBell,
-    inventory: Board[Inventory],
-    reader: ScriptedReader,
-    mock_clock: MockClock,
+async def test_what_other_sources_told_is_left_as_it_was(
+    bell: SteppedBell, observed: Board[Observed]
 ) -> None:
-    reader.holds = TWO
+    told = LibraryRound(0.0, LibraryFacts("libbiren-ml.so.1"))
+    observed.post(attrs.evolve(observed.latest or Observed(), library=told))
     await bell.ring()
-    assert healthy(inventory) == ["card_0"]
-    mock_clock.jump(1)
-    await bell.ring()
-    assert healthy(inventory) == ["card_0", "card_1"]
+    assert observed.latest is not None
+    assert observed.latest.library == told
 
 
 async def test_bell_is_armed_before_each_look(bell: SteppedBell, reader: ScriptedReader) -> None:
     assert (bell.armed, len(reader.reads)) == (1, 1)
-    reader.hang()
+    reader.hangs_at = "listing"
     bell.press()
-    await reader.hanging.wait()
+    await reader.until_it_hangs()
     assert bell.armed == 2
     reader.let_go()
     await bell.asleep.wait()
 
 
-async def test_heartbeat_reads_all_anew_and_sends_the_same_list_again(
-    bell: SteppedBell,
-    inventory: Board[Inventory],
-    reader: ScriptedReader,
-    mock_clock: MockClock,
+async def test_heartbeat_reads_all_anew_and_is_counted(
+    bell: SteppedBell, observed: Board[Observed], reader: ScriptedReader, mock_clock: MockClock
 ) -> None:
-    with inventory.subscribe() as posted:
-        first = posted.receive_nowait()
+    def pulse() -> int:
+        assert observed.latest is not None
+        return observed.latest.pulse
+
+    assert pulse() == 0
+    for beats in (1, 2):
         mock_clock.jump(PULSE)
         await bell.ring()
-        second = posted.receive_nowait()
-        assert second.lists != first.lists
-        assert second.lists[0].devices == first.lists[0].devices
+        assert pulse() == beats
         await bell.ring()
-        with pytest.raises(trio.WouldBlock):
-            posted.receive_nowait()
-        mock_clock.jump(PULSE)
-        await bell.ring()
-        assert posted.receive_nowait().lists != second.lists
-    assert reader.reads == [False, True, False, True]
+        assert pulse() == beats
+    assert reader.reads == [False, True, False, True, False]
 
 
-async def test_look_that_hangs_is_said_once_and_leaves_the_last_lists(
+async def test_look_that_hangs_is_said_once_and_leaves_what_was_known(
     bell: SteppedBell,
-    inventory: Board[Inventory],
+    observed: Board[Observed],
     reader: ScriptedReader,
     mock_clock: MockClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    reader.hang()
+    reader.hangs_at = "listing"
     bell.press()
-    await reader.hanging.wait()
-    mock_clock.jump(READ_DEADLINE)
+    await reader.until_it_hangs()
+    mock_clock.jump(PATIENCE)
     await bell.asleep.wait()
-    assert healthy(inventory) == ["card_0"]
+    assert cards(observed) == {"card_0": False}
     assert len(errors(caplog)) == 1
     assert "reading /sys and /dev takes more than 5 s" in errors(caplog)[0]
-
     for _ in range(3):
-        bell.press()
-        await wait_all_tasks_blocked()
-        mock_clock.jump(READ_DEADLINE)
-        await bell.asleep.wait()
+        await bell.ring()
     assert len(errors(caplog)) == 1, "it is said once"
-    assert len(reader.reads) == 2, "there is never more than one thread"
 
 
 async def test_scanner_carries_on_when_the_thread_comes_back(
     bell: SteppedBell,
-    inventory: Board[Inventory],
+    observed: Board[Observed],
     reader: ScriptedReader,
     mock_clock: MockClock,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    for times in (1, 2):
-        reader.holds = ONE
-        reader.hanging = trio.Event()
-        reader.hang()
-        bell.press()
-        await reader.hanging.wait()
-        mock_clock.jump(READ_DEADLINE)
-        await bell.asleep.wait()
-        assert len(errors(caplog)) == times, "each new hang is said"
-        reader.holds = snapshot()
-        reader.let_go()
-        await bell.ring()
-        assert healthy(inventory) == [], "the host as it is now, not as the hanging look saw it"
-        reader.holds = ONE
-        await bell.ring()
-        assert healthy(inventory) == ["card_0"]
-
-
-async def test_slow_look_in_time_is_no_error(
-    bell: SteppedBell,
-    reader: ScriptedReader,
-    mock_clock: MockClock,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    reader.hang()
+    reader.hangs_at = "listing"
     bell.press()
-    await reader.hanging.wait()
-    mock_clock.jump(READ_DEADLINE - 0.1)
-    reader.let_go()
+    await reader.until_it_hangs()
+    mock_clock.jump(PATIENCE)
     await bell.asleep.wait()
-    assert errors(caplog) == []
+    reader.holds = TWO
+    reader.let_go()
+    while cards(observed) != {"card_0": False, "card_1": False}:
+        await bell.ring()  # the thread comes back in a moment of its own
 
 
-async def test_operator_reads_what_is_waited_for(
-    bell: SteppedBell,
-    reader: ScriptedReader,
-    mock_clock: MockClock,
-    caplog: pytest.LogCaptureFixture,
+async def test_card_that_hangs_is_as_it_was_and_then_hung(
+    bell: SteppedBell, observed: Board[Observed], reader: ScriptedReader, mock_clock: MockClock
 ) -> None:
-    reader.holds = Snapshot(driver_loaded=False)
-    for _ in range(10):
-        mock_clock.jump(1)
-        await bell.ring()
-    said = [record for record in caplog.records if "waiting for the driver" in record.getMessage()]
-    assert [record.levelname for record in said] == ["WARNING"]
+    reader.holds = TWO
+    await bell.ring()
+    reader.hangs_at = "card_1"
+    bell.press()
+    await reader.until_it_hangs()
+    mock_clock.jump(SHARED)
+    await bell.asleep.wait()
+    assert cards(observed) == {"card_0": False, "card_1": False}
+    mock_clock.jump(PATIENCE)
+    await bell.ring()
+    assert cards(observed) == {"card_0": False, "card_1": True}
 
 
-async def test_event_in_dev_is_enough_for_a_look(
-    tmp_path: Path, inventory: Board[Inventory], monkeypatch: pytest.MonkeyPatch
+async def test_card_that_hangs_from_the_start_is_hung_at_once(
+    bell: SteppedBell, observed: Board[Observed], reader: ScriptedReader, mock_clock: MockClock
 ) -> None:
-    monkeypatch.setattr(scanner, "INTERVAL", 3600.0)
+    reader.holds = TWO
+    reader.hangs_at = "card_1"
+    bell.press()
+    await reader.until_it_hangs()
+    mock_clock.jump(SHARED)
+    await bell.asleep.wait()
+    assert cards(observed) == {"card_0": False, "card_1": True}, "or GPUs would look smaller"
+
+
+async def test_event_in_dev_is_enough_for_a_look(tmp_path: Path, observed: Board[Observed]) -> None:
     host = SimulatedHost(tmp_path / "host")
     host.add_gpus({0: 1, 1: 1})
+
+    def states(seen: Observed) -> list[NodeState]:
+        return [card.node for card in seen.snapshot.cards] if seen.snapshot is not None else []
+
     # Real time, with a deadline: events come from the kernel, which knows no mock clock.
     with trio.fail_after(REAL_DEADLINE), Doorbell([host.root / "dev/biren"]) as bell:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(scan_host, Lookout(lambda: HostReader(host.root)), bell, inventory)
-            await inventory.wait_for(lambda seen: bool(seen.lists))
+            nursery.start_soon(
+                lambda: scan_host(HostReader(host.root), bell, observed, interval=3600.0)
+            )
+            await observed.wait_for(lambda seen: bool(states(seen)))
             host.pull_node("card_1")
-            await inventory.wait_for(
-                lambda seen: (
-                    [each.card.node.value for each in seen.lists[0].devices]
-                    == ["a character device", "missing"]
-                )
+            await observed.wait_for(
+                lambda seen: states(seen) == [NodeState.CHARACTER_DEVICE, NodeState.MISSING]
             )
             nursery.cancel_scope.cancel()

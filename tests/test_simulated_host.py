@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biren_plugin.core.inventory import group_by_gpu
+from biren_plugin.core.gpus import group_by_gpu
 from biren_plugin.core.model import NodeState, Snapshot
 from biren_plugin.errors import UsageError
-from biren_plugin.host.reader import HostReader
+from biren_plugin.host.reader import HostReader, read_once
 from biren_plugin.simulate.host import GPU_MEMORY, MAX_GPUS, SimulatedHost, read_splits
 
 
@@ -20,7 +20,7 @@ def host(tmp_path: Path) -> SimulatedHost:
 
 
 def read(host: SimulatedHost) -> Snapshot:
-    return HostReader(host.root, mount_host_path=True).read()
+    return read_once(HostReader(host.root, mount_host_path=True))
 
 
 def gpus(look: Snapshot) -> dict[int, list[str]]:
@@ -155,8 +155,8 @@ def test_reader_follows_every_change(changes: list[tuple[int, int]]) -> None:
             elif gpu in expected:
                 host.remove_gpu(gpu)
                 del expected[gpu]
-            look = reader.read()
+            look = read_once(reader)
             assert {gpu: len(names) for gpu, names in gpus(look).items()} == expected
-            assert look == HostReader(host.root).read()
+            assert look == read_once(HostReader(host.root))
             in_dev = {path.name for path in (host.root / "dev/biren").iterdir()}
             assert in_dev == {card.name for card in look.cards}

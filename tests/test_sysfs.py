@@ -5,17 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biren_plugin.core import sysfs
-from biren_plugin.core.model import Card, Link, NodeState
+from biren_plugin.core.model import Card, FunctionState, Link, NodeState
 
 NODE = NodeState.CHARACTER_DEVICE
-ATTRIBUTES = (*sysfs.IDENTITY_ATTRIBUTES, *sysfs.FIXED_ATTRIBUTES)
+ATTRIBUTES = (*sysfs.CHANGING_ATTRIBUTES, *sysfs.FIXED_ATTRIBUTES)
 
 # Text as sysfs could hold it, and text that is nearly right.
 ANY_TEXT = st.text() | st.from_regex(r"\A\s*[-+]?[0-9_.]*\s*(kB|GT/s)?.*\Z")
 
 
 def read(**texts: str) -> Card:
-    return sysfs.read_card("card_3", 3, texts, ("pci0000:3a", "0000:3b:00.0"), NODE)
+    return sysfs.read_card("card_3", 3, texts, ("pci0000:3a", "0000:3b:00.0"), NODE, None)
 
 
 def test_card_is_read_as_the_driver_and_the_kernel_write_it() -> None:
@@ -42,6 +42,36 @@ def test_card_is_read_as_the_driver_and_the_kernel_write_it() -> None:
 
 def test_card_without_any_attribute_is_still_a_card() -> None:
     assert read() == Card("card_3", 3, pci_path=("pci0000:3a", "0000:3b:00.0"), node=NODE)
+
+
+@pytest.mark.parametrize(
+    ("config", "state"),
+    [
+        (b"\xe0\x1e", FunctionState.ANSWERS),
+        (b"\xff\xff", FunctionState.SILENT),
+        (b"\xff\x1e", FunctionState.ANSWERS),
+        (b"\xff", FunctionState.UNKNOWN),
+        (b"", FunctionState.UNKNOWN),
+        (None, FunctionState.UNKNOWN),
+    ],
+)
+def test_function_that_reads_all_ones_is_silent(config: bytes | None, state: FunctionState) -> None:
+    assert sysfs.function_state(config) is state
+
+
+def test_pcie_errors_are_counted_by_their_total() -> None:
+    card = read(
+        aer_dev_fatal="Undefined 1\nDLP 2\nTOTAL_ERR_FATAL 3\n",
+        aer_dev_nonfatal="Undefined 1\nTOTAL_ERR_NONFATAL 1\n",
+    )
+    assert (card.aer_fatal, card.aer_nonfatal) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "3", "TOTAL_ERR_FATAL", "TOTAL_ERR_FATAL -1", "TOTAL_ERR_FATAL x"]
+)
+def test_count_of_errors_that_is_not_told_is_none(text: str) -> None:
+    assert read(aer_dev_fatal=text).aer_fatal is None
 
 
 def test_negative_numa_node_is_none() -> None:
@@ -152,7 +182,7 @@ def test_other_files_are_no_version_of_the_library(name: str) -> None:
 
 @given(st.dictionaries(st.sampled_from(ATTRIBUTES), ANY_TEXT))
 def test_no_text_raises_and_each_number_is_bounded(texts: dict[str, str]) -> None:
-    card = sysfs.read_card("card_3", 3, texts, (), NODE)
+    card = sysfs.read_card("card_3", 3, texts, (), NODE, None)
     link = card.link
     for number in (card.physical_id, card.numa_node, link.width, link.max_width):
         assert number is None or 0 <= number < 10**9

@@ -32,6 +32,7 @@ def remark_inventory(before: Inventory | None, after: Inventory) -> list[Remark]
             )
         remarks.append(Remark(text, bad=True))
     remarks += [Remark(text, bad=True) for text in after.unsettled if text not in old.unsettled]
+    remarks += [Remark(text, bad=True) for text in after.suspects if text not in old.suspects]
     remarks += [
         Remark(f"containers will lack {absent}: it is not on the node", bad=True)
         for absent in after.host.absent
@@ -54,6 +55,12 @@ def remark_list(before: DeviceList | None, after: DeviceList) -> list[Remark]:
             remarks.append(Remark(f"{after.resource}: {id_} is Unhealthy: {reasons}", bad=True))
         elif device.healthy and id_ in old and not was_healthy:
             remarks.append(Remark(f"{after.resource}: {id_} is Healthy again"))
+        known = old[id_].warnings if id_ in old else ()
+        remarks += [
+            Remark(f"{after.resource}: {id_}: {text}", bad=True)
+            for text in device.warnings
+            if text not in known
+        ]
     if left := [device for id_, device in old.items() if id_ not in new]:
         remarks.append(Remark(f"{after.resource}: {_ids(left)} left the list"))
     return remarks

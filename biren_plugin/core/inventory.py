@@ -1,14 +1,17 @@
-"""From snapshots to what the node is believed to hold: splits settle, cards are retired.
+"""From what was read to what the node is believed to hold: splits settle, cards are retired.
 
 1. The cards with one `physical_id` are one GPU; their number is its split: 1, 2 or 4.
 2. A group of cards is believed once it has looked the same long enough: at once when the daemon
    starts, `APPEAR_SETTLE` for a GPU that appears, `SPLIT_SETTLE` for a known GPU that looks
-   different, or whose memory contradicts the node's other GPUs. Any other number never is.
+   different, or that the node's other GPUs or the management library contradict; at once if the
+   library says that no split is pending. Any other number never is.
 3. While a GPU looks different from what is believed, its devices are Unhealthy: a pod must not
    get a card that turns into another.
-4. A card leaves in two steps: Unhealthy for `RETIRE_AFTER`, then out of the list. (kubelet 1.36
-   panics over a device that leaves the list while its Allocate is in flight.)
-5. A resource without devices stays for `EMPTY_LINGER`, with an empty list, then goes.
+4. A GPU that vanishes stays listed, its cards no longer `present`: it counts, and may return.
+5. Cards that a new split replaced leave in two steps (`core.leaving`), and not before the pod that
+   holds one has gone; nor is a reused `card_N` offered under another resource before.
+6. A card that only the management library knows is listed, Unhealthy.
+7. A resource without devices stays for `EMPTY_LINGER`, with an empty list, then goes.
 
 Times are seconds of any clock that only goes forward.
 """
@@ -18,6 +21,15 @@ from typing import Final
 
 import attrs
 
+from biren_plugin.core.gpus import (
+    Cards,
+    contradicted_by_memory,
+    group_by_gpu,
+    same_split,
+    split_of,
+    with_known_memory,
+)
+from biren_plugin.core.leaving import Leaving
 from biren_plugin.core.model import (
     RESOURCE_OF_SPLIT,
     Card,
@@ -27,39 +39,40 @@ from biren_plugin.core.model import (
     Inventory,
     Snapshot,
 )
+from biren_plugin.core.observed import NO_HOLDERS, LibraryRound, Observed
+from biren_plugin.core.sysfs import number_of
 
 APPEAR_SETTLE: Final = 0.9  # two looks, a second apart, that agree
 SPLIT_SETTLE: Final = 3.0
-ALLOCATE_DEADLINE: Final = 2.0
-"""How long an `Allocate` may take; `wire.device_plugin` gives it to its server."""
-RETIRE_AFTER: Final = ALLOCATE_DEADLINE + 1.0
 EMPTY_LINGER: Final = 1.0
-_MEMORY_TOLERANCE: Final = 0.1
 
 
 @attrs.define
 class _Gpu:
     """What is known of one physical GPU."""
 
-    believed: tuple[Card, ...] = ()
-    candidate: tuple[Card, ...] = ()
+    believed: Cards = ()
+    candidate: Cards = ()
     """The cards that it shows now, where they differ from what is believed."""
     candidate_since: float = 0.0
-    gone_since: float | None = None
+    present: bool = True
 
 
 class InventoryKeeper:
-    """Takes every snapshot in turn, and says after each what the node holds."""
+    """Takes everything that was read, in turn, and says after each what the node holds."""
 
     def __init__(self) -> None:
         self._gpus: dict[int, _Gpu] = {}
-        self._retired: dict[tuple[str, str], tuple[Device, float]] = {}
+        self._leaving = Leaving()
         self._emptied: dict[str, float | None] = {}  # since when each has no device; None: it has
         self._gpu_of: dict[str, int] = {}  # by card name, as last read
+        self._library_only: dict[int, float] = {}  # since when, by node id
         self._starting = True
 
-    def update(self, snapshot: Snapshot, now: float, *, pulse: int = 0) -> Inventory:
-        """What the node holds at `now`, having looked like `snapshot`."""
+    def update(self, seen: Observed, now: float) -> Inventory:
+        """What the node holds at `now`; `seen` must have a snapshot."""
+        snapshot = seen.snapshot
+        assert snapshot is not None
         groups, strays = group_by_gpu(snapshot.cards, self._gpu_of)
         self._gpu_of = {card.name: gpu for gpu, cards in groups.items() for card in cards}
         unsettled = [
@@ -69,53 +82,100 @@ class InventoryKeeper:
         for physical_id in groups:
             self._gpus.setdefault(physical_id, _Gpu())
         for physical_id, gpu in list(self._gpus.items()):
-            seen = groups.get(physical_id, ())
-            if not seen:
-                self._lose(physical_id, gpu, now)
-            elif _same(seen, gpu.believed):
-                gpu.believed = _with_known_memory(seen, gpu.believed)
-                gpu.candidate, gpu.gone_since = (), None
+            cards = groups.get(physical_id, ())
+            gpu.present = bool(cards)
+            if not cards:
+                gpu.candidate = ()
+                if not gpu.believed:
+                    del self._gpus[physical_id]
+            elif same_split(cards, gpu.believed):
+                gpu.believed = with_known_memory(cards, gpu.believed)
+                gpu.candidate = ()
             else:
-                self._consider(physical_id, gpu, seen, groups, now)
-            if gpu.candidate and (gpu.believed or split_of(seen) not in RESOURCE_OF_SPLIT):
-                unsettled.append(_describe_unsettled(physical_id, len(seen)))
+                self._consider(physical_id, gpu, groups, seen.library, now)
+            if gpu.candidate and (gpu.believed or split_of(gpu.candidate) not in RESOURCE_OF_SPLIT):
+                unsettled.append(_describe_unsettled(physical_id, gpu.candidate))
         self._starting = False
-        lists = self._lists(snapshot.host, now, pulse)
-        return Inventory(lists, tuple(unsettled), snapshot.host, snapshot.driver_loaded)
-
-    def _lose(self, physical_id: int, gpu: _Gpu, now: float) -> None:
-        gpu.candidate = ()
-        if gpu.gone_since is None:
-            gpu.gone_since = now
-        if not gpu.believed or now - gpu.gone_since >= RETIRE_AFTER:
-            del self._gpus[physical_id]
+        self._keep_library_only(seen.library, snapshot, now)
+        self._keep_held(seen.holders or NO_HOLDERS, now)
+        lists = self._lists(seen.holders or NO_HOLDERS, snapshot.host, now, seen.pulse)
+        return Inventory(
+            lists, tuple(unsettled), host=snapshot.host, driver_loaded=snapshot.driver_loaded
+        )
 
     def _consider(
         self,
         physical_id: int,
         gpu: _Gpu,
-        seen: tuple[Card, ...],
-        groups: Mapping[int, tuple[Card, ...]],
+        groups: Mapping[int, Cards],
+        library: LibraryRound | None,
         now: float,
     ) -> None:
-        gpu.gone_since = None
-        if not _same(seen, gpu.candidate):
+        seen = groups[physical_id]
+        if not same_split(seen, gpu.candidate):
             gpu.candidate_since = now
         gpu.candidate = seen
         if split_of(seen) not in RESOURCE_OF_SPLIT:
             return
-        if gpu.believed or _contradicted(physical_id, groups):
+        confirmed = _library_says(seen, library, gpu.candidate_since)
+        if confirmed:
+            settle = 0.0
+        elif gpu.believed or confirmed is False or contradicted_by_memory(physical_id, groups):
             settle = SPLIT_SETTLE
         else:
             settle = 0.0 if self._starting else APPEAR_SETTLE
         if now - gpu.candidate_since < settle:
             return
+        staying = {(device.resource, device.id) for device in _devices(seen)}
         for device in _devices(gpu.believed):
-            replaced = device.because(f"replaced by a new split of GPU {physical_id}")
-            self._retired[device.resource, device.id] = (replaced, now)
+            if (device.resource, device.id) not in staying:
+                reason = f"replaced by a new split of GPU {physical_id}"
+                self._leaving.keep(device.because(reason), now)
         gpu.believed, gpu.candidate = seen, ()
 
-    def _lists(self, host: HostFacts, now: float, pulse: int) -> tuple[DeviceList, ...]:
+    def _keep_library_only(
+        self, library: LibraryRound | None, snapshot: Snapshot, now: float
+    ) -> None:
+        in_sysfs = {card.number for card in snapshot.cards} | {
+            card.number for gpu in self._gpus.values() for card in gpu.believed
+        }
+        known = library.known if library is not None else {}
+        self._library_only = {
+            number: self._library_only.get(number, now)
+            for number in known
+            if number not in in_sysfs
+        }
+        for number, since in self._library_only.items():
+            resource = RESOURCE_OF_SPLIT.get(known[number].split or 0)
+            if resource is None or now - since < SPLIT_SETTLE:  # it may just come or go
+                continue
+            reason = (
+                f"card_{number} is known to the management library and not to /sys/class/biren; "
+                "see `brsmi gpu`, and `dmesg | grep -i biren`"
+            )
+            device = Device(Card(f"card_{number}", number, present=False), resource, (reason,))
+            self._leaving.keep(device, now)
+
+    def _keep_held(self, holders: Mapping[tuple[str, str], str], now: float) -> None:
+        """Whatever a pod holds stays listed, also what was replaced, or gone before we started."""
+        listed = {
+            (device.resource, device.id)
+            for gpu in self._gpus.values()
+            for device in _devices(gpu.believed)
+        }
+        for (resource, id_), pod in holders.items():
+            number = number_of(id_)
+            if (resource, id_) in listed or number is None:
+                continue
+            reason = (
+                f"pod {pod} holds {id_}, which is no {resource} any more; "
+                "its containers may fail: delete the pod to let go of it"
+            )
+            self._leaving.keep(Device(Card(id_, number, present=False), resource, (reason,)), now)
+
+    def _lists(
+        self, holders: Mapping[tuple[str, str], str], host: HostFacts, now: float, pulse: int
+    ) -> tuple[DeviceList, ...]:
         by_resource: dict[str, dict[str, Device]] = {}
         for device in self._devices_by_weight(now):
             by_resource.setdefault(device.resource, {})[device.id] = device
@@ -127,7 +187,8 @@ class InventoryKeeper:
             elif not self._lingers(resource, now):
                 continue
             ordered = sorted(devices.values(), key=lambda device: device.card.number)
-            lists.append(DeviceList(resource, tuple(ordered), host, pulse))
+            checked = tuple(_unless_held_elsewhere(device, holders) for device in ordered)
+            lists.append(DeviceList(resource, checked, host, pulse))
         return tuple(lists)
 
     def _lingers(self, resource: str, now: float) -> bool:
@@ -143,101 +204,57 @@ class InventoryKeeper:
 
     def _devices_by_weight(self, now: float) -> Iterable[Device]:
         """All devices, those that count more later: a reused id belongs to the card that is there."""
-        for key, (device, since) in list(self._retired.items()):
-            if now - since >= RETIRE_AFTER:
-                del self._retired[key]
-            else:
-                yield device
-        for physical_id, gpu in self._gpus.items():
-            for device in _devices(gpu.believed):
-                if gpu.gone_since is not None:
-                    yield device.because(
-                        f"GPU {physical_id} is gone from /sys/class/biren; "
-                        "see `lspci -d 1ee0:` and the kernel's log"
-                    )
-                elif gpu.candidate:
-                    yield device.because(_describe_unsettled(physical_id, len(gpu.candidate)))
+        yield from self._leaving.devices(now)
         for gpu in self._gpus.values():
-            if gpu.gone_since is None and not gpu.candidate:
+            if not gpu.present:
+                gone = tuple(attrs.evolve(card, present=False) for card in gpu.believed)
+                yield from _devices(gone)
+        for physical_id, gpu in self._gpus.items():
+            if gpu.candidate:
+                reason = _describe_unsettled(physical_id, gpu.candidate)
+                for device in _devices(gpu.believed):
+                    yield device.because(reason)
+        for gpu in self._gpus.values():
+            if gpu.present and not gpu.candidate:
                 yield from _devices(gpu.believed)
 
 
-def group_by_gpu(
-    cards: Iterable[Card], last_gpu_of: Mapping[str, int] = {}
-) -> tuple[dict[int, tuple[Card, ...]], list[Card]]:
-    """The cards of each physical GPU, by number, and the cards that belong to none.
-
-    A card whose `physical_id` cannot be read belongs to the GPU at its PCI address, if another card
-    tells which (*assumed*: the instances of a GPU share its address); else it stays where it last
-    was (`last_gpu_of`, by name).
-    """
-    cards = sorted(cards, key=lambda card: card.number)
-    gpu_at = {
-        card.pci_address: card.physical_id
-        for card in cards
-        if card.pci_address is not None and card.physical_id is not None
-    }
-    groups: dict[int, tuple[Card, ...]] = {}
-    strays = []
-    for card in cards:
-        physical_id = card.physical_id
-        if physical_id is None:
-            physical_id = gpu_at.get(card.pci_address or "", last_gpu_of.get(card.name))
-        if physical_id is None:
-            strays.append(card)
-        else:
-            groups[physical_id] = (*groups.get(physical_id, ()), card)
-    return groups, strays
+def _unless_held_elsewhere(device: Device, holders: Mapping[tuple[str, str], str]) -> Device:
+    """The device; Unhealthy while a pod holds its id under another resource."""
+    for resource in RESOURCE_OF_SPLIT.values():
+        pod = holders.get((resource, device.id))
+        if pod is not None and resource != device.resource and device.card.present:
+            return device.because(
+                f"pod {pod} still holds {device.id} as a {resource}: "
+                "it returns to service once that pod is deleted"
+            )
+    return device
 
 
-def split_of(cards: tuple[Card, ...]) -> int:
-    """Into how many a GPU with these cards is split: as the host says, else their number."""
-    return cards[0].split or len(cards)
-
-
-def _same(seen: tuple[Card, ...], known: tuple[Card, ...]) -> bool:
-    """Whether both are the same split: a quarter alone has the name of the whole, not its memory."""
-    return len(seen) == len(known) and all(
-        now.name == then.name and _about_the_same(now.memory, then.memory)
-        for now, then in zip(seen, known, strict=True)
-    )
-
-
-def _about_the_same(one: int | None, other: int | None) -> bool:
-    """Another split changes a card's memory by half at least; a driver may keep a little for itself."""
-    if one is None or other is None:
-        return True
-    return abs(one - other) <= max(one, other) * _MEMORY_TOLERANCE
-
-
-def _with_known_memory(seen: tuple[Card, ...], known: tuple[Card, ...]) -> tuple[Card, ...]:
-    return tuple(
-        now if now.memory is not None else attrs.evolve(now, memory=then.memory)
-        for now, then in zip(seen, known, strict=True)
-    )
-
-
-def _devices(cards: tuple[Card, ...]) -> list[Device]:
-    return [Device(card, RESOURCE_OF_SPLIT[split_of(cards)]) for card in cards]
-
-
-def _contradicted(physical_id: int, groups: Mapping[int, tuple[Card, ...]]) -> bool:
-    """Whether a GPU's cards hold clearly less memory than another GPU of the node: some are missing."""
-    own = _memory(groups[physical_id])
-    others = [_memory(cards) for other, cards in groups.items() if other != physical_id]
-    most = max((memory for memory in others if memory is not None), default=None)
-    if own is None or most is None:
+def _library_says(cards: Cards, library: LibraryRound | None, since: float) -> bool | None:
+    """Whether the library confirms this split; None where it has said nothing of it since then."""
+    if library is None or library.at < since:
+        return None
+    readings = [library.readings.get(card.number) for card in cards]
+    modes = {(each.svi_current, each.svi_pending) for each in readings if each is not None}
+    if not modes or any(current is None for current, _ in modes):
+        return None
+    if any(current != split_of(cards) for current, _ in modes):
         return False
-    return own < most * (1 - _MEMORY_TOLERANCE)
+    return (None not in readings and modes == {(split_of(cards), split_of(cards))}) or None
 
 
-def _memory(cards: tuple[Card, ...]) -> int | None:
-    sizes = [card.memory for card in cards]
-    return None if None in sizes else sum(size for size in sizes if size is not None)
+def _devices(cards: Cards) -> list[Device]:
+    if not cards:
+        return []
+    resource = RESOURCE_OF_SPLIT[split_of(cards)]
+    return [Device(card, resource, instance=instance) for instance, card in enumerate(cards)]
 
 
-def _describe_unsettled(physical_id: int, seen: int) -> str:
-    cards = "1 card is" if seen == 1 else f"{seen} cards are"
+def _describe_unsettled(physical_id: int, seen: Cards) -> str:
+    if seen[0].split is not None and seen[0].split not in RESOURCE_OF_SPLIT:
+        return f"GPU {physical_id} is split into {seen[0].split}: there is no resource for that"
+    cards = "1 card is" if len(seen) == 1 else f"{len(seen)} cards are"
     return (
         f"GPU {physical_id} is being split anew and has not settled, {cards} there; "
         "if it stays so, see `brsmi gpu` on the node"

@@ -83,6 +83,8 @@ class Card:
     """Functions of a VFIO group that cannot be passed through: `0000:3b:00.1 (biren)`."""
     hung: bool = False
     """Whether reading it takes too long; then the rest is what was read before."""
+    present: bool = True
+    """Whether sysfs shows it; else the rest is what was read before it vanished."""
 
     @property
     def path(self) -> str:
@@ -126,6 +128,10 @@ class Snapshot:
     host: HostFacts = HostFacts()
     driver_loaded: bool = True
     """Whether `/sys/class/biren` is there."""
+    module_loaded: bool | None = None
+    """Whether `/sys/module/biren` is there; None where that cannot be told."""
+    driver_version: str | None = None
+    """As `/sys/module/biren/version` has it: `1.12.0`."""
 
 
 @attrs.frozen
@@ -137,11 +143,20 @@ class Device:
     """`birentech.com/gpu`, ..."""
     reasons: tuple[str, ...] = ()
     """Why it is Unhealthy, each with what to do; Healthy if there is none."""
+    warnings: tuple[str, ...] = ()
+    """What is wrong with it and does not count, each with what to do."""
+    instance: int = 0
+    """Its place among the cards of its GPU."""
 
     @property
     def id(self) -> str:
         """The kubelet's id, which outlives us in its checkpoint."""
         return self.card.name
+
+    @property
+    def identity(self) -> tuple[int | None, str, int]:
+        """Which unit of hardware it is, whatever its card is called after the next split."""
+        return self.card.physical_id, self.resource, self.instance
 
     @property
     def healthy(self) -> bool:
@@ -177,6 +192,8 @@ class Inventory:
     """One for each resource that the node has, or has just lost (then empty)."""
     unsettled: tuple[str, ...] = ()
     """Sentences about cards that nothing is announced from, and why."""
+    suspects: tuple[str, ...] = ()
+    """Sentences about probes that condemn every card at once, and are set aside."""
     host: HostFacts = HostFacts()
     driver_loaded: bool = True
 

@@ -8,25 +8,29 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from biren_plugin.core.model import Card, Link, NodeState
+from biren_plugin.core.model import Card, FunctionState, Link, NodeState
 
-IDENTITY_ATTRIBUTES: Final = ("physical_id", "mem_info")
-"""Read every time: a new split can leave every name as it was."""
-FIXED_ATTRIBUTES: Final = (
-    "numa_node",
-    "current_link_speed",
+CHANGING_ATTRIBUTES: Final = (
+    "physical_id",
+    "mem_info",
     "current_link_width",
-    "max_link_speed",
-    "max_link_width",
+    "aer_dev_fatal",
+    "aer_dev_nonfatal",
 )
+"""Read every time: a new split can leave every name as it was."""
+FIXED_ATTRIBUTES: Final = ("numa_node", "current_link_speed", "max_link_speed", "max_link_width")
 """Read once for each card."""
+VENDOR_ID_BYTES: Final = 2
+"""The beginning of `config`: reading it asks the device itself."""
 
 _CARD_NAME: Final = re.compile(r"card_(0|[1-9][0-9]{0,5})")
+_VFIO_GROUP: Final = re.compile(r"/dev/vfio/(0|[1-9][0-9]{0,5})")
 _PCI_ADDRESS: Final = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _PCI_ROOT: Final = re.compile(r"pci[0-9a-f]{4,8}:[0-9a-f]{2}")
 _MEM_TOTAL: Final = re.compile(
     r"^[ \t]*MemTotal[ \t]*:[ \t]*([0-9]{1,15})(?:[ \t]*kB)?[ \t\r]*$", re.MULTILINE
 )
+_AER_TOTAL: Final = re.compile(r"^TOTAL_ERR_(?:FATAL|NONFATAL) ([0-9]{1,18})$", re.MULTILINE)
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _SPEED: Final = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,3})?)\s*GT/s")
 _LIBRARY: Final = re.compile(r"libbiren-ml\.so\.[0-9]+(?:\.[0-9]+)*")
@@ -36,6 +40,12 @@ def card_number(name: str) -> int | None:
     """The N of `card_N`, None for anything else."""
     match = _CARD_NAME.fullmatch(name)
     return int(match[1]) if match else None
+
+
+def number_of(device_id: str) -> int | None:
+    """The 3 of `card_3` and of `/dev/vfio/3`, None for anything else."""
+    match = _VFIO_GROUP.fullmatch(device_id)
+    return int(match[1]) if match else card_number(device_id)
 
 
 def pci_path(real: str) -> tuple[str, ...]:
@@ -58,9 +68,17 @@ def memory_bytes(mem_info: str) -> int | None:
 
 
 def read_card(
-    name: str, number: int, texts: Mapping[str, str], path: tuple[str, ...], node: NodeState
+    name: str,
+    number: int,
+    texts: Mapping[str, str],
+    path: tuple[str, ...],
+    node: NodeState,
+    config: bytes | None,
 ) -> Card:
-    """A card from what could be read; an attribute that is missing or garbage is None."""
+    """A card from what could be read; an attribute that is missing or garbage is None.
+
+    `config` is the beginning of its function's configuration space.
+    """
     return Card(
         name=name,
         number=number,
@@ -75,7 +93,24 @@ def read_card(
             max_width=_number(texts, "max_link_width"),
         ),
         node=node,
+        function=function_state(config),
+        aer_fatal=aer_total(texts.get("aer_dev_fatal", "")),
+        aer_nonfatal=aer_total(texts.get("aer_dev_nonfatal", "")),
     )
+
+
+def function_state(config: bytes | None) -> FunctionState:
+    """What the first two bytes of a configuration space tell: a device that is gone reads all ones."""
+    if config is None or len(config) < VENDOR_ID_BYTES:
+        return FunctionState.UNKNOWN
+    gone = config[:VENDOR_ID_BYTES] == b"\xff\xff"
+    return FunctionState.SILENT if gone else FunctionState.ANSWERS
+
+
+def aer_total(text: str) -> int | None:
+    """The sum in `aer_dev_fatal` or `aer_dev_nonfatal`, None if it is not told."""
+    match = _AER_TOTAL.search(text)
+    return int(match[1]) if match else None
 
 
 def _number(texts: Mapping[str, str], attribute: str) -> int | None:

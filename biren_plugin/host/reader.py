@@ -1,22 +1,25 @@
-"""Reads the whole host once: cards from `/sys/class/biren` and `/dev/biren`, and what goes with them.
+"""Reads the host: cards from `/sys/class/biren` and `/dev/biren`, and what goes with them.
 
-Blocking; `scanner` runs it in a thread. Whatever a file does (vanish between two looks, hold
-garbage, refuse to be read), the rest is still read.
+Blocking; `lookout` runs it in threads. Whatever a file does (vanish between two looks, hold garbage,
+refuse to be read), the rest is still read.
 """
 
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
+import attrs
+
 from biren_plugin.core import sysfs
-from biren_plugin.core.model import Card, Snapshot
+from biren_plugin.core.model import Card, HostFacts, Snapshot
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.driver_files import read_host_facts
 from biren_plugin.host.rooted import NOT_THERE, node_state, resolve, under
 
 _CLASS: Final = "/sys/class/biren"
+_MODULES: Final = "/sys/module"
 _MAX_TEXT: Final = 4096
 """Bytes: sysfs gives at most a page, and a file that only looks like sysfs gives no more either."""
 
@@ -34,81 +37,109 @@ class HostReader:
         self._root = root
         self._mount_host_path = mount_host_path
         self._mount_dri_device = mount_dri_device
-        self.reading: str | None = None
-        """The card that is being looked at, for whoever waits in vain for the end of a look."""
+        self._about_host = Snapshot(driver_loaded=False)
         self._fixed: dict[str, tuple[tuple[int, int, int], dict[str, str], tuple[str, ...]]] = {}
 
-    def read(self, *, anew: bool = False, skip: Collection[str] = ()) -> Snapshot:
-        """One look, but for the cards to `skip`; `anew`: nothing is taken from an earlier look.
+    def names(self) -> list[str]:
+        """The cards that are there, by number; reads on the way what the host has besides them.
 
         Raises `HostUnreadable` where it cannot tell whether there are cards at all.
         """
-        if anew:
-            self._fixed.clear()
-        names: list[str] = []
+        listed: list[str] = []
         driver_loaded = True
         try:
-            names = [name for name in os.listdir(under(self._root, _CLASS)) if name not in skip]
+            listed = os.listdir(under(self._root, _CLASS))
         except OSError as error:
             if error.errno not in NOT_THERE:
                 raise HostUnreadable(f"cannot read {_CLASS}: {error.strerror}") from error
             driver_loaded = False
-        numbered = sorted(
-            (number, name) for name in names if (number := sysfs.card_number(name)) is not None
-        )
-        for gone in self._fixed.keys() - {name for _, name in numbered}:
+        numbers = {
+            name: number for name in listed if (number := sysfs.card_number(name)) is not None
+        }
+        for gone in self._fixed.keys() - numbers:
             del self._fixed[gone]
-        cards = []
-        for number, name in numbered:
-            self.reading = name
-            if card := self._read_card(name, number):
-                cards.append(card)
-        self.reading = None
-        host = read_host_facts(
-            self._root,
-            mount_host_path=self._mount_host_path,
-            mount_dri_device=self._mount_dri_device,
+        self._about_host = Snapshot(
+            host=self._read_facts(),
+            driver_loaded=driver_loaded,
+            module_loaded=self._module_loaded(),
+            driver_version=(_read_text(f"{self._root}{_MODULES}/biren/version") or "").strip()
+            or None,
         )
-        return Snapshot(tuple(cards), host, driver_loaded)
+        return sorted(numbers, key=lambda name: numbers[name])
 
-    def unread_card(self, name: str) -> Card:
-        """What can be told of a card without reading its attributes: links lead to its PCI function."""
+    def read(self, name: str, *, anew: bool = False) -> Card | None:
+        """One card, None if it has gone; `anew`: nothing is taken from an earlier look."""
         number = sysfs.card_number(name)
         assert number is not None  # it was listed
-        return sysfs.read_card(
-            name, number, {}, self._pci_path(name), node_state(self._root, f"/dev/biren/{name}")
-        )
-
-    def _pci_path(self, name: str) -> tuple[str, ...]:
-        return sysfs.pci_path(resolve(self._root, f"{_CLASS}/{name}/device") or "")
-
-    def _read_card(self, name: str, number: int) -> Card | None:
         folder = under(self._root, f"{_CLASS}/{name}")
         try:
             status = folder.stat()
         except OSError:
             return None  # gone since it was listed, or a link that leads nowhere
         identity = (status.st_dev, status.st_ino, status.st_ctime_ns)
-        if name not in self._fixed or self._fixed[name][0] != identity:
-            texts = self._texts(folder, sysfs.FIXED_ATTRIBUTES)
+        if anew or name not in self._fixed or self._fixed[name][0] != identity:
+            texts = _texts(folder, sysfs.FIXED_ATTRIBUTES)
             self._fixed[name] = (identity, texts, self._pci_path(name))
         _, fixed, path = self._fixed[name]
-        texts = fixed | self._texts(folder, sysfs.IDENTITY_ATTRIBUTES)
-        return sysfs.read_card(
-            name, number, texts, path, node_state(self._root, f"/dev/biren/{name}")
+        texts = fixed | _texts(folder, sysfs.CHANGING_ATTRIBUTES)
+        node = node_state(self._root, f"/dev/biren/{name}")
+        config = _read_bytes(f"{folder}/device/config", sysfs.VENDOR_ID_BYTES)
+        return sysfs.read_card(name, number, texts, path, node, config)
+
+    def snapshot(self, readings: Mapping[str, Card], hung: Collection[str]) -> Snapshot:
+        """The whole host from its cards' `readings`; of those that hang, the last, or what links tell."""
+        cards = dict(readings)
+        for name in hung:
+            cards[name] = attrs.evolve(readings.get(name) or self._unread_card(name), hung=True)
+        ordered = sorted(cards.values(), key=lambda card: card.number)
+        return attrs.evolve(self._about_host, cards=tuple(ordered))
+
+    def _unread_card(self, name: str) -> Card:
+        """What can be told of a card without reading its attributes: links lead to its PCI function."""
+        number = sysfs.card_number(name)
+        assert number is not None  # it was listed
+        node = node_state(self._root, f"/dev/biren/{name}")
+        return sysfs.read_card(name, number, {}, self._pci_path(name), node, None)
+
+    def _pci_path(self, name: str) -> tuple[str, ...]:
+        return sysfs.pci_path(resolve(self._root, f"{_CLASS}/{name}/device") or "")
+
+    def _read_facts(self) -> HostFacts:
+        return read_host_facts(
+            self._root,
+            mount_host_path=self._mount_host_path,
+            mount_dri_device=self._mount_dri_device,
         )
 
-    def _texts(self, folder: Path, attributes: tuple[str, ...]) -> dict[str, str]:
-        texts = {}
-        for attribute in attributes:
-            text = _read_text(f"{folder}/device/{attribute}")
-            if text is not None:
-                texts[attribute] = text
-        return texts
+    def _module_loaded(self) -> bool | None:
+        try:
+            return "biren" in os.listdir(under(self._root, _MODULES))
+        except OSError:
+            return None
+
+
+def read_once(reader: HostReader) -> Snapshot:
+    """One look at the whole host, in this thread. Raises `HostUnreadable`."""
+    readings = {name: reader.read(name) for name in reader.names()}
+    return reader.snapshot({name: card for name, card in readings.items() if card is not None}, ())
+
+
+def _texts(folder: Path, attributes: tuple[str, ...]) -> dict[str, str]:
+    texts = {}
+    for attribute in attributes:
+        text = _read_text(f"{folder}/device/{attribute}")
+        if text is not None:
+            texts[attribute] = text
+    return texts
 
 
 def _read_text(path: str) -> str | None:
-    """The first page of a regular file; None for anything else (a FIFO would block for ever)."""
+    content = _read_bytes(path, _MAX_TEXT)
+    return content.decode("ascii", errors="replace") if content is not None else None
+
+
+def _read_bytes(path: str, count: int) -> bytes | None:
+    """The beginning of a regular file; None for anything else (a FIFO would block for ever)."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -116,7 +147,7 @@ def _read_text(path: str) -> str | None:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
-        return os.read(descriptor, _MAX_TEXT).decode("ascii", errors="replace")
+        return os.read(descriptor, count)
     except OSError:
         return None
     finally:

@@ -1,57 +1,74 @@
-"""Looks at the host, again and again, and posts what it holds. The only writer of its board."""
+"""Looks at the host, again and again, and posts what it saw: the first source of the survey."""
 
 import logging
-from typing import Final
+from collections.abc import Collection, Mapping
+from typing import Protocol, TypeVar
 
+import attrs
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.changes import remark_inventory
-from biren_plugin.core.inventory import InventoryKeeper
-from biren_plugin.core.model import Inventory
+from biren_plugin.core.model import Snapshot
+from biren_plugin.core.observed import Observed
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.doorbell import Doorbell
 from biren_plugin.host.lookout import Lookout
 
 log = logging.getLogger(__name__)
 
-INTERVAL: Final = 1.0
-"""Seconds between looks when no event calls for one."""
+T = TypeVar("T")
+
+
+class Reader(Protocol[T]):
+    """What looks at a host: for cards or for VFIO groups."""
+
+    def names(self) -> list[str]:
+        """What there is to read. Blocks; raises `HostUnreadable`."""
+
+    def read(self, name: str, *, anew: bool) -> T | None:
+        """One of them, None if it has gone; `anew`: nothing is taken from an earlier look. Blocks."""
+
+    def snapshot(self, readings: Mapping[str, T], hung: Collection[str]) -> Snapshot:
+        """The whole host, from the last reading of each that there is."""
 
 
 async def scan_host(
-    lookout: Lookout,
+    reader: Reader[T],
     doorbell: Doorbell,
-    inventory: Board[Inventory],
+    observed: Board[Observed],
     *,
+    interval: float,
     pulse: int = 0,
 ) -> None:
-    """Posts the inventory at first and whenever it changed; every `pulse` seconds all is read anew.
+    """Posts a snapshot every `interval` seconds at least; every `pulse` seconds all is read anew.
 
     Where the host cannot be read, that is said once, and what was posted stays.
     """
-    keeper = InventoryKeeper()
-    beats = 0
-    next_beat = trio.current_time() + pulse
     anew = False
+    lookout = Lookout(reader.names, lambda name: reader.read(name, anew=anew), "/sys and /dev")
+    readings: Mapping[str, T] = {}
+    next_beat = trio.current_time() + pulse
     trouble = ""
     while True:
         doorbell.arm()
-        if pulse and trio.current_time() >= next_beat:
-            beats += 1
-            next_beat = trio.current_time() + pulse
-            anew = True
+        anew |= bool(pulse) and trio.current_time() >= next_beat
         try:
-            snapshot = await lookout.look(anew=anew)
+            look = await lookout.look()
         except HostUnreadable as error:
             if str(error) != trouble:
                 log.error("%s: what was known before stands", error)
             trouble = str(error)
         else:
-            anew, trouble = False, ""
-            current = keeper.update(snapshot, trio.current_time(), pulse=beats)
-            if current != inventory.latest:
-                for remark in remark_inventory(inventory.latest, current):
-                    log.log(logging.WARNING if remark.bad else logging.INFO, remark.text)
-                inventory.post(current)
-        await doorbell.wait(INTERVAL)
+            trouble = ""
+            awaited = {name: readings[name] for name in look.pending if name in readings}
+            readings = {**awaited, **look.values}
+            # One that was never read counts as hung at once: without it a split would look smaller.
+            hung = look.hung | (look.pending - readings.keys())
+            seen = observed.latest or Observed()
+            seen = attrs.evolve(seen, snapshot=reader.snapshot(readings, hung))
+            if anew:
+                seen = attrs.evolve(seen, pulse=seen.pulse + 1)
+                next_beat = trio.current_time() + pulse
+                anew = False
+            observed.post(seen)
+        await doorbell.wait(interval)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from biren_plugin.core.health import judge
-from biren_plugin.core.inventory import group_by_gpu
-from biren_plugin.core.model import RESOURCE_OF_SPLIT, Card, Device, Link, Snapshot
-from biren_plugin.host.reader import HostReader
+from biren_plugin.core.health import HealthKeeper
+from biren_plugin.core.inventory import InventoryKeeper
+from biren_plugin.core.model import Card, Device, Link, Snapshot
+from biren_plugin.core.observed import Observed
+from biren_plugin.host.reader import HostReader, read_once
 
 _HEADINGS = (
     "CARD", "RESOURCE", "GPU", "PCI ADDRESS", "NUMA", "MEMORY", "LINK", "DEVICE NODE", "HEALTH",
@@ -19,7 +20,7 @@ _GIB = 1024**3
 
 def show_devices(host_root: Path, *, as_json: bool) -> None:
     """Prints the cards below `host_root`; nothing is remembered, so a split counts as it looks now."""
-    snapshot = HostReader(host_root).read()
+    snapshot = read_once(HostReader(host_root))
     if as_json:
         json.dump(document(snapshot), sys.stdout, indent=2)
         print()
@@ -63,12 +64,9 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
 
 def _devices(snapshot: Snapshot) -> list[tuple[Card, Device | None]]:
     """Each card with the device it makes; None where its GPU is not settled or not known."""
-    groups, strays = group_by_gpu(snapshot.cards)
-    pairs: list[tuple[Card, Device | None]] = [(card, None) for card in strays]
-    for cards in groups.values():
-        resource = RESOURCE_OF_SPLIT.get(len(cards))
-        pairs += [(card, judge(Device(card, resource)) if resource else None) for card in cards]
-    return sorted(pairs, key=lambda pair: pair[0].number)
+    seen = Observed(snapshot)
+    inventory = HealthKeeper().judge(InventoryKeeper().update(seen, 0.0), seen, 0.0)
+    return [(card, inventory.find(card.name)) for card in snapshot.cards]
 
 
 def _row(card: Card, device: Device | None) -> list[str]:

@@ -26,6 +26,9 @@ _ATTRIBUTES: Final = {
     "max_link_speed": "32.0 GT/s PCIe",
     "max_link_width": "16",
 }
+_AER: Final = {"aer_dev_fatal": "FATAL", "aer_dev_nonfatal": "NONFATAL"}
+_VENDOR_ID: Final = b"\xe0\x1e"
+_ALL_ONES: Final = b"\xff\xff"
 
 
 def read_splits(gpus: int, svi: str) -> dict[int, int]:
@@ -55,6 +58,8 @@ class SimulatedHost:
         self._class.mkdir(parents=True)
         self._dev.mkdir(parents=True)
         (root / "dev/biren-m").symlink_to("/dev/null")
+        self._module = root / "sys/module/biren"
+        self.load_module()
         self._install_driver_files()
 
     def _install_driver_files(self) -> None:
@@ -90,6 +95,9 @@ class SimulatedHost:
         }
         for name, text in attributes.items():
             (function / name).write_text(f"{text}\n")
+        for name, kind in _AER.items():
+            (function / name).write_text(f"Undefined 0\nTOTAL_ERR_{kind} 0\n")
+        (function / "config").write_bytes(_VENDOR_ID)
         names = []
         for _ in range(parts):
             number = next(n for n in range(MAX_GPUS * 4) if not self._card(n).is_symlink())
@@ -100,6 +108,11 @@ class SimulatedHost:
     def cards_of(self, gpu: int) -> list[str]:
         """Names of the cards that a GPU has now."""
         return sorted(path.name for path in self._function(gpu).glob("biren/card_*"))
+
+    def cards_beside(self, name: str) -> list[str]:
+        """Names of all cards of a card's GPU."""
+        gpu = int(self._attribute(name, "physical_id").read_text())
+        return self.cards_of(gpu)
 
     def _add_card(self, gpu: int, name: str) -> None:
         folder = self._function(gpu) / "biren" / name
@@ -129,6 +142,35 @@ class SimulatedHost:
     def put_node_back(self, name: str) -> None:
         """The device node is there again."""
         (self._dev / name).symlink_to("/dev/null")
+
+    def load_module(self) -> None:
+        """The driver's module is loaded."""
+        self._module.mkdir(parents=True)
+        (self._module / "version").write_text("1.12.0\n")
+
+    def unload_module(self) -> None:
+        """The driver's module is gone; its cards are another matter."""
+        shutil.rmtree(self._module)
+
+    def count_errors(self, name: str, attribute: str, count: int) -> None:
+        """`aer_dev_fatal` or `aer_dev_nonfatal` of a card's function counts so many errors now."""
+        text = f"Undefined {count}\nTOTAL_ERR_{_AER[attribute]} {count}\n"
+        self._attribute(name, attribute).write_text(text)
+
+    def silence(self, name: str) -> None:
+        """A card's function answers 0xFF to everything."""
+        self._attribute(name, "config").write_bytes(_ALL_ONES)
+
+    def unsilence(self, name: str) -> None:
+        """A card's function answers again."""
+        self._attribute(name, "config").write_bytes(_VENDOR_ID)
+
+    def set_link_width(self, name: str, lanes: int) -> None:
+        """A card's link has so many lanes now."""
+        self._attribute(name, "current_link_width").write_text(f"{lanes}\n")
+
+    def _attribute(self, name: str, attribute: str) -> Path:
+        return self._class / name / "device" / attribute
 
     def _card(self, number: int) -> Path:
         return self._class / f"card_{number}"

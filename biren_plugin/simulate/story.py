@@ -4,7 +4,7 @@ import logging
 import sys
 import tempfile
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,10 @@ from biren_plugin.supervise import leaves
 
 _STEP_DEADLINE: Final = 10.0
 _LOG_LINES: Final = 40
+_LOOKS: Final = 0.2
+_RECOVER_AFTER: Final = 0.5
+"""Seconds; a real node has its defaults, 1 and 30. Here nobody should have to wait."""
+_SPLIT_NAMES: Final = {1: "whole", 2: "in halves", 4: "in quarters"}
 
 
 class StepFailed(PluginError):
@@ -43,7 +47,7 @@ async def tell_story(splits: Mapping[int, int], keep_running: bool) -> bool:
                 await nursery.start(
                     stop_on_signal, lambda: (stay if told else nursery.cancel_scope).cancel()
                 )
-                story = _Story(nursery, Path(folder), splits)
+                story = _Story(nursery, Path(folder), splits, daemon_log)
                 await story.tell()
                 if keep_running:
                     told = True
@@ -64,12 +68,16 @@ async def tell_story(splits: Mapping[int, int], keep_running: bool) -> bool:
 
 
 class _Story:
-    def __init__(self, nursery: trio.Nursery, folder: Path, splits: Mapping[int, int]) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, folder: Path, splits: Mapping[int, int], log: Sequence[str]
+    ) -> None:
         self.host = SimulatedHost(folder / "host")
         self.host.add_gpus(splits)
         self.plugins = folder / "device-plugins"
         self.plugins.mkdir()
         self._nursery = nursery
+        self._splits = splits
+        self._log = log
         self._kubelet = SimulatedKubelet(self.plugins)
         self._kubelet_life = trio.CancelScope()
         self._daemon_life = trio.CancelScope()
@@ -86,7 +94,13 @@ class _Story:
     async def tell(self) -> None:
         """All steps but the last, which is `stop`. Raises `StepFailed`."""
         await self.start_kubelet()
-        settings = Settings(host_root=self.host.root, device_plugin_dir=self.plugins)
+        settings = Settings(
+            host_root=self.host.root,
+            device_plugin_dir=self.plugins,
+            pod_resources_dir=self.plugins.parent / "pod-resources",
+            health_interval=_LOOKS,
+            recover_after=_RECOVER_AFTER,
+        )
         self._nursery.start_soon(_run_in, self._daemon_life, settings)
         await self.step("the daemon registers", self._registered)
         await self.step("it lists its devices", self._listed)
@@ -95,6 +109,16 @@ class _Story:
         card = max(cards, key=lambda name: int(name.removeprefix("card_")))
         await self.step(f"{card} is pulled", lambda: self._card_is_pulled(resource, card))
         await self.step(f"{card} is put back", lambda: self._card_is_put_back(card))
+        await self.step(
+            f"{card} stops answering on its bus", lambda: self._card_is_silent(resource, card)
+        )
+        await self.step(f"{card} answers again", lambda: self._card_answers(card))
+        gpu, parts = max(self._splits.items())
+        new = 1 if parts > 1 else 4
+        await self.step(
+            f"GPU {gpu} is split anew: {_SPLIT_NAMES[parts]} -> {_SPLIT_NAMES[new]}",
+            lambda: self._split_anew(gpu, new),
+        )
         await self.step("the kubelet restarts", self._kubelet_restarts)
 
     async def step(self, title: str, do: Callable[[], Awaitable[Iterable[str]]]) -> None:
@@ -148,6 +172,36 @@ class _Story:
         self.host.put_node_back(card)
         return _counts(await self._wait_for(self._expected))
 
+    async def _card_is_silent(self, resource: str, card: str) -> list[str]:
+        self.host.silence(card)
+        rest = self._expected[resource] - set(self.host.cards_beside(card))
+        counts = _counts(await self._wait_for({**self._expected, resource: rest}))
+        return [*counts, *self._said(f"{card} is Unhealthy")]
+
+    async def _card_answers(self, card: str) -> list[str]:
+        self.host.unsilence(card)
+        counts = _counts(await self._wait_for(self._expected))
+        return [*counts, *self._said(f"{card} is Healthy again")]
+
+    async def _split_anew(self, gpu: int, parts: int) -> list[str]:
+        old = RESOURCE_OF_SPLIT[self._splits[gpu]]
+        self._expected[old] -= set(self.host.cards_of(gpu))
+        new = self._expected.setdefault(RESOURCE_OF_SPLIT[parts], set())
+        new.update(self.host.split(gpu, parts))
+        await self._wait_for(self._expected)
+        # The cards that were replaced go in two steps: Unhealthy, then off the list.
+        view = await self._kubelet.view.wait_for(
+            lambda view: all(
+                {device.id for device in devices} <= self._expected[resource]
+                for resource, devices in view.devices.items()
+            )
+        )
+        return [*_counts(view), *self._said("left the list")]
+
+    def _said(self, words: str) -> list[str]:
+        """The daemon's last log line with these words."""
+        return next(([line.strip()] for line in reversed(self._log) if words in line), [])
+
     async def _kubelet_restarts(self) -> list[str]:
         self._kubelet_life.cancel()
         await self.start_kubelet()
@@ -188,9 +242,8 @@ def _counts(view: View) -> list[str]:
 
 
 def _describe(splits: Mapping[int, int]) -> str:
-    kinds = {1: "whole", 2: "in halves", 4: "in quarters"}
     numbers = Counter(splits.values())
-    parts = [f"{numbers[parts]} {kinds[parts]}" for parts in sorted(numbers)]
+    parts = [f"{numbers[parts]} {_SPLIT_NAMES[parts]}" for parts in sorted(numbers)]
     return f"{len(splits)} GPU{'s' if len(splits) > 1 else ''}, {', '.join(parts)}"
 
 
@@ -202,7 +255,7 @@ def _keep_log() -> deque[str]:
         def emit(self, record: logging.LogRecord) -> None:
             lines.append(f"  {record.levelname} {self.format(record)}")
 
-    logging.basicConfig(level=logging.INFO, handlers=[Keeper()], force=True)
+    logging.basicConfig(level=logging.INFO, handlers=[Keeper()], format="%(message)s", force=True)
     return lines
 
 

@@ -1,13 +1,11 @@
-"""From what the node holds to what may be offered: every device with its verdict."""
+"""From the node's verdicts to one resource's list, with a line in the log for each that changed."""
 
 import logging
 
-import attrs
 import trio
 
 from biren_plugin.board import Board
 from biren_plugin.core.changes import remark_list
-from biren_plugin.core.health import judge
 from biren_plugin.core.model import DeviceList, Inventory
 
 log = logging.getLogger(__name__)
@@ -29,10 +27,9 @@ async def probe_health(
             found = current.list_of(resource)
             if found is None:
                 continue  # the resource is at its end, and this task with it
-            judged = attrs.evolve(found, devices=tuple(judge(device) for device in found.devices))
-            for remark in remark_list(offered.latest, judged):
+            for remark in remark_list(offered.latest, found):
                 log.log(logging.WARNING if remark.bad else logging.INFO, remark.text)
-            if judged != offered.latest:
-                offered.post(judged)
+            if found != offered.latest:
+                offered.post(found)
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED

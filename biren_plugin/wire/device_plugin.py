@@ -7,7 +7,7 @@ from typing import Protocol
 from purerpc import FailedPreconditionError, InvalidArgumentError
 
 from biren_plugin.core.container_edits import ContainerEdits
-from biren_plugin.core.inventory import ALLOCATE_DEADLINE
+from biren_plugin.core.leaving import ALLOCATE_DEADLINE
 from biren_plugin.core.model import DeviceList
 from biren_plugin.errors import InvalidRequest, NotReady
 from biren_plugin.wire import messages

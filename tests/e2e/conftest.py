@@ -66,7 +66,12 @@ def new_daemon(folder: Path) -> Iterator[Callable[[], DaemonProcess]]:
     made: list[DaemonProcess] = []
 
     def new() -> DaemonProcess:
-        flags = (f"--host-root={folder / 'host'}", f"--device-plugin-dir={folder / 'plugins'}")
+        flags = [
+            f"--host-root={folder / 'host'}",
+            f"--device-plugin-dir={folder / 'plugins'}",
+            f"--pod-resources-dir={folder / 'pod-resources'}",
+            "--recover-after=0",
+        ]
         made.append(DaemonProcess(*flags))
         return made[-1]
 

@@ -1,0 +1,87 @@
+"""Which cards are one GPU's, into how many it is split, and whether two looks show the same split."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import attrs
+
+from biren_plugin.core.model import Card
+
+_MEMORY_TOLERANCE: Final = 0.1
+
+Cards = tuple[Card, ...]
+"""The cards of one GPU, by number: their order tells the instances apart."""
+
+
+def group_by_gpu(
+    cards: Iterable[Card], last_gpu_of: Mapping[str, int] = {}
+) -> tuple[dict[int, Cards], list[Card]]:
+    """The cards of each physical GPU, by number, and the cards that belong to none.
+
+    A card whose `physical_id` cannot be read belongs to the GPU at its PCI address, if another card
+    tells which (*assumed*: the instances of a GPU share its address); else it stays where it last
+    was (`last_gpu_of`, by name).
+    """
+    cards = sorted(cards, key=lambda card: card.number)
+    gpu_at = {
+        card.pci_address: card.physical_id
+        for card in cards
+        if card.pci_address is not None and card.physical_id is not None
+    }
+    groups: dict[int, Cards] = {}
+    strays = []
+    for card in cards:
+        physical_id = card.physical_id
+        if physical_id is None:
+            physical_id = gpu_at.get(card.pci_address or "", last_gpu_of.get(card.name))
+            card = attrs.evolve(card, physical_id=physical_id)
+        if physical_id is None:
+            strays.append(card)
+        else:
+            groups[physical_id] = (*groups.get(physical_id, ()), card)
+    return groups, strays
+
+
+def split_of(cards: Cards) -> int:
+    """Into how many a GPU with these cards is split: as the host says, else their number."""
+    return cards[0].split or len(cards)
+
+
+def same_split(seen: Cards, known: Cards) -> bool:
+    """Whether both are the same split: a quarter alone has the name of the whole, not its memory."""
+    return len(seen) == len(known) and all(
+        now.name == then.name
+        and now.split == then.split
+        and _about_the_same(now.memory, then.memory)
+        for now, then in zip(seen, known, strict=True)
+    )
+
+
+def _about_the_same(one: int | None, other: int | None) -> bool:
+    """Another split changes a card's memory by half at least; a driver may keep a little for itself."""
+    if one is None or other is None:
+        return True
+    return abs(one - other) <= max(one, other) * _MEMORY_TOLERANCE
+
+
+def with_known_memory(seen: Cards, known: Cards) -> Cards:
+    """The cards as `seen`; memory that was not read this time is as `known`."""
+    return tuple(
+        now if now.memory is not None else attrs.evolve(now, memory=then.memory)
+        for now, then in zip(seen, known, strict=True)
+    )
+
+
+def contradicted_by_memory(physical_id: int, groups: Mapping[int, Cards]) -> bool:
+    """Whether a GPU's cards hold clearly less memory than another GPU of the node: some are missing."""
+    own = _memory(groups[physical_id])
+    others = [_memory(cards) for other, cards in groups.items() if other != physical_id]
+    most = max((memory for memory in others if memory is not None), default=None)
+    if own is None or most is None:
+        return False
+    return own < most * (1 - _MEMORY_TOLERANCE)
+
+
+def _memory(cards: Cards) -> int | None:
+    sizes = [card.memory for card in cards]
+    return None if None in sizes else sum(size for size in sizes if size is not None)

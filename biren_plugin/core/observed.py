@@ -1,0 +1,44 @@
+"""Everything that was read from the node and nothing that was made of it: what the survey starts from."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from biren_plugin.core.library import CardReading, KnownCard, LibraryFacts
+from biren_plugin.core.model import Snapshot
+
+NO_HOLDERS: Final[Mapping[tuple[str, str], str]] = {}
+
+
+@attrs.frozen
+class LibraryRound:
+    """What the management library said in one round."""
+
+    at: float
+    """When the round began, in seconds of the clock that the survey runs on."""
+    facts: LibraryFacts
+    known: Mapping[int, KnownCard] = attrs.Factory(dict)
+    """The cards that the library lists, by node id: the 3 of `card_3`."""
+    readings: Mapping[int, CardReading] = attrs.Factory(dict)
+    """By node id; a card that could not be asked is left out."""
+    hung: frozenset[int] = frozenset()
+    """Node ids whose calls do not come back."""
+
+
+@attrs.frozen
+class Observed:
+    """The latest of each source; None where a source has not told anything yet."""
+
+    snapshot: Snapshot | None = None
+    library: LibraryRound | None = None
+    holders: Mapping[tuple[str, str], str] | None = None
+    """Which pod (`namespace/name`) holds a device, by resource and id; None: nobody can tell."""
+    pulse: int = 0
+    """Counts the heartbeats."""
+
+    @property
+    def card_names(self) -> frozenset[str]:
+        """The cards that the host shows now."""
+        cards = self.snapshot.cards if self.snapshot is not None else ()
+        return frozenset(card.name for card in cards)

@@ -1,0 +1,170 @@
+"""What Biren's management library (BRML) says of the cards. Optional: a node may not have it.
+
+Everything here blocks, and with a broken driver it may never return: it belongs in a thread that
+can be abandoned. One `Brml` serves any number of threads, none waits for another's.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+from biren_plugin.core.library import (
+    CardReading,
+    CommonAncestor,
+    KnownCard,
+    LibraryFacts,
+    P2PLink,
+    ReturnCode,
+    card_reading,
+    member,
+    svi_split,
+    text,
+)
+from biren_plugin.errors import LibraryCallFailed
+from biren_plugin.host.brml_calls import BrmlCalls
+from biren_plugin.host.rooted import resolve, under
+
+_NAME: Final = "libbiren-ml.so.1"
+_FOLDERS: Final = (
+    "/usr/lib",
+    "/usr/local/birensupa/driver/biren-smi/lib",
+    "/opt/birentech/lib",
+)
+_MAX_GPUS: Final = 256
+"""More than any server holds: a count beyond is garbage, and not worth that many calls."""
+
+_GPU_SENSOR: Final = 0
+_SHUTDOWN, _SLOWDOWN = 0, 1
+_CORRECTED, _UNCORRECTED = 0, 1
+_SINCE_DRIVER_LOAD: Final = 0
+_Fields = tuple[str | None, ...]
+_READINGS: Final[tuple[tuple[str, tuple[int, ...], _Fields], ...]] = (
+    ("brmlDeviceGetHealthStatus", (), ("status",)),
+    ("brmlDeviceGetSviMode", (), ("svi_current", "svi_pending")),
+    ("brmlDeviceGetInstanceNumber", (), ("instance",)),
+    ("brmlDeviceGetUUID", (), ("uuid",)),
+    ("brmlDeviceGetPciInfo", (), (None, None, None, None, None, None, "pci_address")),
+    ("brmlDeviceGetNumaNode", (), ("numa_node",)),
+    ("brmlDeviceGetMemoryInfo", (), ("memory_total", None, "memory_used")),
+    ("brmlDeviceGetTemperature", (_GPU_SENSOR,), ("temperature",)),
+    ("brmlDeviceGetTemperatureThreshold", (_SHUTDOWN,), ("shutdown_temperature",)),
+    ("brmlDeviceGetTemperatureThreshold", (_SLOWDOWN,), ("slowdown_temperature",)),
+    ("brmlDeviceGetTotalEccErrors", (_CORRECTED, _SINCE_DRIVER_LOAD), ("ecc_corrected",)),
+    ("brmlDeviceGetTotalEccErrors", (_UNCORRECTED, _SINCE_DRIVER_LOAD), ("ecc_uncorrected",)),
+    ("brmlDeviceGetPowerUsage", (), ("power",)),
+    ("brmlDeviceGetUtilizationRates", (), ("gpu_utilization", "memory_utilization")),
+)
+"""Call, arguments after the device, and the field of `CardReading` for each value that it writes."""
+
+
+def find_library(root: Path) -> list[str]:
+    """Where the library may be, to be tried in this order; the host's root is `root`.
+
+    On the host itself the loader is asked first. In a container that sees the host below `root`,
+    only the host's files count; what they need themselves the loader seeks in the container.
+    """
+    found = [real for folder in _FOLDERS if (real := resolve(root, f"{folder}/{_NAME}"))]
+    by_loader = [_NAME] if root == Path("/") else []
+    return by_loader + [str(under(root, real)) for real in dict.fromkeys(found)]
+
+
+class Brml:
+    """The library at `path`, loaded. Raises `LibraryUnusable` if it cannot be, or is another one.
+
+    Between `init()` and `shutdown()` the other methods may be called. They ask for handles anew
+    each time: after a new split of a GPU an old handle may lead anywhere.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._calls = BrmlCalls(path)
+
+    def init(self) -> None:
+        """Opens the library. Raises `LibraryCallFailed`, as when the driver is not loaded."""
+        self._need("brmlInit")
+
+    def shutdown(self) -> None:
+        """Closes the library; it stays open for whoever else opened it in this process."""
+        self._calls.call("brmlShutdown")  # nothing is left to be done if that fails
+
+    def facts(self) -> LibraryFacts:
+        """Which library this is, and which driver it found."""
+        driver_version = self._said("brmlSystemGetDriverVersion")
+        library_version = self._said("brmlSystemGetBRMLVersion")
+        return LibraryFacts(
+            path=self._path,
+            driver_version=text(driver_version[0]) if driver_version else None,
+            library_version=text(library_version[0]) if library_version else None,
+            lacking=self._calls.lacking,
+        )
+
+    def known_cards(self) -> dict[int, KnownCard]:
+        """The cards that the library lists, by node id; one that does not answer is left out.
+
+        Raises `LibraryCallFailed` if it does not even say how many GPUs there are.
+        """
+        (count,) = self._need("brmlDeviceGetCount")
+        known = {}
+        for index in range(min(count, _MAX_GPUS)):
+            gpu = self._said("brmlDeviceGetHandleByIndex", index)
+            if gpu is None:
+                continue
+            modes = self._said("brmlDeviceGetSviMode", *gpu)
+            split = svi_split(modes[0]) if modes else None
+            for card in self._cards_of(gpu, split):
+                if number := self._said("brmlDeviceGetNodeId", *card):
+                    known[number[0]] = KnownCard(index, split)
+        return known
+
+    def _cards_of(self, gpu: list[int], split: int | None) -> list[list[int]]:
+        if split is None or split == 1:
+            return [gpu]
+        # *Assumed*: a GPU's instances have the ids 0, 1, 2, 3.
+        found = (self._said("brmlDeviceGetGpuInstanceById", *gpu, n) for n in range(split))
+        return [instance for instance in found if instance]
+
+    def read_card(self, number: int) -> CardReading:
+        """What the library says of `card_<number>`; what it does not say is None.
+
+        Raises `LibraryCallFailed` if it does not know the card.
+        """
+        device = self._device(number)
+        said: dict[str, int | bytes] = {}
+        timed_out = False
+        for function, arguments, fields in _READINGS:
+            code, values = self._calls.call(function, device, *arguments)
+            timed_out = timed_out or code == ReturnCode.TIMEOUT
+            if code == ReturnCode.SUCCESS:
+                said |= {field: value for field, value in zip(fields, values, strict=True) if field}
+        return card_reading(number, said, timed_out=timed_out)
+
+    def link(self, a: int, b: int) -> P2PLink | None:
+        """The link between two cards, by node id. Raises as `read_card` does."""
+        status = self._said("brmlDeviceGetP2PStatus_v2", self._device(a), self._device(b))
+        return member(P2PLink, status[0]) if status else None
+
+    def ancestor(self, a: int, b: int) -> CommonAncestor | None:
+        """Where the ways to two cards part, by node id. Raises as `read_card` does."""
+        function = "brmlDeviceGetTopologyCommonAncestor"
+        level = self._said(function, self._device(a), self._device(b))
+        return member(CommonAncestor, level[0]) if level else None
+
+    def _device(self, number: int) -> int:
+        """The handle of a card; where its GPU is split, of that instance."""
+        function = "brmlDeviceGetHandleByNodeId"
+        (device,) = self._need(function, number)
+        if device is None:
+            raise LibraryCallFailed(f"{function}({number})", ReturnCode.UNKNOWN, "no handle")
+        return int(device)
+
+    def _need(self, function: str, *arguments: int) -> list[Any]:
+        """What a call wrote. Raises `LibraryCallFailed`."""
+        code, values = self._calls.call(function, *arguments)
+        if code != ReturnCode.SUCCESS:
+            call = f"{function}({', '.join(map(str, arguments))})"
+            raise LibraryCallFailed(call, code, self._calls.meaning(code))
+        return values
+
+    def _said(self, function: str, *arguments: int) -> list[Any] | None:
+        """What a call wrote; None if it failed, or wrote a handle that leads nowhere."""
+        code, values = self._calls.call(function, *arguments)
+        return values if code == ReturnCode.SUCCESS and None not in values else None

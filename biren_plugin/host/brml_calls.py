@@ -1,0 +1,140 @@
+"""The functions of Biren's management library (BRML), bound with ctypes: types in, values out.
+
+Every call blocks, and with a broken driver it may never return. The library may be called from
+several threads at once (says its header); nothing here changes after it was made.
+
+Source of names, types and structures: the library's public header, `brml.h`.
+"""
+
+import ctypes
+from collections.abc import Callable
+from ctypes import c_char, c_char_p, c_int, c_uint, c_ulonglong, c_void_p
+from typing import Any, Final
+
+from biren_plugin.core.library import ReturnCode, text
+from biren_plugin.errors import LibraryUnusable
+
+_TEXT_SIZE: Final = 80
+"""Bytes of the buffer for a string; its size follows the pointer as an argument of its own."""
+_Text = c_char * _TEXT_SIZE
+_Device = c_void_p
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = (("total", c_ulonglong), ("free", c_ulonglong), ("used", c_ulonglong))
+
+
+class _PciInfo(ctypes.Structure):
+    _fields_ = (
+        ("domain", c_uint),
+        ("bus", c_uint),
+        ("device", c_uint),
+        ("function", c_uint),
+        ("pciDeviceId", c_uint),
+        ("pciSubSystemId", c_uint),
+        ("busId", c_char * 32),
+    )
+
+
+class _Utilization(ctypes.Structure):
+    _fields_ = (("gpu", c_uint), ("memory", c_uint))
+
+
+class _P2PStatus(ctypes.Structure):
+    _fields_ = (("type", c_int), ("count", c_uint), ("port", c_uint * 8))
+
+
+_Types = tuple[type[Any], ...]
+_FUNCTIONS: Final[dict[str, tuple[_Types, _Types]]] = {
+    "brmlInit": ((), ()),
+    "brmlShutdown": ((), ()),
+    "brmlSystemGetDriverVersion": ((), (_Text,)),
+    "brmlSystemGetBRMLVersion": ((), (_Text,)),
+    "brmlDeviceGetCount": ((), (c_uint,)),
+    "brmlDeviceGetHandleByIndex": ((c_uint,), (_Device,)),
+    "brmlDeviceGetHandleByNodeId": ((c_uint,), (_Device,)),
+    "brmlDeviceGetNodeId": ((_Device,), (c_uint,)),
+    "brmlDeviceGetSviMode": ((_Device,), (c_uint, c_uint)),
+    "brmlDeviceGetGpuInstanceById": ((_Device, c_uint), (_Device,)),
+    "brmlDeviceGetInstanceNumber": ((_Device,), (c_uint,)),
+    "brmlDeviceGetUUID": ((_Device,), (_Text,)),
+    "brmlDeviceGetMemoryInfo": ((_Device,), (_Memory,)),
+    "brmlDeviceGetPciInfo": ((_Device,), (_PciInfo,)),
+    "brmlDeviceGetHealthStatus": ((_Device,), (c_int,)),
+    "brmlDeviceGetTemperature": ((_Device, c_int), (c_uint,)),
+    "brmlDeviceGetTemperatureThreshold": ((_Device, c_int), (c_uint,)),
+    "brmlDeviceGetTotalEccErrors": ((_Device, c_int, c_int), (c_ulonglong,)),
+    "brmlDeviceGetPowerUsage": ((_Device,), (c_uint,)),
+    "brmlDeviceGetUtilizationRates": ((_Device,), (_Utilization,)),
+    "brmlDeviceGetNumaNode": ((_Device,), (c_uint,)),
+    "brmlDeviceGetP2PStatus_v2": ((_Device, _Device), (_P2PStatus,)),
+    "brmlDeviceGetTopologyCommonAncestor": ((_Device, _Device), (c_int,)),
+}
+"""What each takes, and what it writes through pointers after that. All return an int, 0 is success."""
+_INDISPENSABLE: Final = ("brmlInit", "brmlDeviceGetHandleByNodeId")
+
+
+class BrmlCalls:
+    """The library at `path`, loaded. Raises `LibraryUnusable` if it cannot be, or is another one."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            library = ctypes.CDLL(path)
+        except OSError as error:
+            reason = str(error).removeprefix(f"{path}: ")
+            raise LibraryUnusable(f"cannot load {path}: {reason}") from error
+        self._functions = {
+            name: _bind(getattr(library, name), takes, writes)
+            for name, (takes, writes) in _FUNCTIONS.items()
+            if hasattr(library, name)
+        }
+        self.lacking = tuple(name for name in _FUNCTIONS if name not in self._functions)
+        """Functions that this library has not."""
+        for name in _INDISPENSABLE:
+            if name in self.lacking:
+                raise LibraryUnusable(f"cannot use {path}: it has no function {name}")
+        self._error_string: Callable[[int], int | None] | None = None
+        if (function := getattr(library, "brmlErrorString", None)) is not None:
+            function.argtypes = (c_int,)
+            function.restype = c_void_p  # as c_char_p it would be read to its end, if it has one
+            self._error_string = function
+
+    def call(self, name: str, *arguments: int) -> tuple[int, list[Any]]:
+        """The code that it returned, and what it wrote: integers or bytes, of structures each field.
+
+        A function that the library lacks is not supported.
+        """
+        written = [kind() for kind in _FUNCTIONS[name][1]]
+        pointers: list[Any] = []
+        for each in written:
+            pointers += [each, _TEXT_SIZE] if isinstance(each, _Text) else [ctypes.byref(each)]
+        function = self._functions.get(name)
+        code = function(*arguments, *pointers) if function else ReturnCode.NOT_SUPPORTED
+        return code, [value for each in written for value in _values(each)]
+
+    def meaning(self, code: int) -> str | None:
+        """The library's words for a code; None if it has none."""
+        address = self._error_string(code) if self._error_string is not None else None
+        if not address:
+            return None
+        chars = ctypes.cast(address, ctypes.POINTER(c_char))
+        found = bytearray()
+        while len(found) < _TEXT_SIZE and chars[len(found)] != b"\0":  # nothing beyond its end
+            found += chars[len(found)]
+        return text(bytes(found))
+
+
+def _bind(function: Any, takes: _Types, writes: _Types) -> Callable[..., int]:
+    types = list(takes)
+    for kind in writes:
+        types += [c_char_p, c_uint] if kind is _Text else [ctypes.POINTER(kind)]
+    function.argtypes = types
+    function.restype = c_int
+    bound: Callable[..., int] = function
+    return bound
+
+
+def _values(written: Any) -> list[Any]:
+    if isinstance(written, ctypes.Structure):
+        return [getattr(written, name) for name, *_ in written._fields_]
+    return [written.raw if isinstance(written, _Text) else written.value]

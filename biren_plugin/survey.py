@@ -1,0 +1,36 @@
+"""One node: from everything that was read of it to its inventory, with a verdict on each card.
+
+Only a node as a whole can tell a sick card from a probe that has gone mad, or a new split from a GPU
+that is gone; so this is no part of a resource's subtree, and outlives each of them.
+"""
+
+import logging
+
+import trio
+
+from biren_plugin.board import Board
+from biren_plugin.core.changes import remark_inventory
+from biren_plugin.core.health import HealthKeeper, HealthPolicy
+from biren_plugin.core.inventory import InventoryKeeper
+from biren_plugin.core.model import Inventory
+from biren_plugin.core.observed import Observed
+
+log = logging.getLogger(__name__)
+
+
+async def survey_node(
+    observed: Board[Observed], inventory: Board[Inventory], policy: HealthPolicy
+) -> None:
+    """Posts the inventory at the first snapshot, and whenever it changed since."""
+    keeper = InventoryKeeper()
+    health = HealthKeeper(policy)
+    with observed.subscribe() as looks:
+        async for seen in looks:
+            if seen.snapshot is None:
+                continue
+            now = trio.current_time()
+            current = health.judge(keeper.update(seen, now), seen, now)
+            if current != inventory.latest:
+                for remark in remark_inventory(inventory.latest, current):
+                    log.log(logging.WARNING if remark.bad else logging.INFO, remark.text)
+                inventory.post(current)

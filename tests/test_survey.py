@@ -1,0 +1,88 @@
+"""The survey posts what a node holds when that has changed, and says what an operator must know."""
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from biren_plugin.board import Board
+from biren_plugin.core.health import HealthPolicy
+from biren_plugin.core.model import Inventory, Snapshot
+from biren_plugin.core.observed import Observed
+from biren_plugin.survey import survey_node
+from tests.cards import GPU, gpu_cards, ids, snapshot
+
+ONE = Observed(snapshot(*gpu_cards(0, 0)))
+TWO = Observed(snapshot(*gpu_cards(0, 0), *gpu_cards(1, 1)))
+
+
+@pytest.fixture
+def observed() -> Board[Observed]:
+    return Board[Observed]()
+
+
+@pytest.fixture
+def inventory(
+    observed: Board[Observed], nursery: trio.Nursery, mock_clock: MockClock
+) -> Board[Inventory]:
+    """That of a running survey."""
+    board = Board[Inventory]()
+    nursery.start_soon(survey_node, observed, board, HealthPolicy())
+    return board
+
+
+async def look(observed: Board[Observed], seen: Observed) -> None:
+    observed.post(seen)
+    await wait_all_tasks_blocked()
+
+
+def listed(inventory: Board[Inventory]) -> list[str]:
+    assert inventory.latest is not None
+    found = inventory.latest.list_of(GPU)
+    return ids(found.devices) if found is not None else []
+
+
+async def test_nothing_is_posted_before_the_host_was_seen(
+    observed: Board[Observed], inventory: Board[Inventory]
+) -> None:
+    await look(observed, Observed(holders={}))
+    assert inventory.latest is None
+    await look(observed, ONE)
+    assert listed(inventory) == ["card_0"]
+
+
+async def test_only_what_changed_is_posted(
+    observed: Board[Observed], inventory: Board[Inventory]
+) -> None:
+    await look(observed, ONE)
+    with inventory.subscribe() as posted:
+        posted.receive_nowait()
+        await look(observed, ONE)
+        with pytest.raises(trio.WouldBlock):
+            posted.receive_nowait()
+        await look(observed, attrs.evolve(ONE, pulse=1))
+        assert posted.receive_nowait().lists[0].pulse == 1
+
+
+async def test_time_passes_for_what_has_to_settle(
+    observed: Board[Observed], inventory: Board[Inventory], mock_clock: MockClock
+) -> None:
+    await look(observed, ONE)
+    await look(observed, TWO)
+    assert listed(inventory) == ["card_0"]
+    mock_clock.jump(1)
+    await look(observed, TWO)
+    assert listed(inventory) == ["card_0", "card_1"]
+
+
+async def test_operator_reads_once_what_is_waited_for(
+    observed: Board[Observed],
+    inventory: Board[Inventory],
+    mock_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for _ in range(10):
+        mock_clock.jump(1)
+        await look(observed, Observed(Snapshot(driver_loaded=False)))
+    said = [record for record in caplog.records if "waiting for the driver" in record.getMessage()]
+    assert [record.levelname for record in said] == ["WARNING"]
