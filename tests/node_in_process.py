@@ -52,9 +52,13 @@ class NodeInProcess:
         devices: Devices = {}
         for names in self._by_gpu().values():
             if (resource := _RESOURCES.get(len(names))) is not None:
-                found = {name: self.node_of(name).is_char_device() for name in names}
+                found = {name: self._is_well(name) for name in names}
                 devices.setdefault(resource, {}).update(found)
         return devices
+
+    def _is_well(self, card: str) -> bool:
+        config = self.host.root / "sys/class/biren" / card / "device/config"
+        return self.node_of(card).is_char_device() and config.read_bytes() != b"\xff\xff"
 
     def settled(self) -> bool:
         """Whether each GPU has as many cards as a split has."""

@@ -104,6 +104,34 @@ async def test_subtree_comes_and_goes_with_its_resource(
     assert f"{HALF}: the node has none any more" in caplog.text
 
 
+async def test_hundred_new_splits_leave_nothing_behind(
+    node: NodeInProcess, fast_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    fast_clock.rate = 50
+    node.host.add_gpus({0: 1, 1: 1})
+
+    async def split(parts: int, resource: str) -> None:
+        names = node.host.split(1, parts)
+        await wait_until(lambda: all(node.seen().get(resource, {}).get(name) for name in names))
+        assert node.seen()[GPU]["card_0"], "the other card's entry is untouched"
+
+    async def left() -> tuple[int, int]:
+        await node.sees(node.truth())
+        await wait_until(lambda: sockets_of(node) == [GPU_SOCKET])
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        return tasks, len(os.listdir("/proc/self/fd"))
+
+    async with node.running():
+        await node.sees(node.truth())
+        tasks, descriptors = await left()
+        for _ in range(50):
+            await split(4, QUARTER)
+            await split(1, GPU)
+        tasks_now, descriptors_now = await left()
+        assert (tasks_now <= tasks, descriptors_now <= descriptors) == (True, True)
+    assert f"{GPU} starts again" not in caplog.text
+
+
 @pytest.mark.parametrize("missing", ["driver", "cards", "folder", "kubelet"])
 async def test_what_is_late_is_said_once_and_waited_for(
     node: NodeInProcess, fast_clock: MockClock, caplog: pytest.LogCaptureFixture, missing: str

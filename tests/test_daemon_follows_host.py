@@ -13,6 +13,8 @@ from trio.testing import MockClock
 from tests.node_in_process import Devices, NodeInProcess
 
 GPUS = 3
+CAN_BE_SILENT = 2
+"""GPUs, so that one is left: if all fell silent the probe would be the suspect."""
 RATE = 20
 """Seconds of the daemon in one of ours: settling and retiring take it 7."""
 QUIET = 60.0
@@ -36,6 +38,8 @@ KINDS = [
     "pull node",
     "put node back",
     "spoil node",
+    "silence",
+    "unsilence",
     "split",
     "remove card",
     "remove GPU",
@@ -80,6 +84,10 @@ class Trouble:
                 node = self._node.node_of(cards[step.which % len(cards)])
                 node.unlink(missing_ok=True)
                 node.touch()
+            case "silence" if some := self._host.cards_of(step.which % CAN_BE_SILENT):
+                self._host.silence(some[0])
+            case "unsilence" if some := self._host.cards_of(step.which % CAN_BE_SILENT):
+                self._host.unsilence(some[0])
             case "split":
                 self._host.split(gpu, step.parts)
             case "remove card" if cards:

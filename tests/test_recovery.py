@@ -1,0 +1,126 @@
+"""A card returns to service when it has been well long enough, and longer each time that it flaps."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from biren_plugin.core.probes import Finding
+from biren_plugin.core.recovery import FLAP_MEMORY, LONGEST, Recovery
+
+SILENT = Finding("pci-config", "its function is silent; reboot")
+HOT = Finding("library-temperature", "it is hot; cool it")
+
+
+def ill(recovery: Recovery, now: float, *findings: Finding) -> tuple[str, ...]:
+    return recovery.update(findings or (SILENT,), (), now)
+
+
+def well(recovery: Recovery, now: float, *suspects: str) -> tuple[str, ...]:
+    return recovery.update((), suspects, now)
+
+
+def time_to_return(recovery: Recovery, now: float) -> float:
+    """How long from `now` on, whole seconds, it has to be well."""
+    return next(wait for wait in range(2000) if not well(recovery, now + wait))
+
+
+def test_card_that_was_never_ill_needs_no_recovery() -> None:
+    assert well(Recovery(30.0), 5.0) == ()
+
+
+def test_ill_card_is_out_of_service_for_what_was_found() -> None:
+    assert ill(Recovery(30.0), 0.0, SILENT, HOT) == (SILENT.text, HOT.text)
+
+
+def test_card_returns_after_its_steady_time_and_says_so_meanwhile() -> None:
+    recovery = Recovery(30.0)
+    ill(recovery, 0.0)
+    [reason] = well(recovery, 1.0)
+    assert "well again" in reason
+    assert "30 s" in reason
+    assert SILENT.text in reason, "the cause stays visible"
+    assert well(recovery, 20.0) == (reason,), "the reason is no countdown: each would be a list"
+    assert well(recovery, 30.9) == (reason,)
+    assert well(recovery, 31.0) == ()
+
+
+def test_relapse_while_it_recovers_starts_the_steady_time_again() -> None:
+    recovery = Recovery(30.0)
+    ill(recovery, 0.0)
+    well(recovery, 1.0)
+    ill(recovery, 25.0)
+    assert well(recovery, 31.0)
+    assert time_to_return(recovery, 31.0) == 30.0
+
+
+def test_card_that_flaps_must_be_well_for_twice_as_long_each_time() -> None:
+    recovery, now, waits = Recovery(30.0), 0.0, []
+    for _ in range(7):
+        ill(recovery, now)
+        waits.append(time_to_return(recovery, now))
+        now += waits[-1] + 1
+    assert waits == [30, 60, 120, 240, 480, LONGEST, LONGEST]
+
+
+def test_flapping_card_says_how_often_it_came_back() -> None:
+    recovery = Recovery(30.0)
+    ill(recovery, 0.0)
+    well(recovery, 0.0)
+    well(recovery, 30.0)
+    ill(recovery, 31.0)
+    assert "come back once before" in well(recovery, 32.0)[0]
+    well(recovery, 92.0)
+    ill(recovery, 93.0)
+    assert "come back 2 times before" in well(recovery, 94.0)[0]
+
+
+def test_long_health_is_remembered_no_more_as_flapping() -> None:
+    recovery = Recovery(30.0)
+    ill(recovery, 0.0)
+    well(recovery, 0.0)
+    well(recovery, 30.0)
+    ill(recovery, 30.0 + FLAP_MEMORY)
+    assert time_to_return(recovery, 30.0 + FLAP_MEMORY) == 30.0
+
+
+def test_verdict_of_a_probe_that_became_suspect_is_taken_back_at_once() -> None:
+    recovery = Recovery(30.0)
+    ill(recovery, 0.0)
+    assert well(recovery, 1.0, SILENT.probe) == ()
+    ill(recovery, 2.0)
+    assert time_to_return(recovery, 3.0) == 30.0, "that was no illness, so this is no relapse"
+
+
+def test_other_causes_are_not_taken_back_with_it() -> None:
+    recovery = Recovery(30.0)
+    ill(recovery, 0.0, SILENT, HOT)
+    assert well(recovery, 1.0, SILENT.probe)
+
+
+@pytest.mark.parametrize("steady", [0.0, 700.0])
+def test_any_steady_time_is_kept_at_least(steady: float) -> None:
+    recovery = Recovery(steady)
+    ill(recovery, 0.0)
+    assert time_to_return(recovery, 0.0) == steady
+
+
+@given(
+    st.floats(0, 1000),
+    st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=30),
+)
+def test_card_in_service_has_been_well_for_its_steady_time(
+    steady: float, history: list[tuple[float, bool]]
+) -> None:
+    recovery, now, last_ill = Recovery(steady), 0.0, None
+    well_since = None
+    for wait, is_ill in history:
+        now += wait
+        reasons = ill(recovery, now) if is_ill else well(recovery, now)
+        if is_ill:
+            assert reasons
+            last_ill, well_since = now, None
+        elif last_ill is not None:
+            well_since = now if well_since is None else well_since
+            assert reasons or now - well_since >= steady
+            if now - well_since >= max(steady, LONGEST):
+                assert not reasons, "no card waits for ever"
