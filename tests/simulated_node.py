@@ -51,13 +51,15 @@ class Node:
         self.kubelet.stop()
         self._folder.cleanup()
 
-    def start_daemon(self) -> float:
+    def start_daemon(self, *flags: str) -> float:
         """Starts it; ms from the start of the process until the kubelet has every list."""
         mark = self.kubelet.mark()
         command = [
             *self._program,
             f"--host-root={self.host.root}",
             f"--device-plugin-dir={self.plugins}",
+            f"--pod-resources-dir={self.plugins.parent / 'pod-resources'}",
+            *flags,
         ]
         started = time.monotonic()
         self._daemon = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -96,6 +98,16 @@ class Node:
     def threads(self) -> int:
         """The daemon's threads."""
         return len(os.listdir(f"/proc/{self.pid}/task"))
+
+    def wakeups(self) -> int:
+        """How often the daemon's threads have gone to sleep so far: they woke as often."""
+        statuses = Path(f"/proc/{self.pid}/task").glob("*/status")
+        return sum(
+            int(line.split()[1])
+            for status in statuses
+            for line in status.read_text().splitlines()
+            if line.startswith("voluntary_ctxt_switches")
+        )
 
     def processor(self) -> float:
         """Seconds of processor that the daemon has used."""

@@ -6,10 +6,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from tests.bench.figures import Figure, percentile, print_table, spread, write_document
+from tests.bench.hardware import measure_faults, measure_idle, measure_looks
 from tests.simulated_node import Node
 
 EIGHT_WHOLE = dict.fromkeys(range(8), 1)
@@ -28,7 +28,8 @@ def main() -> None:
     arguments = parser.parse_args()
     figures = [*measure_start(), *measure_calls(), *measure_floors()]
     figures += ratios(figures)
-    figures += [*measure_idle(arguments.idle), *measure_restarts(), *measure_pulls()]
+    figures += [*measure_idle(arguments.idle), *measure_restarts()]
+    figures += [*measure_faults(), *measure_looks()]
     print_table(figures)
     write_document(figures, arguments.json)
 
@@ -96,16 +97,6 @@ def ratios(figures: list[Figure]) -> list[Figure]:
     ]
 
 
-def measure_idle(seconds: float) -> list[Figure]:
-    """The daemon's processor share while nothing happens."""
-    with Node(EIGHT_WHOLE) as node:
-        node.start_daemon()
-        before = node.processor()
-        time.sleep(seconds)  # being idle is what is measured
-        share = (node.processor() - before) / seconds * 100
-    return [Figure("idle, 8 cards", "% of a core", share, 0.3)]
-
-
 def measure_restarts(rounds: int = 40) -> list[Figure]:
     """From a new kubelet's socket to complete lists of three resources."""
     times = []
@@ -117,23 +108,6 @@ def measure_restarts(rounds: int = 40) -> list[Figure]:
             listening = node.kubelet.wait_for_event("listening", since=mark)
             times.append((node.wait_for_lists(mark) - float(listening["at"])) * 1000)
     return spread("kubelet restart to complete lists, 3 resources", times, 50, 200)
-
-
-def measure_pulls(rounds: int = 100) -> list[Figure]:
-    """From a device node that vanishes to the list that says so."""
-    times = []
-    with Node(EIGHT_WHOLE) as node:
-        node.start_daemon()
-        for _ in range(rounds):
-            mark = node.kubelet.mark()
-            pulled = time.monotonic()
-            node.host.pull_node("card_7")
-            event = node.kubelet.wait_for_list(GPU, unhealthy={"card_7"}, since=mark)
-            times.append((float(event["at"]) - pulled) * 1000)
-            mark = node.kubelet.mark()
-            node.host.put_node_back("card_7")
-            node.kubelet.wait_for_list(GPU, healthy=8, since=mark)
-    return spread("card pulled to the kubelet's list", times, 100, 200)
 
 
 if __name__ == "__main__":

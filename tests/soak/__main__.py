@@ -51,7 +51,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="br") as folder:
         os.environ["TASKS_FILE"] = f"{folder}/tasks"
         with Node(THREE_RESOURCES, sys.executable, "-m", "tests.soak.counted_daemon") as node:
-            node.start_daemon()
+            node.start_daemon("--recover-after=0")
             if arguments.restarts:
                 states = restart(node, arguments.restarts)
             else:
