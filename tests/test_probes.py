@@ -200,3 +200,45 @@ def test_several_faults_are_several_findings() -> None:
         ("library-hang", True),
     ]
     assert Finding("device-node", "x").severe
+
+
+numbers = st.none() | st.integers(-(2**70), 2**70)
+cards = st.builds(
+    Card,
+    name=st.sampled_from(["card_0", "/dev/vfio/7"]),
+    number=st.integers(0, 10**9),
+    physical_id=numbers,
+    pci_path=st.lists(st.text(max_size=5), max_size=2).map(tuple),
+    split=numbers,
+    link=st.builds(Link, width=numbers),
+    node=st.sampled_from(NodeState),
+    function=st.sampled_from(FunctionState),
+    aer_fatal=numbers,
+    aer_nonfatal=numbers,
+    unbound=st.lists(st.text(max_size=5), max_size=2).map(tuple),
+    hung=st.booleans(),
+    present=st.booleans(),
+)
+readings = st.none() | st.builds(
+    CardReading,
+    number=st.integers(0, 10**9),
+    svi_current=numbers,
+    status=st.none() | st.sampled_from(LibraryStatus),
+    temperature=numbers,
+    shutdown_temperature=numbers,
+    slowdown_temperature=numbers,
+    ecc_uncorrected=numbers,
+    timed_out=st.booleans(),
+)
+
+
+@given(st.lists(st.tuples(cards, readings), min_size=1, max_size=4), st.booleans(), st.booleans())
+def test_no_value_that_a_host_may_show_makes_a_probe_raise(
+    looks: list[tuple[Card, CardReading | None]], hung: bool, known: bool
+) -> None:
+    """A probe that raised would end the judgement of every card."""
+    history = History()
+    for now, (seen, said) in enumerate(looks):
+        rest = {"library_hung": hung, "library_knows": known, "reading": said}
+        for finding in find(look(seen, history=history, now=float(now), **rest), frozenset()):
+            assert finding.text
