@@ -5,23 +5,24 @@ refuse to be read), the rest is still read.
 """
 
 import os
-import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from biren_plugin.core import sysfs
 from biren_plugin.core.model import Card, HostFacts, Snapshot
 from biren_plugin.errors import HostUnreadable
+from biren_plugin.host.attributes import read_bytes, read_text, read_texts
 from biren_plugin.host.driver_files import read_host_facts
 from biren_plugin.host.rooted import NOT_THERE, node_state, resolve, under
 
+if TYPE_CHECKING:
+    from biren_plugin.host.scanner import Reader
+
 _CLASS: Final = "/sys/class/biren"
 _MODULES: Final = "/sys/module"
-_MAX_TEXT: Final = 4096
-"""Bytes: sysfs gives at most a page, and a file that only looks like sysfs gives no more either."""
 
 
 class HostReader:
@@ -62,7 +63,7 @@ class HostReader:
             host=self._read_facts(),
             driver_loaded=driver_loaded,
             module_loaded=self._module_loaded(),
-            driver_version=(_read_text(f"{self._root}{_MODULES}/biren/version") or "").strip()
+            driver_version=(read_text(f"{self._root}{_MODULES}/biren/version") or "").strip()
             or None,
         )
         return sorted(numbers, key=lambda name: numbers[name])
@@ -78,12 +79,12 @@ class HostReader:
             return None  # gone since it was listed, or a link that leads nowhere
         identity = (status.st_dev, status.st_ino, status.st_ctime_ns)
         if anew or name not in self._fixed or self._fixed[name][0] != identity:
-            texts = _texts(folder, sysfs.FIXED_ATTRIBUTES)
+            texts = read_texts(f"{folder}/device", sysfs.FIXED_ATTRIBUTES)
             self._fixed[name] = (identity, texts, self._pci_path(name))
         _, fixed, path = self._fixed[name]
-        texts = fixed | _texts(folder, sysfs.CHANGING_ATTRIBUTES)
+        texts = fixed | read_texts(f"{folder}/device", sysfs.CHANGING_ATTRIBUTES)
         node = node_state(self._root, f"/dev/biren/{name}")
-        config = _read_bytes(f"{folder}/device/config", sysfs.VENDOR_ID_BYTES)
+        config = read_bytes(f"{folder}/device/config", sysfs.VENDOR_ID_BYTES)
         return sysfs.read_card(name, number, texts, path, node, config)
 
     def snapshot(self, readings: Mapping[str, Card], hung: Collection[str]) -> Snapshot:
@@ -118,37 +119,7 @@ class HostReader:
             return None
 
 
-def read_once(reader: HostReader) -> Snapshot:
+def read_once(reader: "Reader[Card]") -> Snapshot:
     """One look at the whole host, in this thread. Raises `HostUnreadable`."""
-    readings = {name: reader.read(name) for name in reader.names()}
+    readings = {name: reader.read(name, anew=False) for name in reader.names()}
     return reader.snapshot({name: card for name, card in readings.items() if card is not None}, ())
-
-
-def _texts(folder: Path, attributes: tuple[str, ...]) -> dict[str, str]:
-    texts = {}
-    for attribute in attributes:
-        text = _read_text(f"{folder}/device/{attribute}")
-        if text is not None:
-            texts[attribute] = text
-    return texts
-
-
-def _read_text(path: str) -> str | None:
-    content = _read_bytes(path, _MAX_TEXT)
-    return content.decode("ascii", errors="replace") if content is not None else None
-
-
-def _read_bytes(path: str, count: int) -> bytes | None:
-    """The beginning of a regular file; None for anything else (a FIFO would block for ever)."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
-        return os.read(descriptor, count)
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
