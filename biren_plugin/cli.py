@@ -77,7 +77,8 @@ def daemon(
     cdi_feature
         Answer the kubelet with CDI device names instead of device nodes (not yet acted on).
     container_runtime
-        What runs the node's containers: runc, or kata (not yet served).
+        What runs the node's containers. runc: they get the driver's cards. kata: their virtual machines
+        get the IOMMU groups of Biren functions that are bound to vfio-pci.
     mount_host_path
         Mount the driver's library and tool into each container, below /opt/birentech.
     overwrite_cdi_config
@@ -177,19 +178,31 @@ def simulate(
 
 
 @app.command
-def devices(*, json: Switch = False, host_root: Path = Path("/")) -> int:
-    """Show the Biren cards of this host.
+def devices(
+    *,
+    json: Switch = False,
+    container_runtime: ContainerRuntime = "runc",
+    host_root: Path = Path("/"),
+) -> int:
+    """Show the Biren cards of this host, or its VFIO groups.
 
     Parameters
     ----------
     json
-        Print one JSON document (its schema: schema/devices.schema.json).
+        Print one JSON document (its schema: schema/devices.schema.json, or schema/groups.schema.json).
+    container_runtime
+        runc: the driver's cards. kata: the IOMMU groups of Biren functions that are bound to vfio-pci.
     host_root
         Where the host's /sys and /dev are found.
     """
-    from biren_plugin.operate.devices import show_devices
+    if container_runtime == "kata":
+        from biren_plugin.operate.groups import show_groups
 
-    show_devices(host_root, as_json=json)
+        show_groups(host_root, as_json=json)
+    else:
+        from biren_plugin.operate.devices import show_devices
+
+        show_devices(host_root, as_json=json)
     return 0
 
 

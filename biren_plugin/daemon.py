@@ -12,7 +12,7 @@ import trio
 
 from biren_plugin import __version__
 from biren_plugin.board import Board
-from biren_plugin.core.model import Inventory
+from biren_plugin.core.model import Card, Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import FolderDead, KubeletRestarted, NodeError
@@ -23,7 +23,8 @@ from biren_plugin.host.library import query_library
 from biren_plugin.host.pod_resources import ask_holders
 from biren_plugin.host.reader import HostReader
 from biren_plugin.host.rooted import under
-from biren_plugin.host.scanner import scan_host
+from biren_plugin.host.scanner import Reader, scan_host
+from biren_plugin.host.vfio import VfioReader
 from biren_plugin.resource import ResourceMemory, run_resource
 from biren_plugin.supervise import keep_running, leaves
 from biren_plugin.survey import survey_node
@@ -74,36 +75,44 @@ async def run_daemon(settings: Settings) -> None:
     inventory = Board[Inventory]()
     dev = under(settings.host_root, "/dev")
     plugins = settings.device_plugin_dir
-    with Doorbell([dev, dev / "biren"]) as dev_bell, Doorbell([plugins.parent, plugins]) as bell:
+    kata = settings.container_runtime == "kata"
+    if flags := settings.without_effect():
+        log.warning(
+            "%s: without effect for kata, a virtual machine has its own driver", ", ".join(flags)
+        )
+    nodes = dev / ("vfio" if kata else "biren")
+    with Doorbell([dev, nodes]) as dev_bell, Doorbell([plugins.parent, plugins]) as bell:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch_kubelet_folder, plugins, bell, folder)
             sources = {
                 "looking at the host": partial(_scan, settings, dev_bell, observed),
-                "asking the library": partial(
-                    query_library,
-                    settings.host_root,
-                    observed,
-                    interval=LIBRARY_ROUNDS * settings.health_interval,
-                ),
                 "asking the kubelet who holds what": partial(
                     ask_holders, settings.pod_resources_dir, observed
                 ),
                 "the survey": partial(survey_node, observed, inventory, settings.health_policy),
             }
+            if not kata:  # the library knows the driver's cards only
+                sources["asking the library"] = partial(
+                    query_library,
+                    settings.host_root,
+                    observed,
+                    interval=LIBRARY_ROUNDS * settings.health_interval,
+                )
             for name, source in sources.items():
                 nursery.start_soon(partial(keep_running, source, name, expected=(NodeError,)))
-            if settings.container_runtime == "kata":
-                log.warning("--container-runtime kata: no VFIO devices are served yet; standing by")
-            else:
-                await _serve_folder(plugins, folder, inventory)
+            await _serve_folder(plugins, folder, inventory)
 
 
 async def _scan(settings: Settings, bell: Doorbell, observed: Board[Observed]) -> None:
-    reader = HostReader(
-        settings.host_root,
-        mount_host_path=settings.mount_host_path,
-        mount_dri_device=settings.mount_dri_device,
-    )
+    reader: Reader[Card]
+    if settings.container_runtime == "kata":
+        reader = VfioReader(settings.host_root)
+    else:
+        reader = HostReader(
+            settings.host_root,
+            mount_host_path=settings.mount_host_path,
+            mount_dri_device=settings.mount_dri_device,
+        )
     await scan_host(reader, bell, observed, interval=settings.health_interval, pulse=settings.pulse)
 
 

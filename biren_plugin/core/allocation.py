@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from biren_plugin.core.model import Card, Device, DeviceList, Inventory
-from biren_plugin.core.sysfs import card_number
+from biren_plugin.core.sysfs import number_of
 from biren_plugin.errors import InvalidRequest, NotReady
 
 _RETRY = "delete the pod so that it is scheduled anew"
@@ -63,5 +63,5 @@ def preferred(
 
 
 def _by_number(device_id: str) -> tuple[int, str]:
-    number = card_number(device_id)
+    number = number_of(device_id)
     return (-1 if number is None else number, device_id)

@@ -23,14 +23,7 @@ def remark_inventory(before: Inventory | None, after: Inventory) -> list[Remark]
     if not after.lists and (
         before is None or old.lists or old.driver_loaded != after.driver_loaded
     ):
-        if after.driver_loaded:
-            text = "no Biren card in /sys/class/biren: waiting; see `lspci -d 1ee0:` on the node"
-        else:
-            text = (
-                "no /sys/class/biren: waiting for the driver; on the node: `modprobe biren`; "
-                "in a container: is the host's /sys mounted?"
-            )
-        remarks.append(Remark(text, bad=True))
+        remarks.append(Remark(_describe_empty(after), bad=True))
     remarks += [Remark(text, bad=True) for text in after.unsettled if text not in old.unsettled]
     remarks += [Remark(text, bad=True) for text in after.suspects if text not in old.suspects]
     remarks += [
@@ -39,6 +32,24 @@ def remark_inventory(before: Inventory | None, after: Inventory) -> list[Remark]
         if absent not in old.host.absent
     ]
     return remarks
+
+
+def _describe_empty(node: Inventory) -> str:
+    match node.shows_groups, node.driver_loaded:
+        case True, True:
+            return (
+                "no Biren function for VFIO in /sys/bus/pci/devices, neither bound to vfio-pci nor split "
+                "by SR-IOV: waiting; see `lspci -nnkd 1ee0:` on the node"
+            )
+        case True, False:
+            return "no /sys/bus/pci/devices: waiting; in a container: is the host's /sys mounted?"
+        case False, True:
+            return "no Biren card in /sys/class/biren: waiting; see `lspci -d 1ee0:` on the node"
+        case _:
+            return (
+                "no /sys/class/biren: waiting for the driver; on the node: `modprobe biren`; "
+                "in a container: is the host's /sys mounted?"
+            )
 
 
 def remark_list(before: DeviceList | None, after: DeviceList) -> list[Remark]:

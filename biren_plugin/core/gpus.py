@@ -6,6 +6,7 @@ from typing import Final
 import attrs
 
 from biren_plugin.core.model import Card
+from biren_plugin.core.vfio import address_of
 
 _MEMORY_TOLERANCE: Final = 0.1
 
@@ -40,6 +41,13 @@ def group_by_gpu(
         else:
             groups[physical_id] = (*groups.get(physical_id, ()), card)
     return groups, strays
+
+
+def name_of_gpu(card: Card) -> str:
+    """`GPU 3` as the driver counts them; a VFIO group's has only its address: `GPU 0000:3b:00.0`."""
+    if card.is_group and card.physical_id is not None:
+        return f"GPU {address_of(card.physical_id)}"
+    return f"GPU {card.physical_id}"
 
 
 def split_of(cards: Cards) -> int:

@@ -25,6 +25,7 @@ from biren_plugin.core.gpus import (
     Cards,
     contradicted_by_memory,
     group_by_gpu,
+    name_of_gpu,
     same_split,
     split_of,
     with_known_memory,
@@ -94,13 +95,17 @@ class InventoryKeeper:
             else:
                 self._consider(physical_id, gpu, groups, seen.library, now)
             if gpu.candidate and (gpu.believed or split_of(gpu.candidate) not in RESOURCE_OF_SPLIT):
-                unsettled.append(_describe_unsettled(physical_id, gpu.candidate))
+                unsettled.append(_describe_unsettled(gpu.candidate))
         self._starting = False
         self._keep_library_only(seen.library, snapshot, now)
         self._keep_held(seen.holders or NO_HOLDERS, now)
         lists = self._lists(seen.holders or NO_HOLDERS, snapshot.host, now, seen.pulse)
         return Inventory(
-            lists, tuple(unsettled), host=snapshot.host, driver_loaded=snapshot.driver_loaded
+            lists,
+            (*unsettled, *snapshot.left_out),
+            host=snapshot.host,
+            driver_loaded=snapshot.driver_loaded,
+            shows_groups=snapshot.shows_groups,
         )
 
     def _consider(
@@ -129,7 +134,7 @@ class InventoryKeeper:
         staying = {(device.resource, device.id) for device in _devices(seen)}
         for device in _devices(gpu.believed):
             if (device.resource, device.id) not in staying:
-                reason = f"replaced by a new split of GPU {physical_id}"
+                reason = f"replaced by a new split of {name_of_gpu(device.card)}"
                 self._leaving.keep(device.because(reason), now)
         gpu.believed, gpu.candidate = seen, ()
 
@@ -209,9 +214,9 @@ class InventoryKeeper:
             if not gpu.present:
                 gone = tuple(attrs.evolve(card, present=False) for card in gpu.believed)
                 yield from _devices(gone)
-        for physical_id, gpu in self._gpus.items():
+        for gpu in self._gpus.values():
             if gpu.candidate:
-                reason = _describe_unsettled(physical_id, gpu.candidate)
+                reason = _describe_unsettled(gpu.candidate)
                 for device in _devices(gpu.believed):
                     yield device.because(reason)
         for gpu in self._gpus.values():
@@ -251,11 +256,13 @@ def _devices(cards: Cards) -> list[Device]:
     return [Device(card, resource, instance=instance) for instance, card in enumerate(cards)]
 
 
-def _describe_unsettled(physical_id: int, seen: Cards) -> str:
+def _describe_unsettled(seen: Cards) -> str:
+    gpu = name_of_gpu(seen[0])
     if seen[0].split is not None and seen[0].split not in RESOURCE_OF_SPLIT:
-        return f"GPU {physical_id} is split into {seen[0].split}: there is no resource for that"
-    cards = "1 card is" if len(seen) == 1 else f"{len(seen)} cards are"
+        return f"{gpu} is split into {seen[0].split}: there is no resource for that"
+    kind, command = ("group", "lspci -nnkd 1ee0:") if seen[0].is_group else ("card", "brsmi gpu")
+    there = f"1 {kind} is" if len(seen) == 1 else f"{len(seen)} {kind}s are"
     return (
-        f"GPU {physical_id} is being split anew and has not settled, {cards} there; "
-        "if it stays so, see `brsmi gpu` on the node"
+        f"{gpu} is being split anew and has not settled, {there} there; "
+        f"if it stays so, see `{command}` on the node"
     )

@@ -64,7 +64,8 @@ class Card:
     memory: int | None = None
     """Bytes; None if sysfs does not tell."""
     pci_path: tuple[str, ...] = ()
-    """From the root down: `("pci0000:3a", "0000:3a:00.0", "0000:3b:00.0")`; empty if not told."""
+    """From the root down: `("pci0000:3a", "0000:3a:00.0", "0000:3b:00.0")`; empty if not told. Of a VFIO
+    group: that of the function that does not answer, else of its first."""
     numa_node: int | None = None
     """None where the host has none (-1 in sysfs)."""
     split: int | None = None
@@ -79,6 +80,8 @@ class Card:
     """Uncorrectable fatal PCIe errors, counted since the function was enabled."""
     aer_nonfatal: int | None = None
     """Uncorrectable PCIe errors that the link survived."""
+    functions: tuple[str, ...] = ()
+    """PCI addresses of a VFIO group's functions that are passed through together."""
     unbound: tuple[str, ...] = ()
     """Functions of a VFIO group that cannot be passed through: `0000:3b:00.1 (biren)`."""
     hung: bool = False
@@ -89,7 +92,12 @@ class Card:
     @property
     def path(self) -> str:
         """The device node, the same on the host and in a container."""
-        return self.name if self.name.startswith("/") else f"/dev/biren/{self.name}"
+        return self.name if self.is_group else f"/dev/biren/{self.name}"
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it is a VFIO group."""
+        return self.name.startswith("/")
 
     @property
     def pci_address(self) -> str | None:
@@ -127,11 +135,15 @@ class Snapshot:
     """By number."""
     host: HostFacts = HostFacts()
     driver_loaded: bool = True
-    """Whether `/sys/class/biren` is there."""
+    """Whether `/sys/class/biren` is there; for VFIO groups, `/sys/bus/pci/devices`."""
     module_loaded: bool | None = None
     """Whether `/sys/module/biren` is there; None where that cannot be told."""
     driver_version: str | None = None
     """As `/sys/module/biren/version` has it: `1.12.0`."""
+    left_out: tuple[str, ...] = ()
+    """Sentences about PCI functions that no card is made of, and why."""
+    shows_groups: bool = False
+    """Whether its cards are VFIO groups."""
 
 
 @attrs.frozen
@@ -196,6 +208,8 @@ class Inventory:
     """Sentences about probes that condemn every card at once, and are set aside."""
     host: HostFacts = HostFacts()
     driver_loaded: bool = True
+    shows_groups: bool = False
+    """Whether its cards are VFIO groups."""
 
     def list_of(self, resource: str) -> DeviceList | None:
         """The list of one resource, None if the node has no such."""

@@ -9,6 +9,7 @@ from typing import Final
 
 import attrs
 
+from biren_plugin.core.gpus import name_of_gpu
 from biren_plugin.core.library import CardReading, LibraryStatus
 from biren_plugin.core.model import RESOURCE_OF_SPLIT, Card, Device, FunctionState, NodeState
 
@@ -97,11 +98,18 @@ class Probe:
 
 def _bus(look: Look) -> Iterator[tuple[str, bool]]:
     card = look.card
-    if not card.present:
-        what = f"GPU {card.physical_id}" if card.path.startswith("/dev/biren") else card.name
+    if card.present:
+        return
+    if card.is_group:
         yield (
-            f"fell off the bus: {what} is gone from sysfs; see `lspci -d 1ee0:` and the kernel's "
-            "log, and reboot the node if it does not return",
+            f"its {name_of_gpu(card)} is gone from sysfs, or no longer split by SR-IOV; "
+            "see `lspci -nnkd 1ee0:` and the kernel's log",
+            True,
+        )
+    else:
+        yield (
+            f"fell off the bus: {name_of_gpu(card)} is gone from sysfs; see `lspci -d 1ee0:` and the "
+            "kernel's log, and reboot the node if it does not return",
             True,
         )
 
@@ -109,9 +117,11 @@ def _bus(look: Look) -> Iterator[tuple[str, bool]]:
 def _device_node(look: Look) -> Iterator[tuple[str, bool]]:
     card = look.card
     if card.present and card.node is NodeState.MISSING:
-        yield f"device node {card.path} is missing; see `dmesg | grep -i biren` on the node", True
+        command = f"lspci -nnks {card.pci_address}" if card.is_group else "dmesg | grep -i biren"
+        yield f"device node {card.path} is missing; see `{command}` on the node", True
     if card.node is NodeState.OTHER:
-        yield f"{card.path} is no character device; remove it and reload the driver", True
+        driver = "vfio-pci" if card.is_group else "the driver"
+        yield f"{card.path} is no character device; remove it and reload {driver}", True
 
 
 def _module(look: Look) -> Iterator[tuple[str, bool]]:

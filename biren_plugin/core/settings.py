@@ -86,6 +86,15 @@ class Settings:
         }
         return [flag for flag, is_given in given.items() if is_given]
 
+    def without_effect(self) -> list[str]:
+        """Flags that were given and mean nothing on a kata node."""
+        given = {
+            "--mount-host-path": self.mount_host_path,
+            "--mount-dri-device": self.mount_dri_device,
+        }
+        kata = self.container_runtime == "kata"
+        return [flag for flag, is_given in given.items() if is_given and kata]
+
     def differing(self) -> str:
         """The settings that are not the defaults, for the first line of the log."""
         defaults = Settings()

@@ -82,15 +82,15 @@ def read_card(
     return Card(
         name=name,
         number=number,
-        physical_id=_number(texts, "physical_id"),
+        physical_id=whole_number(texts, "physical_id"),
         memory=memory_bytes(texts.get("mem_info", "")),
         pci_path=path,
-        numa_node=_number(texts, "numa_node"),  # -1, none, is no number here
+        numa_node=whole_number(texts, "numa_node"),  # -1, none, is no number here
         link=Link(
             speed=_speed(texts, "current_link_speed"),
-            width=_number(texts, "current_link_width"),
+            width=whole_number(texts, "current_link_width"),
             max_speed=_speed(texts, "max_link_speed"),
-            max_width=_number(texts, "max_link_width"),
+            max_width=whole_number(texts, "max_link_width"),
         ),
         node=node,
         function=function_state(config),
@@ -113,7 +113,8 @@ def aer_total(text: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _number(texts: Mapping[str, str], attribute: str) -> int | None:
+def whole_number(texts: Mapping[str, str], attribute: str) -> int | None:
+    """An attribute that is a number of at most nine digits, None if it is anything else."""
     text = texts.get(attribute, "").strip()
     return int(text) if _NUMBER.fullmatch(text) else None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from biren_plugin.core.health import HealthKeeper
 from biren_plugin.core.inventory import InventoryKeeper
-from biren_plugin.core.model import Card, Device, Link, Snapshot
+from biren_plugin.core.model import Card, Device, Inventory, Link, Snapshot
 from biren_plugin.core.observed import Observed
 from biren_plugin.host.reader import HostReader, read_once
 
@@ -62,25 +62,34 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
+def judge(snapshot: Snapshot) -> Inventory:
+    """What one look alone makes of a host."""
+    seen = Observed(snapshot)
+    return HealthKeeper().judge(InventoryKeeper().update(seen, 0.0), seen, 0.0)
+
+
 def _devices(snapshot: Snapshot) -> list[tuple[Card, Device | None]]:
     """Each card with the device it makes; None where its GPU is not settled or not known."""
-    seen = Observed(snapshot)
-    inventory = HealthKeeper().judge(InventoryKeeper().update(seen, 0.0), seen, 0.0)
+    inventory = judge(snapshot)
     return [(card, inventory.find(card.name)) for card in snapshot.cards]
 
 
-def _row(card: Card, device: Device | None) -> list[str]:
+def resource_and_health(device: Device | None) -> tuple[str, str]:
+    """Two cells of a table; `device` as a card makes it, or None."""
     if device is None:
-        resource, health = "not settled", "-"
-    else:
-        resource = device.resource
-        health = "Healthy" if device.healthy else f"Unhealthy: {'; '.join(device.reasons)}"
+        return "not settled", "-"
+    health = "Healthy" if device.healthy else f"Unhealthy: {'; '.join(device.reasons)}"
+    return device.resource, health
+
+
+def _row(card: Card, device: Device | None) -> list[str]:
+    resource, health = resource_and_health(device)
     return [
         card.name,
         resource,
-        _or_dash(card.physical_id),
-        _or_dash(card.pci_address),
-        _or_dash(card.numa_node),
+        or_dash(card.physical_id),
+        or_dash(card.pci_address),
+        or_dash(card.numa_node),
         f"{card.memory / _GIB:.1f} GiB" if card.memory is not None else "-",
         _describe(card.link),
         card.path,
@@ -98,7 +107,8 @@ def _describe(link: Link) -> str:
     return now if now == most else f"{now} of {most}"
 
 
-def _or_dash(value: object) -> str:
+def or_dash(value: object) -> str:
+    """A cell of a table."""
     return "-" if value is None else str(value)
 
 

@@ -1,0 +1,219 @@
+"""From the links of PCI functions to IOMMU groups, and from what was read of a group to its card.
+
+1. A physical function that is bound to the hypervisor's driver is split into its virtual functions.
+2. A function that is bound to vfio-pci and is nobody's virtual function is a whole GPU. It stays one
+   when it is bound to something else, so that the reason can be told, until it leaves the bus or has
+   virtual functions of its own.
+3. Functions that share an IOMMU group are passed through together: a group is one card, of the GPU
+   with the lowest address.
+4. What no card can be made of is left out, with a sentence. Nothing here raises, whatever was read.
+
+Source of the rules: the vendor's plugin; of what spoils a group: the kernel's
+Documentation/driver-api/vfio.rst, and `driver_managed_dma` in its drivers.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
+
+import attrs
+
+from biren_plugin.core import sysfs
+from biren_plugin.core.model import Card, FunctionState, NodeState
+
+VENDOR: Final = "0x1ee0"
+HYPERVISOR_DRIVER: Final = "BEV_HYPER_DRIVER"
+VFIO_DRIVER: Final = "vfio-pci"
+FIXED_ATTRIBUTES: Final = sysfs.FIXED_ATTRIBUTES
+"""Of a physical function: read once."""
+CHANGING_ATTRIBUTES: Final = (
+    "sriov_numvfs",
+    "current_link_width",
+    "aer_dev_fatal",
+    "aer_dev_nonfatal",
+)
+"""Of a physical function: virtual ones have no link, and read no errors, of their own."""
+HEADER_BYTES: Final = 64
+"""The header of `config`; the vendor id alone tells nothing, a virtual function's is always 0xFFFF."""
+
+_ADDRESS: Final = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([01][0-9a-f])\.([0-7])")
+_GROUP: Final = re.compile(r"0|[1-9][0-9]{0,5}")
+_BYSTANDERS: Final = frozenset({"", VFIO_DRIVER, "pci-stub", "pcieport"})
+"""Drivers under which a function that is not passed through does not spoil its group; "" is none."""
+
+
+@attrs.frozen
+class Function:
+    """A PCI function, as its links tell."""
+
+    address: str
+    """`0000:3b:00.0`."""
+    driver: str | None = None
+    """Its name; empty if there is none, None if that cannot be told."""
+    group: int | None = None
+    """The IOMMU group that it is in."""
+    physical: bool = True
+    """Whether it is no virtual function."""
+    virtual_functions: tuple[str, ...] = ()
+    """Addresses of those that it is split into."""
+
+
+@attrs.frozen
+class Group:
+    """An IOMMU group that a container can be given."""
+
+    name: str
+    """`/dev/vfio/12`."""
+    number: int
+    functions: tuple[str, ...]
+    """Addresses of what is passed through, the lowest first."""
+    physical: str
+    """Address of the physical function behind it, the lowest if there are several."""
+    instances: int
+    """Into how many that one is split, by its links."""
+
+
+@attrs.frozen
+class Layout:
+    """How the functions of a node are grouped."""
+
+    groups: Mapping[str, Group] = attrs.Factory(dict)
+    """By name, in the order of their numbers."""
+    wholes: frozenset[str] = frozenset()
+    """Functions that are whole GPUs, or were when they were last bound to vfio-pci."""
+    left_out: tuple[str, ...] = ()
+    """Sentences about what no card is made of."""
+
+
+def pci_number(address: str) -> int | None:
+    """A number for a PCI address, in the order of addresses; None if it is none."""
+    match = _ADDRESS.fullmatch(address)
+    if match is None:
+        return None
+    domain, bus, device, function = (int(part, 16) for part in match.groups())
+    return domain << 16 | bus << 8 | device << 3 | function
+
+
+def address_of(number: int) -> str:
+    """The inverse of `pci_number`: also the address of the GPU with that `physical_id`."""
+    return f"{number >> 16:04x}:{number >> 8 & 0xFF:02x}:{number >> 3 & 0x1F:02x}.{number & 7}"
+
+
+def group_number(link: str) -> int | None:
+    """The 12 in which an `iommu_group` link ends."""
+    end = link.rpartition("/")[2]
+    return int(end) if _GROUP.fullmatch(end) else None
+
+
+def lay_out(functions: Mapping[str, Function], known_wholes: Collection[str] = ()) -> Layout:
+    """The groups of a node with these `functions`, by address; `known_wholes` are those of the last look.
+
+    Virtual functions that their physical one names and that are not in `functions` are gone.
+    """
+    virtual = {address for each in functions.values() for address in each.virtual_functions}
+    ordered = sorted(functions.values(), key=lambda each: pci_number(each.address) or 0)
+    physical = [each for each in ordered if each.physical and each.address not in virtual]
+    wholes = [
+        each
+        for each in physical
+        if each.driver == VFIO_DRIVER
+        or (each.address in known_wholes and not each.virtual_functions)
+    ]
+    left_out = []
+    parts = [(each, each.address, 1) for each in wholes]
+    for each in physical:
+        if each.driver != HYPERVISOR_DRIVER or each in wholes:
+            continue
+        if not each.virtual_functions:
+            left_out.append(
+                f"PCI function {each.address} has no virtual functions, so no device is made of it; "
+                f"on the node: write 1, 2 or 4 to /sys/bus/pci/devices/{each.address}/sriov_numvfs, "
+                "or bind it to vfio-pci"
+            )
+        count = len(each.virtual_functions)
+        parts += [
+            (functions.get(address, Function(address)), each.address, count)
+            for address in each.virtual_functions
+        ]
+    grouped: dict[int, list[tuple[Function, str, int]]] = {}
+    for part in parts:
+        function = part[0]
+        if function.group is not None:
+            grouped.setdefault(function.group, []).append(part)
+        else:
+            left_out.append(
+                f"PCI function {function.address} has no IOMMU group and cannot be passed through; "
+                f"see `ls -l /sys/bus/pci/devices/{function.address}/` on the node, "
+                "and whether its IOMMU is on"
+            )
+    groups = {}
+    for number, members in sorted(grouped.items()):
+        addresses = _in_order(function.address for function, _, _ in members)
+        if len({count for _, _, count in members}) > 1:
+            left_out.append(
+                f"IOMMU group {number} holds parts of differently split GPUs "
+                f"({', '.join(addresses)}): there is no resource for that"
+            )
+            continue
+        name = f"/dev/vfio/{number}"
+        physical_function = _in_order(address for _, address, _ in members)[0]
+        groups[name] = Group(name, number, addresses, physical_function, members[0][2])
+    return Layout(groups, frozenset(each.address for each in wholes), tuple(left_out))
+
+
+def card_of(
+    group: Group,
+    node: NodeState,
+    *,
+    paths: Mapping[str, tuple[str, ...]],
+    drivers: Mapping[str, str | None] = {},
+    headers: Mapping[str, bytes | None] = {},
+    texts: Mapping[str, str] = {},
+) -> Card:
+    """A group's card from what could be read; what is missing or garbage is None.
+
+    `paths` and `headers`: PCI path and header of the functions that are passed through, `drivers` of
+    all in the group (as in `Function`), each by address; `texts`: attributes of the physical function.
+    """
+    states = {address: function_state(headers.get(address)) for address in group.functions}
+    worst = next(
+        (
+            state
+            for state in (FunctionState.SILENT, FunctionState.UNKNOWN)
+            if state in states.values()
+        ),
+        FunctionState.ANSWERS,
+    )
+    # The one that probes and tables name: the one that is wrong, if one is.
+    shown = next(address for address, state in states.items() if state is worst)
+    numvfs = sysfs.whole_number(texts, "sriov_numvfs")
+    is_whole = group.functions[0] == group.physical
+    card = sysfs.read_card(group.name, group.number, texts, paths.get(shown, ()), node, None)
+    return attrs.evolve(
+        card,
+        physical_id=pci_number(group.physical),
+        split=1 if is_whole else numvfs or group.instances,
+        function=worst,
+        functions=group.functions,
+        unbound=tuple(_unbound(group, drivers)),
+    )
+
+
+def function_state(header: bytes | None) -> FunctionState:
+    """What a header tells: one that is all ones comes from nothing."""
+    if header is None or len(header) < HEADER_BYTES:
+        return FunctionState.UNKNOWN
+    gone = header[:HEADER_BYTES] == b"\xff" * HEADER_BYTES
+    return FunctionState.SILENT if gone else FunctionState.ANSWERS
+
+
+def _unbound(group: Group, drivers: Mapping[str, str | None]) -> Iterable[str]:
+    for address in _in_order(drivers):
+        driver = drivers[address]
+        allowed = {VFIO_DRIVER} if address in group.functions else _BYSTANDERS
+        if driver is not None and driver not in allowed:
+            yield f"{address} ({driver or 'no driver'})"
+
+
+def _in_order(addresses: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(addresses), key=lambda address: pci_number(address) or 0))

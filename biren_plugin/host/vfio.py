@@ -1,0 +1,204 @@
+"""Reads the host of a kata node: IOMMU groups of Biren functions, and their nodes in /dev/vfio.
+
+Blocking; `lookout` runs it in threads. The listing follows links and reads one attribute of each new
+function, its vendor, from what the kernel remembers: whatever asks a device or waits for its driver
+is read group by group, so that one that hangs holds up its own group only. Whatever a file does
+(vanish between two looks, lead nowhere, hold garbage), the rest is still read.
+"""
+
+import errno
+import os
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from biren_plugin.core import sysfs, vfio
+from biren_plugin.core.model import Card, Snapshot
+from biren_plugin.core.vfio import Function, Group, Layout
+from biren_plugin.errors import HostUnreadable
+from biren_plugin.host.attributes import read_bytes, read_text, read_texts
+from biren_plugin.host.rooted import NOT_THERE, node_state, resolve, under
+
+_FUNCTIONS: Final = "/sys/bus/pci/devices"
+_GROUPS: Final = "/sys/kernel/iommu_groups"
+_VIRTUAL_FUNCTION: Final = re.compile(r"virtfn(0|[1-9][0-9]{0,5})")
+
+
+@attrs.frozen
+class _Fixed:
+    """What never changes of a function."""
+
+    inode: int
+    """Of its link: one that comes back is another function."""
+    texts: Mapping[str, str]
+    path: tuple[str, ...]
+
+
+class VfioReader:
+    """Reads a host below `root`. Keeps what never changes of a function from look to look."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._bus = str(under(root, _FUNCTIONS))
+        self._bus_there = False
+        self._layout = Layout()
+        self._inodes: dict[str, int] = {}
+        """Of all functions on the bus, by address."""
+        self._is_biren: dict[str, tuple[int, bool]] = {}
+        """Whose a function is, with its inode."""
+        self._fixed: dict[str, _Fixed] = {}
+
+    def names(self) -> list[str]:
+        """The groups that are there, `/dev/vfio/12`, by number.
+
+        Raises `HostUnreadable` where it cannot tell whether there are any.
+        """
+        self._inodes = self._list_bus()
+        for remembered in (self._is_biren, self._fixed):
+            for gone in remembered.keys() - self._inodes.keys():
+                remembered.pop(gone, None)
+        functions = {
+            address: self._function(address)
+            for address in self._inodes
+            if self._belongs_to_us(address)
+        }
+        virtual = {address for each in functions.values() for address in each.virtual_functions}
+        for address in virtual & self._inodes.keys() - functions.keys():
+            functions[address] = self._function(address)
+        self._layout = vfio.lay_out(functions, self._layout.wholes)
+        return list(self._layout.groups)
+
+    def read(self, name: str, *, anew: bool = False) -> Card | None:
+        """One group, None if it has gone; `anew`: nothing is taken from an earlier look."""
+        group = self._layout.groups.get(name)
+        if group is None or not any(map(self._is_there, group.functions)):
+            return None
+        fixed = {address: self._fixed_of(address, anew) for address in group.functions}
+        behind = fixed.get(group.physical) or self._fixed_of(group.physical, anew)
+        changing = read_texts(self._folder(group.physical), vfio.CHANGING_ATTRIBUTES)
+        return vfio.card_of(
+            group,
+            node_state(self._root, name),
+            paths={address: each.path for address, each in fixed.items()},
+            drivers={address: self._driver(address) for address in self._members(group)},
+            headers={
+                address: read_bytes(f"{self._folder(address)}/config", vfio.HEADER_BYTES)
+                for address in group.functions
+            },
+            texts={**behind.texts, **changing},
+        )
+
+    def snapshot(self, readings: Mapping[str, Card], hung: Collection[str]) -> Snapshot:
+        """The whole host from its groups' `readings`; of those that hang, the last, or what links tell."""
+        cards = dict(readings)
+        for name in hung:
+            card = readings.get(name) or self._unread_card(name)
+            if card is not None:
+                cards[name] = attrs.evolve(card, hung=True)
+        ordered = sorted(cards.values(), key=lambda card: card.number)
+        return Snapshot(
+            tuple(ordered),
+            driver_loaded=self._bus_there,
+            left_out=self._layout.left_out,
+            shows_groups=True,
+        )
+
+    def _unread_card(self, name: str) -> Card | None:
+        """What can be told of a group without reading an attribute; None if it has gone meanwhile."""
+        group = self._layout.groups.get(name)
+        if group is None:
+            return None
+        paths = {address: self._path(address) for address in group.functions}
+        return vfio.card_of(group, node_state(self._root, group.name), paths=paths)
+
+    def _list_bus(self) -> dict[str, int]:
+        self._bus_there = True
+        try:
+            with os.scandir(self._bus) as entries:
+                return {
+                    entry.name: entry.inode()
+                    for entry in entries
+                    if vfio.pci_number(entry.name) is not None
+                }
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                raise HostUnreadable(f"cannot read {_FUNCTIONS}: {error.strerror}") from error
+            self._bus_there = False
+            return {}
+
+    def _belongs_to_us(self, address: str) -> bool:
+        inode = self._inodes[address]
+        known = self._is_biren.get(address)
+        if known is not None and known[0] == inode:
+            return known[1]
+        vendor = read_text(f"{self._folder(address)}/vendor")
+        if vendor is None:
+            return False  # and is asked again
+        ours = vendor.strip() == vfio.VENDOR
+        self._is_biren[address] = (inode, ours)
+        return ours
+
+    def _function(self, address: str) -> Function:
+        return Function(
+            address,
+            driver=self._driver(address),
+            group=vfio.group_number(_target(f"{self._folder(address)}/iommu_group") or ""),
+            physical=_target(f"{self._folder(address)}/physfn") == "",
+            virtual_functions=self._virtual_functions(address),
+        )
+
+    def _virtual_functions(self, address: str) -> tuple[str, ...]:
+        links = [name for name in self._listed(address) if _VIRTUAL_FUNCTION.fullmatch(name)]
+        targets = [_target(f"{self._folder(address)}/{link}") for link in links]
+        ends = {target.rpartition("/")[2] for target in targets if target}
+        return tuple(sorted(end for end in ends if vfio.pci_number(end) is not None))
+
+    def _listed(self, address: str) -> list[str]:
+        try:
+            return os.listdir(self._folder(address))
+        except OSError:
+            return []  # gone since the bus was listed
+
+    def _members(self, group: Group) -> set[str]:
+        """All functions of a group, also those that are not Biren's."""
+        folder = under(self._root, f"{_GROUPS}/{group.number}/devices")
+        try:
+            listed = os.listdir(folder)
+        except OSError:
+            listed = []  # then the group is what its functions say
+        return {*group.functions, *(each for each in listed if vfio.pci_number(each) is not None)}
+
+    def _driver(self, address: str) -> str | None:
+        """A driver's name, empty if the function has none, None if that cannot be told."""
+        target = _target(f"{self._folder(address)}/driver")
+        if target == "" and not self._is_there(address):
+            return None
+        return target.rpartition("/")[2] if target is not None else None
+
+    def _fixed_of(self, address: str, anew: bool) -> _Fixed:
+        inode = self._inodes.get(address, 0)
+        known = self._fixed.get(address)
+        if known is None or known.inode != inode or anew:
+            texts = read_texts(self._folder(address), vfio.FIXED_ATTRIBUTES)
+            known = self._fixed[address] = _Fixed(inode, texts, self._path(address))
+        return known
+
+    def _path(self, address: str) -> tuple[str, ...]:
+        return sysfs.pci_path(resolve(self._root, f"{_FUNCTIONS}/{address}") or "")
+
+    def _is_there(self, address: str) -> bool:
+        return os.access(self._folder(address), os.F_OK)
+
+    def _folder(self, address: str) -> str:
+        return f"{self._bus}/{address}"
+
+
+def _target(link: str) -> str | None:
+    """Where a link leads; empty if there is none, None if that cannot be told."""
+    try:
+        return os.readlink(link)
+    except OSError as error:
+        return "" if error.errno in {*NOT_THERE, errno.EINVAL} else None
