@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biren_plugin.core.allocation import cards_for, preferred
-from biren_plugin.core.model import DeviceList, Inventory
+from biren_plugin.core.model import Card, Device, DeviceList, Inventory
 from biren_plugin.errors import InvalidRequest, NotReady
 from tests.cards import GPU, HALF, card, devices, listed
 
@@ -64,6 +64,12 @@ def test_unhealthy_card_is_refused_with_its_reasons() -> None:
 def test_choice_prefers_the_lowest_numbers() -> None:
     offered = listed(GPU, *devices(GPU, 2, 9, 10))
     assert preferred(["card_10", "card_9", "card_2"], [], 2, offered) == ["card_2", "card_9"]
+
+
+def test_choice_orders_groups_by_number_too() -> None:
+    ids = [f"/dev/vfio/{number}" for number in (100, 20, 3)]
+    groups = [Device(Card(id_, int(id_.rpartition("/")[2])), GPU) for id_ in ids]
+    assert preferred(ids, [], 2, listed(GPU, *groups)) == ["/dev/vfio/3", "/dev/vfio/20"]
 
 
 def test_choice_keeps_what_must_be_in_it_first() -> None:

@@ -19,6 +19,7 @@ from biren_plugin.wire.device_plugin import PluginClient
 from biren_plugin.wire.messages import ListedDevice
 from biren_plugin.wire.unix_grpc import Channel, FileIdentity, with_channel
 from tests.node_in_process import GPU, HALF, QUARTER, NodeInProcess, wait_until
+from tests.vfio_host import VFIO, VfioHost, physical
 
 GPU_SOCKET = "birentech.com-gpu.sock"
 HALF_SOCKET = "birentech.com-1-2-gpu.sock"
@@ -245,15 +246,27 @@ async def test_flag_of_later_work_is_warned_of_once(
     assert f"--{flag.replace('_', '-')} " in warning
 
 
-async def test_kata_serves_nothing_and_says_so(
-    node: NodeInProcess, fast_clock: MockClock, caplog: pytest.LogCaptureFixture
+async def test_kata_node_serves_its_groups_and_not_its_cards(
+    node: NodeInProcess, fast_clock: MockClock
 ) -> None:
     node.host.add_gpus({0: 1})
+    groups = VfioHost(node.host.root)
+    groups.add_whole(0, 9)
+    first, _ = groups.add_split(1, [20, 21])
     async with node.running(container_runtime="kata"):
-        await trio.sleep(10)
-        assert not sockets_of(node)
-        assert node.seen() == {}
-    assert caplog.text.count("--container-runtime kata") == 1
+        await node.sees(
+            {GPU: {"/dev/vfio/9": True}, HALF: {"/dev/vfio/20": True, "/dev/vfio/21": True}}
+        )
+        groups.bind(first, "biren")
+        groups.bind(physical(0), "biren")
+        await node.sees(
+            {GPU: {"/dev/vfio/9": False}, HALF: {"/dev/vfio/20": False, "/dev/vfio/21": True}}
+        )
+        groups.bind(first, VFIO)
+        groups.bind(physical(0), VFIO)
+        await node.sees(
+            {GPU: {"/dev/vfio/9": True}, HALF: {"/dev/vfio/20": True, "/dev/vfio/21": True}}
+        )
 
 
 async def test_heartbeat_sends_every_list_again(node: NodeInProcess, fast_clock: MockClock) -> None:

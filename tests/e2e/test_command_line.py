@@ -118,15 +118,9 @@ def test_flag_of_later_work_is_warned_of_once_and_the_main_job_is_done(
     assert len(daemon.matching(f"WARNING .*{flag} .*does not act on it yet")) == 1
 
 
-def test_kata_is_warned_of_and_nothing_is_served(
-    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
-) -> None:
-    host.add_gpus({0: 1})
-    daemon.start("--container-runtime", "kata", "--pulse=1", "--log-level=debug")
-    daemon.wait_for_line("WARNING .*--container-runtime kata")
-    assert daemon.end() == 0
-    assert not [event for event in kubelet.events if event["event"] == "register"]
-    assert sorted(path.name for path in kubelet.folder.glob("*.sock")) == ["kubelet.sock"]
+def test_flags_that_mean_nothing_for_kata_are_warned_of(daemon: DaemonProcess) -> None:
+    daemon.start("--container-runtime", "kata", "--mount-host-path", "--mount-dri-device")
+    daemon.wait_for_line("WARNING --mount-host-path, --mount-dri-device: without effect for kata")
 
 
 def test_log_level_leaves_out_what_is_less_important(
