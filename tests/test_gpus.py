@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from biren_plugin.core.gpus import group_by_gpu
+from biren_plugin.core.gpus import group_by_gpu, name_of_gpu
 from biren_plugin.core.model import Card
 from tests.cards import card
 
@@ -31,3 +31,8 @@ def test_the_address_counts_for_more_than_where_a_name_was_before() -> None:
     cards = [card(0, 7, address=ADDRESS), card(1, address=ADDRESS)]
     groups, _ = group_by_gpu(cards, {"card_0": 7, "card_1": 3})
     assert names(groups) == {7: ["card_0", "card_1"]}, "card_1 has passed from GPU 3 to GPU 7"
+
+
+def test_gpu_of_a_group_is_named_by_its_address() -> None:
+    assert name_of_gpu(card(2, 7)) == "GPU 7"
+    assert name_of_gpu(Card("/dev/vfio/12", 12, physical_id=0x3B << 8)) == "GPU 0000:3b:00.0"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import attrs
 import pytest
 
 from biren_plugin.core.settings import MAX_PULSE, Settings
@@ -26,6 +27,13 @@ def test_flags_that_are_not_acted_on_are_named_only_if_given() -> None:
         "--cdi-feature",
         "--overwrite-cdi-config",
     ]
+
+
+def test_flags_without_effect_are_named_on_kata_nodes_only() -> None:
+    given = Settings(container_runtime="kata", mount_host_path=True, mount_dri_device=True)
+    assert given.without_effect() == ["--mount-host-path", "--mount-dri-device"]
+    assert attrs.evolve(given, container_runtime="runc").without_effect() == []
+    assert Settings(container_runtime="kata").without_effect() == []
 
 
 def test_only_what_differs_from_the_defaults_is_told() -> None:

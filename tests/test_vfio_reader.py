@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biren_plugin.core.changes import remark_inventory
+from biren_plugin.core.health import HealthKeeper
+from biren_plugin.core.inventory import InventoryKeeper
 from biren_plugin.core.model import Card, FunctionState, Inventory, Link, NodeState, Snapshot
+from biren_plugin.core.observed import Observed
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.reader import read_once
 from biren_plugin.host.vfio import VfioReader
@@ -356,3 +359,29 @@ def assert_speaks_of_pci_only(inventory: Inventory) -> None:
     for text in texts:
         assert "brsmi" not in text
         assert "/sys/class/biren" not in text
+
+
+def test_what_is_said_of_groups_on_a_changing_node_names_pci_addresses_only(
+    host: VfioHost,
+) -> None:
+    host.add_split(0, [20, 21])
+    host.add_whole(1, 30)
+    keeper, reader = InventoryKeeper(), VfioReader(host.root)
+    health = HealthKeeper()
+    changes: list[Callable[[], object]] = [
+        lambda: host.bind(virtual(0, 0), "biren"),
+        lambda: host.node(30).unlink(),
+        lambda: host.silence(virtual(0, 1)),
+        lambda: host.remove(virtual(0, 1)),
+        lambda: host.remove(physical(1)),
+        lambda: host.unsplit(0),
+    ]
+    for now, change in enumerate([lambda: None, *changes]):
+        change()
+        seen = Observed(read_once(reader), holders={(GPU, "/dev/vfio/99"): "default/pod"})
+        inventory = health.judge(keeper.update(seen, float(now)), seen, float(now))
+        assert_speaks_of_pci_only(inventory)
+    found = {id_: inventory.find(id_) for id_ in ("/dev/vfio/20", "/dev/vfio/30")}
+    for device, address in zip(found.values(), (physical(0), physical(1)), strict=True):
+        assert device is not None
+        assert f"GPU {address} is gone from sysfs" in "; ".join(device.reasons)

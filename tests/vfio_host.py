@@ -106,7 +106,8 @@ class VfioHost:
         """The GPU's virtual functions are gone."""
         folder = self.folder(physical(gpu))
         for link in sorted(folder.glob("virtfn*")):
-            self.remove(link.resolve().name)
+            if link.exists():  # it may have been removed before
+                self.remove(link.resolve().name)
             link.unlink()
         self.write(physical(gpu), "sriov_numvfs", "0")
 

@@ -118,11 +118,7 @@ class VfioReader:
         self._bus_there = True
         try:
             with os.scandir(self._bus) as entries:
-                return {
-                    entry.name: entry.inode()
-                    for entry in entries
-                    if vfio.pci_number(entry.name) is not None
-                }
+                return {entry.name: entry.inode() for entry in entries}
         except OSError as error:
             if error.errno not in NOT_THERE:
                 raise HostUnreadable(f"cannot read {_FUNCTIONS}: {error.strerror}") from error
@@ -137,17 +133,18 @@ class VfioReader:
         vendor = read_text(f"{self._folder(address)}/vendor")
         if vendor is None:
             return False  # and is asked again
-        ours = vendor.strip() == vfio.VENDOR
+        ours = vendor.strip() == vfio.VENDOR and vfio.pci_number(address) is not None
         self._is_biren[address] = (inode, ours)
         return ours
 
     def _function(self, address: str) -> Function:
+        physical = _target(f"{self._folder(address)}/physfn") == ""
         return Function(
             address,
             driver=self._driver(address),
             group=vfio.group_number(_target(f"{self._folder(address)}/iommu_group") or ""),
-            physical=_target(f"{self._folder(address)}/physfn") == "",
-            virtual_functions=self._virtual_functions(address),
+            physical=physical,
+            virtual_functions=self._virtual_functions(address) if physical else (),
         )
 
     def _virtual_functions(self, address: str) -> tuple[str, ...]:
