@@ -13,6 +13,7 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from biren_plugin import __version__, pflag
+from biren_plugin.core.allocation import Placement
 from biren_plugin.core.health import HealthMode
 from biren_plugin.core.settings import ContainerRuntime, LogLevel, Settings, UnhealthyOn
 from biren_plugin.errors import PluginError, UsageError
@@ -69,6 +70,7 @@ def daemon(
     unhealthy_on: UnhealthyOn = "critical",
     disable_probe: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     pod_resources_dir: Path = Path("/var/lib/kubelet/pod-resources"),
+    placement: Placement = "packed",
 ) -> int:
     """Run as the node's daemon.
 
@@ -112,6 +114,9 @@ def daemon(
         library-temperature, library-split, library-presence.
     pod_resources_dir
         The kubelet's folder with the socket that tells which pod holds which card.
+    placement
+        packed: the instances of split GPUs that a pod asks for share a GPU, the one most in use.
+        spread: each comes from another GPU, the one least in use.
     """
     settings = Settings(
         cdi_feature=cdi_feature,
@@ -130,6 +135,7 @@ def daemon(
         unhealthy_on=unhealthy_on,
         disable_probe=disable_probe,
         pod_resources_dir=pod_resources_dir,
+        placement=placement,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         # Until the daemon listens itself. A container's first process has no default that ends it.

@@ -12,6 +12,7 @@ import trio
 
 from biren_plugin import __version__
 from biren_plugin.board import Board
+from biren_plugin.core.allocation import Placement
 from biren_plugin.core.model import Card, Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.settings import Settings
@@ -100,7 +101,7 @@ async def run_daemon(settings: Settings) -> None:
                 )
             for name, source in sources.items():
                 nursery.start_soon(partial(keep_running, source, name, expected=(NodeError,)))
-            await _serve_folder(plugins, folder, inventory)
+            await _serve_folder(plugins, folder, inventory, settings.placement)
 
 
 async def _scan(settings: Settings, bell: Doorbell, observed: Board[Observed]) -> None:
@@ -117,13 +118,13 @@ async def _scan(settings: Settings, bell: Doorbell, observed: Board[Observed]) -
 
 
 async def _serve_folder(
-    path: Path, folder: Board[KubeletFolder], inventory: Board[Inventory]
+    path: Path, folder: Board[KubeletFolder], inventory: Board[Inventory], placement: Placement
 ) -> None:
     """Serves the kubelet's folder whenever no other instance does, and moves over to a new one."""
     while True:
         with await hold_folder(path, folder) as held:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_run_resources, path, nursery, folder, inventory)
+                nursery.start_soon(_run_resources, path, nursery, folder, inventory, placement)
                 await held.until_replaced(folder)
                 log.warning("%s was removed or made anew: starting over in it", path)
                 nursery.cancel_scope.cancel()
@@ -134,6 +135,7 @@ async def _run_resources(
     nursery: trio.Nursery,
     folder: Board[KubeletFolder],
     inventory: Board[Inventory],
+    placement: Placement,
 ) -> None:
     """A subtree for each resource that the node has, for as long as it has it."""
     running: dict[str, trio.CancelScope] = {}
@@ -146,7 +148,7 @@ async def _run_resources(
             for resource in sorted(wanted - running.keys()):
                 running[resource] = trio.CancelScope()
                 nursery.start_soon(
-                    _run_resource, resource, running[resource], path, folder, inventory
+                    _run_resource, resource, running[resource], path, folder, inventory, placement
                 )
 
 
@@ -156,6 +158,7 @@ async def _run_resource(
     path: Path,
     folder: Board[KubeletFolder],
     inventory: Board[Inventory],
+    placement: Placement,
 ) -> None:
     memory = ResourceMemory()
     kubelet: FileIdentity | None = None
@@ -163,7 +166,7 @@ async def _run_resource(
     async def live() -> None:
         nonlocal kubelet
         kubelet = folder.latest.kubelet if folder.latest is not None else None
-        await run_resource(resource, path, folder, inventory, memory)
+        await run_resource(resource, path, folder, inventory, memory, placement)
 
     async def kubelet_changed() -> None:
         await folder.wait_for(lambda seen: seen.kubelet not in (None, kubelet))

@@ -7,6 +7,7 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
+from biren_plugin.core.allocation import Placement
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.core.rivals import RivalWatch
 from biren_plugin.errors import StartTooSlow
@@ -36,13 +37,14 @@ async def run_resource(
     folder: Board[KubeletFolder],
     inventory: Board[Inventory],
     memory: ResourceMemory,
+    placement: Placement,
 ) -> None:
     """One life of a resource: ends only by failing or being cancelled."""
     memory.registered.post(False)
     socket = folder_path / socket_name(resource)
     open_streams = Board[frozenset[object]]()
     watch = partial(watch_devices, memory.offered, open_streams)
-    plugin = DevicePlugin(memory.offered, inventory, watch)
+    plugin = DevicePlugin(memory.offered, inventory, watch, placement)
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(_START_DEADLINE) as starting:
             await nursery.start(probe_health, resource, inventory, memory.offered)

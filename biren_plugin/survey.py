@@ -6,6 +6,7 @@ that is gone; so this is no part of a resource's subtree, and outlives each of t
 
 import logging
 
+import attrs
 import trio
 
 from biren_plugin.board import Board
@@ -14,6 +15,7 @@ from biren_plugin.core.health import HealthKeeper, HealthPolicy
 from biren_plugin.core.inventory import InventoryKeeper
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
+from biren_plugin.core.topology_sources import TopologyKeeper
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +26,15 @@ async def survey_node(
     """Posts the inventory at the first snapshot, and whenever it changed since."""
     keeper = InventoryKeeper()
     health = HealthKeeper(policy)
+    topology = TopologyKeeper()
     with observed.subscribe() as looks:
         async for seen in looks:
             if seen.snapshot is None:
                 continue
             now = trio.current_time()
             current = health.judge(keeper.update(seen, now), seen, now)
+            cards = (device.card for devices in current.lists for device in devices.devices)
+            current = attrs.evolve(current, topology=topology.update(cards, seen.library))
             if current != inventory.latest:
                 for remark in remark_inventory(inventory.latest, current):
                     log.log(logging.WARNING if remark.bad else logging.INFO, remark.text)

@@ -1,134 +1,296 @@
-"""Requests get exactly their cards, or a refusal that the pod's author can act on."""
+"""The choice is the best there is, by a definition of best that is written down here a second time.
 
-from collections.abc import Sequence
+`brute_force` tries all subsets and compares tuples: the sum of scores inside, what is left, the
+numbers. It shares no code with what it judges.
+"""
+
+import itertools
+from collections.abc import Callable, Collection, Iterable
+from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biren_plugin.core.allocation import cards_for, preferred
-from biren_plugin.core.model import Card, Device, DeviceList, Inventory
-from biren_plugin.errors import InvalidRequest, NotReady
-from tests.cards import GPU, HALF, card, devices, listed
+from biren_plugin.core.allocation import Placement, choose
+from biren_plugin.core.closeness import Pair
+from biren_plugin.core.library import CommonAncestor, P2PLink
+from biren_plugin.core.model import Card
+from biren_plugin.core.pair_search import EXACT_UP_TO
+from biren_plugin.core.topology import Topology, tree_of
+from biren_plugin.core.topology_sources import build_topology
 
-OFFERED = listed(GPU, *devices(GPU, 0, 1, 2))
-HALVES = listed(HALF, *devices(HALF, 5, 6))
-NODE = Inventory((OFFERED, HALVES))
+
+def placed(number: int, gpu: int) -> Card:
+    """A card of a GPU; four GPUs behind one switch, each switch on a NUMA node of its own."""
+    group, slot = divmod(gpu, 4)
+    above = (f"pci0000:{group}0", f"0000:{group}0:00.0", f"0000:{group}1:00.0")
+    below = (f"0000:{group}2:0{slot}.0", f"0000:{group}{3 + slot}:00.0")
+    return Card(f"card_{number}", number, gpu, pci_path=above + below, numa_node=group)
 
 
-def test_each_container_gets_its_own_cards_in_order() -> None:
-    assert cards_for([["card_2", "card_0"], [], ["card_1"]], OFFERED, NODE) == [
-        [card(2), card(0)],
-        [],
-        [card(1)],
+def choose_of(
+    cards: list[Card], taken: list[int], size: int, placement: Placement = "packed"
+) -> list[int]:
+    """The numbers of the cards that are chosen of those that are not taken."""
+    free = [card.name for card in cards if card.number not in taken]
+    chosen = choose(build_topology(cards), free, (), min(size, len(free)), placement)
+    return [int(name.removeprefix("card_")) for name in chosen]
+
+
+LINKS = st.none() | st.sampled_from(P2PLink)
+ANCESTORS = st.sampled_from(CommonAncestor)
+PLACEMENTS: st.SearchStrategy[Placement] = st.sampled_from(["packed", "spread"])
+
+
+def topology_of(size: int, pair: Callable[[int, int], Pair]) -> Topology:
+    """Units `card_0` on; `pair` is asked once for each two, the lower number first."""
+    table = {both: pair(*both) for both in itertools.combinations(range(size), 2)}
+    rows = [
+        [
+            table.get((min(one, two), max(one, two)), Pair(CommonAncestor.SYSTEM))
+            for two in range(size)
+        ]
+        for one in range(size)
     ]
+    scores = [[each.score for each in row] for row in rows]
+    names = tuple(f"card_{number}" for number in range(size))
+    return Topology(
+        names,
+        pairs=tuple(map(tuple, rows)),
+        scores=scores,
+        place={name: number for number, name in enumerate(names)},
+        tree=tree_of(range(size), scores),
+    )
 
 
-@pytest.mark.parametrize("requests", [[["card_0", "card_0"]], [["card_0"], ["card_0"]]])
-def test_card_that_is_asked_for_twice_is_refused(requests: list[list[str]]) -> None:
-    with pytest.raises(InvalidRequest, match="card_0 is asked for twice"):
-        cards_for(requests, OFFERED, NODE)
+def worth(
+    topology: Topology, available: Collection[str], chosen: Collection[str], placement: Placement
+) -> tuple[int, int, int, int, list[int]]:
+    """The greater, the better."""
+    own = [topology.place[each] for each in chosen]
+    left = [topology.place[each] for each in available if each not in chosen]
+    inside = [topology.pairs[one][two] for one, two in itertools.combinations(own, 2)]
+    outside = [topology.pairs[one][two] for one, two in itertools.combinations(left, 2)]
+    sign = -1 if placement == "spread" else 1
+    together = sum(pair.same_gpu for pair in inside)
+    return (
+        -together if placement == "spread" else 0,
+        sum(pair.score for pair in inside if placement == "packed" or not pair.same_gpu),
+        sign * sum(pair.same_gpu for pair in outside),
+        sum(pair.score for pair in outside if not pair.same_gpu),
+        sorted(-each for each in own)[::-1],
+    )
 
 
-@pytest.mark.parametrize("device_id", ["card_9", "", "/dev/biren/card_0", "card_00"])
-def test_unknown_id_is_refused_with_what_to_do(device_id: str) -> None:
-    with pytest.raises(InvalidRequest, match=f"^{device_id} is no device of this node; delete"):
-        cards_for([[device_id]], OFFERED, NODE)
-
-
-def test_card_that_is_no_longer_offered_is_refused() -> None:
-    less = listed(GPU, *devices(GPU, 0))
-    with pytest.raises(InvalidRequest, match="card_1 is no device of this node"):
-        cards_for([["card_1"]], less, NODE)
-
-
-def test_card_of_another_resource_is_refused_by_its_resource() -> None:
-    with pytest.raises(InvalidRequest, match=f"card_5 is a {HALF}, not a {GPU}"):
-        cards_for([["card_5"]], OFFERED, NODE)
-
-
-def test_id_that_passed_to_another_resource_is_named_after_its_new_one() -> None:
-    [retired] = devices(GPU, 5)
-    node = Inventory((listed(GPU, retired.because("replaced")), HALVES))
-    with pytest.raises(InvalidRequest, match=f"card_5 is a {HALF}, not a {GPU}"):
-        cards_for([["card_5"]], OFFERED, node)
-
-
-def test_unhealthy_card_is_refused_with_its_reasons() -> None:
-    [device] = devices(GPU, 0)
-    offered = listed(GPU, device.because("its node is missing", "it is hot"))
-    with pytest.raises(NotReady, match="card_0 is Unhealthy: its node is missing; it is hot;"):
-        cards_for([["card_0"]], offered, Inventory((offered,)))
-
-
-def test_choice_prefers_the_lowest_numbers() -> None:
-    offered = listed(GPU, *devices(GPU, 2, 9, 10))
-    assert preferred(["card_10", "card_9", "card_2"], [], 2, offered) == ["card_2", "card_9"]
-
-
-def test_choice_orders_groups_by_number_too() -> None:
-    ids = [f"/dev/vfio/{number}" for number in (100, 20, 3)]
-    groups = [Device(Card(id_, int(id_.rpartition("/")[2])), GPU) for id_ in ids]
-    assert preferred(ids, [], 2, listed(GPU, *groups)) == ["/dev/vfio/3", "/dev/vfio/20"]
-
-
-def test_choice_keeps_what_must_be_in_it_first() -> None:
-    available = ["card_0", "card_1", "card_2"]
-    assert preferred(available, ["card_2"], 2, OFFERED) == ["card_2", "card_0"]
-    assert preferred(available, ["card_2"], 1, OFFERED) == ["card_2"]
-
-
-def test_choice_leaves_out_cards_that_are_not_offered_as_healthy() -> None:
-    bad, good = devices(GPU, 0, 1)
-    offered = listed(GPU, bad.because("its node is missing"), good)
-    assert preferred(["card_0", "card_1", "card_7"], [], 3, offered) == ["card_1"]
-
-
-@pytest.mark.parametrize(
-    ("available", "must", "size"),
-    [
-        (["card_0"], [], -1),
-        (["card_0", "card_1"], ["card_0", "card_1"], 1),
-        (["card_0", "card_0"], [], 1),
-        (["card_0", "card_1"], ["card_0", "card_0"], 2),
-    ],
-)
-def test_choice_that_contradicts_itself_is_refused(
-    available: Sequence[str], must: Sequence[str], size: int
-) -> None:
-    with pytest.raises(InvalidRequest):
-        preferred(available, must, size, OFFERED)
+def brute_force(
+    topology: Topology,
+    available: Collection[str],
+    must: Collection[str],
+    size: int,
+    placement: Placement = "packed",
+) -> list[str]:
+    free = [each for each in topology.units if each in available and each not in must]
+    best = max(
+        ({*must, *more} for more in itertools.combinations(free, size - len(must))),
+        key=lambda chosen: worth(topology, {*available, *must}, chosen, placement),
+    )
+    return [each for each in topology.units if each in best]
 
 
 @st.composite
-def choices(draw: st.DrawFn) -> tuple[list[str], list[str], int, DeviceList]:
-    """A request as the kubelet makes them: available includes what must be included."""
-    node = devices(GPU, *range(12))
-    sick = draw(st.sets(st.sampled_from(node)))
-    offered = listed(GPU, *(each.because("sick") if each in sick else each for each in node))
-    available = draw(st.lists(st.sampled_from([f"card_{n}" for n in range(14)]), unique=True))
-    must = draw(st.lists(st.sampled_from(available), unique=True)) if available else []
-    return available, must, draw(st.integers(len(must), 14)), offered
+def trees(draw: st.DrawFn, most: int = 12) -> Topology:
+    """Units numbered at random over NUMA nodes, switches and GPUs, with links by group or unknown."""
+    size = draw(st.integers(1, most))
+    gpus = draw(st.lists(st.integers(0, 7), min_size=size, max_size=size))
+    in_group = draw(st.sampled_from([1, 2, 4]))
+    linked = draw(st.sampled_from([None, P2PLink.INDIRECT, P2PLink.DIRECT]))
+    apart = draw(st.sampled_from([None, P2PLink.NONE, P2PLink.INDIRECT]))
+
+    def pair(one: int, two: int) -> Pair:
+        ours, theirs = gpus[one], gpus[two]
+        if ours == theirs:
+            return Pair(CommonAncestor.BOARD, same_gpu=True)
+        if ours // in_group == theirs // in_group:
+            return Pair(CommonAncestor.PCIE_SWITCH, linked)
+        if ours // 4 == theirs // 4:
+            return Pair(CommonAncestor.NUMA_NODE, apart)
+        return Pair(CommonAncestor.SYSTEM, apart)
+
+    topology = topology_of(size, pair)
+    assert topology.tree is not None or apart == P2PLink.INDIRECT
+    return topology
 
 
-@given(choices())
-def test_choice_is_of_what_is_available_and_as_large_as_it_can_be(
-    choice: tuple[list[str], list[str], int, DeviceList],
+@st.composite
+def matrices(draw: st.DrawFn, most: int = 12) -> Topology:
+    """Any link and any ancestor for any pair."""
+    size = draw(st.integers(1, most))
+    table = {
+        both: Pair(draw(ANCESTORS), draw(LINKS)) for both in itertools.combinations(range(size), 2)
+    }
+    return topology_of(size, lambda one, two: table[one, two])
+
+
+Question = tuple[Topology, list[str], list[str], int]
+
+
+@st.composite
+def questions(draw: st.DrawFn, topologies: st.SearchStrategy[Topology]) -> Question:
+    """A topology with holes, what must be in the choice, its size."""
+    topology = draw(topologies)
+    available = draw(st.lists(st.sampled_from(topology.units), unique=True))
+    must = draw(st.lists(st.sampled_from(available), unique=True, max_size=3)) if available else []
+    return topology, available, must, draw(st.integers(len(must), len(available)))
+
+
+@settings(deadline=None)
+@given(questions(trees()), PLACEMENTS)
+def test_choice_on_a_tree_is_the_best_of_all(question: Question, placement: Placement) -> None:
+    assert choose(*question, placement) == brute_force(*question, placement)
+
+
+@settings(deadline=None)
+@given(questions(matrices()), PLACEMENTS)
+def test_choice_on_any_matrix_is_the_best_of_all(question: Question, placement: Placement) -> None:
+    assert choose(*question, placement) == brute_force(*question, placement)
+
+
+@settings(deadline=None, max_examples=10)
+@given(matrices(EXACT_UP_TO).filter(lambda topology: len(topology.units) > 12))
+def test_choice_is_the_best_of_all_up_to_the_last_exact_size(topology: Topology) -> None:
+    question = topology, topology.units, (), 4
+    assert choose(*question) == brute_force(*question)
+
+
+def vendors_measure(topology: Topology, chosen: Collection[str]) -> int:
+    """The sum of (link type + 1) squared over the pairs."""
+    places = [topology.place[each] for each in chosen]
+    links = [topology.pairs[one][two].link or 0 for one, two in itertools.combinations(places, 2)]
+    return sum((link + 1) ** 2 for link in links)
+
+
+@settings(deadline=None)
+@given(questions(matrices()))
+def test_choice_is_never_below_the_vendors_best_on_the_vendors_measure(question: Question) -> None:
+    topology, available, must, size = question
+    most = max(
+        vendors_measure(topology, {*must, *more})
+        for more in itertools.combinations(set(available) - set(must), size - len(must))
+    )
+    assert vendors_measure(topology, choose(*question)) == most
+
+
+@settings(deadline=None)
+@given(questions(trees() | matrices(20)), PLACEMENTS, st.randoms(use_true_random=False))
+def test_choice_does_not_depend_on_the_order_of_the_question(
+    question: Question, placement: Placement, chance: Random
 ) -> None:
-    available, must, size, offered = choice
-    chosen = preferred(available, must, size, offered)
-    healthy = {device.id for device in offered.devices if device.healthy}
-    usable = set(must) | (set(available) & healthy)
-    assert len(chosen) == len(set(chosen)) == min(size, len(usable))
-    assert set(must) <= set(chosen) <= usable
+    topology, available, must, size = question
+    chosen = choose(*question, placement)
+    chance.shuffle(available)
+    chance.shuffle(must)
+    assert choose(topology, available, must, size, placement) == chosen
 
 
-@given(choices(), st.data())
-def test_choice_does_not_depend_on_the_order_of_the_request(
-    choice: tuple[list[str], list[str], int, DeviceList], data: st.DataObject
+@settings(deadline=None, max_examples=20)
+@given(questions(matrices(24).filter(lambda topology: len(topology.units) > EXACT_UP_TO)))
+def test_no_single_exchange_makes_the_choice_better(question: Question) -> None:
+    topology, available, must, _ = question
+    chosen = set(choose(*question))
+    reached = worth(topology, available, chosen, "packed")
+    for better in exchanges(chosen, set(available) - chosen, must):
+        assert worth(topology, available, better, "packed") <= reached
+
+
+@settings(deadline=None, max_examples=20)
+@given(questions(matrices(20).filter(lambda topology: len(topology.units) > EXACT_UP_TO)))
+def test_choice_is_never_below_what_exchanges_reach_from_the_lowest_numbers(
+    question: Question,
 ) -> None:
-    available, must, size, offered = choice
-    first = preferred(available, must, size, offered)
-    shuffled = data.draw(st.permutations(available))
-    assert preferred(shuffled, must, size, offered) == first
-    assert set(preferred(shuffled, must[::-1], size, offered)) == set(first)
+    topology, available, must, size = question
+    free = [each for each in topology.units if each in available and each not in must]
+    climbed = {*must, *free[: size - len(must)]}
+    while True:
+        best = max(
+            [climbed, *exchanges(climbed, set(available) - climbed, must)],
+            key=lambda chosen: worth(topology, available, chosen, "packed"),
+        )
+        if best == climbed:
+            break
+        climbed = best
+    chosen = choose(*question)
+    assert worth(topology, available, chosen, "packed") >= worth(
+        topology, available, climbed, "packed"
+    )
+
+
+def exchanges(
+    chosen: set[str], outside: Iterable[str], must: Collection[str]
+) -> Iterable[set[str]]:
+    """Each choice in which one unit has been exchanged for another."""
+    for given, taken in itertools.product(chosen.difference(must), list(outside)):
+        yield chosen - {given} | {taken}
+
+
+EIGHT = [placed(number, number) for number in range(8)]
+"""Whole GPUs in two groups of four."""
+QUARTERS = [placed(number, number // 4) for number in range(16)]
+"""Four GPUs in quarters, behind one switch."""
+
+
+@pytest.mark.parametrize(
+    ("taken", "size", "chosen"),
+    [
+        ([], 2, [0, 1]),
+        ([0], 2, [1, 2]),
+        ([0, 1], 2, [2, 3]),
+        ([0, 1, 2], 1, [3]),
+        ([0, 1, 2], 2, [4, 5]),
+        ([0], 4, [4, 5, 6, 7]),
+        ([0, 1, 4], 2, [2, 3]),
+        ([0, 1, 4], 1, [2]),
+        ([0, 4], 8, [1, 2, 3, 5, 6, 7]),
+    ],
+)
+def test_groups_of_four_stay_whole(taken: list[int], size: int, chosen: list[int]) -> None:
+    assert choose_of(EIGHT, taken, size) == chosen
+
+
+@pytest.mark.parametrize(
+    ("taken", "size", "packed", "spread"),
+    [
+        ([], 2, [0, 1], [0, 4]),
+        ([], 4, [0, 1, 2, 3], [0, 4, 8, 12]),
+        ([5], 1, [4], [0]),
+        ([5], 2, [4, 6], [0, 8]),
+        ([0, 4, 5, 8, 9, 10], 1, [11], [12]),
+        ([0, 4, 5, 8, 9, 10], 2, [6, 7], [1, 12]),
+        ([], 5, [0, 1, 2, 3, 4], [0, 1, 4, 8, 12]),
+    ],
+)
+def test_instances_share_the_gpu_most_in_use_or_are_spread_over_those_least_in_use(
+    taken: list[int], size: int, packed: list[int], spread: list[int]
+) -> None:
+    assert choose_of(QUARTERS, taken, size) == packed
+    assert choose_of(QUARTERS, taken, size, "spread") == spread
+
+
+def test_what_must_be_in_the_choice_draws_the_rest_to_it() -> None:
+    topology = build_topology(EIGHT)
+    assert choose(topology, topology.units, ["card_6"], 2) == ["card_4", "card_6"]
+
+
+def test_what_is_no_tree_as_a_whole_is_exact_where_the_free_units_are_one() -> None:
+    """24 units, of which one link of a taken one is not told."""
+    cards = [placed(number, number) for number in range(24)]
+    links = {
+        (one, two): P2PLink.DIRECT if one // 4 == two // 4 else P2PLink.NONE
+        for one, two in itertools.combinations(range(24), 2)
+    }
+    del links[0, 1]
+    topology = build_topology(cards, links)
+    assert topology.tree is None
+    free = topology.units[1:]
+    chosen = choose(topology, free, ["card_1"], 7)
+    assert chosen == [f"card_{number}" for number in (1, 2, 3, 4, 5, 6, 7)]

@@ -1,67 +1,166 @@
-"""Which cards a request gets, and which requests are refused, with a sentence for the pod's author."""
+"""Which units of a node a pod gets: the best choice there is, found without trying all of them.
 
-from collections.abc import Sequence
+**What is best.** Of the choices that hold what must be in them, and as many units as were asked for:
+the greatest sum of scores over the pairs inside (`core/closeness`); of these the one whose leftover,
+the available units that it does not take, is worth most to the next pod; of these the one with the
+lowest numbers. A leftover is worth the whole GPUs in it first (the pairs of instances of one GPU),
+then the sum of scores over its pairs: groups stay whole. What is not available is in use or broken,
+so the GPU with the fewest available is the one most in use. With placement `spread` two instances of
+one GPU are worth less than nothing, in the choice and in the leftover.
 
-from biren_plugin.core.model import Card, Device, DeviceList, Inventory
-from biren_plugin.core.sysfs import number_of
-from biren_plugin.errors import InvalidRequest, NotReady
+**Why one number is enough.** All three are sums: over the pairs inside, over the pairs left, over the
+units (each unit a bit of its own, the lowest number the highest bit). `_Ask` shifts them into one
+integer, far enough that no sum reaches the next: the greater integer is the better choice, and its
+lowest bits say which units it holds.
 
-_RETRY = "delete the pod so that it is scheduled anew"
+**Why the tree makes it exact.** In a tree the score of two units is that of the branch where they
+part. So of a choice below a branch, all that the rest of the tree can see is *how many* units it
+holds: for each number only the best choice has to be known (`_Table`). Two parts of a branch that
+hold x and y units add x * y pairs of the branch's score to the choice, and their leftovers likewise;
+so the best of t units is the best over x + y = t of two table entries and that (`_merge`). Units
+directly below a branch are alike, so the lowest numbers go first (`_alike`). Bottom up this is
+at most one step for each two units of the node, whatever is chosen; no subset is tried.
 
+Scores that are no tree's are left to `core/pair_search`.
+"""
 
-def cards_for(
-    requests: Sequence[Sequence[str]], offered: DeviceList, inventory: Inventory
-) -> list[list[Card]]:
-    """The cards of each container's request, in order.
+from collections.abc import Collection, Sequence
+from typing import Final, Literal
 
-    `requests` holds device ids; `inventory` is only used to say where an id belongs that is not
-    `offered`. Raises `InvalidRequest` and `NotReady`.
-    """
-    seen: set[str] = set()
-    answer = []
-    for request in requests:
-        cards = []
-        for device_id in request:
-            if device_id in seen:
-                raise InvalidRequest(f"{device_id} is asked for twice in one request")
-            seen.add(device_id)
-            cards.append(_usable(device_id, offered, inventory).card)
-        answer.append(cards)
-    return answer
+import attrs
 
+from biren_plugin.core.closeness import SAME_GPU
+from biren_plugin.core.pair_search import best_by_pairs
+from biren_plugin.core.topology import Branch, Scores, Topology, tree_of
 
-def _usable(device_id: str, offered: DeviceList, inventory: Inventory) -> Device:
-    device = offered.find(device_id)
-    if device is None:
-        elsewhere = inventory.find(device_id)
-        if elsewhere is None or elsewhere.resource == offered.resource:
-            raise InvalidRequest(f"{device_id} is no device of this node; {_RETRY}")
-        raise InvalidRequest(
-            f"{device_id} is a {elsewhere.resource}, not a {offered.resource}; {_RETRY}"
-        )
-    if not device.healthy:
-        raise NotReady(f"{device_id} is Unhealthy: {'; '.join(device.reasons)}; then {_RETRY}")
-    return device
+Placement = Literal["packed", "spread"]
+
+_DECISIVE: Final = 1 << 48
+"""More than the scores of all pairs of 1024 units together."""
 
 
-def preferred(
-    available: Sequence[str], must_include: Sequence[str], size: int, offered: DeviceList
+def choose(
+    topology: Topology,
+    available: Collection[str],
+    must_include: Collection[str],
+    size: int,
+    placement: Placement = "packed",
 ) -> list[str]:
-    """`size` ids of `available`, `must_include` first, then healthy ones by card number.
+    """The best `size` units of `available` with all of `must_include`, by number.
 
-    Fewer where there are fewer: the answer is a hint. Raises `InvalidRequest` for a request that
-    contradicts itself.
+    All ids must be in the topology; `size` is from the number of `must_include` to that of all.
     """
-    if size < 0 or size < len(must_include):
-        raise InvalidRequest(f"{len(must_include)} cards must be in a choice of {size}")
-    for ids in (available, must_include):
-        if len(set(ids)) != len(ids):
-            raise InvalidRequest("a card is named twice in one request")
-    healthy = {device.id for device in offered.devices if device.healthy}
-    others = sorted((set(available) & healthy) - set(must_include), key=_by_number)
-    return [*must_include, *others][:size]
+    place = topology.place
+    must = frozenset(place[each] for each in must_include)
+    units = sorted(must.union(place[each] for each in available))
+    if size == len(units):
+        return [topology.units[unit] for unit in units]
+    ask = _Ask(units, must, size, placement)
+    # What is no tree as a whole may be one where it matters.
+    tree = topology.tree or tree_of(units, topology.scores)
+    if tree is not None:
+        [best] = _table(tree, ask).best
+    else:
+        best = _by_pairs(topology.scores, ask)
+    return [topology.units[unit] for unit in units if best & ask.bit[unit]]
 
 
-def _by_number(device_id: str) -> tuple[int, str]:
-    number = number_of(device_id)
-    return (-1 if number is None else number, device_id)
+class _Ask:
+    """One question, and what pairs and units count for in its one integer."""
+
+    def __init__(
+        self, units: Sequence[int], must: frozenset[int], size: int, placement: Placement
+    ) -> None:
+        self.units = units
+        self.must = must
+        self.size = size
+        self.bit = {unit: 1 << n for n, unit in enumerate(reversed(units))}
+        self._left_shift = len(units)
+        self._near_shift = self._left_shift + (_DECISIVE * len(units) ** 2).bit_length()
+        self._together = _DECISIVE if placement == "packed" else -_DECISIVE
+        self._spread = placement == "spread"
+
+    def near(self, score: int) -> int:
+        """What a pair with that score counts for if both are chosen."""
+        if self._spread and score == SAME_GPU:
+            score = self._together
+        return score << self._near_shift
+
+    def left(self, score: int) -> int:
+        """What it counts for if both are left."""
+        return (self._together if score == SAME_GPU else score) << self._left_shift
+
+
+@attrs.frozen
+class _Table:
+    """The best choices below one branch, for each number of units that can matter."""
+
+    least: int
+    """The number of units in the first: those that must be, and those that the rest lacks."""
+    most: int
+    """How many units there are to choose from."""
+    best: list[int]
+    """For `least` units, `least + 1`, and so on, no more than were asked for."""
+
+
+def _table(branch: Branch, ask: _Ask) -> _Table:
+    near, left = ask.near(branch.score), ask.left(branch.score)
+    table = _alike([unit for unit in branch.leaves if unit in ask.bit], near, left, ask)
+    for part in branch.branches:
+        table = _merge(table, _table(part, ask), near, left, ask)
+    return table
+
+
+def _alike(units: Sequence[int], near: int, left: int, ask: _Ask) -> _Table:
+    """Of units of which each two part here: what must be, then the lowest numbers."""
+    most = len(units)
+    ordered = sorted(units, key=lambda unit: (unit not in ask.must, unit))
+    least = max(sum(unit in ask.must for unit in units), ask.size - (len(ask.units) - most))
+    bits = sum(ask.bit[unit] for unit in ordered[:least])
+    best = []
+    for taken in range(least, min(most, ask.size) + 1):
+        stay = most - taken
+        best.append(near * (taken * (taken - 1) // 2) + left * (stay * (stay - 1) // 2) + bits)
+        if stay:
+            bits += ask.bit[ordered[taken]]
+    return _Table(least, most, best)
+
+
+def _merge(one: _Table, two: _Table, near: int, left: int, ask: _Ask) -> _Table:
+    """Of two parts whose units part here: the best split of each number between them."""
+    most = one.most + two.most
+    lacking = ask.size - (len(ask.units) - most)
+    least = max(one.least + two.least, lacking)
+    best = []
+    for total in range(least, min(most, ask.size) + 1):
+        first = max(one.least, total - two.least - len(two.best) + 1)
+        last = min(one.least + len(one.best) - 1, total - two.least)
+        best.append(
+            max(
+                one.best[x - one.least]
+                + two.best[total - x - two.least]
+                + near * (x * (total - x))
+                + left * ((one.most - x) * (two.most - total + x))
+                for x in range(first, last + 1)
+            )
+        )
+    return _Table(least, most, best)
+
+
+def _by_pairs(scores: Scores, ask: _Ask) -> int:
+    """The same integer for scores of any kind.
+
+    What is left over follows from what is taken: a unit takes its pairs with all others out of the
+    leftover, and a pair inside was taken out twice.
+    """
+    kinds = {score for row in scores for score in row}
+    left = {score: ask.left(score) for score in kinds}
+    inside = {score: ask.near(score) + ask.left(score) for score in kinds}
+    worth, pairs = [], []
+    for one in ask.units:
+        row = scores[one]
+        worth.append(ask.bit[one] - sum(left[row[two]] for two in ask.units if two != one))
+        pairs.append([inside[row[two]] if two != one else 0 for two in ask.units])
+    must = [n for n, unit in enumerate(ask.units) if unit in ask.must]
+    chosen = best_by_pairs(worth, pairs, must, ask.size)
+    return sum(ask.bit[ask.units[n]] for n in chosen)

@@ -10,6 +10,8 @@ from typing import Final
 
 import attrs
 
+from biren_plugin.core.topology import NO_TOPOLOGY, Topology
+
 RESOURCE_OF_SPLIT: Final = {
     1: "birentech.com/gpu",
     2: "birentech.com/1-2-gpu",
@@ -210,6 +212,8 @@ class Inventory:
     driver_loaded: bool = True
     shows_groups: bool = False
     """Whether its cards are VFIO groups."""
+    topology: Topology = NO_TOPOLOGY
+    """How close all of these devices are to each other."""
 
     def list_of(self, resource: str) -> DeviceList | None:
         """The list of one resource, None if the node has no such."""

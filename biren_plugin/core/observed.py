@@ -5,7 +5,13 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.library import CardReading, KnownCard, LibraryFacts
+from biren_plugin.core.library import (
+    CardReading,
+    CommonAncestor,
+    KnownCard,
+    LibraryFacts,
+    P2PLink,
+)
 from biren_plugin.core.model import Snapshot
 
 NO_HOLDERS: Final[Mapping[tuple[str, str], str]] = {}
@@ -24,6 +30,10 @@ class LibraryRound:
     """By node id; a card that could not be asked is left out."""
     hung: frozenset[int] = frozenset()
     """Node ids whose calls do not come back."""
+    links: Mapping[tuple[int, int], P2PLink] = attrs.Factory(dict)
+    """By node ids, the lower first; a pair that could not be asked is left out."""
+    ancestors: Mapping[tuple[int, int], CommonAncestor] = attrs.Factory(dict)
+    """By node ids, the lower first; a pair that could not be asked is left out."""
 
 
 @attrs.frozen

@@ -5,6 +5,7 @@ from typing import Final, Literal
 
 import attrs
 
+from biren_plugin.core.allocation import Placement
 from biren_plugin.core.health import HealthMode, HealthPolicy
 from biren_plugin.core.library import LibraryStatus
 from biren_plugin.core.probes import OPTIONAL
@@ -48,6 +49,8 @@ class Settings:
     disable_probe: tuple[str, ...] = ()
     pod_resources_dir: Path = Path("/var/lib/kubelet/pod-resources")
     """Where the kubelet's socket is that tells which pod holds what."""
+    placement: Placement = "packed"
+    """Whether a pod's instances of split GPUs share a GPU, or are spread over many."""
 
     def __attrs_post_init__(self) -> None:
         if not 0 <= self.pulse <= MAX_PULSE:

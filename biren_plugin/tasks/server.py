@@ -8,12 +8,12 @@ from typing import Final
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.allocation import cards_for, preferred
+from biren_plugin.core.admission import PreferenceRequest, cards_for, preferred
+from biren_plugin.core.allocation import Placement
 from biren_plugin.core.container_edits import ContainerEdits, edits_for
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.errors import NotReady, RequestRefused, SocketUnusable
 from biren_plugin.wire.device_plugin import new_server
-from biren_plugin.wire.messages import PreferenceRequest
 from biren_plugin.wire.unix_grpc import FileIdentity, UnixListener
 
 log = logging.getLogger(__name__)
@@ -30,18 +30,34 @@ class DevicePlugin:
         offered: Board[DeviceList],
         inventory: Board[Inventory],
         watch: Callable[[], AsyncGenerator[DeviceList, None]],
+        placement: Placement,
     ) -> None:
         self.watch = watch
         self._offered = offered
         self._inventory = inventory
+        self._placement = placement
 
     def prefer(self, requests: Sequence[PreferenceRequest]) -> list[list[str]]:
         """The ids to choose for each container. Raises `RequestRefused`."""
         offered = self._current()
-        return [
-            preferred(request.available, request.must_include, request.size, offered)
-            for request in requests
-        ]
+        topology = (self._inventory.latest or Inventory()).topology
+        try:
+            choices = [
+                preferred(request, offered, topology, self._placement) for request in requests
+            ]
+        except RequestRefused as error:
+            log.warning("%s: refused to choose: %s", offered.resource, error)
+            raise
+        for request, choice in zip(requests, choices, strict=True):
+            if len(choice) < request.size:
+                log.warning(
+                    "%s: asked to choose %d of %d, of which only %d are known and Healthy",
+                    offered.resource, request.size, len(request.available), len(choice),
+                )  # fmt: skip
+            elif log.isEnabledFor(logging.DEBUG):
+                reason = topology.describe(choice) or "alone"
+                log.debug("%s: would choose %s: %s", offered.resource, ", ".join(choice), reason)
+        return choices
 
     def allocate(self, requests: Sequence[Sequence[str]]) -> list[ContainerEdits]:
         """What each container gets for its device ids. Raises `RequestRefused`."""

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from purerpc import FailedPreconditionError, InvalidArgumentError
 
+from biren_plugin.core.admission import PreferenceRequest
 from biren_plugin.core.container_edits import ContainerEdits
 from biren_plugin.core.leaving import ALLOCATE_DEADLINE
 from biren_plugin.core.model import DeviceList
@@ -13,7 +14,7 @@ from biren_plugin.errors import InvalidRequest, NotReady
 from biren_plugin.wire import messages
 from biren_plugin.wire._proto import deviceplugin_pb2 as pb
 from biren_plugin.wire._proto.deviceplugin_grpc import DevicePluginServicer, DevicePluginStub
-from biren_plugin.wire.messages import ListedDevice, PluginOptions, PreferenceRequest
+from biren_plugin.wire.messages import ListedDevice, PluginOptions
 from biren_plugin.wire.unix_grpc import Channel, Limits, Server, responses
 
 

@@ -24,15 +24,6 @@ class ListedDevice:
 
 
 @attrs.frozen
-class PreferenceRequest:
-    """One container's wish: `size` of `available`, `must_include` among them."""
-
-    available: tuple[str, ...]
-    must_include: tuple[str, ...]
-    size: int
-
-
-@attrs.frozen
 class PluginOptions:
     """What a plugin wants to be asked."""
 

@@ -1,0 +1,92 @@
+"""What the kubelet asks for: answered with cards, or refused with a sentence for the pod's author."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import attrs
+
+from biren_plugin.core.allocation import Placement, choose
+from biren_plugin.core.model import Card, Device, DeviceList, Inventory
+from biren_plugin.core.sysfs import number_of
+from biren_plugin.core.topology import Topology
+from biren_plugin.errors import InvalidRequest, NotReady
+
+_RETRY = "delete the pod so that it is scheduled anew"
+
+
+@attrs.frozen
+class PreferenceRequest:
+    """One container's wish: `size` of `available`, `must_include` among them."""
+
+    available: tuple[str, ...]
+    """All that are free, in any order; `must_include` too."""
+    must_include: tuple[str, ...]
+    """What the pod holds already."""
+    size: int
+
+
+def cards_for(
+    requests: Sequence[Sequence[str]], offered: DeviceList, inventory: Inventory
+) -> list[list[Card]]:
+    """The cards of each container's request, in order.
+
+    `requests` holds device ids; `inventory` is only used to say where an id belongs that is not
+    `offered`. Raises `InvalidRequest` and `NotReady`.
+    """
+    seen: set[str] = set()
+    answer = []
+    for request in requests:
+        cards = []
+        for device_id in request:
+            if device_id in seen:
+                raise InvalidRequest(f"{device_id} is asked for twice in one request")
+            seen.add(device_id)
+            cards.append(_usable(device_id, offered, inventory).card)
+        answer.append(cards)
+    return answer
+
+
+def _usable(device_id: str, offered: DeviceList, inventory: Inventory) -> Device:
+    device = offered.find(device_id)
+    if device is None:
+        elsewhere = inventory.find(device_id)
+        if elsewhere is None or elsewhere.resource == offered.resource:
+            raise InvalidRequest(f"{device_id} is no device of this node; {_RETRY}")
+        raise InvalidRequest(
+            f"{device_id} is a {elsewhere.resource}, not a {offered.resource}; {_RETRY}"
+        )
+    if not device.healthy:
+        raise NotReady(f"{device_id} is Unhealthy: {'; '.join(device.reasons)}; then {_RETRY}")
+    return device
+
+
+def preferred(
+    request: PreferenceRequest, offered: DeviceList, topology: Topology, placement: Placement
+) -> list[str]:
+    """The best choice for the request, by card number.
+
+    What must be in it is; the rest is available, `offered` as Healthy and in the topology. Fewer
+    than asked for where there are no more: the answer is a hint. Raises `InvalidRequest` for a
+    request that contradicts itself.
+    """
+    must, size = request.must_include, request.size
+    if size < 0:
+        raise InvalidRequest(f"a choice of {size} devices is asked for; give 0 or more")
+    for ids in (request.available, must):
+        twice = next((id_ for id_, count in Counter(ids).items() if count > 1), None)
+        if twice is not None:
+            raise InvalidRequest(f"{twice} is named twice in one list of the request")
+    if len(must) > size:
+        raise InvalidRequest(f"{len(must)} devices must be in a choice of {size}")
+    healthy = {device.id for device in offered.devices if device.healthy}
+    usable = {id_ for id_ in request.available if id_ in healthy and id_ in topology.place}
+    placed = {id_ for id_ in must if id_ in topology.place}
+    strangers = set(must) - placed  # the pod holds them already: no matter what they are
+    wanted = min(size - len(strangers), len(usable | placed))
+    chosen = choose(topology, usable, placed, wanted, placement)
+    return sorted([*chosen, *strangers], key=_by_number)
+
+
+def _by_number(device_id: str) -> tuple[int, str]:
+    number = number_of(device_id)
+    return (-1 if number is None else number, device_id)

@@ -1,0 +1,104 @@
+"""How close two cards are: one scale for whatever tells it.
+
+1. A pair's link counts first, with the weights of the vendor's own plugin: (link type + 1) squared,
+   so 9 for a direct link, 4 for an indirect one, 1 for none, or where nobody tells. `LINK_WEIGHT` is
+   more than all distances of a node together: a choice that is best on this scale is never below
+   the vendor's on the vendor's measure.
+2. Then the distance counts, from 0 (apart) to 5 (one board), in the library's own steps
+   (`CommonAncestor`); where the library does not tell, sysfs does, in the same steps.
+3. Instances of one GPU share its memory: they count as directly linked, and one step closer than
+   any two GPUs can be.
+"""
+
+import functools
+from typing import Final
+
+import attrs
+
+from biren_plugin.core.library import CommonAncestor, P2PLink
+
+LINK_WEIGHT: Final = 1 << 24
+"""What one unit of the vendor's measure is worth in steps of distance: 1024 cards have fewer."""
+SAME_GPU: Final = 9 * LINK_WEIGHT + 6
+"""The score of two instances of one GPU, above every other."""
+
+_STEP: Final = 10  # from one CommonAncestor to the next
+_ROOT_PORT: Final = 2  # the part of a PCI path that leads to one: root bus, root port
+_BELOW_A_SWITCH: Final = 2  # what follows a switch: its port downwards, the function
+
+
+@attrs.frozen
+class Pair:
+    """What is known of two cards."""
+
+    ancestor: CommonAncestor
+    link: P2PLink | None = None
+    """None where the library does not tell."""
+    same_gpu: bool = False
+
+    @functools.cached_property
+    def score(self) -> int:
+        """Their place on the scale; the higher, the closer."""
+        if self.same_gpu:
+            return SAME_GPU
+        weight = ((self.link or P2PLink.NONE) + 1) ** 2
+        return weight * LINK_WEIGHT + (CommonAncestor.SYSTEM - self.ancestor) // _STEP
+
+    @property
+    def words(self) -> str:
+        """As it reads after the names of the cards."""
+        if self.same_gpu:
+            return "on one GPU"
+        if self.link:
+            return "directly linked" if self.link is P2PLink.DIRECT else "indirectly linked"
+        return _WORDS[self.ancestor]
+
+
+_WORDS: Final = {
+    CommonAncestor.BOARD: "on one board",
+    CommonAncestor.PCIE_SWITCH: "behind one PCIe switch",
+    CommonAncestor.PCIE_SWITCHES: "behind one root port",
+    CommonAncestor.HOST_BRIDGE: "behind one host bridge",
+    CommonAncestor.NUMA_NODE: "on one NUMA node",
+    CommonAncestor.SYSTEM: "apart",
+}
+
+
+@attrs.frozen
+class Place:
+    """Where sysfs shows a card; as in `Card`."""
+
+    gpu: int | None = None
+    pci_path: tuple[str, ...] = ()
+    numa_node: int | None = None
+
+
+def pair_in_sysfs(one: Place, two: Place) -> Pair:
+    """What sysfs alone tells of two cards at these places."""
+    return Pair(_ancestor(one, two), same_gpu=_same_gpu(one, two))
+
+
+def _same_gpu(one: Place, two: Place) -> bool:
+    if one.gpu is not None and two.gpu is not None:
+        return one.gpu == two.gpu
+    return bool(one.pci_path) and one.pci_path == two.pci_path
+
+
+def _ancestor(one: Place, two: Place) -> CommonAncestor:
+    """Where the two ways part. A NUMA node says more than a root bus, and less than a root port."""
+    shared = 0
+    for ours, theirs in zip(one.pci_path, two.pci_path, strict=False):
+        if ours != theirs:
+            break
+        shared += 1
+    if shared >= _ROOT_PORT:
+        below = max(len(one.pci_path), len(two.pci_path)) - shared
+        if shared > _ROOT_PORT and below <= _BELOW_A_SWITCH:
+            return CommonAncestor.PCIE_SWITCH
+        return CommonAncestor.PCIE_SWITCHES
+    told = one.numa_node is not None and two.numa_node is not None
+    if told and one.numa_node != two.numa_node:
+        return CommonAncestor.SYSTEM
+    if shared:
+        return CommonAncestor.HOST_BRIDGE
+    return CommonAncestor.NUMA_NODE if told else CommonAncestor.SYSTEM

@@ -1,0 +1,77 @@
+"""What is close to what on a node, in a form made for choosing (`core/allocation`)."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+
+import attrs
+
+from biren_plugin.core.closeness import Pair
+
+Scores = Sequence[Sequence[int]]
+"""Of each two units, by their places in a list of units; symmetric."""
+
+
+@attrs.frozen
+class Branch:
+    """A part of a tree: any two units below it that part here have the same score."""
+
+    score: int
+    """Of two units that part here; 0 where none do."""
+    leaves: tuple[int, ...] = ()
+    """Units directly below."""
+    branches: tuple["Branch", ...] = ()
+    """Each with two units at least."""
+
+
+@attrs.frozen(eq=False)  # one that has not changed is the same object, and quickly compared
+class Topology:
+    """The units of a node and how close each two are."""
+
+    units: tuple[str, ...] = ()
+    """Device ids, by number."""
+    numa_nodes: tuple[int | None, ...] = ()
+    pairs: tuple[tuple[Pair, ...], ...] = ()
+    """Row and column are places in `units`; the diagonal says nothing."""
+    scores: Scores = ()
+    """The score of each of `pairs`."""
+    place: Mapping[str, int] = attrs.Factory(dict)
+    """Of each id in `units`."""
+    tree: Branch | None = None
+    """None where the scores are none of a tree."""
+
+    def describe(self, ids: Iterable[str]) -> str:
+        """How close these units are, by the two that are least so; empty for fewer than two."""
+        places = [self.place[each] for each in ids if each in self.place]
+        pairs = [self.pairs[one][two] for one, two in itertools.combinations(places, 2)]
+        return min(pairs, key=lambda pair: pair.score).words if pairs else ""
+
+
+NO_TOPOLOGY = Topology()
+
+
+def tree_of(units: Sequence[int], scores: Scores) -> Branch | None:
+    """The tree in which the score of two units is that of the branch where they part, or None.
+
+    Two units part at the root if no two have a lower score. Whoever is closer to the first unit than
+    that is on its side; take them away, and the same goes for the rest. It is a tree if every pair
+    across sides has just the root's score, and each side is a tree.
+    """
+    if len(units) < 2:
+        return Branch(0, tuple(units))
+    lowest = min(scores[units[0]][unit] for unit in units[1:])
+    leaves, branches = [], []
+    rest = list(units)
+    while rest:
+        row = scores[rest[0]]
+        side = [unit for unit in rest if unit == rest[0] or row[unit] > lowest]
+        apart = [unit for unit in rest if unit != rest[0] and row[unit] <= lowest]
+        if any(scores[one][two] != lowest for one in side for two in apart):
+            return None
+        if len(side) == 1:
+            leaves += side
+        elif (below := tree_of(side, scores)) is not None:
+            branches.append(below)
+        else:
+            return None
+        rest = apart
+    return Branch(lowest, tuple(leaves), tuple(branches))

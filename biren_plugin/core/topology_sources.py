@@ -1,0 +1,82 @@
+"""Where a topology comes from: built when what it is made of changes, never when asked.
+
+The library's links and common ancestors count where it tells them, for each pair by itself; sysfs
+fills in the rest.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import attrs
+
+from biren_plugin.core.closeness import Pair, Place, pair_in_sysfs
+from biren_plugin.core.library import CommonAncestor, P2PLink
+from biren_plugin.core.model import Card
+from biren_plugin.core.observed import LibraryRound
+from biren_plugin.core.topology import NO_TOPOLOGY, Topology, tree_of
+
+
+def build_topology(
+    cards: Iterable[Card],
+    links: Mapping[tuple[int, int], P2PLink] = {},
+    ancestors: Mapping[tuple[int, int], CommonAncestor] = {},
+) -> Topology:
+    """The topology of these cards; `links` and `ancestors` by their numbers, the lower first."""
+    ordered = sorted({card.name: card for card in cards}.values(), key=lambda card: card.number)
+    at = {card.number: place for place, card in enumerate(ordered)}
+    rows = _rows_from_sysfs(ordered)
+    for one, two in links.keys() | ancestors.keys():
+        if one in at and two in at:
+            row, column = at[one], at[two]
+            pair = rows[row][column]
+            rows[row][column] = rows[column][row] = attrs.evolve(
+                pair,
+                link=links.get((one, two)),
+                ancestor=ancestors.get((one, two), pair.ancestor),
+            )
+    scores = [[pair.score for pair in row] for row in rows]
+    return Topology(
+        units=tuple(card.name for card in ordered),
+        numa_nodes=tuple(card.numa_node for card in ordered),
+        pairs=tuple(map(tuple, rows)),
+        scores=scores,
+        place={card.name: place for place, card in enumerate(ordered)},
+        tree=tree_of(range(len(ordered)), scores),
+    )
+
+
+def _rows_from_sysfs(cards: Sequence[Card]) -> list[list[Pair]]:
+    """Instances of one GPU share its place: what is told of places is told of all of them at once."""
+    places = list(dict.fromkeys(map(_place, cards)))
+    table = [[pair_in_sysfs(one, two) for two in places] for one in places]
+    number = {place: n for n, place in enumerate(places)}
+    of_card = [number[_place(card)] for card in cards]
+    return [[table[one][two] for two in of_card] for one in of_card]
+
+
+class TopologyKeeper:
+    """Builds a topology when what it is made of has changed, else gives the last one again."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, Place] = {}
+        self._links: Mapping[tuple[int, int], P2PLink] = {}
+        self._ancestors: Mapping[tuple[int, int], CommonAncestor] = {}
+        self._latest = NO_TOPOLOGY
+
+    def update(self, cards: Iterable[Card], library: LibraryRound | None) -> Topology:
+        """The topology of these cards, with what the library last said of them."""
+        by_name = {card.name: card for card in cards}
+        places = {name: _place(card) for name, card in by_name.items()}
+        links = library.links if library is not None else {}
+        ancestors = library.ancestors if library is not None else {}
+        # The same round comes with many a look: only another one is looked through.
+        told_anew = (links is not self._links and links != self._links) or (
+            ancestors is not self._ancestors and ancestors != self._ancestors
+        )
+        if told_anew or places != self._places:
+            self._latest = build_topology(by_name.values(), links, ancestors)
+        self._places, self._links, self._ancestors = places, links, ancestors
+        return self._latest
+
+
+def _place(card: Card) -> Place:
+    return Place(card.physical_id, card.pci_path, card.numa_node)
