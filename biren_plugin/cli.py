@@ -187,6 +187,7 @@ def simulate(
 def devices(
     *,
     json: Switch = False,
+    topology: Switch = False,
     container_runtime: ContainerRuntime = "runc",
     host_root: Path = Path("/"),
 ) -> int:
@@ -195,13 +196,21 @@ def devices(
     Parameters
     ----------
     json
-        Print one JSON document (its schema: schema/devices.schema.json, or schema/groups.schema.json).
+        Print one JSON document (its schema: schema/devices.schema.json, schema/groups.schema.json
+        or schema/topology.schema.json).
+    topology
+        Show how close they are to each other instead: links, as the management library tells them,
+        and places in the PCI tree.
     container_runtime
         runc: the driver's cards. kata: the IOMMU groups of Biren functions that are bound to vfio-pci.
     host_root
         Where the host's /sys and /dev are found.
     """
-    if container_runtime == "kata":
+    if topology:
+        from biren_plugin.operate.topology import show_topology
+
+        show_topology(host_root, as_json=json)
+    elif container_runtime == "kata":
         from biren_plugin.operate.groups import show_groups
 
         show_groups(host_root, as_json=json)
@@ -222,6 +231,7 @@ _SWITCHES: Final = frozenset(
         "mount-dri-device",
         "keep-running",
         "json",
+        "topology",
         "help",
         "version",
     ]

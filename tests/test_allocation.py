@@ -229,8 +229,8 @@ def exchanges(
     chosen: set[str], outside: Iterable[str], must: Collection[str]
 ) -> Iterable[set[str]]:
     """Each choice in which one unit has been exchanged for another."""
-    for given, taken in itertools.product(chosen.difference(must), list(outside)):
-        yield chosen - {given} | {taken}
+    for ours, theirs in itertools.product(chosen.difference(must), list(outside)):
+        yield chosen - {ours} | {theirs}
 
 
 EIGHT = [placed(number, number) for number in range(8)]

@@ -59,6 +59,7 @@ class Node:
                 self.folder,
                 self.inventory,
                 ResourceMemory(offered=self.offered),
+                "packed",
             )
 
     def look(self) -> None:

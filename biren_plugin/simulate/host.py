@@ -16,7 +16,8 @@ from biren_plugin.errors import UsageError
 GPU_MEMORY: Final = 65_024 * 1024
 """KiB: a Biren166M."""
 MAX_GPUS: Final = 256
-_GPUS_PER_NUMA_NODE: Final = 4
+_GPUS_PER_SWITCH: Final = 4
+"""And so many on a NUMA node."""
 _DRIVER_FOLDER: Final = "usr/local/birensupa/driver/biren-smi"
 _ATTRIBUTES: Final = {
     "vendor": "0x1ee0",
@@ -91,7 +92,7 @@ class SimulatedHost:
         attributes = _ATTRIBUTES | {
             "physical_id": f"{gpu}",
             "mem_info": f"MemTotal: {GPU_MEMORY // parts} kB\nMemFree: {GPU_MEMORY // parts} kB",
-            "numa_node": f"{gpu // _GPUS_PER_NUMA_NODE}",
+            "numa_node": f"{gpu // _GPUS_PER_SWITCH}",
         }
         for name, text in attributes.items():
             (function / name).write_text(f"{text}\n")
@@ -176,8 +177,11 @@ class SimulatedHost:
         return self._class / f"card_{number}"
 
     def _function(self, gpu: int) -> Path:
-        # Four functions behind one root port, eight root ports for a PCI domain.
-        domain, bus = divmod(gpu, 128)
-        root_port = f"{domain:04x}:00:{gpu // _GPUS_PER_NUMA_NODE % 32:02x}.0"
-        address = f"{domain:04x}:{bus + 1:02x}:00.0"
-        return self.root / f"sys/devices/pci{domain:04x}:00" / root_port / address
+        # Four functions behind one switch, each switch below a root bus of its own; eight bus
+        # numbers for each, so 32 of them in a PCI domain.
+        group, slot = divmod(gpu, _GPUS_PER_SWITCH)
+        domain, bus = group // 32, group % 32 * 8
+        path = [f"pci{domain:04x}:{bus:02x}"]
+        for number, device in [(0, 0), (1, 0), (2, slot), (3 + slot, 0)]:
+            path.append(f"{domain:04x}:{bus + number:02x}:{device:02x}.0")
+        return self.root.joinpath("sys/devices", *path)

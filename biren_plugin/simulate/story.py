@@ -12,9 +12,11 @@ import trio
 
 from biren_plugin.core.model import RESOURCE_OF_SPLIT
 from biren_plugin.core.settings import Settings
+from biren_plugin.core.topology_sources import build_topology
 from biren_plugin.daemon import run_daemon, stop_on_signal
 from biren_plugin.errors import PluginError
 from biren_plugin.host.kubelet_folder import KUBELET_SOCKET, read_kubelet_folder
+from biren_plugin.host.reader import HostReader, read_once
 from biren_plugin.simulate.host import SimulatedHost
 from biren_plugin.simulate.kubelet import SimulatedKubelet, View
 from biren_plugin.supervise import leaves
@@ -158,9 +160,16 @@ class _Story:
             raise StepFailed(f"the pod holds {names}, but its nodes are {pod.edits.device_nodes}")
         return [
             f"{len(pod.ids)} of {resource}: {names}",
+            *self._reason(pod.ids),
             *(f"{name}={value}" for name, value in pod.edits.env),
             *(f"{path} rw" for path in pod.edits.device_nodes),
         ]
+
+    def _reason(self, ids: Sequence[str]) -> list[str]:
+        """Why just these, in a line; none for a single card."""
+        topology = build_topology(read_once(HostReader(self.host.root)).cards)
+        reason = topology.describe(ids)
+        return [f"{', '.join(ids)}: {reason}"] if reason else []
 
     async def _card_is_pulled(self, resource: str, card: str) -> list[str]:
         self.host.pull_node(card)

@@ -40,7 +40,7 @@ def test_document_tells_everything_of_each_card(host: SimulatedHost) -> None:
         "card": "card_0",
         "resource": GPU,
         "physical_gpu": 0,
-        "pci_address": "0000:01:00.0",
+        "pci_address": "0000:03:00.0",
         "numa_node": 0,
         "memory_bytes": GPU_MEMORY * 1024,
         "link": {"speed_gts": 32.0, "width": 16, "max_speed_gts": 32.0, "max_width": 16},

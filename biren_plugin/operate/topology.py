@@ -1,0 +1,144 @@
+"""`devices --topology`: how close the cards are, as a matrix for people or a document for programs."""
+
+import itertools
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from biren_plugin.board import Board
+from biren_plugin.core.closeness import Pair
+from biren_plugin.core.library import CommonAncestor, P2PLink
+from biren_plugin.core.observed import LibraryRound, Observed
+from biren_plugin.core.topology import Topology
+from biren_plugin.core.topology_sources import build_topology
+from biren_plugin.errors import LibraryUnusable
+from biren_plugin.host.brml import Brml, find_library
+from biren_plugin.host.library import query_library
+from biren_plugin.host.reader import HostReader, read_once
+from biren_plugin.operate.devices import print_table
+
+_LIBRARY_DEADLINE: Final = 3.0
+"""Seconds that the library has for telling of links; without it sysfs tells less."""
+_LINKS: Final = {P2PLink.DIRECT: "DIR", P2PLink.INDIRECT: "IND"}
+_ANCESTORS: Final = {
+    CommonAncestor.BOARD: "BRD",
+    CommonAncestor.PCIE_SWITCH: "PIX",
+    CommonAncestor.PCIE_SWITCHES: "PXB",
+    CommonAncestor.HOST_BRIDGE: "PHB",
+    CommonAncestor.NUMA_NODE: "NODE",
+    CommonAncestor.SYSTEM: "SYS",
+}
+_LEGEND: Final = {
+    "X": "the card itself",
+    "GPU": "instances of one GPU",
+    "DIR": "linked directly",
+    "IND": "linked indirectly",
+    "BRD": "on one board",
+    "PIX": "behind one PCIe switch",
+    "PXB": "behind one root port, several switches apart",
+    "PHB": "behind one host bridge",
+    "NODE": "behind host bridges of one NUMA node",
+    "SYS": "on different NUMA nodes, or nobody tells",
+}
+
+
+def show_topology(host_root: Path, *, as_json: bool) -> None:
+    """Prints how close the cards below `host_root` are, and who told."""
+    topology, told = trio.run(_look, host_root)
+    if as_json:
+        json.dump(document(topology, links_known=told), sys.stdout, indent=2)
+        print()
+        return
+    rows = [
+        [name, *_cells(topology, row), "-" if numa is None else str(numa)]
+        for row, (name, numa) in enumerate(zip(topology.units, topology.numa_nodes, strict=True))
+    ]
+    print_table(["", *topology.units, "NUMA"], rows)
+    print("\nLegend:")
+    for word, meaning in _LEGEND.items():
+        print(f"  {word:4} {meaning}")
+    if not told:
+        print("\nsysfs alone told this: the management library tells of no link.")
+
+
+def document(topology: Topology, *, links_known: bool) -> dict[str, Any]:
+    """The document of `--json`; its shape is schema/topology.schema.json."""
+    return {
+        "links_known": links_known,
+        "cards": [
+            {"card": name, "numa_node": numa}
+            for name, numa in zip(topology.units, topology.numa_nodes, strict=True)
+        ],
+        "pairs": [
+            {
+                "cards": [topology.units[one], topology.units[two]],
+                **_describe(topology.pairs[one][two]),
+            }
+            for one, two in itertools.combinations(range(len(topology.units)), 2)
+        ],
+    }
+
+
+def _describe(pair: Pair) -> dict[str, Any]:
+    return {
+        "link": pair.link.name.lower() if pair.link is not None else None,
+        "common_ancestor": pair.ancestor.name.lower(),
+        "same_gpu": pair.same_gpu,
+        "score": pair.score,
+    }
+
+
+def _cells(topology: Topology, row: int) -> list[str]:
+    return [
+        "X" if row == column else _word(pair) for column, pair in enumerate(topology.pairs[row])
+    ]
+
+
+def _word(pair: Pair) -> str:
+    if pair.same_gpu:
+        return "GPU"
+    return _LINKS[pair.link] if pair.link else _ANCESTORS[pair.ancestor]
+
+
+async def _look(host_root: Path) -> tuple[Topology, bool]:
+    """The topology of the host as it is now, and whether the library told of any pair."""
+    snapshot = read_once(HostReader(host_root))
+    library = None
+    if snapshot.cards and _can_be_asked(host_root):
+        library = await _ask_library(host_root, Observed(snapshot))
+    links = library.links if library is not None else {}
+    ancestors = library.ancestors if library is not None else {}
+    return build_topology(snapshot.cards, links, ancestors), bool(links or ancestors)
+
+
+def _can_be_asked(host_root: Path) -> bool:
+    for path in find_library(host_root):
+        try:
+            Brml(path)
+        except LibraryUnusable:
+            continue
+        return True
+    return False
+
+
+async def _ask_library(host_root: Path, seen: Observed) -> LibraryRound | None:
+    """Its first round that tells of pairs; None if there is none in time."""
+    observed = Board[Observed]()
+    observed.post(seen)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_query, host_root, observed)
+        with trio.move_on_after(_LIBRARY_DEADLINE):
+            await observed.wait_for(_tells_of_pairs)
+        nursery.cancel_scope.cancel()
+    return observed.latest.library if observed.latest is not None else None
+
+
+async def _query(host_root: Path, observed: Board[Observed]) -> None:
+    await query_library(host_root, observed, interval=_LIBRARY_DEADLINE)
+
+
+def _tells_of_pairs(seen: Observed) -> bool:
+    return seen.library is not None and bool(seen.library.links or seen.library.ancestors)
