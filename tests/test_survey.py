@@ -7,8 +7,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
 from biren_plugin.core.health import HealthPolicy
+from biren_plugin.core.library import LibraryFacts, P2PLink
 from biren_plugin.core.model import Inventory, Snapshot
-from biren_plugin.core.observed import Observed
+from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.survey import survey_node
 from tests.cards import GPU, gpu_cards, ids, snapshot
 
@@ -62,6 +63,21 @@ async def test_only_what_changed_is_posted(
             posted.receive_nowait()
         await look(observed, attrs.evolve(ONE, pulse=1))
         assert posted.receive_nowait().lists[0].pulse == 1
+
+
+async def test_topology_is_another_only_when_what_it_is_made_of_has_changed(
+    observed: Board[Observed], inventory: Board[Inventory]
+) -> None:
+    told = LibraryRound(0.0, LibraryFacts(""), links={(0, 1): P2PLink.DIRECT})
+    node = attrs.evolve(TWO, library=told)
+    await look(observed, node)
+    assert inventory.latest is not None
+    first = inventory.latest.topology
+    assert first.describe(["card_0", "card_1"]) == "directly linked"
+    await look(observed, attrs.evolve(node, library=attrs.evolve(told, at=5.0), pulse=1))
+    assert inventory.latest.topology is first
+    await look(observed, attrs.evolve(node, library=attrs.evolve(told, links={})))
+    assert inventory.latest.topology.describe(["card_0", "card_1"]) == "apart"
 
 
 async def test_time_passes_for_what_has_to_settle(

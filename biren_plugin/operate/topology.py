@@ -48,6 +48,9 @@ _LEGEND: Final = {
 def show_topology(host_root: Path, *, as_json: bool) -> None:
     """Prints how close the cards below `host_root` are, and who told."""
     topology, told = trio.run(_look, host_root)
+    if not (as_json or topology.units):
+        print("No Biren card on this host; see `br-gpu-device-plugin devices`")
+        return
     if as_json:
         json.dump(document(topology, links_known=told), sys.stdout, indent=2)
         print()

@@ -75,6 +75,7 @@ class _Story:
     ) -> None:
         self.host = SimulatedHost(folder / "host")
         self.host.add_gpus(splits)
+        self._topology = build_topology(read_once(HostReader(self.host.root)).cards)
         self.plugins = folder / "device-plugins"
         self.plugins.mkdir()
         self._nursery = nursery
@@ -167,8 +168,7 @@ class _Story:
 
     def _reason(self, ids: Sequence[str]) -> list[str]:
         """Why just these, in a line; none for a single card."""
-        topology = build_topology(read_once(HostReader(self.host.root)).cards)
-        reason = topology.describe(ids)
+        reason = self._topology.describe(ids)
         return [f"{', '.join(ids)}: {reason}"] if reason else []
 
     async def _card_is_pulled(self, resource: str, card: str) -> list[str]:

@@ -53,6 +53,31 @@ def test_pod_keeps_the_cards_of_its_init_container(
     assert kubelet.admit(GPU, 2, must_include=["card_3"])["ids"] == ["card_0", "card_3"]
 
 
+def test_pods_get_cards_that_are_close_and_leave_groups_whole(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus(dict.fromkeys(range(8), 1))
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=8)
+    assert kubelet.admit(GPU, 1)["ids"] == ["card_0"]
+    assert kubelet.admit(GPU, 4)["ids"] == ["card_4", "card_5", "card_6", "card_7"]
+    assert kubelet.admit(GPU, 2)["ids"] == ["card_1", "card_2"]
+
+
+def test_instances_are_packed_unless_the_daemon_was_told_to_spread_them(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus(dict.fromkeys(range(2), 2))
+    daemon.start("--placement=spread")
+    kubelet.wait_for_list(HALF, healthy=4)
+    assert kubelet.admit(HALF, 2)["ids"] == ["card_0", "card_2"]
+    daemon.end()
+    daemon.start()
+    kubelet.wait_for_list(HALF, healthy=4)
+    kubelet.command("free", resource=HALF, ids=["card_0", "card_2"])
+    assert kubelet.admit(HALF, 2)["ids"] == ["card_0", "card_1"]
+
+
 def test_each_container_is_answered_in_the_order_of_the_request(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:

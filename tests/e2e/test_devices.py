@@ -24,6 +24,17 @@ def read_document(root: Path) -> dict[str, Any]:
     return document
 
 
+def read_topology(root: Path) -> dict[str, Any]:
+    """What `devices --topology --json` prints of the host, which must be as its schema says."""
+    result = run_command("devices", "--topology", "--json", f"--host-root={root}")
+    assert (result.returncode, result.stderr) == (0, "")
+    document: dict[str, Any] = json.loads(result.stdout)
+    schema = json.loads(SCHEMA.with_name("topology.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(document)
+    return document
+
+
 def show(root: Path) -> list[str]:
     result = run_command("devices", f"--host-root={root}")
     assert (result.returncode, result.stderr) == (0, "")
@@ -116,3 +127,41 @@ def test_host_without_a_driver_is_no_error(tmp_path: Path) -> None:
     (line,) = show(tmp_path)
     assert "No Biren card" in line
     assert "modprobe biren" in line
+
+
+def test_topology_has_a_row_and_a_column_for_each_card_and_says_what_the_words_mean(
+    host: SimulatedHost,
+) -> None:
+    host.add_gpus({0: 1, 3: 2, 4: 1})
+    result = run_command("devices", "--topology", f"--host-root={host.root}")
+    assert (result.returncode, result.stderr) == (0, "")
+    matrix, legend = result.stdout.split("Legend:")
+    headings, *rows = matrix.split("\n")
+    assert headings.split() == ["card_0", "card_1", "card_2", "card_3", "NUMA"]
+    assert [row.split() for row in rows if row] == [
+        ["card_0", "X", "PIX", "PIX", "SYS", "0"],
+        ["card_1", "PIX", "X", "GPU", "SYS", "0"],
+        ["card_2", "PIX", "GPU", "X", "SYS", "0"],
+        ["card_3", "SYS", "SYS", "SYS", "X", "1"],
+    ]
+    for word in ("X", "PIX", "GPU", "SYS"):
+        assert f"\n  {word:4} " in legend
+
+
+def test_topology_document_tells_of_each_pair_once(host: SimulatedHost) -> None:
+    host.add_gpus({0: 2, 4: 1})
+    document = read_topology(host.root)
+    assert document["links_known"] is False
+    assert [card["numa_node"] for card in document["cards"]] == [0, 0, 1]
+    pairs = {tuple(pair["cards"]): pair for pair in document["pairs"]}
+    assert list(pairs) == [("card_0", "card_1"), ("card_0", "card_2"), ("card_1", "card_2")]
+    assert pairs["card_0", "card_1"]["same_gpu"] is True
+    assert pairs["card_0", "card_2"]["common_ancestor"] == "system"
+    assert pairs["card_0", "card_1"]["score"] > pairs["card_0", "card_2"]["score"]
+
+
+def test_topology_of_a_host_without_cards_is_no_error(tmp_path: Path) -> None:
+    assert read_topology(tmp_path) == {"links_known": False, "cards": [], "pairs": []}
+    result = run_command("devices", "--topology", f"--host-root={tmp_path}")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "No Biren card" in result.stdout

@@ -38,6 +38,7 @@ def test_story_of_eight_whole_gpus_comes_out_right() -> None:
     for line in (
         f"{GPU}: 8 of 8 healthy",
         f"2 of {GPU}: card_0,card_1",
+        "card_0, card_1: behind one PCIe switch",
         "BR_PHY_CARDS=card_0,card_1",
         "/dev/biren/card_1 rw",
         f"{GPU}: 7 of 8 healthy; Unhealthy: card_7",
