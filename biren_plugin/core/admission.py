@@ -79,12 +79,14 @@ def preferred(
     if len(must) > size:
         raise InvalidRequest(f"{len(must)} devices must be in a choice of {size}")
     healthy = {device.id for device in offered.devices if device.healthy}
-    usable = {id_ for id_ in request.available if id_ in healthy and id_ in topology.place}
-    placed = {id_ for id_ in must if id_ in topology.place}
-    strangers = set(must) - placed  # the pod holds them already: no matter what they are
-    wanted = min(size - len(strangers), len(usable | placed))
-    chosen = choose(topology, usable, placed, wanted, placement)
-    return sorted([*chosen, *strangers], key=_by_number)
+    usable = {id_ for id_ in request.available if id_ in healthy}.union(must)
+    # What the topology does not know, for the moment or at all, is chosen last, but for what must be.
+    known = usable & topology.place.keys()
+    strangers = sorted(usable - known, key=lambda id_: (id_ not in must, _by_number(id_)))
+    held = [id_ for id_ in strangers if id_ in must]
+    wanted = min(size - len(held), len(known))
+    chosen = choose(topology, known, known.intersection(must), wanted, placement)
+    return sorted([*chosen, *strangers[: size - wanted]], key=_by_number)
 
 
 def _by_number(device_id: str) -> tuple[int, str]:

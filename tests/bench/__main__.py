@@ -1,7 +1,6 @@
 """Measures everything in turn and prints the table and one JSON document."""
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -10,6 +9,9 @@ from pathlib import Path
 
 from tests.bench.figures import Figure, percentile, print_table, spread, write_document
 from tests.bench.hardware import measure_faults, measure_idle, measure_looks
+from tests.bench.load import load
+from tests.bench.preferred import measure_preferred
+from tests.bench.replay import measure_replay
 from tests.simulated_node import Node
 
 EIGHT_WHOLE = dict.fromkeys(range(8), 1)
@@ -30,14 +32,9 @@ def main() -> None:
     figures += ratios(figures)
     figures += [*measure_idle(arguments.idle), *measure_restarts()]
     figures += [*measure_faults(), *measure_looks()]
+    figures += [*measure_preferred(), *measure_replay()]
     print_table(figures)
     write_document(figures, arguments.json)
-
-
-def load(socket: str, mode: str, calls: int) -> list[float]:
-    """What the load client printed."""
-    command = [sys.executable, "-m", "tests.bench.load", socket, mode, str(calls)]
-    return list(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
 
 
 def measure_start(rounds: int = 7) -> list[Figure]:
