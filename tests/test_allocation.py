@@ -156,10 +156,20 @@ def test_choice_on_any_matrix_is_the_best_of_all(question: Question, placement: 
     assert choose(*question, placement) == brute_force(*question, placement)
 
 
+def tangle(seed: int, size: int) -> Topology:
+    """Any link and any ancestor for any pair; no tree, as good as ever."""
+    chance = Random(seed)
+    links = [None, *P2PLink]
+    return topology_of(
+        size, lambda _one, _two: Pair(chance.choice(list(CommonAncestor)), chance.choice(links))
+    )
+
+
 @settings(deadline=None, max_examples=10)
-@given(matrices(EXACT_UP_TO).filter(lambda topology: len(topology.units) > 12))
-def test_choice_is_the_best_of_all_up_to_the_last_exact_size(topology: Topology) -> None:
-    question = topology, topology.units, (), 4
+@given(st.integers(0, 10_000), st.integers(2, 5))
+def test_choice_is_the_best_of_all_up_to_the_last_exact_size(seed: int, size: int) -> None:
+    topology = tangle(seed, EXACT_UP_TO)
+    question = topology, topology.units, topology.units[3:5], size
     assert choose(*question) == brute_force(*question)
 
 
@@ -193,8 +203,16 @@ def test_choice_does_not_depend_on_the_order_of_the_question(
     assert choose(topology, available, must, size, placement) == chosen
 
 
+@st.composite
+def large_questions(draw: st.DrawFn) -> Question:
+    """More units than are searched exactly, of no tree."""
+    topology = tangle(draw(st.integers(0, 10_000)), draw(st.integers(EXACT_UP_TO + 1, 24)))
+    must = draw(st.lists(st.sampled_from(topology.units), unique=True, max_size=3))
+    return topology, list(topology.units), must, draw(st.integers(len(must), len(topology.units)))
+
+
 @settings(deadline=None, max_examples=20)
-@given(questions(matrices(24).filter(lambda topology: len(topology.units) > EXACT_UP_TO)))
+@given(large_questions())
 def test_no_single_exchange_makes_the_choice_better(question: Question) -> None:
     topology, available, must, _ = question
     chosen = set(choose(*question))
@@ -204,13 +222,12 @@ def test_no_single_exchange_makes_the_choice_better(question: Question) -> None:
 
 
 @settings(deadline=None, max_examples=20)
-@given(questions(matrices(20).filter(lambda topology: len(topology.units) > EXACT_UP_TO)))
+@given(large_questions())
 def test_choice_is_never_below_what_exchanges_reach_from_the_lowest_numbers(
     question: Question,
 ) -> None:
     topology, available, must, size = question
-    free = [each for each in topology.units if each in available and each not in must]
-    climbed = {*must, *free[: size - len(must)]}
+    climbed = {*must, *[each for each in available if each not in must][: size - len(must)]}
     while True:
         best = max(
             [climbed, *exchanges(climbed, set(available) - climbed, must)],
