@@ -95,6 +95,20 @@ def test_library_counts_where_it_tells_and_sysfs_where_it_does_not() -> None:
     assert topology.describe(["card_0", "card_2"]) == "apart"
 
 
+def test_vfio_groups_are_placed_by_their_pci_path_alone() -> None:
+    """Two virtual functions of one GPU, and a GPU behind the same switch."""
+    above = ("pci0000:00", "0000:00:01.0", "0000:01:00.0")
+    groups = [
+        Card("/dev/vfio/7", 7, 0x300, pci_path=(*above, "0000:02:00.0", "0000:03:00.2")),
+        Card("/dev/vfio/5", 5, 0x400, pci_path=(*above, "0000:02:01.0", "0000:04:00.0")),
+        Card("/dev/vfio/6", 6, 0x300, pci_path=(*above, "0000:02:00.0", "0000:03:00.1")),
+    ]
+    topology = build_topology(groups, {(5, 6): P2PLink.DIRECT})
+    assert topology.units == ("/dev/vfio/5", "/dev/vfio/6", "/dev/vfio/7")
+    assert topology.describe(["/dev/vfio/6", "/dev/vfio/7"]) == "on one GPU"
+    assert topology.describe(["/dev/vfio/5", "/dev/vfio/6"]) == "behind one PCIe switch"
+
+
 def test_choice_is_described_by_its_two_farthest_units() -> None:
     topology = build_topology(FOUR, {(0, 1): P2PLink.DIRECT})
     assert topology.describe(["card_0", "card_1", "card_2"]) == "apart"

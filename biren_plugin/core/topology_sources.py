@@ -12,6 +12,7 @@ from biren_plugin.core.closeness import Pair, Place, pair_in_sysfs
 from biren_plugin.core.library import CommonAncestor, P2PLink
 from biren_plugin.core.model import Card
 from biren_plugin.core.observed import LibraryRound
+from biren_plugin.core.sysfs import card_number
 from biren_plugin.core.topology import NO_TOPOLOGY, Topology, tree_of
 
 
@@ -20,9 +21,12 @@ def build_topology(
     links: Mapping[tuple[int, int], P2PLink] = {},
     ancestors: Mapping[tuple[int, int], CommonAncestor] = {},
 ) -> Topology:
-    """The topology of these cards; `links` and `ancestors` by their numbers, the lower first."""
+    """The topology of these cards; `links` and `ancestors` by node ids, the lower first.
+
+    A VFIO group has no node id: its place in the PCI tree alone counts.
+    """
     ordered = sorted({card.name: card for card in cards}.values(), key=lambda card: card.number)
-    at = {card.number: place for place, card in enumerate(ordered)}
+    at = {card_number(card.name): place for place, card in enumerate(ordered)}
     rows = _rows_from_sysfs(ordered)
     for one, two in links.keys() | ancestors.keys():
         if one in at and two in at:
