@@ -24,9 +24,9 @@ async def survey_node(
     observed: Board[Observed], inventory: Board[Inventory], policy: HealthPolicy
 ) -> None:
     """Posts the inventory at the first snapshot, and whenever it changed since."""
+    topology = TopologyKeeper()
     keeper = InventoryKeeper()
     health = HealthKeeper(policy)
-    topology = TopologyKeeper()
     with observed.subscribe() as looks:
         async for seen in looks:
             if seen.snapshot is None:

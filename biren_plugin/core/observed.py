@@ -31,9 +31,10 @@ class LibraryRound:
     hung: frozenset[int] = frozenset()
     """Node ids whose calls do not come back."""
     links: Mapping[tuple[int, int], P2PLink] = attrs.Factory(dict)
-    """By node ids, the lower first; a pair that could not be asked is left out."""
+    """How two cards reach each other beside PCIe, by their node ids, the lower one first; a pair of
+    which the library said nothing is left out."""
     ancestors: Mapping[tuple[int, int], CommonAncestor] = attrs.Factory(dict)
-    """By node ids, the lower first; a pair that could not be asked is left out."""
+    """Where the ways to two cards part; keys as in `links`."""
 
 
 @attrs.frozen

@@ -1,8 +1,8 @@
 """The best choice where units and pairs have any worth at all, and no structure helps.
 
 A choice is worth the sum over its units and over the pairs inside. Up to `EXACT_UP_TO` units it is
-the best there is; beyond that no exchange of one unit for another makes it better, nor any that
-starts from the lowest numbers. Python's integers have no limit, so no sum overflows.
+the best there is. Beyond that no exchange of one unit for another makes it better, and it is never
+below what such exchanges, each the best at its turn, make of the lowest numbers.
 """
 
 import heapq
@@ -18,7 +18,7 @@ EXACT_UP_TO: Final = 16
 _SEEDS: Final = 256
 """A choice is grown from so many units, divided by how many there are, besides the lowest numbers."""
 _EXCHANGES: Final = 4
-"""So many for each unit of a choice at most; seldom more than one in ten units needs any."""
+"""So many for each unit of a choice at most, so that there is an end in any case."""
 
 
 def best_by_pairs(worth: Worth, pairs: Pairs, must: Sequence[int], size: int) -> set[int]:

@@ -47,7 +47,7 @@ _LEGEND: Final = {
 
 def show_topology(host_root: Path, *, as_json: bool) -> None:
     """Prints how close the cards below `host_root` are, and who told."""
-    topology, told = trio.run(_look, host_root)
+    topology, told = trio.run(read_topology, host_root)
     if not (as_json or topology.units):
         print("No Biren card on this host; see `br-gpu-device-plugin devices`")
         return
@@ -106,8 +106,11 @@ def _word(pair: Pair) -> str:
     return _LINKS[pair.link] if pair.link else _ANCESTORS[pair.ancestor]
 
 
-async def _look(host_root: Path) -> tuple[Topology, bool]:
-    """The topology of the host as it is now, and whether the library told of any pair."""
+async def read_topology(host_root: Path) -> tuple[Topology, bool]:
+    """The topology of the host as it is now, and whether the library told of any pair.
+
+    A library that does not tell in time, for a broken driver perhaps, is left out.
+    """
     snapshot = read_once(HostReader(host_root))
     library = None
     if snapshot.cards and _can_be_asked(host_root):
