@@ -209,7 +209,7 @@ def devices(
     if topology:
         from biren_plugin.operate.topology import show_topology
 
-        show_topology(host_root, as_json=json)
+        show_topology(host_root, groups=container_runtime == "kata", as_json=json)
     elif container_runtime == "kata":
         from biren_plugin.operate.groups import show_groups
 

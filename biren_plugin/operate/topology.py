@@ -18,6 +18,7 @@ from biren_plugin.errors import LibraryUnusable
 from biren_plugin.host.brml import Brml, find_library
 from biren_plugin.host.library import query_library
 from biren_plugin.host.reader import HostReader, read_once
+from biren_plugin.host.vfio import VfioReader
 from biren_plugin.operate.devices import print_table
 
 _LIBRARY_DEADLINE: Final = 3.0
@@ -45,11 +46,12 @@ _LEGEND: Final = {
 }
 
 
-def show_topology(host_root: Path, *, as_json: bool) -> None:
-    """Prints how close the cards below `host_root` are, and who told."""
-    topology, told = trio.run(read_topology, host_root)
+def show_topology(host_root: Path, *, groups: bool, as_json: bool) -> None:
+    """Prints how close the cards, or VFIO `groups`, below `host_root` are, and who told."""
+    topology, told = trio.run(read_topology, host_root, groups)
     if not (as_json or topology.units):
-        print("No Biren card on this host; see `br-gpu-device-plugin devices`")
+        kind = "VFIO group" if groups else "card"
+        print(f"No Biren {kind} on this host; see `br-gpu-device-plugin devices`")
         return
     if as_json:
         json.dump(document(topology, links_known=told), sys.stdout, indent=2)
@@ -106,14 +108,14 @@ def _word(pair: Pair) -> str:
     return _LINKS[pair.link] if pair.link else _ANCESTORS[pair.ancestor]
 
 
-async def read_topology(host_root: Path) -> tuple[Topology, bool]:
+async def read_topology(host_root: Path, groups: bool = False) -> tuple[Topology, bool]:
     """The topology of the host as it is now, and whether the library told of any pair.
 
     A library that does not tell in time, for a broken driver perhaps, is left out.
     """
-    snapshot = read_once(HostReader(host_root))
+    snapshot = read_once(VfioReader(host_root) if groups else HostReader(host_root))
     library = None
-    if snapshot.cards and _can_be_asked(host_root):
+    if snapshot.cards and not groups and _can_be_asked(host_root):
         library = await _ask_library(host_root, Observed(snapshot))
     links = library.links if library is not None else {}
     ancestors = library.ancestors if library is not None else {}

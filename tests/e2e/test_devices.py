@@ -165,3 +165,11 @@ def test_topology_of_a_host_without_cards_is_no_error(tmp_path: Path) -> None:
     result = run_command("devices", "--topology", f"--host-root={tmp_path}")
     assert (result.returncode, result.stderr) == (0, "")
     assert "No Biren card" in result.stdout
+
+
+def test_topology_of_vfio_groups_is_told_by_their_place_in_the_pci_tree() -> None:
+    root = Path(__file__).parent.parent / "hosts/sriov_mixed"
+    flags = ("--topology", "--container-runtime=kata", f"--host-root={root}")
+    lines = run_command("devices", *flags).stdout.splitlines()
+    row = next(line.split() for line in lines if line.startswith("/dev/vfio/50"))
+    assert row == ["/dev/vfio/50", *["PHB"] * 3, "X", *["GPU"] * 3, *["SYS"] * 3, "0"]
