@@ -12,6 +12,20 @@ class UsageError(PluginError):
     """The fault of whoever wrote the command line: exit status 2."""
 
 
+class BadSetting(UsageError):
+    """A value that a setting cannot have; `at` says it of the source that the value came from."""
+
+    def __init__(self, name: str, value: str, right: str) -> None:
+        super().__init__(f"--{name.replace('_', '-')} {value}: {right}")
+        self.name = name
+        """The field of the setting."""
+        self._said = f"{value}: {right}"
+
+    def at(self, place: str) -> UsageError:
+        """The same error, of a value that stands at `place`: `BR_GPU_PULSE`."""
+        return UsageError(f"{place} {self._said}")
+
+
 class RequestRefused(PluginError):
     """The fault of a call's content; its text reaches the pod's author."""
 

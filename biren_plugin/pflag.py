@@ -8,11 +8,9 @@
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from biren_plugin.core.setting import FALSE, TRUE
 from biren_plugin.errors import UsageError
 
-TRUE: Final = ("1", "t", "T", "TRUE", "true", "True")
-FALSE: Final = ("0", "f", "F", "FALSE", "false", "False")
-"""What strconv.ParseBool takes."""
 _ASKING: Final = ("--help", "--version")
 """Switches that cyclopts makes itself, and that take no value with it."""
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from biren_plugin.core.setting import FALSE, TRUE
 from biren_plugin.errors import UsageError
-from biren_plugin.pflag import FALSE, TRUE, rewrite
+from biren_plugin.pflag import rewrite
 
 SWITCHES = ("--cdi-feature", "--help", "--version")
 

@@ -1,7 +1,12 @@
-"""What the daemon was told, from whatever source, in one frozen place."""
+"""What the daemon was told, from whatever source, in one frozen place.
 
+A field here is all that a new setting costs: its flag, its variable, its key in the settings file and
+the file's schema are made from it.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -9,66 +14,95 @@ from biren_plugin.core.allocation import Placement
 from biren_plugin.core.health import HealthMode, HealthPolicy
 from biren_plugin.core.library import LibraryStatus
 from biren_plugin.core.probes import OPTIONAL
-from biren_plugin.errors import UsageError
+from biren_plugin.core.setting import Limits, Members, setting
 
 ContainerRuntime = Literal["runc", "kata"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 UnhealthyOn = Literal["warning", "critical", "error"]
+Source = Literal["flag", "environment", "file"]
+"""Where a value can come from, the first before the others; else it is the default."""
 
 MAX_PULSE: Final = 86_400
 """Seconds; a heartbeat rarer than once a day is a mistake."""
-MIN_HEALTH_INTERVAL: Final = 0.1
-MAX_HEALTH_INTERVAL: Final = 3600.0
-MAX_RECOVER_AFTER: Final = 86_400.0
+_MAX_RECOVER_AFTER: Final = 86_400
 
 DEFAULT_CDI_DIR: Final = Path("/etc/cdi")
 
 
 @attrs.frozen
 class Settings:
-    """The daemon's settings. Raises `UsageError` for values that no flag should have."""
+    """The daemon's settings. Raises `BadSetting` for values that no source should give."""
 
-    cdi_feature: bool = False
-    container_runtime: ContainerRuntime = "runc"
-    mount_host_path: bool = False
-    overwrite_cdi_config: bool = False
-    pulse: int = 0
-    """Seconds between heartbeats; 0: none."""
-    host_root: Path = Path("/")
-    """Where the host's /sys, /dev and /usr are read; never part of a path given to a container."""
-    device_plugin_dir: Path = Path("/var/lib/kubelet/device-plugins")
-    cdi_dir: Path = DEFAULT_CDI_DIR
-    mount_dri_device: bool = False
-    log_level: LogLevel = "info"
-    health_interval: float = 1.0
-    """Seconds between looks at the cards; the management library is asked every fifth time."""
-    health_mode: HealthMode = "enforce"
-    recover_after: float = 30.0
-    """Seconds that a card must be well before it returns to service."""
-    unhealthy_on: UnhealthyOn = "critical"
-    disable_probe: tuple[str, ...] = ()
-    pod_resources_dir: Path = Path("/var/lib/kubelet/pod-resources")
-    """Where the kubelet's socket is that tells which pod holds what."""
-    placement: Placement = "packed"
-    """Whether a pod's instances of split GPUs share a GPU, or are spread over many."""
-
-    def __attrs_post_init__(self) -> None:
-        if not 0 <= self.pulse <= MAX_PULSE:
-            raise UsageError(
-                f"--pulse {self.pulse}: give whole seconds from 0 (no heartbeat) to {MAX_PULSE}"
-            )
-        if not MIN_HEALTH_INTERVAL <= self.health_interval <= MAX_HEALTH_INTERVAL:
-            raise UsageError(
-                f"--health-interval {self.health_interval:g}: give seconds from "
-                f"{MIN_HEALTH_INTERVAL:g} to {MAX_HEALTH_INTERVAL:g}"
-            )
-        if not 0 <= self.recover_after <= MAX_RECOVER_AFTER:
-            raise UsageError(
-                f"--recover-after {self.recover_after:g}: give seconds from 0 to {MAX_RECOVER_AFTER:g}"
-            )
-        for name in self.disable_probe:
-            if name not in OPTIONAL:
-                raise UsageError(f"--disable-probe {name}: give one of {', '.join(OPTIONAL)}")
+    cdi_feature: bool = setting(
+        False,
+        "Answer the kubelet with CDI device names instead of device nodes (not yet acted on).",
+    )
+    container_runtime: ContainerRuntime = setting(
+        "runc",
+        "What runs the node's containers. runc: they get the driver's cards. kata: their virtual "
+        "machines get the IOMMU groups of Biren functions that are bound to vfio-pci.",
+    )
+    mount_host_path: bool = setting(
+        False,
+        "Mount the driver's library and tool into each container, below /opt/birentech.",
+    )
+    overwrite_cdi_config: bool = setting(
+        False, "Write the CDI file anew at each start (not yet acted on)."
+    )
+    pulse: int = setting(
+        0,
+        "Seconds between heartbeats, each a fresh look at the host and a list sent again; 0: only "
+        "what changed is sent.",
+        Limits(0, MAX_PULSE, f"whole seconds from 0 (no heartbeat) to {MAX_PULSE}"),
+    )
+    mount_dri_device: bool = setting(
+        False, "Give each container the render node of vgem (on the host: modprobe vgem)."
+    )
+    host_root: Path = setting(
+        Path("/"),
+        "Where the host's /sys, /dev and /usr are found; never part of a path given to a container.",
+    )
+    device_plugin_dir: Path = setting(
+        Path("/var/lib/kubelet/device-plugins"), "The kubelet's folder of device plugin sockets."
+    )
+    cdi_dir: Path = setting(DEFAULT_CDI_DIR, "The folder of the CDI file.")
+    log_level: LogLevel = setting("info", "The least important lines to log.")
+    health_interval: float = setting(
+        1.0,
+        "Seconds between looks at the cards, fractions allowed; the management library is asked "
+        "every fifth time, device nodes tell by themselves.",
+        Limits(0.1, 3600, "seconds from 0.1 to 3600"),
+    )
+    health_mode: HealthMode = setting(
+        "enforce",
+        "enforce: what the probes find counts. observe: it is logged and shown, and only a card "
+        "that is not there is Unhealthy. off: nothing else is looked at.",
+    )
+    recover_after: float = setting(
+        30.0,
+        "Seconds that a card must be well before it returns to service; longer if it flaps.",
+        Limits(0, _MAX_RECOVER_AFTER, f"seconds from 0 to {_MAX_RECOVER_AFTER}"),
+    )
+    unhealthy_on: UnhealthyOn = setting(
+        "critical",
+        "The health status of the management library from which on a card is Unhealthy.",
+    )
+    disable_probe: tuple[str, ...] = setting(
+        (),
+        f"A probe that is not looked at; may be repeated. One of: {', '.join(OPTIONAL)}.",
+        Members(OPTIONAL),
+    )
+    pod_resources_dir: Path = setting(
+        Path("/var/lib/kubelet/pod-resources"),
+        "The kubelet's folder with the socket that tells which pod holds which card.",
+    )
+    placement: Placement = setting(
+        "packed",
+        "packed: the instances of split GPUs that a pod asks for share a GPU, the one most in use. "
+        "spread: each comes from another GPU, the one least in use.",
+    )
+    origins: Mapping[str, Source] = attrs.field(factory=dict, eq=False, kw_only=True)
+    """Where each value came from that is not the default, by field; no setting itself."""
 
     @property
     def health_policy(self) -> HealthPolicy:
@@ -99,11 +133,22 @@ class Settings:
         return [flag for flag, is_given in given.items() if is_given and kata]
 
     def differing(self) -> str:
-        """The settings that are not the defaults, for the first line of the log."""
-        defaults = Settings()
-        pairs = [
-            f"{name}={value}"
-            for name, value in attrs.asdict(self).items()
-            if value != getattr(defaults, name)
-        ]
+        """The settings that are not the defaults, for the first line of the log.
+
+        `pulse=30 (environment)`; what was given by a flag goes without saying.
+        """
+        pairs = []
+        for field in SETTINGS:
+            value = getattr(self, field.name)
+            if value != field.default:
+                text = ",".join(value) if isinstance(value, tuple) else f"{value}"
+                source = self.origins.get(field.name, "flag")
+                from_where = "" if source == "flag" else f" ({source})"
+                pairs.append(f"{field.name}={text}{from_where}")
         return ", ".join(pairs) or "all defaults"
+
+
+SETTINGS: Final["tuple[attrs.Attribute[Any], ...]"] = tuple(
+    field for field in attrs.fields(Settings) if field.name != "origins"
+)
+"""The fields that are settings, in the order in which people are shown them."""

@@ -1,0 +1,41 @@
+"""Without a command: the daemon of the node."""
+
+import gc
+import os
+import signal
+from collections.abc import Iterable
+
+from biren_plugin.commands.flags import CONFIG, with_settings
+from biren_plugin.core.setting import VARIABLE_PREFIX, variable_of
+from biren_plugin.core.settings import SETTINGS, Settings
+
+
+@with_settings
+def daemon(settings: Settings) -> int:
+    """Run as the node's daemon."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Until the daemon listens itself. A container's first process has no default that ends it.
+        signal.signal(number, lambda _number, _frame: os._exit(0))
+    gc.disable()  # what is imported stays: looking through it for garbage costs a tenth of the start
+    import logging
+
+    import trio
+
+    from biren_plugin.daemon import run_until_signal
+    from biren_plugin.operate import logs
+
+    logs.configure(settings.log_level)
+    for name in unknown_variables(os.environ.keys()):
+        logging.getLogger(__name__).warning("%s: there is no such setting; see --help", name)
+    # Without the modules a full collection has little to look at, so it runs early and costs little,
+    # and the garbage of a restart does not pile up to a share of them.
+    gc.freeze()
+    gc.enable()
+    trio.run(run_until_signal, settings)
+    return 0
+
+
+def unknown_variables(names: Iterable[str]) -> list[str]:
+    """Those that look like a setting's variable and are none: a misspelt one would go unheeded."""
+    known = {variable_of(name) for name in (*(field.name for field in SETTINGS), CONFIG)}
+    return sorted(name for name in set(names) - known if name.startswith(VARIABLE_PREFIX))

@@ -1,0 +1,121 @@
+"""The settings file: YAML, a key for each flag, read when the command line names one.
+
+```yaml
+pulse: 300
+disable-probe: [link-width]
+```
+
+It is read as words with their lines, so that what a value means, and what is wrong with it, is the
+same as for a flag. Its shape is schema/settings.schema.json.
+"""
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+from cyclopts import App, ArgumentCollection, Token
+
+from biren_plugin.commands.flags import CONFIG, FILE_SOURCE
+from biren_plugin.core.setting import key_of
+from biren_plugin.core.settings import SETTINGS
+from biren_plugin.errors import UsageError
+
+_MAX_SIZE: Final = 65_536
+"""Bytes: a hundred times what all settings need; another file was meant."""
+_KEYS: Final = {key_of(field.name): field for field in SETTINGS}
+
+
+@attrs.frozen
+class Entry:
+    """One key of the file with its words."""
+
+    key: str
+    words: tuple[str, ...]
+    line: int
+    """From 1 on."""
+
+
+def fill_from_file(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """A cyclopts config: gives the arguments that have no value yet what the settings file says.
+
+    Raises `UsageError`: names the file, the line and the key, and what would be right.
+    """
+    by_name = {argument.name: argument for argument in arguments}
+    named = by_name.get(f"--{CONFIG}")
+    if named is None or not named.tokens:
+        return
+    path = Path(named.tokens[0].value)
+    told_by = named.tokens[0].keyword or f"--{CONFIG}"
+    open_before = {name for name, argument in by_name.items() if not argument.tokens}
+    for entry in read_settings_file(path, told_by):
+        flag = f"--{entry.key}"
+        if flag in open_before:
+            place = f"{path}, line {entry.line}: {entry.key}"
+            for index, word in enumerate(entry.words):
+                token = Token(keyword=place, value=word, source=FILE_SOURCE, index=index)
+                by_name[flag].append(token)
+
+
+def read_settings_file(path: Path, told_by: str = f"--{CONFIG}") -> list[Entry]:
+    """What the file says, each key once. `told_by` named the file. Raises `UsageError`."""
+    from ruamel.yaml import YAML  # not before there is a file: importing it costs 20 ms
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_SIZE + 1)
+    except OSError as error:
+        raise UsageError(f"{told_by} {path}: {error.strerror}") from error
+    if len(content) > _MAX_SIZE:
+        raise UsageError(f"{told_by} {path}: it has more than {_MAX_SIZE} bytes, and is no settings file")
+    try:
+        root = YAML(typ="safe", pure=True).compose(content.decode())
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        what = ", ".join(filter(None, [error.context, error.problem]))
+        raise UsageError(f"{path}{where}: {what or 'this is no YAML'}") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: this is no YAML: {error}") from error
+    return list(_entries(path, root))
+
+
+def _entries(path: Path, root: Any) -> Iterator[Entry]:
+    """The entries of a node that the YAML library composed: its `id` tells the kind."""
+    if root is None:  # an empty file
+        return
+    if root.id != "mapping":
+        raise UsageError(f"{path}, line {_line(root)}: give lines of KEY: VALUE, as in pulse: 300")
+    seen: dict[str, int] = {}
+    for key_node, value in root.value:
+        key, line = str(key_node.value), _line(key_node)
+        place = f"{path}, line {line}: {key}"
+        if key not in _KEYS:
+            raise UsageError(f"{place}: there is no such setting; {_suggestion(key)}")
+        if key in seen:
+            raise UsageError(f"{place}: it stands in line {seen[key]} already; remove one")
+        seen[key] = line
+        yield Entry(key, _words(place, value, several=_KEYS[key].default == ()), line)
+
+
+def _words(place: str, node: Any, *, several: bool) -> tuple[str, ...]:
+    if several and node.id == "sequence" and all(map(_is_word, node.value)):
+        return tuple(each.value for each in node.value)
+    if not several and _is_word(node):
+        return (node.value,)
+    raise UsageError(f"{place}: give " + ("a list, as in [a, b]" if several else "one value"))
+
+
+def _is_word(node: Any) -> bool:
+    return node.id == "scalar" and not str(node.tag).endswith(":null")
+
+
+def _suggestion(key: str) -> str:
+    close = difflib.get_close_matches(key.replace("_", "-"), _KEYS, n=1)
+    return f"did you mean {close[0]}?" if close else f"settings are {', '.join(_KEYS)}"
+
+
+def _line(node: Any) -> int:
+    return int(node.start_mark.line) + 1

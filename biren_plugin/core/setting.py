@@ -1,0 +1,102 @@
+"""One setting: its field in a class of settings, its names in each source, and its value from text.
+
+A field says everything about a setting: its type, default, help and limits. The flag, the environment
+variable, the key of the settings file and the file's schema are made from it.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin
+
+import attrs
+
+from biren_plugin.errors import BadSetting
+
+T = TypeVar("T")
+
+TRUE: Final = ("1", "t", "T", "TRUE", "true", "True")
+FALSE: Final = ("0", "f", "F", "FALSE", "false", "False")
+"""What Go's strconv.ParseBool takes."""
+VARIABLE_PREFIX: Final = "BR_GPU_"
+HELP: Final = "help"
+"""Under which a field's metadata have its help."""
+
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")  # int() takes 1_0 too
+_DECIMAL: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")  # float() takes nan, inf, 1e9 too
+
+
+@attrs.frozen
+class Limits:
+    """A validator of numbers; also what a schema says of them."""
+
+    least: float
+    most: float
+    right: str
+    """What would be right: `seconds from 0.1 to 3600`."""
+
+    def __call__(self, _owner: object, field: "attrs.Attribute[Any]", value: float) -> None:
+        """Raises `BadSetting`."""
+        if not self.least <= value <= self.most:
+            raise BadSetting(field.name, f"{value:g}", f"give {self.right}")
+
+
+@attrs.frozen
+class Members:
+    """A validator of a repeatable setting: each of its words is one of `names`."""
+
+    names: tuple[str, ...]
+
+    def __call__(self, _owner: object, field: "attrs.Attribute[Any]", words: Sequence[str]) -> None:
+        """Raises `BadSetting`."""
+        for word in words:
+            if word not in self.names:
+                raise BadSetting(field.name, word, f"give one of {', '.join(self.names)}")
+
+
+def setting(default: T, text: str, valid: Limits | Members | None = None) -> T:
+    """A field with its default, its help and what limits its value."""
+    validator: Any = valid
+    field: Any = attrs.field(default=default, validator=validator, metadata={HELP: text})
+    return field  # type: ignore[no-any-return]  # as attrs types its own fields: by their default
+
+
+def key_of(name: str) -> str:
+    """`health-interval` of the field `health_interval`: its flag without dashes, its key in a file."""
+    return name.replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    """`BR_GPU_HEALTH_INTERVAL` of the field `health_interval`."""
+    return VARIABLE_PREFIX + name.upper()
+
+
+def read_words(kind: Any, words: Sequence[str]) -> Any:
+    """A value of the type `kind` from its text; a repeatable setting has many words, others one.
+
+    Raises `ValueError`, whose text says what would be right.
+    """
+    if get_origin(kind) is tuple:
+        return tuple(words)
+    (word,) = words
+    if get_origin(kind) is Literal:
+        if word not in get_args(kind):
+            raise ValueError("give one of " + ", ".join(f'"{choice}"' for choice in get_args(kind)))
+        return word
+    if kind is bool:
+        if word not in TRUE + FALSE:
+            raise ValueError("give true or false")
+        return word in TRUE
+    if kind is int:
+        if not _WHOLE.fullmatch(word):
+            raise ValueError("give a whole number")
+        return int(word)
+    if kind is float:
+        if not _DECIMAL.fullmatch(word):
+            raise ValueError("give seconds, as in 1.5")
+        return float(word)
+    if kind is Path:
+        if not word:
+            raise ValueError("give a path")
+        return Path(word)
+    return word
