@@ -69,7 +69,9 @@ def read_settings_file(path: Path, told_by: str = f"--{CONFIG}") -> list[Entry]:
     except OSError as error:
         raise UsageError(f"{told_by} {path}: {error.strerror}") from error
     if len(content) > _MAX_SIZE:
-        raise UsageError(f"{told_by} {path}: it has more than {_MAX_SIZE} bytes, and is no settings file")
+        raise UsageError(
+            f"{told_by} {path}: it has more than {_MAX_SIZE} bytes, and is no settings file"
+        )
     try:
         root = YAML(typ="safe", pure=True).compose(content.decode())
     except MarkedYAMLError as error:

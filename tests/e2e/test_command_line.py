@@ -1,6 +1,7 @@
 """The vendor's flags in all their forms are taken; a wrong one costs one line and status 2."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -157,3 +158,29 @@ def test_one_line_for_each_thing_that_an_operator_would_want_to_know(
     assert len(warnings) + len(wanted) == len(daemon.lines) == len(told) + 2, daemon.lines
     for line, is_right in zip(told, wanted, strict=True):
         assert is_right(line), line
+
+
+def test_settings_come_from_the_environment_and_a_file_too(
+    folder: Path, daemon: DaemonProcess
+) -> None:
+    (folder / "settings.yaml").write_text("pulse: 300\nlog-level: debug\n")
+    daemon.environment.update(
+        BR_GPU_CONFIG=f"{folder / 'settings.yaml'}", BR_GPU_LOG_LEVEL="info", BR_GPU_PULZE="1"
+    )
+    daemon.start("--recover-after=5")
+    line = daemon.wait_for_line("settings: ")
+    assert "pulse=300 (file)" in line
+    assert "recover_after=5" in line
+    assert "log_level" not in line
+    assert len(daemon.matching("WARNING .*BR_GPU_PULZE: there is no such setting")) == 1
+
+
+def test_wrong_settings_file_costs_one_line_and_status_2(folder: Path) -> None:
+    path = folder / "settings.yaml"
+    path.write_text("pulse: 300\nhealth-mod: off\n")
+    result = run_command("--config", f"{path}", timeout=DEADLINE)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"br-gpu-device-plugin: {path}, line 2: health-mod: there is no such setting; "
+        "did you mean health-mode?\n"
+    )
