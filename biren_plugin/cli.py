@@ -35,6 +35,13 @@ app.default(daemon)
 # By name: a module, and what it needs, is imported when its command is called.
 app.command("biren_plugin.commands.devices:devices", help="Show the Biren cards of this host.")
 app.command(
+    "biren_plugin.commands.doctor:doctor",
+    help="""Say what keeps cards from being handed out, and what to do about it.
+
+    Give it the daemon's flags. Exit status: 0, 1 with a warning, 2 with a failure.
+    """,
+)
+app.command(
     "biren_plugin.commands.simulate:simulate",
     help="Show the whole story on a simulated host, without hardware, root or Kubernetes.",
 )

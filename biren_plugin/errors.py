@@ -46,6 +46,10 @@ class HostUnreadable(NodeError):
     """Something other than absence keeps us from looking at the host: a permission, a limit."""
 
 
+class ReportTooSlow(NodeError):
+    """The host's files cannot be read in time: there is no report."""
+
+
 class PodResourcesUnknown(NodeError):
     """The kubelet does not tell which pod holds what."""
 

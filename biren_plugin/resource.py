@@ -11,7 +11,7 @@ from biren_plugin.core.allocation import Placement
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.core.rivals import RivalWatch
 from biren_plugin.errors import StartTooSlow
-from biren_plugin.host.kubelet_folder import KubeletFolder
+from biren_plugin.host.kubelet_folder import KubeletFolder, socket_name
 from biren_plugin.tasks.health import probe_health
 from biren_plugin.tasks.registration import notice_restart, stay_registered
 from biren_plugin.tasks.server import DevicePlugin, serve_plugin
@@ -61,8 +61,3 @@ async def run_resource(
             memory.registered,
             memory.rivals,
         )
-
-
-def socket_name(resource: str) -> str:
-    """`birentech.com/1-2-gpu` -> `birentech.com-1-2-gpu.sock`."""
-    return resource.replace("/", "-") + ".sock"

@@ -60,7 +60,8 @@ def refusal(*flags: str, variables: Mapping[str, str] = {}, file: str | bytes | 
 
 def values_of(field: "attrs.Attribute[Any]") -> st.SearchStrategy[Any]:
     """Values that a setting may have."""
-    kind, valid = field.type, field.validator
+    kind: Any = field.type
+    valid = field.validator
     if get_origin(kind) is Literal:
         return st.sampled_from(get_args(kind))
     if isinstance(valid, Members):
@@ -71,7 +72,6 @@ def values_of(field: "attrs.Attribute[Any]") -> st.SearchStrategy[Any]:
         return st.integers(int(valid.least * 10), int(valid.most * 10)).map(lambda n: n / 10)
     if kind is bool:
         return st.booleans()
-    assert kind is not None
     return st.sampled_from(["/a", "/b/c", "relative", "/with space"]).map(kind)
 
 

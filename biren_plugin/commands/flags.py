@@ -56,7 +56,7 @@ HostRoot = Annotated[Path, Parameter(env_var=variable_of("host_root"), show_env_
 
 
 def with_settings(run: Callable[..., int]) -> Callable[..., int]:
-    """A command that has a flag for each setting besides its own, from `run(settings, **own)`.
+    """A command that has a flag for each setting besides its own, from `run(*, settings, **own)`.
 
     A setting's value is from its flag, else its environment variable, else the settings file.
     """
@@ -64,7 +64,7 @@ def with_settings(run: Callable[..., int]) -> Callable[..., int]:
     @functools.wraps(run)
     def command(*, config: Path | None = None, **given: Any) -> int:
         told = {field.name: given.pop(field.name) for field in SETTINGS if field.name in given}
-        return run(_gather(told), **given)
+        return run(settings=_gather(told), **given)
 
     flags = [
         _parameter(field.name, field.type, field.default, field.metadata.get(HELP, ""))

@@ -36,6 +36,11 @@ class KubeletFolder:
         return self.sockets.get(KUBELET_SOCKET)
 
 
+def socket_name(resource: str) -> str:
+    """`birentech.com/1-2-gpu` -> `birentech.com-1-2-gpu.sock`."""
+    return resource.replace("/", "-") + ".sock"
+
+
 def read_kubelet_folder(path: Path) -> KubeletFolder:
     """One look, without a thread: the folder is on the node's own disk. Never raises."""
     try:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from biren_plugin.core.inventory import InventoryKeeper
 from biren_plugin.core.model import Card, Device, Inventory, Link, Snapshot
 from biren_plugin.core.observed import Observed
 from biren_plugin.host.reader import HostReader, read_once
+from biren_plugin.operate.tables import print_table
 
 _HEADINGS = (
     "CARD", "RESOURCE", "GPU", "PCI ADDRESS", "NUMA", "MEMORY", "LINK", "DEVICE NODE", "HEALTH",
@@ -62,15 +62,15 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def judge(snapshot: Snapshot) -> Inventory:
-    """What one look alone makes of a host."""
+def judge_once(snapshot: Snapshot) -> Inventory:
+    """What a daemon that starts now would believe."""
     seen = Observed(snapshot)
     return HealthKeeper().judge(InventoryKeeper().update(seen, 0.0), seen, 0.0)
 
 
 def _devices(snapshot: Snapshot) -> list[tuple[Card, Device | None]]:
     """Each card with the device it makes; None where its GPU is not settled or not known."""
-    inventory = judge(snapshot)
+    inventory = judge_once(snapshot)
     return [(card, inventory.find(card.name)) for card in snapshot.cards]
 
 
@@ -110,11 +110,3 @@ def _describe(link: Link) -> str:
 def or_dash(value: object) -> str:
     """A cell of a table."""
     return "-" if value is None else str(value)
-
-
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Aligned columns, the same in a terminal and in a pipe."""
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    for row in (headings, *rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())

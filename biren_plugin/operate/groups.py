@@ -9,7 +9,8 @@ from biren_plugin.core.model import Card, Device, Inventory, Snapshot
 from biren_plugin.core.vfio import address_of
 from biren_plugin.host.reader import read_once
 from biren_plugin.host.vfio import VfioReader
-from biren_plugin.operate.devices import judge, or_dash, print_table, resource_and_health
+from biren_plugin.operate.devices import judge_once, or_dash, resource_and_health
+from biren_plugin.operate.tables import print_table
 
 _HEADINGS = ("GROUP", "RESOURCE", "GPU", "FUNCTIONS", "NUMA", "HEALTH")
 
@@ -17,7 +18,7 @@ _HEADINGS = ("GROUP", "RESOURCE", "GPU", "FUNCTIONS", "NUMA", "HEALTH")
 def show_groups(host_root: Path, *, as_json: bool) -> None:
     """Prints the groups below `host_root`, and a line for each function that no group is offered of."""
     snapshot = read_once(VfioReader(host_root))
-    inventory = judge(snapshot)
+    inventory = judge_once(snapshot)
     if as_json:
         json.dump(document(snapshot, inventory), sys.stdout, indent=2)
         print()

@@ -19,7 +19,7 @@ from biren_plugin.host.brml import Brml, find_library
 from biren_plugin.host.library import query_library
 from biren_plugin.host.reader import HostReader, read_once
 from biren_plugin.host.vfio import VfioReader
-from biren_plugin.operate.devices import print_table
+from biren_plugin.operate.tables import print_table
 
 _LIBRARY_DEADLINE: Final = 3.0
 """Seconds that the library has for telling of links; without it sysfs tells less."""

@@ -1,0 +1,64 @@
+"""What containerd's configuration says about CDI and runtimes; what a kubelet's version allows.
+
+Sources: containerd's docs/cri/config.md for versions 1.7 and 2.x, and the table of feature gates in the
+Kubernetes documentation (`DevicePluginCDIDevices`).
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+_CRI_PLUGINS: Final = ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime")
+"""Of configuration versions 2 and 3."""
+DEFAULT_CDI_DIRS: Final = ("/etc/cdi", "/var/run/cdi")
+CDI_GATE: Final = "DevicePluginCDIDevices"
+LEAST_KUBELET: Final = (1, 13)
+_LEAST_CDI_KUBELET: Final = (1, 28)
+_CDI_BY_DEFAULT: Final = (1, 29)
+_CDI_BY_DEFAULT_CONTAINERD: Final = (2, 0)
+
+
+@attrs.frozen
+class ContainerdFacts:
+    """What its configuration says; None and empty where it leaves that to the defaults."""
+
+    enable_cdi: bool | None = None
+    cdi_dirs: tuple[str, ...] = DEFAULT_CDI_DIRS
+    runtimes: tuple[str, ...] = ()
+    """Names of the configured runtimes, as a RuntimeClass' handler has them."""
+
+
+def containerd_facts(config: Mapping[str, Any]) -> ContainerdFacts:
+    """What matters here of the parsed `config.toml`; whatever it holds, nothing here raises."""
+    facts = ContainerdFacts()
+    for plugin in _CRI_PLUGINS:
+        table = _table(_table(config, "plugins"), plugin)
+        if isinstance(enabled := table.get("enable_cdi"), bool):
+            facts = attrs.evolve(facts, enable_cdi=enabled)
+        if isinstance(folders := table.get("cdi_spec_dirs"), list):
+            facts = attrs.evolve(facts, cdi_dirs=tuple(map(str, folders)))
+        runtimes = _table(_table(table, "containerd"), "runtimes")
+        facts = attrs.evolve(facts, runtimes=facts.runtimes + tuple(map(str, runtimes)))
+    return facts
+
+
+def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table = tables.get(name)
+    return table if isinstance(table, Mapping) else {}
+
+
+def containerd_reads_cdi(facts: ContainerdFacts, version: tuple[int, ...] | None) -> bool | None:
+    """Whether it resolves CDI names: by its configuration, else by its version; None: not known."""
+    if facts.enable_cdi is not None:
+        return facts.enable_cdi
+    return None if version is None else version >= _CDI_BY_DEFAULT_CONTAINERD
+
+
+def kubelet_passes_cdi(version: tuple[int, ...] | None, gate: bool | None) -> bool | None:
+    """Whether the kubelet hands CDI names on; `gate` as configured, None if it is not; None: not known."""
+    if gate is False:
+        return False
+    if version is None:
+        return gate
+    return version >= _CDI_BY_DEFAULT or (bool(gate) and version >= _LEAST_CDI_KUBELET)

@@ -1,0 +1,102 @@
+"""Records a host's files in an archive, so that the daemon reads the copy as it read the host.
+
+Files and links are taken on the way to what was asked for, and nothing else; a device node becomes a
+link to /dev/null, which is a character device for everybody. All bounded: a report travels by mail.
+"""
+
+import io
+import os
+import stat
+import tarfile
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from biren_plugin.host.rooted import under
+
+_MAX_FILE: Final = 65_536
+_MAX_ENTRIES: Final = 20_000
+_MAX_BYTES: Final = 16 * 1024**2
+_MAX_LINKS: Final = 40  # as many as Linux follows
+
+
+class Recorder:
+    """Adds what is below the host's `root` to `archive`, under the folder `name`."""
+
+    def __init__(self, root: Path, archive: tarfile.TarFile, name: str) -> None:
+        self._root = root
+        self._archive = archive
+        self._name = name
+        self._added: set[str] = set()
+        self._bytes = 0
+        self.full = False
+        """Whether something was left out because there was too much."""
+
+    def add(self, path: str) -> None:
+        """The file, folder (without what is in it) or node at the host's `path`, and links to it.
+
+        What is not there, or cannot be read, is left out: the copy lacks it too.
+        """
+        todo = list(reversed(PurePosixPath(path).parts[1:]))
+        done: list[str] = []
+        links = 0
+        while todo:
+            part = todo.pop()
+            if part == "..":
+                del done[-1:]
+                continue
+            here = "/" + "/".join([*done, part])
+            try:
+                mode = os.lstat(under(self._root, here)).st_mode
+                target = os.readlink(under(self._root, here)) if stat.S_ISLNK(mode) else None
+                # /dev/null is where the nodes of a recorded host, or a simulated one, lead.
+                if target is not None and target != os.devnull:
+                    links += 1
+                    if links > _MAX_LINKS:
+                        return
+                    self._add_link(here, target)
+                    parts = PurePosixPath(target)
+                    done = [] if parts.is_absolute() else done
+                    todo.extend(reversed([each for each in parts.parts if each != "/"]))
+                    continue
+                done.append(part)
+                if target is not None or stat.S_ISCHR(mode):
+                    self._add_link(here, os.devnull)
+                elif stat.S_ISREG(mode):
+                    self._add_file(here)
+                elif stat.S_ISDIR(mode):
+                    self._add_entry(here, tarfile.DIRTYPE)
+            except OSError:
+                return
+
+    def add_text(self, name: str, text: str) -> None:
+        """A file of our own, beside the host's."""
+        self._write(tarfile.TarInfo(name), text.encode())
+
+    def _add_link(self, path: str, target: str) -> None:
+        # A link to an absolute path would lead out of the copy; only our own readers resolve it.
+        self._add_entry(path, tarfile.SYMTYPE, target)
+
+    def _add_file(self, path: str) -> None:
+        descriptor = os.open(under(self._root, path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            self._add_entry(path, tarfile.REGTYPE, content=os.read(descriptor, _MAX_FILE))
+        finally:
+            os.close(descriptor)
+
+    def _add_entry(self, path: str, kind: bytes, target: str = "", content: bytes = b"") -> None:
+        if path in self._added:
+            return
+        if len(self._added) >= _MAX_ENTRIES or self._bytes + len(content) > _MAX_BYTES:
+            self.full = True
+            return
+        self._added.add(path)
+        self._bytes += len(content)
+        entry = tarfile.TarInfo(self._name + path)
+        entry.type = kind
+        entry.linkname = target
+        entry.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
+        self._write(entry, content)
+
+    def _write(self, entry: tarfile.TarInfo, content: bytes) -> None:
+        entry.size = len(content)
+        self._archive.addfile(entry, io.BytesIO(content))

@@ -1,0 +1,131 @@
+"""The driver, its cards, and what stands beside them in /dev and /usr."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from biren_plugin.core.diagnosis import Check, failure, ok, unknown, warning
+from biren_plugin.core.driver import MINIMUM_DRIVER, driver_suffices, version_numbers
+from biren_plugin.core.model import Card, NodeState, Snapshot
+from biren_plugin.core.settings import Settings
+from biren_plugin.errors import HostUnreadable
+from biren_plugin.host.reader import HostReader, read_once
+from biren_plugin.operate.devices import judge_once
+
+_WITH_CONTROL_NODE: Final = (1, 10)
+"""Drivers from here on are said to have /dev/biren-m."""
+_SEE_SYS: Final = "on the node: `modprobe biren`; in a container: mount the host's /sys"
+
+
+def check_cards(settings: Settings) -> Iterator[Check]:
+    """Rows of the driver, its cards and their nodes; on a kata node nothing of it is needed."""
+    if settings.container_runtime == "kata":
+        yield ok("driver", "not needed: --container-runtime kata hands out VFIO groups")
+        return
+    reader = HostReader(
+        settings.host_root,
+        mount_host_path=settings.mount_host_path,
+        mount_dri_device=settings.mount_dri_device,
+    )
+    try:
+        snapshot = read_once(reader)
+    except HostUnreadable as error:
+        yield unknown("driver", f"{error}", "run doctor as root")
+        return
+    yield _driver(snapshot)
+    if snapshot.driver_loaded:
+        yield _cards(snapshot)
+        yield _nodes(snapshot.cards)
+        yield from _judgements(snapshot)
+        yield _control_node(snapshot)
+    yield from _extras(settings, snapshot)
+
+
+def _driver(snapshot: Snapshot) -> Check:
+    least = ".".join(map(str, MINIMUM_DRIVER))
+    if not snapshot.driver_loaded:
+        if snapshot.module_loaded:
+            return failure("driver", "the module is loaded, /sys/class/biren is missing", _SEE_SYS)
+        return failure("driver", "not loaded: there is no /sys/class/biren", _SEE_SYS)
+    version = snapshot.driver_version
+    if version is None:
+        return unknown("driver", "loaded; /sys/module/biren/version does not tell which it is")
+    match driver_suffices(version):
+        case None:
+            return unknown("driver", f"loaded; its version {version!r} is no number")
+        case False:
+            return failure("driver", f"loaded, version {version}", f"install {least} or newer")
+        case _:
+            return ok("driver", f"loaded, version {version}")
+
+
+def _cards(snapshot: Snapshot) -> Check:
+    cards = snapshot.cards
+    if not cards:
+        return failure("cards", "no card in /sys/class/biren", "see `lspci -d 1ee0:` on the node")
+    gpus = {card.physical_id for card in cards if card.physical_id is not None}
+    return ok("cards", f"{len(cards)} of {len(gpus)} GPUs")
+
+
+def _nodes(cards: tuple[Card, ...]) -> Check:
+    name = "device nodes"
+    bad = [card for card in cards if card.node in (NodeState.MISSING, NodeState.OTHER)]
+    if bad:
+        return failure(
+            name,
+            "; ".join(f"{card.path} is {card.node.value}" for card in bad),
+            "in a container: mount the host's /dev; on the node: see `dmesg | grep -i biren`",
+        )
+    if any(card.node is NodeState.UNKNOWN for card in cards):
+        return unknown(name, "/dev/biren cannot be looked at", "run doctor as root")
+    return ok(name, "a character device for each card" if cards else "none, as there is no card")
+
+
+def _judgements(snapshot: Snapshot) -> Iterator[Check]:
+    inventory = judge_once(snapshot)
+    if inventory.unsettled:
+        yield warning("splits", "; ".join(inventory.unsettled), "see `brsmi gpu` on the node")
+    else:
+        yield ok("splits", "each GPU is whole, or in 2 or 4 instances")
+    devices = [device for each in inventory.lists for device in each.devices]
+    sick = [device for device in devices if not device.healthy]
+    if sick:
+        yield failure(
+            "health",
+            "; ".join(f"{each.id}: {', '.join(each.reasons)}" for each in sick),
+            "each reason says what to do",
+        )
+    elif devices:
+        yield ok("health", f"{len(devices)} devices are healthy at first sight")
+
+
+def _control_node(snapshot: Snapshot) -> Check:
+    name = "control node"
+    if snapshot.host.control_node:
+        return ok(name, "/dev/biren-m is there")
+    version = version_numbers(snapshot.driver_version or "")
+    if version is not None and version < _WITH_CONTROL_NODE:
+        return ok(name, "no /dev/biren-m, as with other drivers before 1.10")
+    return warning(
+        name,
+        "there is no /dev/biren-m",
+        "Biren's libraries need it in each container; in a container: mount the host's /dev",
+    )
+
+
+def _extras(settings: Settings, snapshot: Snapshot) -> Iterator[Check]:
+    if not settings.mount_dri_device:
+        yield ok("vgem", "not needed without --mount-dri-device")
+    elif snapshot.host.dri_node is not None:
+        yield ok("vgem", f"{snapshot.host.dri_node} is vgem's")
+    else:
+        yield warning("vgem", "no render node of vgem in /dev/dri", "on the node: `modprobe vgem`")
+    if settings.mount_host_path:
+        files = [each for each in snapshot.host.absent if each.startswith("/")]
+        if files:
+            yield warning(
+                "driver files",
+                f"containers go without {', '.join(files)}",
+                "install the driver's tools; in a container: mount the host's /usr",
+            )
+        else:
+            yield ok("driver files", f"{len(snapshot.host.mounts)} to be mounted")

@@ -1,0 +1,34 @@
+"""Biren's management library, which is optional."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from biren_plugin.core.diagnosis import Check, ok, unknown, warning
+from biren_plugin.core.settings import Settings
+from biren_plugin.errors import LibraryMissing, LibraryUnusable
+from biren_plugin.host.library import LibraryReader
+from biren_plugin.operate.checks import in_pod
+
+_NAME = "management library"
+
+
+def check_library(settings: Settings) -> Iterator[Check]:
+    """One row. Opens the library, which may hang with a broken driver."""
+    reader = LibraryReader(settings.host_root)
+    try:
+        reader.names()
+    except LibraryMissing:
+        if in_pod() and settings.host_root == Path("/"):
+            yield unknown(_NAME, "none in this container; the node may have one")
+        else:
+            yield ok(_NAME, "none; it is optional, and cards are judged without it")
+        return
+    except LibraryUnusable as error:
+        yield warning(_NAME, f"{error}", "cards are judged without it; see what `brsmi` says")
+        return
+    assert reader.library is not None
+    facts = reader.library.facts
+    seen = f"{facts.path}, version {facts.library_version or 'unknown'}"
+    if facts.lacking:
+        seen += f", too old for {', '.join(facts.lacking)}"
+    yield ok(_NAME, seen)

@@ -1,0 +1,72 @@
+"""The process itself: its limits, and what is mounted into its container."""
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import inotify_simple
+
+from biren_plugin.core.diagnosis import Check, failure, ok, unknown, warning
+from biren_plugin.core.mounts import mount_types, type_at
+from biren_plugin.core.settings import Settings
+from biren_plugin.host.rooted import under
+from biren_plugin.operate.checks import in_pod
+
+_MOUNTINFO: Final = Path("/proc/self/mountinfo")
+_ENOUGH_DESCRIPTORS: Final = 128
+"""The daemon holds about 20 of its own, and one for each connection."""
+
+
+def check_limits(_settings: Settings) -> Iterator[Check]:
+    """Rows of the descriptors that this process may have, and of inotify."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = soft == resource.RLIM_INFINITY
+    if unlimited or soft >= _ENOUGH_DESCRIPTORS:
+        yield ok("descriptors", "unlimited" if unlimited else f"{soft} may be open")
+    else:
+        advice = f"allow {_ENOUGH_DESCRIPTORS} at least (ulimit -n)"
+        yield warning("descriptors", f"only {soft} may be open", advice)
+    try:
+        inotify_simple.INotify().close()
+    except OSError as error:
+        yield warning(
+            "inotify",
+            f"{error.strerror}",
+            "changes are seen once a second instead of at once; raise fs.inotify.max_user_instances",
+        )
+    else:
+        yield ok("inotify", "an instance is to be had")
+
+
+def check_mounts(settings: Settings) -> Iterator[Check]:
+    """A row for each folder of the host that the daemon's pod needs."""
+    if not in_pod():
+        yield ok("mounts", "not needed: this is no pod")
+        return
+    try:
+        types = mount_types(_MOUNTINFO.read_text())
+    except OSError as error:
+        yield unknown("mounts", f"{_MOUNTINFO}: {error.strerror}")
+        return
+    root = settings.host_root
+    yield _mount("sys", under(root, "/sys"), types, only="sysfs")
+    yield _mount("dev", under(root, "/dev"), types, only="devtmpfs")
+    yield _mount("kubelet", settings.device_plugin_dir, types)
+    yield _mount("pod resources", settings.pod_resources_dir, types, needed=False)
+    if settings.mount_host_path:
+        yield _mount("usr", under(root, "/usr"), types, needed=False)
+    if settings.cdi_feature:
+        yield _mount("CDI", settings.cdi_dir, types)
+
+
+def _mount(
+    what: str, path: Path, types: dict[str, str], *, only: str = "", needed: bool = True
+) -> Check:
+    """`only`: the type of the host's own, where a container has one of another type by itself."""
+    name = f"mount of {what}"
+    there = type_at(f"{path.resolve()}", types)
+    if there is not None and only in ("", there):
+        return ok(name, f"{path} is {there}")
+    seen = f"{path} is the container's own" + (f" ({there})" if there is not None else "")
+    return (failure if needed else warning)(name, seen, f"mount the host's folder at {path}")

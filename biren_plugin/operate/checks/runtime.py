@@ -1,0 +1,123 @@
+"""containerd: its version, its CDI folders, the file in them, and Biren's own runtime beside us."""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from biren_plugin.core.container_runtime import (
+    ContainerdFacts,
+    containerd_facts,
+    containerd_reads_cdi,
+)
+from biren_plugin.core.diagnosis import Check, failure, ok, unknown
+from biren_plugin.core.driver import version_numbers
+from biren_plugin.core.settings import Settings
+from biren_plugin.host.rooted import under
+from biren_plugin.operate.checks.kubelet import program_version
+
+_CONFIGURATIONS: Final = (
+    "/etc/containerd/config.toml",
+    "/var/lib/rancher/k3s/agent/etc/containerd/config.toml",
+    "/var/lib/rancher/rke2/agent/etc/containerd/config.toml",
+    "/etc/k0s/containerd.toml",
+    "/var/snap/microk8s/current/args/containerd.toml",
+)
+_MAX_SIZE: Final = 1_000_000
+_CDI_FILE: Final = "biren.yaml"
+
+
+def check_runtime(settings: Settings) -> Iterator[Check]:
+    """Rows of containerd's version and configuration."""
+    text = program_version("containerd", settings.host_root)
+    version = version_numbers(text) if text is not None else None
+    if version is None:
+        yield unknown("containerd", "its version is not to be told from here")
+    else:
+        yield ok("containerd", f"{text}")
+    found = _configuration(settings.host_root)
+    if found is None:
+        why = "no configuration of containerd is to be seen from here"
+        yield unknown("containerd's CDI folders", why, "see `containerd config dump` on the node")
+        yield unknown("biren runtime", why)
+        return
+    path, facts = found
+    yield _cdi_folders(settings, path, facts, version)
+    others = [name for name in facts.runtimes if "biren" in name.lower()]
+    if others:
+        seen = f"{path} has {', '.join(others)}, which adds /dev/biren-m itself"
+        yield ok("biren runtime", seen, "no harm; pods of this plugin need no runtimeClassName")
+    else:
+        yield ok("biren runtime", "none beside us")
+
+
+def _cdi_folders(
+    settings: Settings, path: str, facts: ContainerdFacts, version: tuple[int, ...] | None
+) -> Check:
+    name = "containerd's CDI folders"
+    if not settings.cdi_feature:
+        return ok(name, "not needed without --cdi-feature")
+    match containerd_reads_cdi(facts, version):
+        case False:
+            return failure(
+                name,
+                f"CDI is off: {path} does not set enable_cdi = true",
+                "set it in the CRI plugin's section, and restart containerd",
+            )
+        case None:
+            seen = f"{path} leaves enable_cdi to the default, which is on from 2.0 on"
+            return unknown(name, seen, "see `containerd --version` on the node")
+        case _:
+            folders = ", ".join(facts.cdi_dirs)
+            if f"{settings.cdi_dir}" not in facts.cdi_dirs:
+                advice = f"give --cdi-dir one of them, or add {settings.cdi_dir} to cdi_spec_dirs"
+                return failure(name, f"{folders}; --cdi-dir is not among them", advice)
+            return ok(name, folders)
+
+
+def _configuration(root: Path) -> tuple[str, ContainerdFacts] | None:
+    """The first configuration that is there and is TOML, and where on the host it is."""
+    for path in _CONFIGURATIONS:
+        try:
+            with under(root, path).open("rb") as file:
+                config = tomllib.loads(file.read(_MAX_SIZE).decode())
+        except (OSError, ValueError):  # ValueError: no TOML, no UTF-8
+            continue
+        return path, containerd_facts(config)
+    return None
+
+
+def check_cdi_file(settings: Settings) -> Iterator[Check]:
+    """Whether the node's CDI file can be loaded; whether it is current is for `cdi check` to say."""
+    path = settings.cdi_dir / _CDI_FILE
+    there = path.exists()
+    if not settings.cdi_feature:
+        beside = f"; {path} is there all the same" if there else ""
+        yield ok("CDI file", f"not needed without --cdi-feature{beside}")
+    elif not there:
+        advice = "the daemon writes it at its start; in a container: mount that folder"
+        yield failure("CDI file", f"there is no {path}", advice)
+    elif (trouble := _cdi_trouble(path)) is not None:
+        advice = "start the daemon with --overwrite-cdi-config"
+        yield failure("CDI file", f"{path} cannot be loaded: {trouble}", advice)
+    else:
+        yield ok("CDI file", f"{path} can be loaded")
+
+
+def _cdi_trouble(path: Path) -> str | None:
+    """Why no runtime would take a CDI file, as far as a look at its outside tells."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        documents = list(YAML(typ="safe", pure=True).load_all(path))
+    except OSError as error:
+        return f"{error.strerror}"
+    except (YAMLError, ValueError):
+        return "it is no YAML"
+    if len(documents) != 1:
+        return f"it has {len(documents)} documents, of which runtimes read the first"
+    spec = documents[0]
+    if not (isinstance(spec, Mapping) and spec.get("kind") and spec.get("devices")):
+        return "it has no kind, or no device"
+    return None

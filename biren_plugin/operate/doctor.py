@@ -1,0 +1,108 @@
+"""`doctor`: looks at everything that handing out cards needs, and says what to do.
+
+The checks run at the same time, each in a thread of its own, and none longer than `DEADLINE`: what a
+driver does that hangs must be in the report, not keep it from being made.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from biren_plugin import __version__
+from biren_plugin.core.diagnosis import Check, exit_status, failure, unknown
+from biren_plugin.core.settings import Settings
+from biren_plugin.operate.checks import in_pod
+from biren_plugin.operate.checks.cards import check_cards
+from biren_plugin.operate.checks.kubelet import check_kubelet, check_kubelet_version
+from biren_plugin.operate.checks.library import check_library
+from biren_plugin.operate.checks.passthrough import check_passthrough
+from biren_plugin.operate.checks.process import check_limits, check_mounts
+from biren_plugin.operate.checks.runtime import check_cdi_file, check_runtime
+from biren_plugin.operate.report import write_report
+from biren_plugin.operate.tables import print_table
+
+DEADLINE: Final = 10.0
+"""Seconds for one check, and for reading the trees of a report."""
+
+Examination = Callable[[Settings], Iterator[Check]]
+_EXAMINATIONS: Final[Sequence[tuple[str, Examination]]] = (
+    ("driver", check_cards),
+    ("management library", check_library),
+    ("IOMMU", check_passthrough),
+    ("kubelet", check_kubelet),
+    ("kubelet's version", check_kubelet_version),
+    ("containerd", check_runtime),
+    ("CDI file", check_cdi_file),
+    ("limits", check_limits),
+    ("mounts", check_mounts),
+)
+"""In the order of the table, each with the name of the row that stands for one that hangs."""
+
+
+def run_doctor(settings: Settings, *, as_json: bool, report: Path | None) -> int:
+    """Prints the table or the document, writes the report if one is asked for; the exit status.
+
+    Raises `OSError` where the report cannot be written.
+    """
+    checks = trio.run(examine, settings)
+    document = document_of(settings, checks)
+    if report is not None:
+        trio.run(partial(write_report, report, settings, document, deadline=DEADLINE))
+    if as_json:
+        json.dump(document, sys.stdout, indent=2)
+        print()
+    else:
+        headings = ("CHECK", "RESULT", "SEEN", "WHAT TO DO")
+        rows = [(each.name, each.verdict.value, each.seen, each.advice) for each in checks]
+        print_table(headings, rows)
+    return exit_status(checks)
+
+
+async def examine(
+    settings: Settings, examinations: Sequence[tuple[str, Examination]] = _EXAMINATIONS
+) -> list[Check]:
+    """The rows of all examinations, in their order."""
+    found: list[list[Check]] = [[] for _ in examinations]
+
+    async def run_one(position: int, name: str, examination: Examination) -> None:
+        found[position] = await _bounded(name, lambda: list(examination(settings)))
+
+    async with trio.open_nursery() as nursery:
+        for position, (name, examination) in enumerate(examinations):
+            nursery.start_soon(run_one, position, name, examination)
+    return [check for checks in found for check in checks]
+
+
+async def _bounded(name: str, run: Callable[[], list[Check]]) -> list[Check]:
+    try:
+        with trio.fail_after(DEADLINE):
+            return await trio.to_thread.run_sync(run, abandon_on_cancel=True)
+    except trio.TooSlowError:
+        advice = "something of it hangs: see `dmesg` on the node, and reboot it if it stays so"
+        return [failure(name, f"looking at it did not end in {DEADLINE:g} s", advice)]
+    except OSError as error:  # of a path that no check expected to be like that
+        return [unknown(name, f"{error.filename}: {error.strerror}", "run doctor as root")]
+
+
+def document_of(settings: Settings, checks: Sequence[Check]) -> dict[str, Any]:
+    """The document of `--json`; its shape is schema/doctor.schema.json."""
+    return {
+        "version": __version__,
+        "settings": settings.differing(),
+        "in_pod": in_pod(),
+        "exit_status": exit_status(checks),
+        "checks": [
+            {
+                "name": check.name,
+                "result": check.verdict.value,
+                "seen": check.seen,
+                "advice": check.advice,
+            }
+            for check in checks
+        ],
+    }

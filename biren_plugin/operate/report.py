@@ -1,0 +1,98 @@
+"""`doctor --report FILE`: what a developer without the hardware needs to see what the node shows.
+
+A tar.gz with doctor.json, devices.json and `host`, the root of a copy of what is read of the host:
+`br-gpu-device-plugin devices --host-root host`. Names and numbers of hardware and nothing else: no
+configuration, log, environment or file of any user.
+"""
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from biren_plugin.core import sysfs
+from biren_plugin.core.container_edits import CONTROL_NODE
+from biren_plugin.core.settings import Settings
+from biren_plugin.errors import HostUnreadable, ReportTooSlow
+from biren_plugin.host.reader import HostReader, read_once
+from biren_plugin.host.recording import Recorder
+from biren_plugin.host.rooted import under
+from biren_plugin.operate.checks.passthrough import PCI, biren_functions
+from biren_plugin.operate.devices import document as devices_document
+
+_CLASS: Final = "/sys/class/biren"
+_DRM: Final = "/sys/class/drm"
+_ATTRIBUTES: Final = (*sysfs.FIXED_ATTRIBUTES, *sysfs.CHANGING_ATTRIBUTES, "vendor", "device")
+_FUNCTION: Final = ("driver", "iommu_group", "physfn", "sriov_numvfs", "sriov_totalvfs")
+_FILES: Final = (
+    "/sys/module/biren/version",
+    CONTROL_NODE,
+    "/usr/bin/brsmi",
+)
+
+
+async def write_report(
+    path: Path, settings: Settings, diagnosis: dict[str, Any], *, deadline: float
+) -> None:
+    """Writes the archive to `path`. Raises `OSError`, and `ReportTooSlow` if the host hangs."""
+    packed = b""
+    with trio.move_on_after(deadline) as reading:
+        packed = await trio.to_thread.run_sync(_pack, settings, diagnosis, abandon_on_cancel=True)
+    if reading.cancelled_caught:
+        raise ReportTooSlow(
+            f"reading the host's files did not end in {deadline:g} s: no report was written; "
+            "see `dmesg` on the node for what hangs"
+        )
+    await trio.Path(path).write_bytes(packed)
+
+
+def _pack(settings: Settings, diagnosis: dict[str, Any]) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        recorder = Recorder(settings.host_root, archive, "host")
+        for path in _paths(settings.host_root):
+            recorder.add(path)
+        recorder.add_text("doctor.json", _text({**diagnosis, "complete": not recorder.full}))
+        with suppress(HostUnreadable):  # doctor.json says so
+            devices = devices_document(read_once(HostReader(settings.host_root)))
+            recorder.add_text("devices.json", _text(devices))
+    return packed.getvalue()
+
+
+def _text(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _paths(root: Path) -> Iterator[str]:
+    """What the daemon reads of a host, or would if it had been told to."""
+    yield from _FILES
+    for name in _listed(root, _CLASS):
+        yield f"{_CLASS}/{name}"
+        yield from (f"{_CLASS}/{name}/device/{each}" for each in _ATTRIBUTES)
+    for name in _listed(root, "/dev/biren"):
+        yield f"/dev/biren/{name}"
+    for name in _listed(root, "/usr/lib"):
+        if name.startswith("libbiren-ml.so"):
+            yield f"/usr/lib/{name}"
+    for name in _listed(root, _DRM):
+        if name.startswith("renderD"):
+            yield f"{_DRM}/{name}/device/driver"
+            yield f"/dev/dri/{name}"
+    with suppress(OSError):
+        for function in biren_functions(root):
+            links = [n for n in _listed(root, f"{PCI}/{function}") if n.startswith("virtfn")]
+            for name in (*_ATTRIBUTES, *_FUNCTION, *links):
+                yield f"{PCI}/{function}/{name}"
+
+
+def _listed(root: Path, folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(under(root, folder)))
+    except OSError:
+        return []
