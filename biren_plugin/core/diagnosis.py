@@ -1,7 +1,7 @@
 """What `doctor` says of one prerequisite, and of all of them together."""
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -58,3 +58,9 @@ def failure(name: str, seen: str, advice: str) -> Check:
 def unknown(name: str, seen: str, advice: str = "") -> Check:
     """It cannot be told from here."""
     return Check(name, Verdict.UNKNOWN, seen, advice)
+
+
+def some_of(things: Sequence[str], most: int = 3) -> str:
+    """The first few of a list in one line, and how many more there are."""
+    more = len(things) - most
+    return "; ".join([*things[:most], *([f"and {more} more"] if more > 0 else [])])

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from biren_plugin.core.diagnosis import Check, failure, ok, unknown, warning
+from biren_plugin.core.diagnosis import Check, failure, ok, some_of, unknown, warning
 from biren_plugin.core.driver import MINIMUM_DRIVER, driver_suffices, version_numbers
 from biren_plugin.core.model import Card, NodeState, Snapshot
 from biren_plugin.core.settings import Settings
@@ -72,7 +72,7 @@ def _nodes(cards: tuple[Card, ...]) -> Check:
     if bad:
         return failure(
             name,
-            "; ".join(f"{card.path} is {card.node.value}" for card in bad),
+            some_of([f"{card.path} is {card.node.value}" for card in bad]),
             "in a container: mount the host's /dev; on the node: see `dmesg | grep -i biren`",
         )
     if any(card.node is NodeState.UNKNOWN for card in cards):
@@ -83,7 +83,7 @@ def _nodes(cards: tuple[Card, ...]) -> Check:
 def _judgements(snapshot: Snapshot) -> Iterator[Check]:
     inventory = judge_once(snapshot)
     if inventory.unsettled:
-        yield warning("splits", "; ".join(inventory.unsettled), "see `brsmi gpu` on the node")
+        yield warning("splits", some_of(inventory.unsettled), "see `brsmi gpu` on the node")
     else:
         yield ok("splits", "each GPU is whole, or in 2 or 4 instances")
     devices = [device for each in inventory.lists for device in each.devices]
@@ -91,8 +91,8 @@ def _judgements(snapshot: Snapshot) -> Iterator[Check]:
     if sick:
         yield failure(
             "health",
-            "; ".join(f"{each.id}: {', '.join(each.reasons)}" for each in sick),
-            "each reason says what to do",
+            some_of([f"{each.id}: {', '.join(each.reasons)}" for each in sick]),
+            "each reason says what to do; all of them: br-gpu-device-plugin devices",
         )
     elif devices:
         yield ok("health", f"{len(devices)} devices are healthy at first sight")

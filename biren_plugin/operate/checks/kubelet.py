@@ -91,9 +91,8 @@ def check_kubelet_version(settings: Settings) -> Iterator[Check]:
     text = program_version("kubelet", settings.host_root)
     version = version_numbers(text) if text is not None else None
     if version is None:
-        yield unknown(
-            "kubelet's version", "not to be told from here", "see `kubectl get nodes -o wide`"
-        )
+        seen = "no kubelet that could be asked is to be seen from here"
+        yield unknown("kubelet's version", seen, "see `kubectl get nodes -o wide`")
     elif version < LEAST_KUBELET:
         least = ".".join(map(str, LEAST_KUBELET))
         yield failure("kubelet's version", f"{text}", f"upgrade to {least} or newer")
@@ -103,7 +102,7 @@ def check_kubelet_version(settings: Settings) -> Iterator[Check]:
         yield ok("kubelet's CDI gate", "not needed without --cdi-feature")
         return
     gate = _gate(settings.device_plugin_dir.parent / "config.yaml")
-    said = f"{CDI_GATE} is {'not set' if gate is None else f'set to {gate}'}".lower()
+    said = f"{CDI_GATE} is " + ("not set" if gate is None else f"{gate}".lower())
     match kubelet_passes_cdi(version, gate):
         case None:
             yield unknown("kubelet's CDI gate", said, "it is on by default from 1.29 on")

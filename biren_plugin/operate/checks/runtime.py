@@ -32,7 +32,7 @@ def check_runtime(settings: Settings) -> Iterator[Check]:
     text = program_version("containerd", settings.host_root)
     version = version_numbers(text) if text is not None else None
     if version is None:
-        yield unknown("containerd", "its version is not to be told from here")
+        yield unknown("containerd", "none that could be asked is to be seen from here")
     else:
         yield ok("containerd", f"{text}")
     found = _configuration(settings.host_root)

@@ -1,0 +1,112 @@
+"""`doctor` beside a running daemon: what a person and a program see, and what a report is worth."""
+
+import json
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from biren_plugin.simulate.host import SimulatedHost
+from tests.e2e.conftest import GPU
+from tests.e2e.daemon import DaemonProcess, run_command
+from tests.kubelet.client import KubeletProcess
+
+SCHEMA = Path(__file__).parents[2] / "schema/doctor.schema.json"
+Doctor = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def doctor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Doctor:
+    """Runs `doctor` for this node, as on the node itself."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("BR_GPU_HOST_ROOT", f"{folder / 'host'}")
+    monkeypatch.setenv("BR_GPU_DEVICE_PLUGIN_DIR", f"{folder / 'plugins'}")
+    monkeypatch.setenv("BR_GPU_POD_RESOURCES_DIR", f"{folder / 'pods'}")
+
+    def run(*words: str) -> "subprocess.CompletedProcess[str]":
+        result = run_command("doctor", *words)
+        assert result.stderr == ""
+        return result
+
+    return run
+
+
+def read_document(result: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
+    """The document, which must be as its schema says, and its rows by name."""
+    document: dict[str, Any] = json.loads(result.stdout)
+    schema = json.loads(SCHEMA.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(document)
+    assert document["exit_status"] == result.returncode
+    document["checks"] = {check["name"]: check for check in document["checks"]}
+    return document
+
+
+def test_node_that_serves_has_no_failure_and_what_is_missing_is_told(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, doctor: Doctor
+) -> None:
+    host.add_gpus({0: 1, 1: 1})
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=2)
+    result = doctor("--json")
+    assert result.returncode == 1  # nobody tells which pod holds what; the library is an empty file
+    checks = read_document(result)["checks"]
+    bad = [name for name, check in checks.items() if check["result"] in ("warning", "failure")]
+    assert bad == ["management library", "pod resources"]
+    assert checks["kubelet's socket"]["seen"].endswith("kubelet.sock answers")
+    assert "birentech.com-gpu.sock" in checks["other plugins"]["seen"]
+
+    host.pull_node("card_1")
+    kubelet.wait_for_list(GPU, healthy=1)
+    result = doctor()
+    assert result.returncode == 2
+    (line,) = [each for each in result.stdout.splitlines() if each.startswith("device nodes")]
+    assert line.split()[2] == "failure"
+    assert "/dev/biren/card_1 is missing" in line
+
+
+def test_node_without_anything_fails_with_what_to_do(doctor: Doctor) -> None:
+    result = doctor("--json")
+    assert result.returncode == 2
+    checks = read_document(result)["checks"]
+    assert checks["driver"]["result"] == "failure"
+    assert "modprobe biren" in checks["driver"]["advice"]
+    assert checks["kubelet's folder"]["result"] == "failure"
+
+
+def test_pod_says_which_mounts_it_lacks(
+    host: SimulatedHost, doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    document = read_document(doctor("--json"))
+    assert document["in_pod"] is True
+    assert document["checks"]["mount of sys"]["result"] == "failure"
+
+
+def test_report_shows_another_machine_what_this_one_shows(
+    host: SimulatedHost, doctor: Doctor, folder: Path
+) -> None:
+    host.add_gpus({0: 1, 1: 2})
+    report = folder / "report.tar.gz"
+    document = read_document(doctor("--json", f"--report={report}"))
+    with tarfile.open(report) as archive:
+        archive.extractall(folder / "there", filter="fully_trusted")
+    packed = json.loads((folder / "there/doctor.json").read_text())
+    assert {check["name"] for check in packed["checks"]} == set(document["checks"])
+    shown = [
+        run_command("devices", "--json", f"--host-root={root}").stdout
+        for root in (host.root, folder / "there/host")
+    ]
+    assert shown[0] == shown[1] == (folder / "there/devices.json").read_text()
+
+
+def test_report_that_cannot_be_written_costs_one_line(doctor: Doctor, folder: Path) -> None:
+    result = run_command("doctor", f"--report={folder / 'none/report.tar.gz'}")
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"br-gpu-device-plugin: No such file or directory: {folder / 'none/report.tar.gz'}\n"
+    )

@@ -1,0 +1,73 @@
+"""A report is a host in an archive: read back, it is the host that was recorded, and no more."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from biren_plugin.core.settings import Settings
+from biren_plugin.host import recording
+from biren_plugin.host.reader import HostReader, read_once
+from biren_plugin.host.recording import Recorder
+from biren_plugin.operate.report import write_report
+from tests.recorded import HOSTS
+
+
+async def pack(root: Path, to: Path) -> tarfile.TarFile:
+    path = to / "report.tar.gz"
+    await write_report(path, Settings(host_root=root), {"checks": []}, deadline=10.0)
+    return tarfile.open(path)
+
+
+@pytest.mark.parametrize("name", ["eight_whole", "mixed", "unsettled", "broken", "empty"])
+async def test_report_reads_as_the_host_that_it_is_of(name: str, tmp_path: Path) -> None:
+    with await pack(HOSTS / name, tmp_path) as archive:
+        archive.extractall(tmp_path / "copy", filter="fully_trusted")
+    copy = tmp_path / "copy/host"
+    copy.mkdir(exist_ok=True)
+
+    def read(root: Path) -> object:
+        return read_once(HostReader(root, mount_host_path=True, mount_dri_device=True))
+
+    original, copied = read(HOSTS / name), read(copy)
+    assert copied == original
+    assert json.loads((tmp_path / "copy/doctor.json").read_text())["complete"] is True
+
+
+async def test_report_holds_nothing_but_what_is_read(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for path in ("etc/shadow", "usr/lib/libsecret.so", "dev/sda", "sys/class/net/eth0"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text("secret")
+    with await pack(root, tmp_path) as archive:
+        names = archive.getnames()
+    assert not [name for name in names if name.rpartition("/")[2] in
+                ("shadow", "libsecret.so", "sda", "eth0")]  # fmt: skip
+
+
+def record(root: Path, *paths: str) -> tuple[Recorder, list[str]]:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        recorder = Recorder(root, archive, "host")
+        for path in paths:
+            recorder.add(path)
+    packed.seek(0)
+    with tarfile.open(fileobj=packed) as archive:
+        return recorder, archive.getnames()
+
+
+def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert record(tmp_path, "/a")[1] == ["host/a", "host/b"]
+
+
+def test_too_much_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "_MAX_ENTRIES", 1)
+    (tmp_path / "a").touch()
+    (tmp_path / "b").touch()
+    recorder, names = record(tmp_path, "/a", "/b")
+    assert names == ["host/a"]
+    assert recorder.full
