@@ -3,7 +3,7 @@
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from biren_plugin.core.observed import Observed
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import FolderDead, KubeletRestarted, NodeError
 from biren_plugin.host.doorbell import Doorbell
+from biren_plugin.host.feature_file import publish_labels
 from biren_plugin.host.folder_lock import hold_folder
 from biren_plugin.host.kubelet_folder import KubeletFolder, watch_kubelet_folder
 from biren_plugin.host.library import query_library
@@ -101,7 +102,10 @@ async def run_daemon(settings: Settings) -> None:
                 )
             for name, source in sources.items():
                 nursery.start_soon(partial(keep_running, source, name, expected=(NodeError,)))
-            await _serve_folder(plugins, folder, inventory, settings.placement)
+            labels = None
+            if (features := settings.nfd_features_dir) is not None:
+                labels = partial(publish_labels, features, inventory, observed)
+            await _serve_folder(plugins, folder, inventory, settings.placement, labels)
 
 
 async def _scan(settings: Settings, bell: Doorbell, observed: Board[Observed]) -> None:
@@ -118,13 +122,24 @@ async def _scan(settings: Settings, bell: Doorbell, observed: Board[Observed]) -
 
 
 async def _serve_folder(
-    path: Path, folder: Board[KubeletFolder], inventory: Board[Inventory], placement: Placement
+    path: Path,
+    folder: Board[KubeletFolder],
+    inventory: Board[Inventory],
+    placement: Placement,
+    labels: Callable[[], Awaitable[None]] | None,
 ) -> None:
-    """Serves the kubelet's folder whenever no other instance does, and moves over to a new one."""
+    """Serves the kubelet's folder whenever no other instance does, and moves over to a new one.
+
+    `labels` publishes the node's labels, which is for the one instance that serves.
+    """
     while True:
         with await hold_folder(path, folder) as held:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_run_resources, path, nursery, folder, inventory, placement)
+                if labels is not None:
+                    # Never said to have worked: what keeps the file from being written is said once.
+                    publish = partial(keep_running, worked=lambda: False, expected=(NodeError,))
+                    nursery.start_soon(publish, labels, "labelling the node")
                 await held.until_replaced(folder)
                 log.warning("%s was removed or made anew: starting over in it", path)
                 nursery.cancel_scope.cancel()

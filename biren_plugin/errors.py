@@ -46,6 +46,10 @@ class HostUnreadable(NodeError):
     """Something other than absence keeps us from looking at the host: a permission, a limit."""
 
 
+class FeaturesUnwritable(NodeError):
+    """The file for Node Feature Discovery cannot be written."""
+
+
 class ReportTooSlow(NodeError):
     """The host's files cannot be read in time: there is no report."""
 

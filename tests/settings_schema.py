@@ -13,7 +13,13 @@ from biren_plugin.core.setting import HELP, Limits, Members, key_of
 from biren_plugin.core.settings import SETTINGS
 
 SCHEMA: Final = Path(__file__).parents[1] / "schema/settings.schema.json"
-_TYPES: Final = {bool: "boolean", int: "integer", float: "number", Path: "string", str: "string"}
+_TYPES: Final = {
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    Path: "string",
+    Path | None: "string",
+}
 
 
 def document() -> dict[str, Any]:
@@ -29,7 +35,8 @@ def document() -> dict[str, Any]:
 
 
 def _property(field: "attrs.Attribute[Any]") -> dict[str, Any]:
-    kind, valid = field.type, field.validator
+    kind: Any = field.type
+    valid = field.validator
     described: dict[str, Any] = {"description": field.metadata[HELP]}
     if get_origin(kind) is Literal:
         described["enum"] = list(get_args(kind))
@@ -39,11 +46,10 @@ def _property(field: "attrs.Attribute[Any]") -> dict[str, Any]:
         if isinstance(valid, Members):
             described["items"]["enum"] = list(valid.names)
     else:
-        assert isinstance(kind, type)
         described["type"] = _TYPES[kind]
         if isinstance(valid, Limits):
             described |= {"minimum": valid.least, "maximum": valid.most}
-        if kind is Path:
+        if described["type"] == "string":
             described["minLength"] = 1
     default = field.default
     if isinstance(default, tuple):

@@ -320,13 +320,15 @@ def test_mounts_matter_in_a_pod_only(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "4 1 0:4 / /var/lib/kubelet/device-plugins rw - ext4 /dev/sda rw\n"
     )
     monkeypatch.setattr(process, "_MOUNTINFO", table)
-    assert verdicts(check_mounts, Settings(cdi_feature=True, mount_host_path=True)) == {
+    settings = Settings(cdi_feature=True, mount_host_path=True, nfd_features_dir=Path("/nfd"))
+    assert verdicts(check_mounts, settings) == {
         "mount of sys": "ok",
         "mount of dev": "failure",
         "mount of kubelet": "ok",
         "mount of pod resources": "warning",
         "mount of usr": "warning",
         "mount of CDI": "failure",
+        "mount of features": "warning",
     }
 
 

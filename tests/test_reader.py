@@ -53,6 +53,7 @@ def test_whole_gpus_are_read_with_all_that_sysfs_tells() -> None:
             physical_id=number,
             memory=GPU_MEMORY,
             pci_path=("pci0000:00", f"0000:00:0{number // 4}.0", f"0000:{number + 1:02x}:00.0"),
+            product="0x0106",
             numa_node=number // 4,
             link=LINK,
         )
@@ -114,6 +115,7 @@ def test_one_broken_card_leaves_the_next_alone(broken: dict[int, Card]) -> None:
         physical_id=10,
         memory=GPU_MEMORY,
         pci_path=("pci0000:00", "0000:00:02.0", "0000:0b:00.0"),
+        product="0x0106",
         numa_node=2,
         link=LINK,
     )

@@ -72,7 +72,7 @@ def values_of(field: "attrs.Attribute[Any]") -> st.SearchStrategy[Any]:
         return st.integers(int(valid.least * 10), int(valid.most * 10)).map(lambda n: n / 10)
     if kind is bool:
         return st.booleans()
-    return st.sampled_from(["/a", "/b/c", "relative", "/with space"]).map(kind)
+    return st.sampled_from(["/a", "/b/c", "relative", "/with space"]).map(Path)
 
 
 def words_of(value: Any) -> list[str]:

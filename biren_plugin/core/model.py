@@ -68,6 +68,8 @@ class Card:
     pci_path: tuple[str, ...] = ()
     """From the root down: `("pci0000:3a", "0000:3a:00.0", "0000:3b:00.0")`; empty if not told. Of a VFIO
     group: that of the function that does not answer, else of its first."""
+    product: str | None = None
+    """The PCI device id, `0x0106`; None if sysfs does not tell."""
     numa_node: int | None = None
     """None where the host has none (-1 in sysfs)."""
     split: int | None = None

@@ -95,7 +95,7 @@ def read_words(kind: Any, words: Sequence[str]) -> Any:
         if not _DECIMAL.fullmatch(word):
             raise ValueError("give seconds, as in 1.5")
         return float(word)
-    if kind is Path:
+    if kind in (Path, Path | None):
         if not word:
             raise ValueError("give a path")
         return Path(word)

@@ -101,6 +101,11 @@ class Settings:
         "packed: the instances of split GPUs that a pod asks for share a GPU, the one most in use. "
         "spread: each comes from another GPU, the one least in use.",
     )
+    nfd_features_dir: Path | None = setting(
+        None,
+        "Keep a file with labels of the node here, for Node Feature Discovery; usually "
+        "/etc/kubernetes/node-feature-discovery/features.d.",
+    )
     origins: Mapping[str, Source] = attrs.field(factory=dict, eq=False, kw_only=True)
     """Where each value came from that is not the default, by field; no setting itself."""
 

@@ -18,7 +18,13 @@ CHANGING_ATTRIBUTES: Final = (
     "aer_dev_nonfatal",
 )
 """Read every time: a new split can leave every name as it was."""
-FIXED_ATTRIBUTES: Final = ("numa_node", "current_link_speed", "max_link_speed", "max_link_width")
+FIXED_ATTRIBUTES: Final = (
+    "device",
+    "numa_node",
+    "current_link_speed",
+    "max_link_speed",
+    "max_link_width",
+)
 """Read once for each card."""
 VENDOR_ID_BYTES: Final = 2
 """The beginning of `config`: reading it asks the device itself."""
@@ -31,6 +37,7 @@ _MEM_TOTAL: Final = re.compile(
     r"^[ \t]*MemTotal[ \t]*:[ \t]*([0-9]{1,15})(?:[ \t]*kB)?[ \t\r]*$", re.MULTILINE
 )
 _AER_TOTAL: Final = re.compile(r"^TOTAL_ERR_(?:FATAL|NONFATAL) ([0-9]{1,18})$", re.MULTILINE)
+_PCI_ID: Final = re.compile(r"0x[0-9a-f]{4}")
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _SPEED: Final = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,3})?)\s*GT/s")
 _LIBRARY: Final = re.compile(r"libbiren-ml\.so\.[0-9]+(?:\.[0-9]+)*")
@@ -85,6 +92,7 @@ def read_card(
         physical_id=whole_number(texts, "physical_id"),
         memory=memory_bytes(texts.get("mem_info", "")),
         pci_path=path,
+        product=_product(texts.get("device", "")),
         numa_node=whole_number(texts, "numa_node"),  # -1, none, is no number here
         link=Link(
             speed=_speed(texts, "current_link_speed"),
@@ -111,6 +119,10 @@ def aer_total(text: str) -> int | None:
     """The sum in `aer_dev_fatal` or `aer_dev_nonfatal`, None if it is not told."""
     match = _AER_TOTAL.search(text)
     return int(match[1]) if match else None
+
+
+def _product(text: str) -> str | None:
+    return text.strip() if _PCI_ID.fullmatch(text.strip()) else None
 
 
 def whole_number(texts: Mapping[str, str], attribute: str) -> int | None:

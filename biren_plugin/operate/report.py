@@ -28,7 +28,7 @@ from biren_plugin.operate.devices import document as devices_document
 
 _CLASS: Final = "/sys/class/biren"
 _DRM: Final = "/sys/class/drm"
-_ATTRIBUTES: Final = (*sysfs.FIXED_ATTRIBUTES, *sysfs.CHANGING_ATTRIBUTES, "vendor", "device")
+_ATTRIBUTES: Final = (*sysfs.FIXED_ATTRIBUTES, *sysfs.CHANGING_ATTRIBUTES, "vendor")
 _FUNCTION: Final = ("driver", "iommu_group", "physfn", "sriov_numvfs", "sriov_totalvfs")
 _FILES: Final = (
     "/sys/module/biren/version",

@@ -58,6 +58,8 @@ def check_mounts(settings: Settings) -> Iterator[Check]:
         yield _mount("usr", under(root, "/usr"), types, needed=False)
     if settings.cdi_feature:
         yield _mount("CDI", settings.cdi_dir, types)
+    if settings.nfd_features_dir is not None:
+        yield _mount("features", settings.nfd_features_dir, types, needed=False)
 
 
 def _mount(

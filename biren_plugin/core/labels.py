@@ -1,0 +1,58 @@
+"""What a node's labels say of its GPUs, and the file that Node Feature Discovery makes labels of.
+
+Source of the file's form: NFD's local feature source (`source/local/local.go`): lines of `name=value`,
+comments from `#` on; a name with a domain of its own is taken as it is.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from biren_plugin.core.model import RESOURCE_OF_SPLIT, Inventory
+
+_SPLIT_OF_RESOURCE: Final = {resource: split for split, resource in RESOURCE_OF_SPLIT.items()}
+_VALUE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+"""What Kubernetes takes for a label's value."""
+_SEVERAL: Final = "mixed"
+_MIB: Final = 1024**2
+_COMMENT: Final = (
+    "# Written by br-gpu-device-plugin, which removes it when it ends; changes are lost.\n"
+)
+
+
+def node_labels(inventory: Inventory, driver_version: str | None) -> dict[str, str]:
+    """Labels by name; none for a node without a GPU. What is not known has no label.
+
+    `gpu.memory` is MiB of a whole GPU, of the smallest one. `gpu.product` is the PCI device id: sysfs
+    has no name. `gpu.split` and `gpu.product` are `mixed` where the GPUs differ.
+    """
+    present = [
+        (device.card, _SPLIT_OF_RESOURCE[device.resource])
+        for each in inventory.lists
+        for device in each.devices
+        if device.card.present and device.card.physical_id is not None
+    ]
+    if not present:
+        return {}
+    memories = [card.memory * split for card, split in present if card.memory is not None]
+    labels = {
+        "gpu.count": f"{len({card.physical_id for card, _ in present})}",
+        "gpu.memory": f"{min(memories) // _MIB}" if memories else "",
+        "gpu.product": _common(card.product or "" for card, _ in present),
+        "gpu.split": _common(f"{split}" for _, split in present),
+        "driver.version": driver_version or "",
+    }
+    return {
+        f"birentech.com/{name}": value for name, value in labels.items() if _VALUE.fullmatch(value)
+    }
+
+
+def _common(values: Iterable[str]) -> str:
+    different = set(values)
+    return different.pop() if len(different) == 1 else _SEVERAL
+
+
+def feature_file(labels: Mapping[str, str]) -> str:
+    """The text of NFD's feature file for these labels; empty for none."""
+    lines = [f"{name}={value}\n" for name, value in labels.items()]
+    return _COMMENT + "".join(lines) if lines else ""
