@@ -38,6 +38,12 @@ def test_facts_are_found_in_both_versions_of_the_configuration() -> None:
     assert containerd_facts(tomllib.loads(NEW)) == ContainerdFacts(enable_cdi=False)
 
 
+def test_what_an_imported_file_says_counts() -> None:
+    facts = containerd_facts(tomllib.loads(NEW), tomllib.loads(OLD), tomllib.loads("version = 3"))
+    assert facts.enable_cdi is True
+    assert facts.runtimes == ("runc", "biren")
+
+
 def test_empty_configuration_leaves_all_to_the_defaults() -> None:
     facts = containerd_facts({})
     assert (facts.enable_cdi, facts.cdi_dirs, facts.runtimes) == (None, DEFAULT_CDI_DIRS, ())

@@ -278,6 +278,16 @@ def test_birens_own_runtime_is_named_and_does_no_harm(tmp_path: Path) -> None:
     assert "has biren," in check.seen
 
 
+def test_files_that_containerds_configuration_imports_are_read_too(tmp_path: Path) -> None:
+    configure_containerd(tmp_path, 'imports = ["/etc/containerd/conf.d/*.toml", "relative", 3]')
+    folder = tmp_path / "etc/containerd/conf.d"
+    folder.mkdir()
+    (folder / "cdi.toml").write_text('[plugins."io.containerd.cri.v1.runtime"]\nenable_cdi = true')
+    (folder / "odd.toml").write_text("= no TOML")
+    found = verdicts(check_runtime, Settings(host_root=tmp_path, cdi_feature=True))
+    assert found["containerd's CDI folders"] == "ok"
+
+
 @pytest.mark.parametrize("text", [None, "= no TOML"])
 def test_configuration_that_is_not_to_be_seen_is_neither_good_nor_bad(
     tmp_path: Path, text: str | None

@@ -4,6 +4,7 @@ Sources: containerd's docs/cri/config.md for versions 1.7 and 2.x, and the table
 Kubernetes documentation (`DevicePluginCDIDevices`).
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -29,10 +30,13 @@ class ContainerdFacts:
     """Names of the configured runtimes, as a RuntimeClass' handler has them."""
 
 
-def containerd_facts(config: Mapping[str, Any]) -> ContainerdFacts:
-    """What matters here of the parsed `config.toml`; whatever it holds, nothing here raises."""
+def containerd_facts(*configs: Mapping[str, Any]) -> ContainerdFacts:
+    """What matters here of the parsed `config.toml` and the files that it imports, in their order.
+
+    Whatever they hold, nothing here raises; what a later file says of a value counts.
+    """
     facts = ContainerdFacts()
-    for plugin in _CRI_PLUGINS:
+    for config, plugin in itertools.product(configs, _CRI_PLUGINS):
         table = _table(_table(config, "plugins"), plugin)
         if isinstance(enabled := table.get("enable_cdi"), bool):
             facts = attrs.evolve(facts, enable_cdi=enabled)
@@ -41,6 +45,12 @@ def containerd_facts(config: Mapping[str, Any]) -> ContainerdFacts:
         runtimes = _table(_table(table, "containerd"), "runtimes")
         facts = attrs.evolve(facts, runtimes=facts.runtimes + tuple(map(str, runtimes)))
     return facts
+
+
+def imported(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Patterns of the files that a configuration imports."""
+    patterns = config.get("imports")
+    return tuple(map(str, patterns)) if isinstance(patterns, list) else ()
 
 
 def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:

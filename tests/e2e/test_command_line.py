@@ -24,6 +24,8 @@ OWN_FLAGS = (
     "--cdi-dir",
     "--mount-dri-device",
     "--log-level",
+    "--nfd-features-dir",
+    "--config",
     "--version",
 )
 
@@ -33,7 +35,7 @@ def test_help_names_every_flag_and_command(flag: str) -> None:
     result = run_command(flag)
     assert result.returncode == 0
     assert not result.stderr
-    for word in (*VENDORS_FLAGS, *OWN_FLAGS, "simulate", "devices"):
+    for word in (*VENDORS_FLAGS, *OWN_FLAGS, "simulate", "devices", "doctor"):
         assert word in result.stdout
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from biren_plugin.core.diagnosis import Check, ok, unknown, warning
+from biren_plugin.core.diagnosis import Check, ok, some_of, unknown, warning
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import LibraryMissing, LibraryUnusable
 from biren_plugin.host.library import LibraryReader
@@ -30,5 +30,5 @@ def check_library(settings: Settings) -> Iterator[Check]:
     facts = reader.library.facts
     seen = f"{facts.path}, version {facts.library_version or 'unknown'}"
     if facts.lacking:
-        seen += f", too old for {', '.join(facts.lacking)}"
+        seen += f", too old for {some_of(facts.lacking)}"
     yield ok(_NAME, seen)

@@ -3,12 +3,13 @@
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from biren_plugin.core.container_runtime import (
     ContainerdFacts,
     containerd_facts,
     containerd_reads_cdi,
+    imported,
 )
 from biren_plugin.core.diagnosis import Check, failure, ok, unknown
 from biren_plugin.core.driver import version_numbers
@@ -24,6 +25,7 @@ _CONFIGURATIONS: Final = (
     "/var/snap/microk8s/current/args/containerd.toml",
 )
 _MAX_SIZE: Final = 1_000_000
+_MAX_IMPORTS: Final = 32
 _CDI_FILE: Final = "biren.yaml"
 
 
@@ -78,13 +80,28 @@ def _cdi_folders(
 def _configuration(root: Path) -> tuple[str, ContainerdFacts] | None:
     """The first configuration that is there and is TOML, and where on the host it is."""
     for path in _CONFIGURATIONS:
-        try:
-            with under(root, path).open("rb") as file:
-                config = tomllib.loads(file.read(_MAX_SIZE).decode())
-        except (OSError, ValueError):  # ValueError: no TOML, no UTF-8
-            continue
-        return path, containerd_facts(config)
+        config = _toml(under(root, path))
+        if config is not None:
+            more = [
+                _toml(file) for pattern in imported(config) for file in _matching(root, pattern)
+            ]
+            return path, containerd_facts(config, *(each for each in more if each is not None))
     return None
+
+
+def _toml(path: Path) -> dict[str, Any] | None:
+    try:
+        with path.open("rb") as file:
+            return tomllib.loads(file.read(_MAX_SIZE).decode())
+    except (OSError, ValueError):  # ValueError: no TOML, no UTF-8
+        return None
+
+
+def _matching(root: Path, pattern: str) -> list[Path]:
+    """The imported files; a pattern that is no absolute path is left out, which is rare."""
+    if not pattern.startswith("/"):
+        return []
+    return sorted(root.glob(pattern.lstrip("/")))[:_MAX_IMPORTS]
 
 
 def check_cdi_file(settings: Settings) -> Iterator[Check]:
