@@ -5,6 +5,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from biren_plugin.core.setting import read_words
 from biren_plugin.core.settings import MAX_PULSE, Settings
 from biren_plugin.errors import UsageError
 
@@ -40,3 +41,12 @@ def test_only_what_differs_from_the_defaults_is_told() -> None:
     assert Settings().differing() == "all defaults"
     told = Settings(pulse=300, host_root=Path("/host")).differing()
     assert told == "pulse=300, host_root=/host"
+
+
+def test_settings_of_many_words_are_told_as_they_are_given() -> None:
+    told = Settings(disable_probe=("sysfs", "aer-fatal")).differing()
+    assert told == "disable_probe=sysfs,aer-fatal"
+
+
+def test_text_is_taken_as_it_is() -> None:
+    assert read_words(str, [" as it is "]) == " as it is "

@@ -1,0 +1,22 @@
+"""What only other commands need stays out of the daemon: its start and its memory are counted."""
+
+import json
+import subprocess
+import sys
+
+_CODE = """
+import json, sys
+from biren_plugin import cli
+command, bound, _ = cli.app.parse_args(["--pulse=3", "--log-level=debug"])
+import biren_plugin.daemon, biren_plugin.operate.logs
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def test_daemon_starts_without_what_other_commands_need() -> None:
+    # In a process of its own: this one has imported everything.
+    said = subprocess.run([sys.executable, "-c", _CODE], capture_output=True, text=True, check=True)
+    modules = set(json.loads(said.stdout))
+    assert "biren_plugin.daemon" in modules
+    unwanted = {"ruamel.yaml", "rich", "tarfile", "tomllib", "biren_plugin.operate.doctor"}
+    assert modules & unwanted == set()
