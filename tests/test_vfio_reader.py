@@ -12,7 +12,7 @@ from biren_plugin.core.model import Card, FunctionState, Link, NodeState, Snapsh
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.reader import read_once
 from biren_plugin.host.vfio import VfioReader
-from biren_plugin.operate.devices import judge
+from biren_plugin.operate.devices import judge_once
 from tests.cards import GPU, HALF, QUARTER
 from tests.recorded import HOSTS
 from tests.vfio_host import VfioHost, physical, virtual
@@ -36,12 +36,13 @@ def by_number(look: Snapshot) -> dict[int, Card]:
 def listed(host: VfioHost) -> dict[str, list[str]]:
     """The ids under each resource, healthy or not."""
     return {
-        each.resource: [device.id for device in each.devices] for each in judge(read(host)).lists
+        each.resource: [device.id for device in each.devices]
+        for each in judge_once(read(host)).lists
     }
 
 
 def reasons(host: VfioHost, group: int) -> str:
-    device = judge(read(host)).find(f"/dev/vfio/{group}")
+    device = judge_once(read(host)).find(f"/dev/vfio/{group}")
     assert device is not None
     return "; ".join(device.reasons)
 
@@ -81,14 +82,14 @@ def test_number_that_has_no_resource_is_named_and_left_out(host: VfioHost) -> No
     host.add_split(0, [20, 21, 22])
     host.add_whole(1, 30)
     assert listed(host) == {GPU: ["/dev/vfio/30"]}
-    (sentence,) = judge(read(host)).unsettled
+    (sentence,) = judge_once(read(host)).unsettled
     assert sentence == f"GPU {physical(0)} is split into 3: there is no resource for that"
 
 
 def test_function_without_virtual_ones_is_named_and_no_more(host: VfioHost) -> None:
     host.add_split(0, [])
     assert listed(host) == {}
-    (sentence,) = judge(read(host)).unsettled
+    (sentence,) = judge_once(read(host)).unsettled
     assert sentence.startswith(f"PCI function {physical(0)} has no virtual functions")
 
 
@@ -212,10 +213,10 @@ def test_group_that_hangs_is_shown_as_far_as_links_tell(host: VfioHost) -> None:
 def test_host_without_a_pci_bus_and_without_a_function_are_two_things(tmp_path: Path) -> None:
     look = read_once(VfioReader(tmp_path))
     assert look == Snapshot(driver_loaded=False, shows_groups=True)
-    assert "no /sys/bus/pci/devices: waiting" in remark_inventory(None, judge(look))[0].text
+    assert "no /sys/bus/pci/devices: waiting" in remark_inventory(None, judge_once(look))[0].text
     look = read(VfioHost(tmp_path / "host"))
     assert look == Snapshot(shows_groups=True)
-    assert "lspci -nnkd 1ee0:" in remark_inventory(None, judge(look))[0].text
+    assert "lspci -nnkd 1ee0:" in remark_inventory(None, judge_once(look))[0].text
 
 
 def test_bus_that_cannot_be_listed_is_an_error_that_says_so(
@@ -231,7 +232,7 @@ def test_bus_that_cannot_be_listed_is_an_error_that_says_so(
 
 def test_recorded_host_is_read_as_its_readme_says() -> None:
     look = read_once(VfioReader(HOSTS / "sriov_mixed"))
-    inventory = judge(look)
+    inventory = judge_once(look)
     found = {
         each.resource: {device.id.rpartition("/")[2]: device.healthy for device in each.devices}
         for each in inventory.lists

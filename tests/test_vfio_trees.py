@@ -17,7 +17,7 @@ from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.host.reader import read_once
 from biren_plugin.host.vfio import VfioReader
-from biren_plugin.operate.devices import judge
+from biren_plugin.operate.devices import judge_once
 from tests.cards import GPU
 from tests.vfio_host import HYPERVISOR, VFIO, VfioHost, physical, virtual
 
@@ -58,7 +58,7 @@ def test_function_may_vanish_between_any_two_looks_at_files(
             for name in ("readlink", "open", "listdir", "scandir", "stat", "access"):
                 patched.setattr(os, name, race.around(getattr(os, name)))
             look = read_once(reader)
-        inventory = judge(look)
+        inventory = judge_once(look)
         for group in {9, 21, 30} - {9 if gone == "whole" else 20}:
             device = inventory.find(f"/dev/vfio/{group}")
             assert device is not None, f"group {group}, call {at}"
@@ -115,7 +115,7 @@ def test_any_tree_at_all_is_read_and_judged(
         reader = VfioReader(Path(folder))
         first = read_once(reader)
         assert read_once(reader) == first
-    inventory = judge(first)
+    inventory = judge_once(first)
     assert_speaks_of_pci_only(inventory)
 
 
@@ -148,7 +148,7 @@ def test_what_is_said_of_groups_on_a_changing_node_names_pci_addresses_only(
     for now, change in enumerate([lambda: None, *changes]):
         change()
         seen = Observed(read_once(reader), holders={(GPU, "/dev/vfio/99"): "default/pod"})
-        inventory = health.judge(keeper.update(seen, float(now)), seen, float(now))
+        inventory = health.judge_once(keeper.update(seen, float(now)), seen, float(now))
         assert_speaks_of_pci_only(inventory)
     found = {id_: inventory.find(id_) for id_ in ("/dev/vfio/20", "/dev/vfio/30")}
     for device, address in zip(found.values(), (physical(0), physical(1)), strict=True):

@@ -52,7 +52,16 @@ def _split_variable(kind: Any, text: str, delimiter: str | None = None) -> list[
 
 Switch = Annotated[bool, Parameter(negative="")]
 Whole = Annotated[int, Parameter(converter=read_value)]
-HostRoot = Annotated[Path, Parameter(env_var=variable_of("host_root"), show_env_var=False)]
+HostRoot = Annotated[
+    Path,
+    Parameter(
+        converter=read_value,
+        env_var=variable_of("host_root"),
+        env_var_split=_split_variable,
+        show_env_var=False,
+    ),
+]
+"""`--host-root` of a command that takes no other setting."""
 
 
 def with_settings(run: Callable[..., int]) -> Callable[..., int]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pytest
 
 from biren_plugin.simulate.host import GPU_MEMORY, SimulatedHost
 from tests.e2e.conftest import GPU, HALF, QUARTER
@@ -173,3 +174,12 @@ def test_topology_of_vfio_groups_is_told_by_their_place_in_the_pci_tree() -> Non
     lines = run_command("devices", *flags).stdout.splitlines()
     row = next(line.split() for line in lines if line.startswith("/dev/vfio/50"))
     assert row == ["/dev/vfio/50", *["PHB"] * 3, "X", *["GPU"] * 3, *["SYS"] * 3, "0"]
+
+
+def test_host_root_is_taken_from_the_daemons_variable(
+    host: SimulatedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.add_gpus({0: 1})
+    monkeypatch.setenv("BR_GPU_HOST_ROOT", f"{host.root}")
+    result = run_command("devices")
+    assert "card_0" in result.stdout
