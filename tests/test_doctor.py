@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -10,9 +11,11 @@ import trio.testing
 
 from biren_plugin.core.diagnosis import Check, Verdict, exit_status, failure, ok, some_of, unknown
 from biren_plugin.core.diagnosis import warning as warned
+from biren_plugin.core.library import LibraryFacts
 from biren_plugin.core.settings import Settings
+from biren_plugin.host import brml
 from biren_plugin.operate import doctor
-from biren_plugin.operate.checks import process
+from biren_plugin.operate.checks import library, process
 from biren_plugin.operate.checks.cards import check_cards
 from biren_plugin.operate.checks.kubelet import check_kubelet, check_kubelet_version
 from biren_plugin.operate.checks.library import check_library
@@ -132,6 +135,33 @@ def test_library_is_optional_and_one_that_cannot_be_loaded_is_a_warning(
     assert verdicts(check_library, Settings(host_root=host.root)) == {
         "management library": "warning"
     }
+
+
+def test_library_that_answers_is_told_with_its_version_and_what_it_lacks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Answering:
+        def __init__(self, _root: Path) -> None:
+            facts = LibraryFacts("/usr/lib/libbiren-ml.so.1", "1.12.0", "1.5.0", tuple("abcde"))
+            self.library = SimpleNamespace(facts=facts)
+
+        def names(self) -> list[str]:
+            return []
+
+    monkeypatch.setattr(library, "LibraryReader", Answering)
+    (check,) = check_library(Settings())
+    assert check.verdict is Verdict.OK
+    assert check.seen == (
+        "/usr/lib/libbiren-ml.so.1, version 1.5.0, too old for a; b; c; and 2 more"
+    )
+
+
+def test_library_that_a_pod_does_not_see_may_be_on_the_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setattr(brml, "find_library", lambda _root: [])
+    assert verdicts(check_library, Settings()) == {"management library": "unknown"}
 
 
 def add_function(root: Path, address: str, driver: str | None) -> None:

@@ -3,21 +3,24 @@
 import io
 import json
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
+import trio.testing
 
 from biren_plugin.core.settings import Settings
+from biren_plugin.errors import ReportTooSlow
 from biren_plugin.host import recording
 from biren_plugin.host.reader import HostReader, read_once
 from biren_plugin.host.recording import Recorder
-from biren_plugin.operate.report import write_report
+from biren_plugin.operate import report
 from tests.recorded import HOSTS
 
 
 async def pack(root: Path, to: Path) -> tarfile.TarFile:
     path = to / "report.tar.gz"
-    await write_report(path, Settings(host_root=root), {"checks": []}, deadline=10.0)
+    await report.write_report(path, Settings(host_root=root), {"checks": []}, deadline=10.0)
     return tarfile.open(path)
 
 
@@ -45,6 +48,24 @@ async def test_report_holds_nothing_but_what_is_read(tmp_path: Path) -> None:
         names = archive.getnames()
     assert not [name for name in names if name.rpartition("/")[2] in
                 ("shadow", "libsecret.so", "sda", "eth0")]  # fmt: skip
+
+
+async def test_host_that_hangs_gives_no_report_but_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    release = threading.Event()
+
+    def hang(_root: Path) -> list[str]:
+        release.wait()
+        return []
+
+    monkeypatch.setattr(report, "_paths", hang)
+    try:
+        with pytest.raises(ReportTooSlow, match="no report was written"):
+            await report.write_report(tmp_path / "r.tar.gz", Settings(), {}, deadline=10.0)
+    finally:
+        release.set()
+    assert list(tmp_path.iterdir()) == []
 
 
 def record(root: Path, *paths: str) -> tuple[Recorder, list[str]]:

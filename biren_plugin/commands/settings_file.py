@@ -9,7 +9,6 @@ It is read as words with their lines, so that what a value means, and what is wr
 same as for a flag. Its shape is schema/settings.schema.json.
 """
 
-import difflib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -115,6 +114,8 @@ def _is_word(node: Any) -> bool:
 
 
 def _suggestion(key: str) -> str:
+    import difflib  # only a wrong file needs it
+
     close = difflib.get_close_matches(key.replace("_", "-"), _KEYS, n=1)
     return f"did you mean {close[0]}?" if close else f"settings are {', '.join(_KEYS)}"
 
