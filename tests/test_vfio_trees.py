@@ -148,7 +148,7 @@ def test_what_is_said_of_groups_on_a_changing_node_names_pci_addresses_only(
     for now, change in enumerate([lambda: None, *changes]):
         change()
         seen = Observed(read_once(reader), holders={(GPU, "/dev/vfio/99"): "default/pod"})
-        inventory = health.judge_once(keeper.update(seen, float(now)), seen, float(now))
+        inventory = health.judge(keeper.update(seen, float(now)), seen, float(now))
         assert_speaks_of_pci_only(inventory)
     found = {id_: inventory.find(id_) for id_ in ("/dev/vfio/20", "/dev/vfio/30")}
     for device, address in zip(found.values(), (physical(0), physical(1)), strict=True):
