@@ -45,6 +45,10 @@ app.command(
     "biren_plugin.commands.simulate:simulate",
     help="Show the whole story on a simulated host, without hardware, root or Kubernetes.",
 )
+app.command(
+    "biren_plugin.commands.status:status",
+    help="Show what the running daemon knows and does: resources, cards, and which pod has each.",
+)
 
 
 def main() -> NoReturn:

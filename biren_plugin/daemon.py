@@ -1,25 +1,23 @@
-"""The root of the task tree: what looks at the node, and one supervised subtree for each resource."""
+"""The root of the task tree: what looks at the node, what people look at, and what is served."""
 
 import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import trio
 
 from biren_plugin import __version__
 from biren_plugin.board import Board
-from biren_plugin.core.allocation import Placement
 from biren_plugin.core.model import Card, Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.settings import Settings
-from biren_plugin.errors import FolderDead, KubeletRestarted, NodeError
+from biren_plugin.errors import FolderDead, NodeError
+from biren_plugin.host import kubelet_folder, library, pod_resources
 from biren_plugin.host.doorbell import Doorbell
 from biren_plugin.host.feature_file import publish_labels
-from biren_plugin.host.folder_lock import hold_folder
 from biren_plugin.host.kubelet_folder import KubeletFolder, watch_kubelet_folder
 from biren_plugin.host.library import query_library
 from biren_plugin.host.pod_resources import ask_holders
@@ -27,15 +25,25 @@ from biren_plugin.host.reader import HostReader
 from biren_plugin.host.rooted import under
 from biren_plugin.host.scanner import Reader, scan_host
 from biren_plugin.host.vfio import VfioReader
-from biren_plugin.resource import ResourceMemory, run_resource
+from biren_plugin.operate.daemon_state import DaemonState
+from biren_plugin.operate.views import views_of
+from biren_plugin.serving import Serving
 from biren_plugin.supervise import keep_running, leaves
 from biren_plugin.survey import survey_node
-from biren_plugin.wire.unix_grpc import FileIdentity
+from biren_plugin.tally import Tally
 
 log = logging.getLogger(__name__)
 
 LIBRARY_ROUNDS: Final = 5
 """Looks at sysfs for each round of the library."""
+
+FOLDER_LOOP: Final = "kubelet-folder"
+HOST_LOOP: Final = "host-scan"
+LIBRARY_LOOP: Final = "library-scan"
+HOLDERS_LOOP: Final = "pod-resources"
+"""What the loops are called in logs, metrics and `/healthz`."""
+
+Task = Callable[[], Awaitable[None]]
 
 
 async def run_until_signal(settings: Settings) -> None:
@@ -63,52 +71,91 @@ async def stop_on_signal(stop: Callable[[], None], *, task_status: trio.TaskStat
     with trio.open_signal_receiver(*stopping) as signals:
         task_status.started()
         number = await anext(aiter(signals))
-    log.info("stopping: %s", signal.Signals(number).name)
+    name = signal.Signals(number).name
+    log.info("stopping: %s", name, extra={"event": "stopping", "signal": name})
     stop()
 
 
 async def run_daemon(settings: Settings) -> None:
     """Serves the node until cancelled. Raises an `ExceptionGroup` of `FolderDead` or of bugs."""
-    log.info("br-gpu-device-plugin %s; settings: %s", __version__, settings.differing())
+    log.info(
+        "br-gpu-device-plugin %s; settings: %s", __version__, settings.differing(),
+        extra={"event": "started", "version": __version__},
+    )  # fmt: skip
     for flag in settings.not_yet():
-        log.warning("%s is taken, but this version does not act on it yet", flag)
-    folder = Board[KubeletFolder]()
-    observed = Board[Observed]()
-    inventory = Board[Inventory]()
-    dev = under(settings.host_root, "/dev")
-    plugins = settings.device_plugin_dir
-    kata = settings.container_runtime == "kata"
-    if flags := settings.without_effect():
         log.warning(
-            "%s: without effect for kata, a virtual machine has its own driver", ", ".join(flags)
-        )
-    nodes = dev / ("vfio" if kata else "biren")
+            "%s is taken, but this version does not act on it yet", flag,
+            extra={"event": "flag_not_served", "flag": flag},
+        )  # fmt: skip
+    for flag in settings.without_effect():
+        log.warning(
+            "%s: without effect for kata, a virtual machine has its own driver", flag,
+            extra={"event": "flag_without_effect", "flag": flag},
+        )  # fmt: skip
+    folder = Board[KubeletFolder]()
+    state = DaemonState(
+        Board[Observed](), Board[Inventory](), Tally(), {FOLDER_LOOP: kubelet_folder.INTERVAL}
+    )
+    dev = under(settings.host_root, "/dev")
+    nodes = dev / ("vfio" if settings.container_runtime == "kata" else "biren")
+    plugins = settings.device_plugin_dir
     with Doorbell([dev, nodes]) as dev_bell, Doorbell([plugins.parent, plugins]) as bell:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch_kubelet_folder, plugins, bell, folder)
-            sources = {
-                "looking at the host": partial(_scan, settings, dev_bell, observed),
-                "asking the kubelet who holds what": partial(
-                    ask_holders, settings.pod_resources_dir, observed
-                ),
-                "the survey": partial(survey_node, observed, inventory, settings.health_policy),
-            }
-            if not kata:  # the library knows the driver's cards only
-                sources["asking the library"] = partial(
-                    query_library,
-                    settings.host_root,
-                    observed,
-                    interval=LIBRARY_ROUNDS * settings.health_interval,
-                )
-            for name, source in sources.items():
-                nursery.start_soon(partial(keep_running, source, name, expected=(NodeError,)))
-            labels = None
-            if (features := settings.nfd_features_dir) is not None:
-                labels = partial(publish_labels, features, inventory, observed)
-            await _serve_folder(plugins, folder, inventory, settings.placement, labels)
+            turned = partial(state.tally.turned, FOLDER_LOOP)
+            nursery.start_soon(watch_kubelet_folder, plugins, bell, folder, turned)
+            tasks = _sources(settings, dev_bell, state) | views_of(state, settings)
+            for name, task in tasks.items():
+                nursery.start_soon(_keep, task, name, state.tally)
+            beside = _beside(settings, state)
+            await Serving(plugins, folder, state, settings.placement, beside).run()
 
 
-async def _scan(settings: Settings, bell: Doorbell, observed: Board[Observed]) -> None:
+async def _keep(task: Task, name: str, tally: Tally) -> None:
+    on_failure = partial(tally.restarted, name)
+    await keep_running(task, name, expected=(NodeError,), on_failure=on_failure)
+
+
+def _sources(settings: Settings, bell: Doorbell, state: DaemonState) -> dict[str, Task]:
+    """What looks at the node, and the survey that makes one inventory of it."""
+    observed, turned = state.observed, state.tally.turned
+    sources: dict[str, Task] = {
+        HOST_LOOP: partial(_scan, settings, bell, state),
+        HOLDERS_LOOP: partial(
+            ask_holders, settings.pod_resources_dir, observed, partial(turned, HOLDERS_LOOP)
+        ),
+        "survey": partial(survey_node, observed, state.inventory, settings.health_policy),
+    }
+    state.intervals |= {
+        HOST_LOOP: settings.health_interval,
+        HOLDERS_LOOP: pod_resources.INTERVAL,
+    }
+    if settings.container_runtime == "runc":  # the library knows the driver's cards only
+        interval = LIBRARY_ROUNDS * settings.health_interval
+        sources[LIBRARY_LOOP] = partial(
+            query_library,
+            settings.host_root,
+            observed,
+            interval=interval,
+            turned=partial(turned, LIBRARY_LOOP),
+        )
+        state.intervals[LIBRARY_LOOP] = max(interval, library.RETRY)
+    return sources
+
+
+def _beside(settings: Settings, state: DaemonState) -> list[Task]:
+    """What is for the one instance that serves."""
+    if settings.nfd_features_dir is None:
+        return []
+    publish = partial(publish_labels, settings.nfd_features_dir, state.inventory, state.observed)
+    # Never said to have worked: what keeps the file from being written is said once.
+    kept = partial(
+        keep_running, publish, "node-labels", expected=(NodeError,), worked=lambda: False,
+        on_failure=partial(state.tally.restarted, "node-labels"),
+    )  # fmt: skip
+    return [kept]
+
+
+async def _scan(settings: Settings, bell: Doorbell, state: DaemonState) -> None:
     reader: Reader[Card]
     if settings.container_runtime == "kata":
         reader = VfioReader(settings.host_root)
@@ -118,80 +165,11 @@ async def _scan(settings: Settings, bell: Doorbell, observed: Board[Observed]) -
             mount_host_path=settings.mount_host_path,
             mount_dri_device=settings.mount_dri_device,
         )
-    await scan_host(reader, bell, observed, interval=settings.health_interval, pulse=settings.pulse)
-
-
-async def _serve_folder(
-    path: Path,
-    folder: Board[KubeletFolder],
-    inventory: Board[Inventory],
-    placement: Placement,
-    labels: Callable[[], Awaitable[None]] | None,
-) -> None:
-    """Serves the kubelet's folder whenever no other instance does, and moves over to a new one.
-
-    `labels` publishes the node's labels, which is for the one instance that serves.
-    """
-    while True:
-        with await hold_folder(path, folder) as held:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_run_resources, path, nursery, folder, inventory, placement)
-                if labels is not None:
-                    # Never said to have worked: what keeps the file from being written is said once.
-                    publish = partial(keep_running, worked=lambda: False, expected=(NodeError,))
-                    nursery.start_soon(publish, labels, "labelling the node")
-                await held.until_replaced(folder)
-                log.warning("%s was removed or made anew: starting over in it", path)
-                nursery.cancel_scope.cancel()
-
-
-async def _run_resources(
-    path: Path,
-    nursery: trio.Nursery,
-    folder: Board[KubeletFolder],
-    inventory: Board[Inventory],
-    placement: Placement,
-) -> None:
-    """A subtree for each resource that the node has, for as long as it has it."""
-    running: dict[str, trio.CancelScope] = {}
-    with inventory.subscribe() as inventories:
-        async for current in inventories:
-            wanted = {devices.resource for devices in current.lists}
-            for resource in running.keys() - wanted:
-                running.pop(resource).cancel()
-                log.info("%s: the node has none any more", resource)
-            for resource in sorted(wanted - running.keys()):
-                running[resource] = trio.CancelScope()
-                nursery.start_soon(
-                    _run_resource, resource, running[resource], path, folder, inventory, placement
-                )
-
-
-async def _run_resource(
-    resource: str,
-    scope: trio.CancelScope,
-    path: Path,
-    folder: Board[KubeletFolder],
-    inventory: Board[Inventory],
-    placement: Placement,
-) -> None:
-    memory = ResourceMemory()
-    kubelet: FileIdentity | None = None
-
-    async def live() -> None:
-        nonlocal kubelet
-        kubelet = folder.latest.kubelet if folder.latest is not None else None
-        await run_resource(resource, path, folder, inventory, memory, placement)
-
-    async def kubelet_changed() -> None:
-        await folder.wait_for(lambda seen: seen.kubelet not in (None, kubelet))
-
-    with scope:
-        await keep_running(
-            live,
-            resource,
-            expected=(NodeError,),
-            at_once=(KubeletRestarted,),
-            sooner=kubelet_changed,
-            worked=lambda: bool(memory.registered.latest),
-        )
+    await scan_host(
+        reader,
+        bell,
+        state.observed,
+        interval=settings.health_interval,
+        pulse=settings.pulse,
+        turned=partial(state.tally.turned, HOST_LOOP),
+    )

@@ -78,6 +78,14 @@ class SocketUnusable(NodeError):
     """Our socket cannot be made: the folder is read-only, missing, or its path too long."""
 
 
+class AddressUnusable(NodeError):
+    """Metrics and probes cannot be served where they should be."""
+
+
+class StatusUnavailable(PluginError):
+    """No daemon tells its status here, or not to this user."""
+
+
 class FolderDead(PluginError):
     """The kubelet's folder was deleted under our mount: only a new process can reach the new one."""
 

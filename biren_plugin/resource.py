@@ -12,6 +12,8 @@ from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.core.rivals import RivalWatch
 from biren_plugin.errors import StartTooSlow
 from biren_plugin.host.kubelet_folder import KubeletFolder, socket_name
+from biren_plugin.tally import Tally
+from biren_plugin.tasks.counting import CountedPlugin
 from biren_plugin.tasks.health import probe_health
 from biren_plugin.tasks.registration import notice_restart, stay_registered
 from biren_plugin.tasks.server import DevicePlugin, serve_plugin
@@ -29,6 +31,7 @@ class ResourceMemory:
     registered: Board[bool] = attrs.Factory(Board)
     """Whether the kubelet took the registration and watches."""
     rivals: RivalWatch = attrs.Factory(RivalWatch)
+    tally: Tally = attrs.Factory(Tally)
 
 
 async def run_resource(
@@ -43,12 +46,15 @@ async def run_resource(
     memory.registered.post(False)
     socket = folder_path / socket_name(resource)
     open_streams = Board[frozenset[object]]()
-    watch = partial(watch_devices, memory.offered, open_streams)
+    tally = memory.tally
+    sent = partial(tally.list_sent, resource)
+    watch = partial(watch_devices, memory.offered, open_streams, sent)
     plugin = DevicePlugin(memory.offered, inventory, watch, placement)
+    counted = CountedPlugin(plugin, resource, tally)
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(_START_DEADLINE) as starting:
             await nursery.start(probe_health, resource, inventory, memory.offered)
-            identity = await nursery.start(serve_plugin, socket, plugin)
+            identity = await nursery.start(serve_plugin, socket, counted)
         if starting.cancelled_caught:
             raise StartTooSlow(f"{resource} did not start in {_START_DEADLINE:g} s")
         nursery.start_soon(notice_restart, socket, identity, folder)
@@ -60,4 +66,5 @@ async def run_resource(
             open_streams,
             memory.registered,
             memory.rivals,
+            partial(tally.registered, resource),
         )

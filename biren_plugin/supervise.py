@@ -8,7 +8,8 @@
 5. Any other error is a bug: logged with its traceback, then treated as an expected one; `bugs`
    of them with no quiet time between are let through, and end the process.
 6. A cause that keeps a subtree from coming to work (`worked`) is said once, not for each try.
-7. `Cancelled` passes through untouched. Errors come in groups, several deep: each leaf counts.
+7. Each failure is told to `on_failure`, with its first cause, a bug before others.
+8. `Cancelled` passes through untouched. Errors come in groups, several deep: each leaf counts.
 """
 
 import logging
@@ -44,6 +45,7 @@ async def keep_running(
     at_once: Errors = (),
     sooner: Callable[[], Awaitable[None]] = trio.sleep_forever,
     worked: Callable[[], bool] = lambda: True,
+    on_failure: Callable[[Exception], None] = lambda _cause: None,
     pace: Pace = Pace(),
     chance: Callable[[], float] = random.random,
 ) -> None:
@@ -69,14 +71,21 @@ async def keep_running(
             failures = bugs_in_a_row = 0
         causes = list(leaves(error))
         bugs = [cause for cause in causes if not isinstance(cause, expected + at_once)]
+        on_failure((bugs or causes)[0])
         if bugs:
             bugs_in_a_row += 1
-            log.error("%s failed on a bug of the plugin", name, exc_info=ExceptionGroup("", bugs))
+            log.error(
+                "%s failed on a bug of the plugin", name, exc_info=ExceptionGroup("", bugs),
+                extra={"event": "bug", "where": name},
+            )  # fmt: skip
             if bugs_in_a_row >= pace.bugs:
                 raise error
         elif all(isinstance(cause, at_once) for cause in causes):
             failures, said = 0, ""
-            log.info("%s starts again: %s", name, _one_line(causes))
+            log.info(
+                "%s starts again: %s", name, _one_line(causes),
+                extra={"event": "restarts", "subtree": name},
+            )  # fmt: skip
             # One that fails at once, again and again, must keep nobody else out.
             await trio.lowlevel.checkpoint()
             continue
@@ -85,7 +94,10 @@ async def keep_running(
         failures += 1
         text = _one_line(causes)
         level = logging.WARNING if worked() or text != said else logging.DEBUG
-        log.log(level, "%s starts again in %.1f s: %s", name, wait, text)
+        log.log(
+            level, "%s starts again in %.1f s: %s", name, wait, text,
+            extra={"event": "restarts", "subtree": name, "wait_seconds": round(wait, 1)},
+        )  # fmt: skip
         said = text
         with trio.move_on_after(wait):
             await sooner()

@@ -37,5 +37,6 @@ async def survey_node(
             current = attrs.evolve(current, topology=topology.update(cards, seen.library))
             if current != inventory.latest:
                 for remark in remark_inventory(inventory.latest, current):
-                    log.log(logging.WARNING if remark.bad else logging.INFO, remark.text)
+                    level = logging.WARNING if remark.bad else logging.INFO
+                    log.log(level, remark.text, extra=remark.extra)
                 inventory.post(current)

@@ -40,6 +40,7 @@ class NodeInProcess:
             device_plugin_dir=self.plugins,
             pod_resources_dir=folder / "pod-resources",
             recover_after=0.0,
+            status_dir=folder / "status",
         )
         self._kubelets_life: trio.CancelScope | None = None
 

@@ -59,6 +59,7 @@ class Node:
             f"--host-root={self.host.root}",
             f"--device-plugin-dir={self.plugins}",
             f"--pod-resources-dir={self.plugins.parent / 'pod-resources'}",
+            f"--status-dir={self.plugins.with_name('status')}",
             *flags,
         ]
         started = time.monotonic()

@@ -12,7 +12,7 @@ from biren_plugin.core.inventory import (
 from biren_plugin.core.leaving import RETIRE_AFTER
 from biren_plugin.core.library import CardReading, KnownCard, LibraryFacts
 from biren_plugin.core.model import Card, Device, HostFacts, Inventory, NodeState, Snapshot
-from biren_plugin.core.observed import LibraryRound, Observed
+from biren_plugin.core.observed import Holder, LibraryRound, Observed
 from tests.cards import GPU, HALF, QUARTER, card, gpu_cards, ids, snapshot
 
 HOST = HostFacts(control_node=True)
@@ -44,7 +44,7 @@ class Node:
         round_ = LibraryRound(self._now, LibraryFacts(""), known, readings)
         self._observed = attrs.evolve(self._observed, library=round_)
 
-    def pods_hold(self, holders: dict[tuple[str, str], str]) -> None:
+    def pods_hold(self, holders: dict[tuple[str, str], Holder]) -> None:
         """From now on these pods hold these cards."""
         self._observed = attrs.evolve(self._observed, holders=holders)
 
@@ -253,7 +253,7 @@ def test_card_that_vanished_is_not_listed_twice_because_the_library_still_knows_
 
 def test_replaced_card_that_a_pod_holds_stays_listed_until_the_pod_has_gone() -> None:
     node = Node(*gpu_cards(0, 0))
-    node.pods_hold({(GPU, "card_0"): "default/train"})
+    node.pods_hold({(GPU, "card_0"): Holder("default", "train")})
     for _ in range(10):
         node.look(SPLIT_SETTLE, *gpu_cards(0, 4, 5))
     assert node.healthy(HALF) == ["card_4", "card_5"]
@@ -268,7 +268,7 @@ def test_replaced_card_that_a_pod_holds_stays_listed_until_the_pod_has_gone() ->
 
 def test_reused_name_is_not_offered_under_another_resource_before_its_pod_has_gone() -> None:
     node = Node(*gpu_cards(0, 0))
-    node.pods_hold({(GPU, "card_0"): "default/train"})
+    node.pods_hold({(GPU, "card_0"): Holder("default", "train")})
     node.look(1, *gpu_cards(0, 0, 1))
     node.look(SPLIT_SETTLE, *gpu_cards(0, 0, 1))
     assert (node.healthy(HALF), node.unhealthy(HALF)) == (["card_1"], ["card_0"])
@@ -281,7 +281,9 @@ def test_reused_name_is_not_offered_under_another_resource_before_its_pod_has_go
 
 def test_card_that_a_pod_held_before_we_started_is_listed() -> None:
     node = Node(*gpu_cards(0, 0, 1))
-    node.pods_hold({(GPU, "card_0"): "default/train", (HALF, "card_1"): "default/infer"})
+    node.pods_hold(
+        {(GPU, "card_0"): Holder("default", "train"), (HALF, "card_1"): Holder("default", "infer")}
+    )
     node.look(1, *gpu_cards(0, 0, 1))
     assert (node.healthy(HALF), node.unhealthy(GPU)) == (["card_1"], ["card_0"])
 
@@ -289,7 +291,7 @@ def test_card_that_a_pod_held_before_we_started_is_listed() -> None:
 @pytest.mark.parametrize("id_", ["card_x", "", "/dev/vfio/vfio", "card_1/.."])
 def test_id_that_no_card_can_have_is_listed_for_no_pod(id_: str) -> None:
     node = Node(*gpu_cards(0, 0))
-    node.pods_hold({(GPU, id_): "default/train"})
+    node.pods_hold({(GPU, id_): Holder("default", "train")})
     node.look(1, *gpu_cards(0, 0))
     assert ids(node.devices(GPU)) == ["card_0"]
 

@@ -14,7 +14,7 @@ from biren_plugin.core.changes import remark_inventory
 from biren_plugin.core.health import HealthKeeper
 from biren_plugin.core.inventory import InventoryKeeper
 from biren_plugin.core.model import Inventory
-from biren_plugin.core.observed import Observed
+from biren_plugin.core.observed import Holder, Observed
 from biren_plugin.host.reader import read_once
 from biren_plugin.host.vfio import VfioReader
 from biren_plugin.operate.devices import judge_once
@@ -147,7 +147,9 @@ def test_what_is_said_of_groups_on_a_changing_node_names_pci_addresses_only(
     ]
     for now, change in enumerate([lambda: None, *changes]):
         change()
-        seen = Observed(read_once(reader), holders={(GPU, "/dev/vfio/99"): "default/pod"})
+        seen = Observed(
+            read_once(reader), holders={(GPU, "/dev/vfio/99"): Holder("default", "pod")}
+        )
         inventory = health.judge(keeper.update(seen, float(now)), seen, float(now))
         assert_speaks_of_pci_only(inventory)
     found = {id_: inventory.find(id_) for id_ in ("/dev/vfio/20", "/dev/vfio/30")}

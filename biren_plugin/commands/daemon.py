@@ -24,9 +24,12 @@ def daemon(settings: Settings) -> int:
     from biren_plugin.daemon import run_until_signal
     from biren_plugin.operate import logs
 
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     for name in unknown_variables(os.environ.keys()):
-        logging.getLogger(__name__).warning("%s: there is no such setting; see --help", name)
+        logging.getLogger(__name__).warning(
+            "%s: there is no such setting; see --help", name,
+            extra={"event": "setting_unknown", "variable": name},
+        )  # fmt: skip
     # Without the modules a full collection has little to look at, so it runs early and costs little,
     # and the garbage of a restart does not pile up to a share of them.
     gc.freeze()

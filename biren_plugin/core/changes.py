@@ -1,6 +1,6 @@
 """What of a change an operator would want to read: from before and after to a few lines."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import attrs
 
@@ -14,6 +14,15 @@ class Remark:
     text: str
     bad: bool = False
     """Whether somebody should do something."""
+    event: str = attrs.field(default="", eq=False)
+    """Its stable name."""
+    fields: Mapping[str, str] = attrs.field(factory=dict, eq=False)
+    """What it is about."""
+
+    @property
+    def extra(self) -> dict[str, str]:
+        """What a program gets to know besides the text."""
+        return {"event": self.event, **self.fields}
 
 
 def remark_inventory(before: Inventory | None, after: Inventory) -> list[Remark]:
@@ -23,30 +32,49 @@ def remark_inventory(before: Inventory | None, after: Inventory) -> list[Remark]
     if not after.lists and (
         before is None or old.lists or old.driver_loaded != after.driver_loaded
     ):
-        remarks.append(Remark(_describe_empty(after), bad=True))
-    remarks += [Remark(text, bad=True) for text in after.unsettled if text not in old.unsettled]
-    remarks += [Remark(text, bad=True) for text in after.suspects if text not in old.suspects]
+        event, text = _describe_empty(after)
+        remarks.append(Remark(text, bad=True, event=event))
     remarks += [
-        Remark(f"containers will lack {absent}: it is not on the node", bad=True)
+        Remark(text, bad=True, event="gpu_unsettled", fields={"reason": text})
+        for text in after.unsettled
+        if text not in old.unsettled
+    ]
+    remarks += [
+        Remark(text, bad=True, event="probe_suspect", fields={"reason": text})
+        for text in after.suspects
+        if text not in old.suspects
+    ]
+    remarks += [
+        Remark(
+            f"containers will lack {absent}: it is not on the node",
+            bad=True,
+            event="file_missing",
+            fields={"what": absent},
+        )
         for absent in after.host.absent
         if absent not in old.host.absent
     ]
     return remarks
 
 
-def _describe_empty(node: Inventory) -> str:
+def _describe_empty(node: Inventory) -> tuple[str, str]:
+    """The event, and the sentence."""
     match node.shows_groups, node.driver_loaded:
         case True, True:
-            return (
+            return "cards_missing", (
                 "no Biren function for VFIO in /sys/bus/pci/devices, neither bound to vfio-pci nor split "
                 "by SR-IOV: waiting; see `lspci -nnkd 1ee0:` on the node"
             )
         case True, False:
-            return "no /sys/bus/pci/devices: waiting; in a container: is the host's /sys mounted?"
+            return "driver_missing", (
+                "no /sys/bus/pci/devices: waiting; in a container: is the host's /sys mounted?"
+            )
         case False, True:
-            return "no Biren card in /sys/class/biren: waiting; see `lspci -d 1ee0:` on the node"
+            return "cards_missing", (
+                "no Biren card in /sys/class/biren: waiting; see `lspci -d 1ee0:` on the node"
+            )
         case _:
-            return (
+            return "driver_missing", (
                 "no /sys/class/biren: waiting for the driver; on the node: `modprobe biren`; "
                 "in a container: is the host's /sys mounted?"
             )
@@ -57,23 +85,27 @@ def remark_list(before: DeviceList | None, after: DeviceList) -> list[Remark]:
     old = {device.id: device for device in before.devices} if before is not None else {}
     new = {device.id: device for device in after.devices}
     remarks = []
+
+    def remark(event: str, text: str, *, bad: bool = False, **fields: str) -> None:
+        fields = {"resource": after.resource, **fields}
+        remarks.append(Remark(f"{after.resource}: {text}", bad, event, fields))
+
     if came := [device for id_, device in new.items() if id_ not in old and device.healthy]:
-        remarks.append(Remark(f"{after.resource}: found {_ids(came)}"))
+        remark("devices_found", f"found {_ids(came)}", cards=_ids(came))
     for id_, device in new.items():
         was_healthy = id_ in old and old[id_].healthy
         reasons = "; ".join(device.reasons)
         if not device.healthy and (id_ not in old or old[id_].reasons != device.reasons):
-            remarks.append(Remark(f"{after.resource}: {id_} is Unhealthy: {reasons}", bad=True))
+            text = f"{id_} is Unhealthy: {reasons}"
+            remark("device_unhealthy", text, bad=True, card=id_, reason=reasons)
         elif device.healthy and id_ in old and not was_healthy:
-            remarks.append(Remark(f"{after.resource}: {id_} is Healthy again"))
+            remark("device_healthy", f"{id_} is Healthy again", card=id_)
         known = old[id_].warnings if id_ in old else ()
-        remarks += [
-            Remark(f"{after.resource}: {id_}: {text}", bad=True)
-            for text in device.warnings
-            if text not in known
-        ]
+        for text in device.warnings:
+            if text not in known:
+                remark("device_warning", f"{id_}: {text}", bad=True, card=id_, reason=text)
     if left := [device for id_, device in old.items() if id_ not in new]:
-        remarks.append(Remark(f"{after.resource}: {_ids(left)} left the list"))
+        remark("devices_left", f"{_ids(left)} left the list", cards=_ids(left))
     return remarks
 
 

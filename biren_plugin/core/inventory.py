@@ -40,7 +40,7 @@ from biren_plugin.core.model import (
     Inventory,
     Snapshot,
 )
-from biren_plugin.core.observed import NO_HOLDERS, LibraryRound, Observed
+from biren_plugin.core.observed import NO_HOLDERS, Holders, LibraryRound, Observed
 from biren_plugin.core.sysfs import number_of
 
 APPEAR_SETTLE: Final = 0.9  # two looks, a second apart, that agree
@@ -161,7 +161,7 @@ class InventoryKeeper:
             device = Device(Card(f"card_{number}", number, present=False), resource, (reason,))
             self._leaving.keep(device, now)
 
-    def _keep_held(self, holders: Mapping[tuple[str, str], str], now: float) -> None:
+    def _keep_held(self, holders: Holders, now: float) -> None:
         """Whatever a pod holds stays listed, also what was replaced, or gone before we started."""
         listed = {
             (device.resource, device.id)
@@ -179,7 +179,7 @@ class InventoryKeeper:
             self._leaving.keep(Device(Card(id_, number, present=False), resource, (reason,)), now)
 
     def _lists(
-        self, holders: Mapping[tuple[str, str], str], host: HostFacts, now: float, pulse: int
+        self, holders: Holders, host: HostFacts, now: float, pulse: int
     ) -> tuple[DeviceList, ...]:
         by_resource: dict[str, dict[str, Device]] = {}
         for device in self._devices_by_weight(now):
@@ -224,7 +224,7 @@ class InventoryKeeper:
                 yield from _devices(gpu.believed)
 
 
-def _unless_held_elsewhere(device: Device, holders: Mapping[tuple[str, str], str]) -> Device:
+def _unless_held_elsewhere(device: Device, holders: Holders) -> Device:
     """The device; Unhealthy while a pod holds its id under another resource."""
     for resource in RESOURCE_OF_SPLIT.values():
         pod = holders.get((resource, device.id))

@@ -14,7 +14,23 @@ from biren_plugin.core.library import (
 )
 from biren_plugin.core.model import Snapshot
 
-NO_HOLDERS: Final[Mapping[tuple[str, str], str]] = {}
+
+@attrs.frozen
+class Holder:
+    """The container that holds a device."""
+
+    namespace: str
+    pod: str
+    container: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.pod}"
+
+
+Holders = Mapping[tuple[str, str], Holder]
+"""Who holds a device, by resource and id."""
+
+NO_HOLDERS: Final[Holders] = {}
 
 
 @attrs.frozen
@@ -43,8 +59,8 @@ class Observed:
 
     snapshot: Snapshot | None = None
     library: LibraryRound | None = None
-    holders: Mapping[tuple[str, str], str] | None = None
-    """Which pod (`namespace/name`) holds a device, by resource and id; None: nobody can tell."""
+    holders: Holders | None = None
+    """None: nobody can tell."""
     pulse: int = 0
     """Counts the heartbeats."""
 

@@ -5,7 +5,7 @@ variable, the key of the settings file and the file's schema are made from it.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
@@ -54,7 +54,11 @@ class Members:
                 raise BadSetting(field.name, word, f"give one of {', '.join(self.names)}")
 
 
-def setting(default: T, text: str, valid: Limits | Members | None = None) -> T:
+Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+"""Given the owner, the field and its value; raises `BadSetting`."""
+
+
+def setting(default: T, text: str, valid: Validator | None = None) -> T:
     """A field with its default, its help and what limits its value."""
     validator: Any = valid
     field: Any = attrs.field(default=default, validator=validator, metadata={HELP: text})

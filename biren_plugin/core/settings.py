@@ -4,6 +4,7 @@ A field here is all that a new setting costs: its flag, its variable, its key in
 the file's schema are made from it.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -15,9 +16,11 @@ from biren_plugin.core.health import HealthMode, HealthPolicy
 from biren_plugin.core.library import LibraryStatus
 from biren_plugin.core.probes import OPTIONAL
 from biren_plugin.core.setting import Limits, Members, setting
+from biren_plugin.errors import BadSetting
 
 ContainerRuntime = Literal["runc", "kata"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["auto", "text", "json"]
 UnhealthyOn = Literal["warning", "critical", "error"]
 Source = Literal["flag", "environment", "file"]
 """Where a value can come from, the first before the others; else it is the default."""
@@ -26,7 +29,20 @@ MAX_PULSE: Final = 86_400
 """Seconds; a heartbeat rarer than once a day is a mistake."""
 _MAX_RECOVER_AFTER: Final = 86_400
 
+_ADDRESS: Final = re.compile(
+    r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:\[\]]*)):(?P<port>[0-9]{1,5})"
+)
+
+
+def _check_address(_owner: object, field: "attrs.Attribute[Any]", address: str) -> None:
+    match = _ADDRESS.fullmatch(address)
+    if address and (match is None or not 0 < int(match["port"]) < 2**16):
+        right = "give HOST:PORT, as in 127.0.0.1:9400, or :9400 for all addresses"
+        raise BadSetting(field.name, address, right)
+
+
 DEFAULT_CDI_DIR: Final = Path("/etc/cdi")
+DEFAULT_STATUS_DIR: Final = Path("/run/br-gpu-device-plugin")
 
 
 @attrs.frozen
@@ -106,6 +122,18 @@ class Settings:
         "Keep a file with labels of the node here, for Node Feature Discovery; usually "
         "/etc/kubernetes/node-feature-discovery/features.d.",
     )
+    log_format: LogFormat = setting(
+        "auto",
+        "text: a line for people. json: one JSON object a line. auto: text in a terminal, else json.",
+    )
+    metrics_address: str = setting(
+        "",
+        "HOST:PORT of /metrics, /healthz and /readyz, as in 127.0.0.1:9400; empty: none of them.",
+        _check_address,
+    )
+    status_dir: Path = setting(
+        DEFAULT_STATUS_DIR, "The folder of the socket that `br-gpu-device-plugin status` asks."
+    )
     origins: Mapping[str, Source] = attrs.field(factory=dict, eq=False, kw_only=True)
     """Where each value came from that is not the default, by field; no setting itself."""
 
@@ -118,6 +146,12 @@ class Settings:
             unhealthy_on=LibraryStatus[self.unhealthy_on.upper()],
             recover_after=self.recover_after,
         )
+
+    def metrics_host_and_port(self) -> tuple[str, int]:
+        """`[::1]:9400` and `:9400` in two; no host: all of them."""
+        match = _ADDRESS.fullmatch(self.metrics_address)
+        assert match is not None  # its validator saw to that
+        return match["v6"] or match["host"], int(match["port"])
 
     def not_yet(self) -> list[str]:
         """Flags that were given and that this version takes without acting on them."""

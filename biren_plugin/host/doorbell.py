@@ -40,6 +40,7 @@ class Doorbell:
                 "no inotify (%s): changes are seen by looking, within seconds; "
                 "raise fs.inotify.max_user_instances on the node",
                 error.strerror,
+                extra={"event": "inotify_exhausted"},
             )
 
     def __enter__(self) -> Self:

@@ -7,6 +7,7 @@ the kubelet's wipe of the folder, and dies with its holder, however that ends.
 import fcntl
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -68,8 +69,12 @@ class HeldFolder:
             return False
 
 
-async def hold_folder(path: Path, folder: Board[KubeletFolder]) -> HeldFolder:
-    """Waits until the folder is there and nobody else holds it; says so once.
+async def hold_folder(
+    path: Path,
+    folder: Board[KubeletFolder],
+    on_standby: Callable[[], None] = lambda: None,
+) -> HeldFolder:
+    """Waits until the folder is there and nobody else holds it; says so once, and to `on_standby`.
 
     Tries often for a while after each change in the folder: the holder takes its sockets away
     before it lets go.
@@ -83,12 +88,19 @@ async def hold_folder(path: Path, folder: Board[KubeletFolder]) -> HeldFolder:
                     held = _try(path)
                 except BlockingIOError:
                     if not standing_by:
-                        log.info("another instance holds %s: standing by, ready to take over", path)
+                        log.info(
+                            "another instance holds %s: standing by, ready to take over", path,
+                            extra={"event": "standing_by"},
+                        )  # fmt: skip
+                        on_standby()
                     standing_by = True
                 else:
                     if held is not None:
                         if standing_by:
-                            log.info("the other instance has let go of %s: taking over", path)
+                            log.info(
+                                "the other instance has let go of %s: taking over", path,
+                                extra={"event": "taking_over"},
+                            )  # fmt: skip
                         return held
             lively = trio.current_time() < lively_until
             with trio.move_on_after(_OFTEN if lively else _SELDOM):
@@ -110,7 +122,10 @@ def _try(path: Path) -> HeldFolder | None:
         raise
     except OSError as error:
         # A file system without locks: serve all the same, as plugins without a lock do.
-        log.warning("cannot lock %s (%s): run one instance only", path, error.strerror)
+        log.warning(
+            "cannot lock %s (%s): run one instance only", path, error.strerror,
+            extra={"event": "no_lock", "reason": error.strerror},
+        )  # fmt: skip
     if not held._is_there():
         os.close(descriptor)
         return None

@@ -2,11 +2,12 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import attrs
+import trio
 
 from biren_plugin.board import Board
 from biren_plugin.host.doorbell import Doorbell
@@ -53,27 +54,44 @@ def read_kubelet_folder(path: Path) -> KubeletFolder:
     )
 
 
-async def watch_kubelet_folder(path: Path, doorbell: Doorbell, board: Board[KubeletFolder]) -> None:
-    """Posts the folder at first and whenever it changed; says once what it waits for."""
+async def watch_kubelet_folder(
+    path: Path,
+    doorbell: Doorbell,
+    board: Board[KubeletFolder],
+    turned: Callable[[float], None] = lambda _seconds: None,
+) -> None:
+    """Posts the folder at first and whenever it changed; says once what it waits for.
+
+    `turned` is told how long each look took.
+    """
     while True:
         doorbell.arm()
+        began = trio.current_time()
         current = read_kubelet_folder(path)
         before = board.latest
         if current != before:
             if current.trouble and (before is None or before.trouble != current.trouble):
                 log.warning(
-                    "cannot read %s (%s): waiting until it can be read", path, current.trouble
+                    "cannot read %s (%s): waiting until it can be read",
+                    path,
+                    current.trouble,
+                    extra={"event": "folder_unreadable", "reason": current.trouble},
                 )
             elif not current.exists and (before is None or before.exists):
                 log.warning(
                     "no folder %s: waiting for it; is the kubelet's folder mounted into the container?",
                     path,
+                    extra={"event": "folder_missing"},
                 )
             elif (
                 current.exists
                 and current.kubelet is None
                 and (before is None or not before.exists or before.kubelet is not None)
             ):
-                log.warning("no %s in %s: waiting for the kubelet", KUBELET_SOCKET, path)
+                log.warning(
+                    "no %s in %s: waiting for the kubelet", KUBELET_SOCKET, path,
+                    extra={"event": "kubelet_missing"},
+                )  # fmt: skip
             board.post(current)
+        turned(trio.current_time() - began)
         await doorbell.wait(INTERVAL)

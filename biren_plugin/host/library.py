@@ -5,7 +5,7 @@ so that a card whose calls hang costs no other card more than a moment.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -87,10 +87,16 @@ class LibraryReader:
         raise failure
 
 
-async def query_library(root: Path, observed: Board[Observed], *, interval: float) -> None:
+async def query_library(
+    root: Path,
+    observed: Board[Observed],
+    *,
+    interval: float,
+    turned: Callable[[float], None] = lambda _seconds: None,
+) -> None:
     """Posts a round every `interval` seconds, and sooner when the node shows other cards.
 
-    Without a library, or with one that cannot be used, that is said once, and tried again later.
+    `turned` is told how long each round took. Without a library, or with one that cannot be used, that is said once, and tried again later.
     """
     reader = LibraryReader(root)
     lookout = Lookout[_Answer](reader.names, reader.read, "the management library")
@@ -105,7 +111,10 @@ async def query_library(root: Path, observed: Board[Observed], *, interval: floa
         except (HostUnreadable, LibraryUnusable) as error:
             if str(error) != trouble:
                 level = logging.INFO if isinstance(error, LibraryMissing) else logging.WARNING
-                log.log(level, "%s: its part of the health checks is left out", error)
+                log.log(
+                    level, "%s: its part of the health checks is left out", error,
+                    extra={"event": "library_left_out", "reason": str(error)},
+                )  # fmt: skip
             trouble, wait = str(error), RETRY
         else:
             assert reader.library is not None
@@ -115,6 +124,7 @@ async def query_library(root: Path, observed: Board[Observed], *, interval: floa
             trouble = ""
             latest = _round(began, facts, look, latest)
             observed.post(attrs.evolve(observed.latest or Observed(), library=latest))
+        turned(trio.current_time() - began)
         with trio.move_on_at(began + wait):
             await observed.wait_for(lambda seen, cards=cards: seen.card_names != cards)  # type: ignore[misc]
 
@@ -140,8 +150,11 @@ def _say_which(facts: LibraryFacts) -> None:
     log.info(
         "management library %s, version %s, driver %s",
         facts.path, facts.library_version or "unknown", facts.driver_version or "unknown",
+        extra={"event": "library_found", "path": facts.path, "version": facts.library_version},
     )  # fmt: skip
     if facts.lacking:
         log.warning(
-            "that library is too old for %s: what they tell is left out", ", ".join(facts.lacking)
+            "that library is too old for %s: what they tell is left out",
+            ", ".join(facts.lacking),
+            extra={"event": "library_lacks", "path": facts.path, "functions": facts.lacking},
         )

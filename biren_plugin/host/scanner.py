@@ -1,7 +1,7 @@
 """Looks at the host, again and again, and posts what it saw: the first source of the survey."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol, TypeVar
 
 import attrs
@@ -39,10 +39,11 @@ async def scan_host(
     *,
     interval: float,
     pulse: int = 0,
+    turned: Callable[[float], None] = lambda _seconds: None,
 ) -> None:
     """Posts a snapshot every `interval` seconds at least; every `pulse` seconds all is read anew.
 
-    Where the host cannot be read, that is said once, and what was posted stays.
+    `turned` is told how long each look took. Where the host cannot be read, that is said once, and what was posted stays.
     """
     anew = False
     lookout = Lookout(reader.names, lambda name: reader.read(name, anew=anew), "/sys and /dev")
@@ -51,12 +52,16 @@ async def scan_host(
     trouble = ""
     while True:
         doorbell.arm()
+        began = trio.current_time()
         anew |= bool(pulse) and trio.current_time() >= next_beat
         try:
             look = await lookout.look()
         except HostUnreadable as error:
             if str(error) != trouble:
-                log.error("%s: what was known before stands", error)
+                log.error(
+                    "%s: what was known before stands", error,
+                    extra={"event": "host_unreadable", "reason": str(error)},
+                )  # fmt: skip
             trouble = str(error)
         else:
             trouble = ""
@@ -71,4 +76,5 @@ async def scan_host(
                 next_beat = trio.current_time() + pulse
                 anew = False
             observed.post(seen)
+        turned(trio.current_time() - began)
         await doorbell.wait(interval)

@@ -103,6 +103,7 @@ class _Story:
             pod_resources_dir=self.plugins.parent / "pod-resources",
             health_interval=_LOOKS,
             recover_after=_RECOVER_AFTER,
+            status_dir=self.host.root.with_name("status"),
         )
         self._nursery.start_soon(_run_in, self._daemon_life, settings)
         await self.step("the daemon registers", self._registered)

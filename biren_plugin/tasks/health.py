@@ -28,7 +28,8 @@ async def probe_health(
             if found is None:
                 continue  # the resource is at its end, and this task with it
             for remark in remark_list(offered.latest, found):
-                log.log(logging.WARNING if remark.bad else logging.INFO, remark.text)
+                level = logging.WARNING if remark.bad else logging.INFO
+                log.log(level, remark.text, extra=remark.extra)
             if found != offered.latest:
                 offered.post(found)
             task_status.started()

@@ -6,6 +6,7 @@ old stream: kubelet 1.36 takes lists from an old stream too, and drops the new c
 """
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -45,10 +46,11 @@ async def stay_registered(
     open_streams: Board[frozenset[object]],
     registered: Board[bool],
     rivals: RivalWatch,
+    on_registered: Callable[[], None] = lambda: None,
 ) -> None:
     """Registers `resource` once the kubelet serves, and watches over the stream. Ends by raising.
 
-    `registered` is told when that is so; `rivals` outlives this task. Raises `RegistrationFailed`
+    `registered` and `on_registered` are told when that is so; `rivals` outlives this task. Raises `RegistrationFailed`
     and `StreamEnded`.
     """
     await folder.wait_for(lambda seen: seen.kubelet is not None)
@@ -65,7 +67,11 @@ async def stay_registered(
         )
     took = (trio.current_time() - asked) * 1000
     registered.post(True)
-    log.info("%s: registered and watched, in %.0f ms", resource, took)
+    on_registered()
+    log.info(
+        "%s: registered and watched, in %.0f ms", resource, took,
+        extra={"event": "registered", "resource": resource, "milliseconds": round(took, 1)},
+    )  # fmt: skip
     await _first_end(open_streams, opened - before, before)
     text = f"the kubelet ended the stream of {resource}"
     kubelet_socket = socket.with_name(KUBELET_SOCKET)
@@ -117,7 +123,11 @@ async def _knock(path: Path, resource: str) -> trio.SocketStream:
             if wait == _LONGEST_KNOCK and not said:
                 said = True
                 log.warning(
-                    "%s: nobody serves %s (%s): waiting for the kubelet", resource, path, error
+                    "%s: nobody serves %s (%s): waiting for the kubelet",
+                    resource,
+                    path,
+                    error,
+                    extra={"event": "kubelet_not_serving", "resource": resource},
                 )
         await trio.sleep(wait)
         wait = min(wait * 2, _LONGEST_KNOCK)

@@ -13,7 +13,7 @@ from biren_plugin.core.allocation import Placement
 from biren_plugin.core.container_edits import ContainerEdits, edits_for
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.errors import NotReady, RequestRefused, SocketUnusable
-from biren_plugin.wire.device_plugin import new_server
+from biren_plugin.wire.device_plugin import Plugin, new_server
 from biren_plugin.wire.unix_grpc import FileIdentity, UnixListener
 
 log = logging.getLogger(__name__)
@@ -65,11 +65,17 @@ class DevicePlugin:
         try:
             cards = cards_for(requests, offered, self._inventory.latest or Inventory())
         except RequestRefused as error:
-            log.warning("%s: refused an allocation: %s", offered.resource, error)
+            log.warning(
+                "%s: refused an allocation: %s", offered.resource, error,
+                extra={"event": "allocation_refused", "resource": offered.resource, "reason": str(error)},
+            )  # fmt: skip
             raise
         for each in cards:
             names = ", ".join(card.name for card in each) or "nothing"
-            log.info("%s: allocated %s", offered.resource, names)
+            log.info(
+                "%s: allocated %s", offered.resource, names,
+                extra={"event": "allocated", "resource": offered.resource, "cards": names},
+            )  # fmt: skip
         return [edits_for(each, offered.host) for each in cards]
 
     def _current(self) -> DeviceList:
@@ -80,7 +86,7 @@ class DevicePlugin:
 
 async def serve_plugin(
     path: Path,
-    plugin: DevicePlugin,
+    plugin: Plugin,
     *,
     task_status: trio.TaskStatus[FileIdentity] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -93,7 +99,11 @@ async def serve_plugin(
     def count_bug(error: Exception) -> None:
         nonlocal bugs
         bugs += 1
-        log.error("a call failed on a bug of the plugin", exc_info=error)
+        log.error(
+            "a call failed on a bug of the plugin",
+            exc_info=error,
+            extra={"event": "bug", "where": "a call"},
+        )
         if bugs >= _BUGS:
             raise error
 

@@ -1,17 +1,20 @@
 """From offered devices to the lists on one kubelet stream: each change once, the whole list each time."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import DeviceList
 
 
 async def watch_devices(
-    offered: Board[DeviceList], open_streams: Board[frozenset[object]]
+    offered: Board[DeviceList],
+    open_streams: Board[frozenset[object]],
+    on_sent: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[DeviceList, None]:
     """The lists for one stream, for as long as somebody reads it.
 
-    `open_streams` holds a token for it while it is open. Each list makes the kubelet write its checkpoint: one that
+    `open_streams` holds a token for it while it is open, `on_sent` is told of each list
+    once it was written. Each list makes the kubelet write its checkpoint: one that
     would read the same is not sent, unless a heartbeat is due.
     """
     stream = object()
@@ -23,6 +26,7 @@ async def watch_devices(
                 if (wire := _as_sent(current)) != last:
                     last = wire
                     yield current
+                    on_sent()
     finally:
         open_streams.post((open_streams.latest or frozenset()) - {stream})
 

@@ -4,6 +4,7 @@ import trio
 from purerpc import RpcFailedError
 from purerpc.grpclib.exceptions import ProtocolError
 
+from biren_plugin.core.observed import Holder
 from biren_plugin.errors import PodResourcesUnknown
 from biren_plugin.wire._proto import podresources_pb2 as pb
 from biren_plugin.wire._proto.podresources_grpc import PodResourcesListerStub
@@ -15,8 +16,8 @@ _LIMITS = Limits(message_size=16 * 1024**2)
 
 async def list_holders(
     stream: trio.abc.Stream, vendor: str, deadline: float
-) -> dict[tuple[str, str], str]:
-    """Which pod (`namespace/name`) holds each device of `vendor`'s resources, by resource and id.
+) -> dict[tuple[str, str], Holder]:
+    """Which container holds each device of `vendor`'s resources, by resource and id.
 
     One call over a connection to the kubelet, which is closed afterwards. Raises
     `PodResourcesUnknown`: refused, broken off, or not answered in `deadline` seconds.
@@ -37,7 +38,7 @@ async def list_holders(
     except trio.TooSlowError as error:
         raise PodResourcesUnknown(f"the kubelet did not answer in {deadline:g} s") from error
     return {
-        (devices.resource_name, id_): f"{pod.namespace}/{pod.name}"
+        (devices.resource_name, id_): Holder(pod.namespace, pod.name, container.name)
         for pod in answer.pod_resources
         for container in pod.containers
         for devices in container.devices

@@ -70,6 +70,8 @@ def new_daemon(folder: Path) -> Iterator[Callable[[], DaemonProcess]]:
             f"--host-root={folder / 'host'}",
             f"--device-plugin-dir={folder / 'plugins'}",
             f"--pod-resources-dir={folder / 'pod-resources'}",
+            f"--status-dir={folder / 'status'}",
+            "--log-format=text",
             "--recover-after=0",
         ]
         made.append(DaemonProcess(*flags))

@@ -62,7 +62,10 @@ class Server:
         """One connection, from accept to close. Takes responsibility for closing `stream`."""
         if self._connections >= self._limits.connections:
             if not self._full:
-                log.warning("%d connections are open: closing further ones", self._connections)
+                log.warning(
+                    "%d connections are open: closing further ones", self._connections,
+                    extra={"event": "connections_full", "connections": self._connections},
+                )  # fmt: skip
             self._full = True
             await trio.aclose_forcefully(stream)
             return

@@ -67,7 +67,10 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
             uid = peer_uid(stream)
             if uid in (0, os.getuid()):
                 return stream
-            log.warning("refused a connection to %s from user id %d", self.path.name, uid)
+            log.warning(
+                "refused a connection to %s from user id %d", self.path.name, uid,
+                extra={"event": "peer_refused", "socket": self.path.name, "uid": uid},
+            )  # fmt: skip
             await trio.aclose_forcefully(stream)
 
     async def aclose(self) -> None:

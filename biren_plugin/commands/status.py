@@ -1,0 +1,31 @@
+"""`status`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from biren_plugin.commands.flags import Switch
+from biren_plugin.core.setting import variable_of
+from biren_plugin.core.settings import DEFAULT_STATUS_DIR
+from biren_plugin.operate.status_view import show_status
+
+StatusDir = Annotated[Path, Parameter(env_var=variable_of("status_dir"), show_env_var=False)]
+
+
+def status(
+    *, json: Switch = False, watch: Switch = False, status_dir: StatusDir = DEFAULT_STATUS_DIR
+) -> int:
+    """Show what the running daemon knows and does: resources, cards, and which pod has each.
+
+    Parameters
+    ----------
+    json
+        Print one JSON document a line (its schema: schema/status.schema.json).
+    watch
+        Show it anew each second, until Ctrl-C.
+    status_dir
+        The folder of the daemon's socket, as the daemon was told.
+    """
+    show_status(status_dir, as_json=json, watch=watch)
+    return 0

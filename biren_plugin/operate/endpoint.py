@@ -1,0 +1,179 @@
+"""/metrics, /healthz and /readyz: HTTP/1.1 by h11 over trio, one request a connection.
+
+1. Nobody who asks can slow the daemon: connections are accepted at most every `PACE`, a request has
+   `DEADLINE` from its first byte to the last of its answer, its head at most `HEAD_SIZE`, no body is
+   read, and metrics are made at most once in `FRESH`.
+2. When all `CONNECTIONS` are taken the one that has been there longest makes room: an honest client
+   is served in milliseconds, so that one is slow or means harm, and the kubelet's probe gets through.
+3. GET and HEAD only. Whatever is no HTTP is answered with 400, or just closed.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+import h11
+import trio
+
+from biren_plugin.errors import AddressUnusable
+from biren_plugin.operate.daemon_state import DaemonState
+from biren_plugin.operate.metrics import CONTENT_TYPE, Metrics
+
+log = logging.getLogger(__name__)
+
+CONNECTIONS: Final = 32
+DEADLINE: Final = 5.0
+PACE: Final = 0.005
+FRESH: Final = 1.0
+"""Seconds."""
+HEAD_SIZE: Final = 8 * 1024
+"""Bytes, of the request line and all headers."""
+_PIECE: Final = 4096
+_DRAINED: Final = 16
+"""Pieces that are read and thrown away."""
+_BUG: Final = {"event": "bug", "where": "metrics"}
+_TEXT: Final = "text/plain; charset=utf-8"
+
+
+@attrs.frozen
+class Answer:
+    """What goes back: a status and a body."""
+
+    status: int
+    body: bytes
+    content_type: str = _TEXT
+
+
+class Endpoint:
+    """Answers from `state`."""
+
+    def __init__(self, state: DaemonState) -> None:
+        self._state = state
+        self._metrics = Metrics(state)
+        self._made: tuple[float, bytes] | None = None
+        self._open: dict[object, trio.CancelScope] = {}
+        """The connections, the one that came first in front."""
+        self._pages: dict[str, Callable[[], Answer]] = {
+            "/metrics": self._show_metrics,
+            "/healthz": lambda: _verdict(state.stuck(), "live"),
+            "/readyz": lambda: _verdict(state.unready(), "ready"),
+        }
+
+    async def handle(self, stream: trio.abc.HalfCloseableStream) -> None:
+        """One connection, from accept to close. Takes responsibility for closing `stream`."""
+        if len(self._open) >= CONNECTIONS:
+            first = next(iter(self._open))
+            self._open.pop(first).cancel()
+        me = object()
+        with trio.move_on_after(DEADLINE) as scope:
+            self._open[me] = scope
+            try:
+                await self._serve(stream)
+            except trio.BrokenResourceError:
+                pass  # the client has left: nobody is there to be told
+            finally:
+                self._open.pop(me, None)
+                await trio.aclose_forcefully(stream)
+
+    async def _serve(self, stream: trio.abc.HalfCloseableStream) -> None:
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_SIZE)
+        try:
+            request = await _receive(http, stream)
+        except h11.RemoteProtocolError as error:
+            answer, head_only = Answer(error.error_status_hint, b"no HTTP request\n"), False
+        else:
+            if request is None:
+                return
+            answer = self._answer(request)
+            head_only = request.method == b"HEAD"
+        headers = [
+            ("content-type", answer.content_type),
+            ("content-length", str(len(answer.body))),
+            ("connection", "close"),
+        ]
+        if answer.status == 405:
+            headers.append(("allow", "GET, HEAD"))
+        pieces = [http.send(h11.Response(status_code=answer.status, headers=headers))]
+        if not head_only:
+            pieces.append(http.send(h11.Data(data=answer.body)))
+        pieces.append(http.send(h11.EndOfMessage()))
+        await stream.send_all(b"".join(piece for piece in pieces if piece))
+        await stream.send_eof()
+        for _ in range(_DRAINED):  # closing over unread bytes resets, and the answer may be lost
+            if not await stream.receive_some(_PIECE):
+                break
+
+    def _answer(self, request: h11.Request) -> Answer:
+        page = self._pages.get(request.target.partition(b"?")[0].decode("latin-1"))
+        if page is None:
+            return Answer(404, f"there are {', '.join(self._pages)}\n".encode())
+        if request.method not in (b"GET", b"HEAD"):
+            return Answer(405, b"GET or HEAD\n")
+        try:
+            return page()
+        except Exception as error:  # a bug here must not take the daemon along
+            log.error("a page failed on a bug of the plugin", exc_info=error, extra=_BUG)
+            return Answer(500, b"a bug of the plugin; its log has the details\n")
+
+    def _show_metrics(self) -> Answer:
+        now = trio.current_time()
+        if self._made is None or now - self._made[0] >= FRESH:
+            self._made = now, self._metrics.text()
+        return Answer(200, self._made[1], CONTENT_TYPE)
+
+
+async def _receive(http: h11.Connection, stream: trio.abc.Stream) -> h11.Request | None:
+    """The request's head; None if the client left before its end."""
+    while (event := http.next_event()) is h11.NEED_DATA:
+        data = await stream.receive_some(_PIECE)
+        http.receive_data(bytes(data))
+    return event if isinstance(event, h11.Request) else None
+
+
+def _verdict(sentences: list[str], well: str) -> Answer:
+    if not sentences:
+        return Answer(200, f"{well}\n".encode())
+    return Answer(503, "".join(f"{each}\n" for each in sentences).encode())
+
+
+class _Paced(trio.abc.Listener[trio.SocketStream]):
+    """Accepts a connection every `PACE` at most; the others wait in the kernel."""
+
+    def __init__(self, listener: trio.SocketListener) -> None:
+        self._listener = listener
+
+    async def accept(self) -> trio.SocketStream:
+        await trio.sleep(PACE)
+        return await self._listener.accept()
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()
+
+
+async def serve_endpoint(
+    host: str,
+    port: int,
+    state: DaemonState,
+    *,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serves until cancelled; no `host`: on all addresses. Started, with the port, when it listens.
+
+    Raises `AddressUnusable`.
+    """
+    endpoint = Endpoint(state)
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host or None)
+    except OSError as error:  # socket.gaierror too
+        raise AddressUnusable(
+            f"cannot listen on {host or '*'}:{port} for metrics and probes: "
+            f"{error.strerror or error}; see --metrics-address"
+        ) from error
+    shown = listeners[0].socket.getsockname()[1]
+    log.info(
+        "metrics and probes on %s:%d", host or "*", shown,
+        extra={"event": "metrics_served", "host": host, "port": shown},
+    )  # fmt: skip
+    task_status.started(shown)
+    await trio.serve_listeners(endpoint.handle, [_Paced(each) for each in listeners])

@@ -1,0 +1,224 @@
+"""The daemon's state as Prometheus metrics, made when somebody asks.
+
+1. Nothing is kept between two questions: a card, pod or resource that has gone has no series.
+2. Labels are resources, cards, loops, error classes and the pods that hold a card: what a node
+   has bounds them. A reason is a label of `br_gpu_device_info` only.
+3. What nobody told (no library, no pod-resources socket) has no series, or empty labels.
+
+Names and units: https://prometheus.io/docs/practices/naming/.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
+from typing import Final
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from biren_plugin import __version__
+from biren_plugin.core.library import CardReading
+from biren_plugin.core.model import Device, Inventory
+from biren_plugin.core.observed import NO_HOLDERS, Observed
+from biren_plugin.operate.daemon_state import DaemonState
+from biren_plugin.tally import CALL_BOUNDS, Latency
+
+CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+
+_CARD: Final = ("card", "pod", "namespace", "container")
+_READINGS: Final[tuple[tuple[str, str, Callable[[CardReading], float | None]], ...]] = (
+    ("br_gpu_temperature_celsius", "Temperature of the GPU's die.", lambda it: it.temperature),
+    ("br_gpu_power_watts", "Power that the card draws.", lambda it: _part(it.power, 1000)),
+    (
+        "br_gpu_utilization_ratio",
+        "Part of the last sample period in which the GPU worked, 0 to 1.",
+        lambda it: _part(it.gpu_utilization, 100),
+    ),
+    ("br_gpu_memory_used_bytes", "Memory of the card in use.", lambda it: it.memory_used),
+    ("br_gpu_memory_total_bytes", "Memory of the card.", lambda it: it.memory_total),
+)
+
+
+class Metrics(Collector):
+    """What `state` says at the moment of asking, and the process' own memory, time and descriptors."""
+
+    def __init__(self, state: DaemonState) -> None:
+        self._state = state
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+
+    def text(self) -> bytes:
+        """All of it, in the text format 0.0.4."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric, in turn."""
+        inventory = self._state.inventory.latest or Inventory()
+        observed = self._state.observed.latest or Observed()
+        build = InfoMetricFamily("br_gpu_build", "Which version of the plugin this is.")
+        build.add_metric([], {"version": __version__})
+        yield build
+        yield from self._of_devices(inventory, observed)
+        yield from self._of_cards(inventory, observed)
+        yield from self._of_kubelet(inventory)
+        yield from self._of_daemon()
+
+    def _of_devices(self, inventory: Inventory, observed: Observed) -> Iterator[Metric]:
+        counts = GaugeMetricFamily(
+            "br_gpu_devices",
+            "Devices that the kubelet is told of, by health.",
+            labels=["resource", "health"],
+        )
+        healthy = GaugeMetricFamily(
+            "br_gpu_device_healthy", "1: a pod may be given the card.", labels=["resource", "card"]
+        )
+        info = InfoMetricFamily(
+            "br_gpu_device",
+            "Which hardware a card is, and why it is unhealthy.",
+            labels=["resource", "card"],
+        )
+        readings = observed.library.readings if observed.library is not None else {}
+        for each in inventory.lists:
+            well = sum(device.healthy for device in each.devices)
+            counts.add_metric([each.resource, "healthy"], well)
+            counts.add_metric([each.resource, "unhealthy"], len(each.devices) - well)
+            for device in each.devices:
+                card = device.card
+                labels = [each.resource, device.id]
+                reading = readings.get(card.number)
+                healthy.add_metric(labels, device.healthy)
+                facts = {
+                    "gpu": _text(card.physical_id),
+                    "pci_address": card.pci_address or "",
+                    "numa_node": _text(card.numa_node),
+                    "uuid": (reading.uuid if reading is not None else None) or "",
+                    "reason": "; ".join(device.reasons),
+                }
+                info.add_metric(labels, facts)
+        yield from (counts, healthy, info)
+
+    def _of_cards(self, inventory: Inventory, observed: Observed) -> Iterator[Metric]:
+        """What the library said; of a card that hangs it is old, and left out."""
+        library = observed.library
+        if library is None:
+            return
+        holders = observed.holders or NO_HOLDERS
+        cards: list[tuple[list[str], CardReading]] = []
+        for device in _present(inventory):
+            reading = library.readings.get(device.card.number)
+            if reading is not None and device.card.number not in library.hung:
+                holder = holders.get((device.resource, device.id))
+                held = (holder.pod, holder.namespace, holder.container) if holder else ("",) * 3
+                cards.append(([device.id, *held], reading))
+        for name, help_, value_of in _READINGS:
+            family = GaugeMetricFamily(name, help_, labels=_CARD)
+            for labels, reading in cards:
+                if (value := value_of(reading)) is not None:
+                    family.add_metric(labels, value)
+            yield family
+        errors = CounterMetricFamily(
+            "br_gpu_ecc_errors",
+            "Memory errors since the driver was loaded, corrected and uncorrected.",
+            labels=[*_CARD, "kind"],
+        )
+        for labels, reading in cards:
+            for kind, count in (
+                ("corrected", reading.ecc_corrected),
+                ("uncorrected", reading.ecc_uncorrected),
+            ):
+                if count is not None:
+                    errors.add_metric([*labels, kind], count)
+        yield errors
+
+    def _of_kubelet(self, inventory: Inventory) -> Iterator[Metric]:
+        tally = self._state.tally
+        registered = GaugeMetricFamily(
+            "br_gpu_registered",
+            "1: the kubelet took the resource's registration and watches.",
+            labels=["resource"],
+        )
+        sent = GaugeMetricFamily(
+            "br_gpu_last_list_timestamp_seconds",
+            "When the last list of the resource was written to the kubelet's stream.",
+            labels=["resource"],
+        )
+        for each in inventory.lists:
+            registered.add_metric([each.resource], self._state.is_registered(each.resource))
+            if each.resource in tally.lists_sent:
+                sent.add_metric([each.resource], tally.lists_sent[each.resource])
+        yield from (registered, sent)
+        yield _counter(
+            "br_gpu_registrations",
+            "Registrations that the kubelet took.",
+            ["resource"],
+            (([resource], count) for resource, count in tally.registrations.items()),
+        )
+        yield _counter(
+            "br_gpu_allocations",
+            "Allocations, by how they came out.",
+            ["resource", "outcome"],
+            (([*key], count) for key, count in tally.allocations.items()),
+        )
+        yield _histogram("br_gpu_allocation_seconds", "Time that Allocate took.", tally.allocating)
+        yield _histogram(
+            "br_gpu_preferred_allocation_seconds",
+            "Time that GetPreferredAllocation took.",
+            tally.preferring,
+        )
+
+    def _of_daemon(self) -> Iterator[Metric]:
+        tally = self._state.tally
+        yield _counter(
+            "br_gpu_restarts",
+            "Subtrees that failed and were started again, by class of the error.",
+            ["subtree", "cause"],
+            (([*key], count) for key, count in tally.restarts.items()),
+        )
+        probes = GaugeMetricFamily(
+            "br_gpu_probe_seconds", "Time that the last look took.", labels=["probe"]
+        )
+        for loop, turn in tally.turns.items():
+            probes.add_metric([loop], turn.seconds)
+        yield probes
+
+
+def _present(inventory: Inventory) -> Iterator[Device]:
+    """Each card that is there, once: an id of an old split may still be listed elsewhere."""
+    seen = set()
+    for each in inventory.lists:
+        for device in each.devices:
+            if device.card.present and device.id not in seen:
+                seen.add(device.id)
+                yield device
+
+
+def _counter(
+    name: str, help_: str, labels: list[str], samples: Iterable[tuple[list[str], int]]
+) -> Metric:
+    family = CounterMetricFamily(name, help_, labels=labels)
+    for values, count in samples:
+        family.add_metric(values, count)
+    return family
+
+
+def _histogram(name: str, help_: str, latency: Latency) -> Metric:
+    bounds = [*(f"{bound:g}" for bound in CALL_BOUNDS), "+Inf"]
+    cumulative = accumulate(latency.counts)
+    buckets = [(bound, float(count)) for bound, count in zip(bounds, cumulative, strict=True)]
+    return HistogramMetricFamily(name, help_, buckets=buckets, sum_value=latency.total)
+
+
+def _part(value: int | None, whole: int) -> float | None:
+    return value / whole if value is not None else None
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,76 @@
+"""`status`: what the running daemon knows and does, as the one document that its socket gives out."""
+
+import os
+import time
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from biren_plugin import __version__
+from biren_plugin.core.model import Device, DeviceList, Inventory
+from biren_plugin.core.observed import NO_HOLDERS, Holder, Holders, Observed
+from biren_plugin.operate.daemon_state import DaemonState
+
+SOCKET: Final = "status.sock"
+"""The socket's name in the folder of `--status-dir`."""
+
+
+def status_document(state: DaemonState) -> dict[str, Any]:
+    """The document; its shape is schema/status.schema.json."""
+    inventory = state.inventory.latest or Inventory()
+    observed = state.observed.latest or Observed()
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "time": _timestamp(time.time()),
+        "role": state.role,
+        "driver_loaded": inventory.driver_loaded,
+        "holders_known": observed.holders is not None,
+        "problems": [*state.stuck(), *state.unready(), *inventory.unsettled, *inventory.suspects],
+        "resources": [
+            _resource(each, state, observed.holders or NO_HOLDERS) for each in inventory.lists
+        ],
+    }
+
+
+def _resource(devices: DeviceList, state: DaemonState, holders: Holders) -> dict[str, Any]:
+    resource = devices.resource
+    return {
+        "resource": resource,
+        "registered": state.is_registered(resource),
+        "last_list": _timestamp(state.tally.lists_sent.get(resource)),
+        "devices": [
+            _device(
+                each,
+                state.health_times.since(resource, each.id),
+                holders.get((resource, each.id)),
+            )
+            for each in devices.devices
+        ],
+    }
+
+
+def _device(device: Device, since: float | None, holder: Holder | None) -> dict[str, Any]:
+    return {
+        "card": device.id,
+        "healthy": device.healthy,
+        "since": _timestamp(since),
+        "reasons": list(device.reasons),
+        "warnings": list(device.warnings),
+        "physical_gpu": device.card.physical_id,
+        "pci_address": device.card.pci_address,
+        "numa_node": device.card.numa_node,
+        "holder": None
+        if holder is None
+        else {
+            "namespace": holder.namespace,
+            "pod": holder.pod,
+            "container": holder.container,
+        },
+    }
+
+
+def _timestamp(seconds: float | None) -> str | None:
+    """`2026-03-01T03:12:45Z` of seconds since 1970."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

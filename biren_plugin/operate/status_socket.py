@@ -1,0 +1,84 @@
+"""The local socket that tells the daemon's status: whoever may connect gets one document.
+
+1. The folder is 0700 and the socket in it 0600: root's, or the daemon's own user's.
+2. The newest daemon has the socket: it replaces the file, and an older one's end leaves it alone.
+   When the newer one has gone, the older one listens again, within `LOOK_INTERVAL`.
+3. Nothing is read from who asks; who does not read loses the connection after `DEADLINE`.
+"""
+
+import json
+import logging
+import stat
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from biren_plugin.errors import SocketUnusable
+from biren_plugin.operate.daemon_state import DaemonState
+from biren_plugin.operate.status import SOCKET, status_document
+from biren_plugin.wire.unix_grpc import FileIdentity, UnixListener
+
+log = logging.getLogger(__name__)
+
+LOOK_INTERVAL: Final = 2.0
+DEADLINE: Final = 5.0
+"""Seconds."""
+CONNECTIONS: Final = 8
+
+
+async def serve_status(folder: Path, state: DaemonState) -> None:
+    """Serves until cancelled. Raises `SocketUnusable`."""
+    room = trio.CapacityLimiter(CONNECTIONS)
+
+    async def handle(stream: trio.SocketStream) -> None:
+        with trio.move_on_after(DEADLINE):
+            async with stream:
+                if room.available_tokens < 1:
+                    return
+                async with room:
+                    document = json.dumps(status_document(state), ensure_ascii=False)
+                    try:
+                        await stream.send_all(document.encode() + b"\n")
+                    except trio.BrokenResourceError:
+                        return  # has seen enough
+
+    while True:
+        listener = _listen(folder)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, handle, [listener])
+            await _until_nobody_serves(listener)
+            nursery.cancel_scope.cancel()
+
+
+def _listen(folder: Path) -> UnixListener:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if stat.S_IMODE(folder.stat().st_mode) & 0o077:
+            folder.chmod(0o700)  # as when it is mounted into the container
+        return UnixListener(folder / SOCKET)
+    except OSError as error:
+        raise SocketUnusable(
+            f"`status` cannot be answered: {error.filename or folder}: {error.strerror or error}; "
+            "see --status-dir"
+        ) from error
+
+
+async def _until_nobody_serves(ours: UnixListener) -> None:
+    """Returns when our file is gone, or another's is there that nobody listens on any more."""
+    while True:
+        await trio.sleep(LOOK_INTERVAL)
+        there = FileIdentity.of(ours.path)
+        if there == ours.identity:
+            continue
+        if there is None or not await _is_served(ours.path):
+            return
+
+
+async def _is_served(path: Path) -> bool:
+    try:
+        stream = await trio.open_unix_socket(path)
+    except OSError:
+        return False
+    await trio.aclose_forcefully(stream)
+    return True

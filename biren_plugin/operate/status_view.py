@@ -1,0 +1,133 @@
+"""`status`: asks the daemon's socket and shows the answer, as a table for people or JSON for programs."""
+
+import json
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from biren_plugin.errors import StatusUnavailable
+from biren_plugin.operate.status import SOCKET
+from biren_plugin.operate.tables import print_table
+
+ANSWER_DEADLINE: Final = 5.0
+REDRAW: Final = 1.0
+"""Seconds."""
+_LONGEST: Final = 4 * 1024 * 1024
+"""Bytes; 256 cards make 70 KiB."""
+_CLEAR: Final = "\033[H\033[2J"
+_STYLES: Final = {"Healthy": "green", "Unhealthy": "bold red", "yes": "green", "NO": "bold red"}
+
+
+def ask(folder: Path) -> dict[str, Any]:
+    """The daemon's status document. Blocks; raises `StatusUnavailable`."""
+    path = folder / SOCKET
+    deadline = time.monotonic() + ANSWER_DEADLINE
+    answer = bytearray()
+    try:
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.settimeout(ANSWER_DEADLINE)
+            peer.connect(str(path))
+            while (piece := peer.recv(65536)) and len(answer) < _LONGEST:
+                answer += piece
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+        document: dict[str, Any] = json.loads(answer)
+    except PermissionError as error:
+        raise StatusUnavailable(f"{path}: only root may ask the daemon; try with sudo") from error
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
+        raise StatusUnavailable(
+            f"no daemon runs here: nobody serves {path}; run `status` in the daemon's container, "
+            "with its --status-dir"
+        ) from error
+    except (OSError, ValueError) as error:  # ValueError: broken off, or at its connection limit
+        raise StatusUnavailable(f"{path}: the daemon did not answer; try again") from error
+    return document
+
+
+def show_status(folder: Path, *, as_json: bool, watch: bool) -> None:
+    """Prints it, once or again and again until Ctrl-C. Raises `StatusUnavailable`.
+
+    While it watches, a daemon that is not there is said and waited for: an update may be under way.
+    """
+    if not watch:
+        _print(ask(folder), as_json=as_json)
+        return
+    with suppress(KeyboardInterrupt):
+        while True:
+            if sys.stdout.isatty():
+                sys.stdout.write(_CLEAR)
+            try:
+                _print(ask(folder), as_json=as_json)
+            except StatusUnavailable as error:
+                print(error, file=sys.stderr)
+            sys.stdout.flush()
+            time.sleep(REDRAW)
+
+
+def _print(document: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(document, ensure_ascii=False))
+        return
+    print(
+        f"br-gpu-device-plugin {document['version']}, process {document['pid']}: "
+        f"{document['role']}, at {document['time']}"
+    )
+    for problem in document["problems"]:
+        print(f"! {problem}")
+    if not document["resources"]:
+        print("No Biren card on this node." if document["driver_loaded"] else "No driver loaded.")
+        return
+    print()
+    _print_table(
+        ("RESOURCE", "REGISTERED", "HEALTHY", "LAST LIST"),
+        [
+            (
+                each["resource"],
+                "yes" if each["registered"] else "NO",
+                f"{sum(device['healthy'] for device in each['devices'])} of {len(each['devices'])}",
+                each["last_list"] or "-",
+            )
+            for each in document["resources"]
+        ],
+    )
+    print()
+    _print_table(
+        ("CARD", "RESOURCE", "HEALTH", "SINCE", "POD", "REASON"),
+        [
+            _row(each["resource"], device, holders_known=document["holders_known"])
+            for each in document["resources"]
+            for device in each["devices"]
+        ],
+    )
+
+
+def _row(resource: str, device: dict[str, Any], *, holders_known: bool) -> tuple[str, ...]:
+    holder = device["holder"]
+    held = f"{holder['namespace']}/{holder['pod']}" if holder is not None else "-"
+    warnings = [f"warning: {text}" for text in device["warnings"]]
+    return (
+        device["card"],
+        resource,
+        "Healthy" if device["healthy"] else "Unhealthy",
+        device["since"] or "-",
+        held if holders_known else "unknown",
+        "; ".join([*device["reasons"], *warnings]),
+    )
+
+
+def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    if not sys.stdout.isatty():
+        print_table(headings, rows)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*headings, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    Console().print(table)
