@@ -103,16 +103,24 @@ async def run_daemon(settings: Settings) -> None:
         async with trio.open_nursery() as nursery:
             turned = partial(state.tally.turned, FOLDER_LOOP)
             nursery.start_soon(watch_kubelet_folder, plugins, bell, folder, turned)
-            tasks = _sources(settings, dev_bell, state) | views_of(state, settings)
-            for name, task in tasks.items():
+            for name, task in _sources(settings, dev_bell, state).items():
                 nursery.start_soon(_keep, task, name, state.tally)
+            for name, task in views_of(state, settings).items():
+                nursery.start_soon(_keep, task, name, state.tally, _never)
             beside = _beside(settings, state)
             await Serving(plugins, folder, state, settings.placement, beside).run()
 
 
-async def _keep(task: Task, name: str, tally: Tally) -> None:
+def _never() -> bool:
+    """Whether it worked: what keeps a view from working is said once."""
+    return False
+
+
+async def _keep(
+    task: Task, name: str, tally: Tally, worked: Callable[[], bool] = lambda: True
+) -> None:
     on_failure = partial(tally.restarted, name)
-    await keep_running(task, name, expected=(NodeError,), on_failure=on_failure)
+    await keep_running(task, name, expected=(NodeError,), worked=worked, on_failure=on_failure)
 
 
 def _sources(settings: Settings, bell: Doorbell, state: DaemonState) -> dict[str, Task]:
@@ -147,12 +155,7 @@ def _beside(settings: Settings, state: DaemonState) -> list[Task]:
     if settings.nfd_features_dir is None:
         return []
     publish = partial(publish_labels, settings.nfd_features_dir, state.inventory, state.observed)
-    # Never said to have worked: what keeps the file from being written is said once.
-    kept = partial(
-        keep_running, publish, "node-labels", expected=(NodeError,), worked=lambda: False,
-        on_failure=partial(state.tally.restarted, "node-labels"),
-    )  # fmt: skip
-    return [kept]
+    return [partial(_keep, publish, "node-labels", state.tally, _never)]
 
 
 async def _scan(settings: Settings, bell: Doorbell, state: DaemonState) -> None:

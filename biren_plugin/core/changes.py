@@ -16,11 +16,11 @@ class Remark:
     """Whether somebody should do something."""
     event: str = attrs.field(default="", eq=False)
     """Its stable name."""
-    fields: Mapping[str, str] = attrs.field(factory=dict, eq=False)
+    fields: Mapping[str, str | tuple[str, ...]] = attrs.field(factory=dict, eq=False)
     """What it is about."""
 
     @property
-    def extra(self) -> dict[str, str]:
+    def extra(self) -> Mapping[str, object]:
         """What a program gets to know besides the text."""
         return {"event": self.event, **self.fields}
 
@@ -86,12 +86,14 @@ def remark_list(before: DeviceList | None, after: DeviceList) -> list[Remark]:
     new = {device.id: device for device in after.devices}
     remarks = []
 
-    def remark(event: str, text: str, *, bad: bool = False, **fields: str) -> None:
+    def remark(
+        event: str, text: str, *, bad: bool = False, **fields: str | tuple[str, ...]
+    ) -> None:
         fields = {"resource": after.resource, **fields}
         remarks.append(Remark(f"{after.resource}: {text}", bad, event, fields))
 
     if came := [device for id_, device in new.items() if id_ not in old and device.healthy]:
-        remark("devices_found", f"found {_ids(came)}", cards=_ids(came))
+        remark("devices_found", f"found {_ids(came)}", cards=tuple(device.id for device in came))
     for id_, device in new.items():
         was_healthy = id_ in old and old[id_].healthy
         reasons = "; ".join(device.reasons)
@@ -105,7 +107,9 @@ def remark_list(before: DeviceList | None, after: DeviceList) -> list[Remark]:
             if text not in known:
                 remark("device_warning", f"{id_}: {text}", bad=True, card=id_, reason=text)
     if left := [device for id_, device in old.items() if id_ not in new]:
-        remark("devices_left", f"{_ids(left)} left the list", cards=_ids(left))
+        remark(
+            "devices_left", f"{_ids(left)} left the list", cards=tuple(device.id for device in left)
+        )
     return remarks
 
 

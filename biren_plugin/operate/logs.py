@@ -4,7 +4,7 @@ Written with the standard library: structlog draws rich and asyncio in, 6 MiB on
 
 1. Whoever logs names the event, and what it is about, in `extra`: `{"event": "registered", "resource":
    ...}`. The names are stable, and listed in the README.
-2. The same event about the same subject, which is its fields that are texts, is shown `BURST` times
+2. The same event about the same subject, which is its fields that are texts or names, is shown `BURST` times
    in a minute; how many more there were is said once the minute is over, with the next line.
 """
 
@@ -89,7 +89,9 @@ def _key(record: logging.LogRecord) -> Key:
     fields = fields_of(record)
     if not hasattr(record, "event"):
         return record.name, str(record.msg)
-    return event_of(record), *(each for each in fields.values() if isinstance(each, str))
+    return event_of(record), *(
+        str(each) for each in fields.values() if isinstance(each, str | tuple)
+    )
 
 
 def _left_out(event: str, subject: str, count: int) -> logging.LogRecord:

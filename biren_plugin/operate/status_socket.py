@@ -8,7 +8,7 @@
 
 import json
 import logging
-import stat
+import os
 from pathlib import Path
 from typing import Final
 
@@ -54,7 +54,7 @@ async def serve_status(folder: Path, state: DaemonState) -> None:
 def _listen(folder: Path) -> UnixListener:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if stat.S_IMODE(folder.stat().st_mode) & 0o077:
+        if set(os.listdir(folder)) <= {SOCKET}:  # a folder of others keeps its mode
             folder.chmod(0o700)  # as when it is mounted into the container
         return UnixListener(folder / SOCKET)
     except OSError as error:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,29 +84,33 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
         return
     print()
     _print_table(
-        ("RESOURCE", "REGISTERED", "HEALTHY", "LAST LIST"),
+        ("RESOURCE", "REGISTERED", "HEALTHY", "LIST SENT"),
         [
             (
                 each["resource"],
                 "yes" if each["registered"] else "NO",
                 f"{sum(device['healthy'] for device in each['devices'])} of {len(each['devices'])}",
-                each["last_list"] or "-",
+                _span(each["last_list"], document["time"]),
             )
             for each in document["resources"]
         ],
     )
     print()
     _print_table(
-        ("CARD", "RESOURCE", "HEALTH", "SINCE", "POD", "REASON"),
+        ("CARD", "RESOURCE", "HEALTH", "FOR", "POD", "REASON"),
         [
-            _row(each["resource"], device, holders_known=document["holders_known"])
+            _row(
+                each["resource"], device, document["time"], holders_known=document["holders_known"]
+            )
             for each in document["resources"]
             for device in each["devices"]
         ],
     )
 
 
-def _row(resource: str, device: dict[str, Any], *, holders_known: bool) -> tuple[str, ...]:
+def _row(
+    resource: str, device: dict[str, Any], now: str, *, holders_known: bool
+) -> tuple[str, ...]:
     holder = device["holder"]
     held = f"{holder['namespace']}/{holder['pod']}" if holder is not None else "-"
     warnings = [f"warning: {text}" for text in device["warnings"]]
@@ -113,10 +118,21 @@ def _row(resource: str, device: dict[str, Any], *, holders_known: bool) -> tuple
         device["card"],
         resource,
         "Healthy" if device["healthy"] else "Unhealthy",
-        device["since"] or "-",
+        _span(device["since"], now),
         held if holders_known else "unknown",
         "; ".join([*device["reasons"], *warnings]),
     )
+
+
+def _span(since: str | None, now: str) -> str:
+    """`3 h`, from one timestamp to another: as people ask for it."""
+    if since is None:
+        return "-"
+    seconds = int((datetime.fromisoformat(now) - datetime.fromisoformat(since)).total_seconds())
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit}"
+    return f"{max(seconds, 0)} s"
 
 
 def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -127,7 +143,9 @@ def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*headings, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, no_wrap=heading != headings[-1], overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     Console().print(table)

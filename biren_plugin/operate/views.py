@@ -1,4 +1,7 @@
-"""What people look at while the daemon runs, as tasks for it to keep running."""
+"""What people look at while the daemon runs, as tasks for it to keep running.
+
+A failure of one is said once: it is no fault of the cards, and the next try comes by itself.
+"""
 
 from collections.abc import Awaitable, Callable
 from functools import partial

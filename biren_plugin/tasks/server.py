@@ -74,7 +74,7 @@ class DevicePlugin:
             names = ", ".join(card.name for card in each) or "nothing"
             log.info(
                 "%s: allocated %s", offered.resource, names,
-                extra={"event": "allocated", "resource": offered.resource, "cards": names},
+                extra={"event": "allocated", "resource": offered.resource, "cards": tuple(card.name for card in each)},
             )  # fmt: skip
         return [edits_for(each, offered.host) for each in cards]
 
