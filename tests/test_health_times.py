@@ -1,0 +1,34 @@
+"""Since when a card is as healthy as it is."""
+
+from biren_plugin.core.health_times import HealthTimes
+from biren_plugin.core.model import Device, Inventory
+from tests.cards import GPU, card, listed
+
+WELL = Device(card(0), GPU)
+SICK = WELL.because("it is hot")
+SICKER = SICK.because("it hangs")
+
+
+def look(times: HealthTimes, now: float, *devices: Device) -> None:
+    times.update(Inventory((listed(GPU, *devices),)), now)
+
+
+def test_time_is_that_of_the_last_turn_not_of_the_last_reason() -> None:
+    times = HealthTimes()
+    look(times, 1.0, WELL)
+    look(times, 2.0, WELL)
+    assert times.since(GPU, "card_0") == 1.0
+    look(times, 3.0, SICK)
+    look(times, 4.0, SICKER)
+    assert times.since(GPU, "card_0") == 3.0
+    look(times, 5.0, WELL)
+    assert times.since(GPU, "card_0") == 5.0
+
+
+def test_card_that_left_is_forgotten_and_begins_anew() -> None:
+    times = HealthTimes()
+    look(times, 1.0, WELL)
+    look(times, 2.0)
+    assert times.since(GPU, "card_0") is None
+    look(times, 3.0, WELL)
+    assert times.since(GPU, "card_0") == 3.0

@@ -1,0 +1,160 @@
+"""A line for people, an object for programs, and no event that drowns the others."""
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from biren_plugin.operate import logs
+from biren_plugin.operate.logs import BURST, PERIOD, SUBJECTS, RateLimit
+
+log = logging.getLogger("tests.anybody")
+
+
+class Terminal(io.StringIO):
+    """As a terminal is."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Written:
+    """What went to standard error."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self._text = ""
+
+    def __str__(self) -> str:
+        self._text += self._capsys.readouterr().err
+        return self._text
+
+    def objects(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in str(self).splitlines()]
+
+
+@pytest.fixture
+def stderr(capsys: pytest.CaptureFixture[str]) -> Iterator[Written]:
+    """The root logger is as before afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield Written(capsys)
+    root.handlers[:], root.level = handlers, level
+
+
+def test_object_holds_name_message_and_fields(stderr: Written) -> None:
+    logs.configure("info", "json")
+    log.warning(
+        "%s is hot", "card_0", extra={"event": "device_hot", "card": "card_0", "degrees": 90}
+    )
+    (line,) = stderr.objects()
+    assert line.pop("ts").endswith("Z")
+    assert line == {
+        "level": "warning",
+        "event": "device_hot",
+        "message": "card_0 is hot",
+        "card": "card_0",
+        "degrees": 90,
+    }
+
+
+def test_line_of_somebody_elses_logger_has_its_loggers_name(stderr: Written) -> None:
+    logs.configure("info", "json")
+    log.warning("hello")
+    assert stderr.objects()[0]["event"] == "tests.anybody"
+
+
+def test_traceback_is_in_the_object_and_whatever_a_field_holds_can_be_written(
+    stderr: Written,
+) -> None:
+    logs.configure("info", "json")
+    try:
+        raise KeyError("lost")
+    except KeyError:
+        log.exception("a bug\nin two lines", extra={"event": "bug", "what": {1, 2}})
+    (line,) = stderr.objects()
+    assert line["message"] == "a bug\nin two lines"
+    assert "KeyError: 'lost'" in line["traceback"]
+
+
+def test_line_for_people_is_one_line(stderr: Written) -> None:
+    logs.configure("info", "text")
+    log.warning("said by a peer:\n%s", "2026 INFO forged", extra={"event": "said"})
+    (line,) = str(stderr).splitlines()
+    assert line.endswith("Z WARNING said by a peer: 2026 INFO forged")
+
+
+@pytest.mark.parametrize(("stream", "as_json"), [(Terminal(), False), (io.StringIO(), True)])
+def test_auto_is_for_people_in_a_terminal_and_for_programs_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, stderr: Written, stream: io.StringIO, *, as_json: bool
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    logs.configure("info", "auto")
+    log.warning("hello")
+    assert stream.getvalue().startswith("{") is as_json
+
+
+def test_level_is_kept_and_h2_is_quiet(stderr: Written) -> None:
+    logs.configure("debug", "text")
+    logging.getLogger("hpack.hpack").debug("every header")
+    logs.configure("warning", "text")
+    log.info("not important")
+    assert str(stderr) == ""
+
+
+def test_event_about_the_same_subject_is_left_out_after_a_few_and_counted(
+    stderr: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now)
+    logs.configure("info", "json")
+    for degrees in range(BURST + 7):
+        log.info("hot", extra={"event": "hot", "card": "card_0", "degrees": degrees})
+        log.info("hot", extra={"event": "hot", "card": f"card_{degrees + 1}", "degrees": 0})
+    shown = [line["card"] for line in stderr.objects()]
+    assert shown.count("card_0") == BURST
+    assert len(set(shown)) == BURST + 8, "other subjects are no repetition"
+    now += PERIOD
+    log.info("hello", extra={"event": "hello"})
+    *_, left_out, hello = stderr.objects()
+    assert hello["event"] == "hello"
+    assert left_out["event"] == "left_out"
+    assert left_out["message"] == "hot (card_0): 7 more of these were left out of the log"
+
+
+def test_subjects_that_are_remembered_are_bounded() -> None:
+    limit = RateLimit()
+    for number in range(10 * SUBJECTS):
+        assert list(limit.over(0.0)) == []
+        assert limit.admits((str(number),), 0.0)
+    assert len(limit._seen) <= SUBJECTS
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.floats(min_value=0, max_value=90)), max_size=200)
+)
+def test_each_event_is_shown_or_counted_and_no_minute_shows_more_than_a_burst(
+    events: list[tuple[str, float]],
+) -> None:
+    limit = RateLimit()
+    now, shown, counted = 0.0, 0, 0
+    windows: dict[str, list[float]] = {}
+    for name, pause in events:
+        now += pause
+        for (over,), count in limit.over(now):
+            counted += count
+            assert now - windows[over][0] >= PERIOD
+            del windows[over]
+        if limit.admits((name,), now):
+            shown += 1
+            times = [each for each in windows.get(name, []) if now - each < PERIOD]
+            windows[name] = [*times, now]
+            assert len(windows[name]) <= BURST
+    counted += sum(count for _, count in limit.over(now + PERIOD))
+    assert shown + counted == len(events)
