@@ -112,7 +112,7 @@ def test_event_about_the_same_subject_is_left_out_after_a_few_and_counted(
     stderr: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(logs.time, "monotonic", lambda: now)
+    monkeypatch.setattr("biren_plugin.operate.logs.time.monotonic", lambda: now)
     logs.configure("info", "json")
     for degrees in range(BURST + 7):
         log.info("hot", extra={"event": "hot", "card": "card_0", "degrees": degrees})
