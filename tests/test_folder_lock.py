@@ -38,15 +38,17 @@ async def test_second_holder_waits_for_the_first(
 ) -> None:
     caplog.set_level("INFO")
     second: list[HeldFolder] = []
+    stood_by: list[float] = []
 
     async def take_second() -> None:
-        second.append(await hold_folder(path, folder))
+        second.append(await hold_folder(path, folder, lambda: stood_by.append(trio.current_time())))
 
     async with trio.open_nursery() as nursery:
         with await hold_folder(path, folder):
             nursery.start_soon(take_second)
             await trio.sleep(10)
             assert not second
+    assert len(stood_by) == 1, "told once, however long it takes"
     with second[0]:
         pass
     said = [record.getMessage() for record in caplog.records]

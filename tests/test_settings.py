@@ -50,3 +50,24 @@ def test_settings_of_many_words_are_told_as_they_are_given() -> None:
 
 def test_text_is_taken_as_it_is() -> None:
     assert read_words(str, [" as it is "]) == " as it is "
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port"),
+    [
+        ("127.0.0.1:9400", "127.0.0.1", 9400),
+        (":9400", "", 9400),
+        ("[::1]:9400", "::1", 9400),
+        ("node-3.example:1", "node-3.example", 1),
+    ],
+)
+def test_metrics_address_is_a_host_and_a_port(address: str, host: str, port: int) -> None:
+    assert Settings(metrics_address=address).metrics_host_and_port() == (host, port)
+
+
+@pytest.mark.parametrize(
+    "address", ["9400", "localhost", "a:b", "::1:9400", ":0", ":65536", "a b:1", "[::1]", ":1 "]
+)
+def test_any_other_metrics_address_is_refused_with_what_would_be_right(address: str) -> None:
+    with pytest.raises(BadSetting, match=r"give HOST:PORT, as in "):
+        Settings(metrics_address=address)

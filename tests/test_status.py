@@ -23,7 +23,7 @@ from biren_plugin.operate.status import SOCKET, status_document
 from biren_plugin.operate.status_socket import CONNECTIONS, DEADLINE, LOOK_INTERVAL, serve_status
 from biren_plugin.operate.status_view import ask, show_status
 from tests.cards import GPU, card, devices, listed
-from tests.daemon_states import new_state, observe, register
+from tests.daemon_states import hold, new_state, observe, register
 
 SCHEMA = Path(__file__).parents[1] / "schema/status.schema.json"
 SICK = Device(card(1, 7, address="0000:3b:00.0"), GPU, ("it is hot",))
@@ -280,6 +280,18 @@ async def test_holders_that_nobody_tells_are_unknown_and_not_none(
     observe(state, holders=None)
     *_, well, _ = shown(status_document(state), capsys, monkeypatch)
     assert well.split()[-1] == "unknown"
+
+
+async def test_table_in_a_terminal_shows_what_a_reason_says_word_for_word(
+    state: DaemonState, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(state, listed(GPU, SICK.because("[red]see[/red] `dmesg`")))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    *_, row = shown(status_document(state), capsys, monkeypatch)
+    assert "it is hot; [red]see[/red] `dmesg`" in row
+    assert "\033[1;31mUnhealthy" in row
 
 
 async def test_node_without_cards_is_said(

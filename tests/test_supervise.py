@@ -272,3 +272,19 @@ async def test_a_cause_that_keeps_it_from_working_is_said_once(
         await keep_running(run, "the subtree", expected=(Expected,), worked=lambda: False)
     texts = [record.getMessage().partition(" s: ")[2] for record in caplog.records]
     assert texts == ["no room", "other", "no room"]
+
+
+async def test_each_failure_is_told_with_its_first_cause_a_bug_before_others(
+    autojump_clock: MockClock,
+) -> None:
+    told: list[Exception] = []
+    errors = [Expected("a"), ExceptionGroup("", [Expected("b"), Bug("c")]), AtOnce("d")]
+    await keep_running(
+        Subtree(errors).run,
+        "the subtree",
+        expected=(Expected,),
+        at_once=(AtOnce,),
+        on_failure=told.append,
+        pace=PLAIN,
+    )
+    assert [str(each) for each in told] == ["a", "c", "d"]

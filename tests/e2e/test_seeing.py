@@ -100,6 +100,30 @@ def test_metrics_tell_a_card_that_falls_sick(
     assert get(address, "/readyz")[0] == 200, "a sick card is no fault of the daemon's"
 
 
+def test_what_happens_is_counted(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, address: str
+) -> None:
+    host.add_gpus({0: 1})
+    daemon.start(f"--metrics-address={address}")
+    kubelet.wait_for_list(GPU, healthy=1)
+    daemon.wait_for_line("registered and watched")
+    assert kubelet.admit(GPU, 1)["ok"]
+    assert not kubelet.allocate(GPU, ["card_7"])["ok"]
+    mark = kubelet.mark()
+    kubelet.restart()
+    kubelet.wait_for_list(GPU, healthy=1, since=mark)
+    daemon.wait_for_line("registered and watched", count=2)
+    assert value(address, "br_gpu_allocations_total", resource=GPU, outcome="answered") == 1
+    assert value(address, "br_gpu_allocations_total", resource=GPU, outcome="refused") == 1
+    assert value(address, "br_gpu_allocation_seconds_count") == 2
+    assert value(address, "br_gpu_preferred_allocation_seconds_count") == 1
+    assert value(address, "br_gpu_registrations_total", resource=GPU) == 2
+    assert value(address, "br_gpu_restarts_total", subtree=GPU) == 1
+    assert (value(address, "br_gpu_last_list_timestamp_seconds", resource=GPU) or 0) > 1.7e9
+    for probe in ("host-scan", "library-scan", "pod-resources", "kubelet-folder"):
+        assert value(address, "br_gpu_probe_seconds", probe=probe) is not None, probe
+
+
 def test_not_ready_while_no_kubelet_takes_the_registration(
     host: SimulatedHost, plugins: Path, daemon: DaemonProcess, address: str
 ) -> None:
@@ -112,7 +136,7 @@ def test_not_ready_while_no_kubelet_takes_the_registration(
     assert get(address, "/healthz")[0] == 200, "waiting is no reason to be restarted"
 
 
-def test_taken_address_is_said_once_and_costs_no_card(
+def test_taken_address_is_said_and_costs_no_card(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})

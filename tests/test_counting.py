@@ -1,0 +1,48 @@
+"""The counted plugin answers as the plain one, and each call is counted once, by how it came out."""
+
+import pytest
+
+from biren_plugin.board import Board
+from biren_plugin.core.model import DeviceList, Inventory
+from biren_plugin.errors import RequestRefused
+from biren_plugin.tally import Tally
+from biren_plugin.tasks.counting import CountedPlugin
+from biren_plugin.tasks.server import DevicePlugin
+from biren_plugin.tasks.watch import watch_devices
+from biren_plugin.wire.messages import PreferenceRequest
+from tests.cards import GPU, devices, listed
+
+
+def counted(offered: Board[DeviceList]) -> tuple[CountedPlugin, DevicePlugin, Tally]:
+    tally = Tally()
+    plugin = DevicePlugin(
+        offered, Board[Inventory](), lambda: watch_devices(offered, Board[frozenset[object]]())
+    )
+    return CountedPlugin(plugin, GPU, tally), plugin, tally
+
+
+async def test_answers_are_the_plain_plugins() -> None:
+    offered = Board[DeviceList]()
+    offered.post(listed(GPU, *devices(GPU, 0, 1)))
+    both, plugin, tally = counted(offered)
+    wish = [PreferenceRequest(("card_1", "card_0"), (), 1)]
+    assert both.allocate([["card_0"]]) == plugin.allocate([["card_0"]])
+    assert both.prefer(wish) == plugin.prefer(wish) == [["card_0"]]
+    assert both.watch is plugin.watch
+    assert tally.allocations == {(GPU, "answered"): 1}
+    assert sum(tally.allocating.counts) == sum(tally.preferring.counts) == 1
+
+
+async def test_refusals_and_bugs_are_counted_and_let_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    offered = Board[DeviceList]()
+    offered.post(listed(GPU))
+    both, plugin, tally = counted(offered)
+    with pytest.raises(RequestRefused):
+        both.allocate([["card_7"]])
+    monkeypatch.setattr(plugin, "allocate", lambda _requests: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        both.allocate([["card_7"]])
+    assert tally.allocations == {(GPU, "refused"): 1, (GPU, "failed"): 1}
+    assert sum(tally.allocating.counts) == 2
