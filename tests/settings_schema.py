@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 import attrs
 
-from biren_plugin.core.setting import HELP, Limits, Members, key_of
+from biren_plugin.core.setting import HELP, Limits, Matching, Members, key_of
 from biren_plugin.core.settings import SETTINGS
 
 SCHEMA: Final = Path(__file__).parents[1] / "schema/settings.schema.json"
@@ -17,6 +17,7 @@ _TYPES: Final = {
     bool: "boolean",
     int: "integer",
     float: "number",
+    str: "string",
     Path: "string",
     Path | None: "string",
 }
@@ -49,14 +50,16 @@ def _property(field: "attrs.Attribute[Any]") -> dict[str, Any]:
         described["type"] = _TYPES[kind]
         if isinstance(valid, Limits):
             described |= {"minimum": valid.least, "maximum": valid.most}
-        if described["type"] == "string":
+        if isinstance(valid, Matching):
+            described["pattern"] = f"^{valid.pattern}$"
+        elif described["type"] == "string":
             described["minLength"] = 1
     default = field.default
     if isinstance(default, tuple):
         default = list(default)
     elif isinstance(default, Path):
         default = str(default)
-    if default is not None:
+    if default not in (None, ""):
         described["default"] = default
     return described
 

@@ -3,20 +3,23 @@
 import pytest
 
 from biren_plugin.board import Board
+from biren_plugin.core.admission import PreferenceRequest
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.errors import RequestRefused
 from biren_plugin.tally import Tally
 from biren_plugin.tasks.counting import CountedPlugin
 from biren_plugin.tasks.server import DevicePlugin
 from biren_plugin.tasks.watch import watch_devices
-from biren_plugin.wire.messages import PreferenceRequest
 from tests.cards import GPU, devices, listed
 
 
 def counted(offered: Board[DeviceList]) -> tuple[CountedPlugin, DevicePlugin, Tally]:
     tally = Tally()
     plugin = DevicePlugin(
-        offered, Board[Inventory](), lambda: watch_devices(offered, Board[frozenset[object]]())
+        offered,
+        Board[Inventory](),
+        lambda: watch_devices(offered, Board[frozenset[object]]()),
+        "packed",
     )
     return CountedPlugin(plugin, GPU, tally), plugin, tally
 

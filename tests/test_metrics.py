@@ -1,6 +1,7 @@
 """What Prometheus is told: which series there are, which end, and what promtool thinks of them."""
 
 import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -130,6 +131,15 @@ def test_number_of_series_is_bounded_by_what_the_node_has() -> None:
     for number in range(1000):
         tally.restarted(GPU, StreamEnded(f"text {number}"))
     assert len(tally.restarts) == 1
+
+
+def test_daemon_loads_nothing_of_this_unless_asked() -> None:
+    names = "{'prometheus_client', 'h11', 'rich'}"
+    program = (
+        f"import sys, biren_plugin.cli, biren_plugin.daemon; print({names} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("set()\n", "")
 
 
 async def test_promtool_finds_nothing_to_say() -> None:

@@ -72,6 +72,8 @@ def values_of(field: "attrs.Attribute[Any]") -> st.SearchStrategy[Any]:
         return st.integers(int(valid.least * 10), int(valid.most * 10)).map(lambda n: n / 10)
     if kind is bool:
         return st.booleans()
+    if kind is str:
+        return st.sampled_from([":9400", "127.0.0.1:1", "[::1]:65535", "node-3.example:80"])
     return st.sampled_from(["/a", "/b/c", "relative", "/with space"]).map(Path)
 
 

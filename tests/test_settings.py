@@ -7,7 +7,7 @@ import pytest
 
 from biren_plugin.core.setting import read_words
 from biren_plugin.core.settings import MAX_PULSE, Settings
-from biren_plugin.errors import UsageError
+from biren_plugin.errors import BadSetting, UsageError
 
 
 @pytest.mark.parametrize("pulse", [0, 1, MAX_PULSE])

@@ -5,7 +5,7 @@ variable, the key of the settings file and the file's schema are made from it.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
@@ -54,8 +54,20 @@ class Members:
                 raise BadSetting(field.name, word, f"give one of {', '.join(self.names)}")
 
 
-Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
-"""Given the owner, the field and its value; raises `BadSetting`."""
+@attrs.frozen
+class Matching:
+    """A validator of texts: the whole text matches `pattern`."""
+
+    pattern: str
+    right: str
+
+    def __call__(self, _owner: object, field: "attrs.Attribute[Any]", text: str) -> None:
+        """Raises `BadSetting`; the default goes without saying."""
+        if text != field.default and not re.fullmatch(self.pattern, text):
+            raise BadSetting(field.name, text, f"give {self.right}")
+
+
+Validator = Limits | Members | Matching
 
 
 def setting(default: T, text: str, valid: Validator | None = None) -> T:

@@ -15,8 +15,7 @@ from biren_plugin.core.allocation import Placement
 from biren_plugin.core.health import HealthMode, HealthPolicy
 from biren_plugin.core.library import LibraryStatus
 from biren_plugin.core.probes import OPTIONAL
-from biren_plugin.core.setting import Limits, Members, setting
-from biren_plugin.errors import BadSetting
+from biren_plugin.core.setting import Limits, Matching, Members, setting
 
 ContainerRuntime = Literal["runc", "kata"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -29,17 +28,10 @@ MAX_PULSE: Final = 86_400
 """Seconds; a heartbeat rarer than once a day is a mistake."""
 _MAX_RECOVER_AFTER: Final = 86_400
 
-_ADDRESS: Final = re.compile(
-    r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:\[\]]*)):(?P<port>[0-9]{1,5})"
+_PORT: Final = (
+    "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
 )
-
-
-def _check_address(_owner: object, field: "attrs.Attribute[Any]", address: str) -> None:
-    match = _ADDRESS.fullmatch(address)
-    if address and (match is None or not 0 < int(match["port"]) < 2**16):
-        right = "give HOST:PORT, as in 127.0.0.1:9400, or :9400 for all addresses"
-        raise BadSetting(field.name, address, right)
-
+_ADDRESS: Final = rf"(\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]*)):({_PORT})"
 
 DEFAULT_CDI_DIR: Final = Path("/etc/cdi")
 DEFAULT_STATUS_DIR: Final = Path("/run/br-gpu-device-plugin")
@@ -129,7 +121,7 @@ class Settings:
     metrics_address: str = setting(
         "",
         "HOST:PORT of /metrics, /healthz and /readyz, as in 127.0.0.1:9400; empty: none of them.",
-        _check_address,
+        Matching(_ADDRESS, "HOST:PORT, as in 127.0.0.1:9400, or :9400 for all addresses"),
     )
     status_dir: Path = setting(
         DEFAULT_STATUS_DIR, "The folder of the socket that `br-gpu-device-plugin status` asks."
@@ -149,9 +141,9 @@ class Settings:
 
     def metrics_host_and_port(self) -> tuple[str, int]:
         """`[::1]:9400` and `:9400` in two; no host: all of them."""
-        match = _ADDRESS.fullmatch(self.metrics_address)
+        match = re.fullmatch(_ADDRESS, self.metrics_address)
         assert match is not None  # its validator saw to that
-        return match["v6"] or match["host"], int(match["port"])
+        return match[2] or match[3], int(match[4])
 
     def not_yet(self) -> list[str]:
         """Flags that were given and that this version takes without acting on them."""

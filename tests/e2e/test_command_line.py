@@ -70,8 +70,11 @@ def test_flags_are_taken_in_the_forms_of_the_vendors_parser(
     daemon.start(*flags)
     line = daemon.wait_for_line(f"br-gpu-device-plugin {__version__}; settings: ")
     said = set(line.partition("settings: ")[2].split(", "))
-    fixture = ("host_root=", "device_plugin_dir=", "pod_resources_dir=", "recover_after=0.0")
-    assert {each for each in said if not each.startswith(fixture)} == settings
+    fixtures = (
+        "host_root=", "device_plugin_dir=", "pod_resources_dir=", "status_dir=", "log_format=",
+        "recover_after=0.0",
+    )  # fmt: skip
+    assert {each for each in said if not each.startswith(fixtures)} == settings
     daemon.wait_for_line("no folder")
 
 
