@@ -193,3 +193,19 @@ async def test_daemon_that_breaks_off_is_no_traceback(folder: Path) -> None:
             nursery.start_soon(break_off)
             with pytest.raises(StatusUnavailable, match="did not answer"):
                 await trio.to_thread.run_sync(ask, folder)
+
+
+async def test_bug_in_it_is_logged_and_the_next_question_answered(
+    folder: Path,
+    state: DaemonState,
+    fast_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(folder, state):
+        with monkeypatch.context() as patched:
+            patched.setattr(status_socket, "status_document", lambda _state: 1 / 0)
+            with pytest.raises(StatusUnavailable, match="did not answer"):
+                await told(folder)
+        assert "ZeroDivisionError" in caplog.text
+        assert (await told(folder))["role"] == "serving"

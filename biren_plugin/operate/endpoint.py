@@ -52,7 +52,7 @@ class Endpoint:
         self._state = state
         self._metrics = Metrics(state)
         self._made: tuple[float, bytes] | None = None
-        self._open: dict[object, trio.CancelScope] = {}
+        self._open: dict[trio.CancelScope, None] = {}
         """The connections, the one that came first in front."""
         self._pages: dict[str, Callable[[], Answer]] = {
             "/metrics": self._show_metrics,
@@ -64,16 +64,16 @@ class Endpoint:
         """One connection, from accept to close. Takes responsibility for closing `stream`."""
         if len(self._open) >= CONNECTIONS:
             first = next(iter(self._open))
-            self._open.pop(first).cancel()
-        me = object()
+            del self._open[first]
+            first.cancel()
         with trio.move_on_after(DEADLINE) as scope:
-            self._open[me] = scope
+            self._open[scope] = None
             try:
                 await self._serve(stream)
             except trio.BrokenResourceError:
                 pass  # the client has left: nobody is there to be told
             finally:
-                self._open.pop(me, None)
+                self._open.pop(scope, None)
                 await trio.aclose_forcefully(stream)
 
     async def _serve(self, stream: trio.abc.HalfCloseableStream) -> None:

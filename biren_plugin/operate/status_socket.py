@@ -26,6 +26,8 @@ DEADLINE: Final = 5.0
 """Seconds."""
 CONNECTIONS: Final = 8
 
+_BUG: Final = {"event": "bug", "where": "status"}
+
 
 async def serve_status(folder: Path, state: DaemonState) -> None:
     """Serves until cancelled. Raises `SocketUnusable`."""
@@ -36,12 +38,14 @@ async def serve_status(folder: Path, state: DaemonState) -> None:
             async with stream:
                 if room.available_tokens < 1:
                     return
-                async with room:
-                    document = json.dumps(status_document(state), ensure_ascii=False)
-                    try:
+                try:
+                    async with room:
+                        document = json.dumps(status_document(state), ensure_ascii=False)
                         await stream.send_all(document.encode() + b"\n")
-                    except trio.BrokenResourceError:
-                        return  # has seen enough
+                except trio.BrokenResourceError:
+                    return  # has seen enough
+                except Exception as error:  # a bug here must not take the daemon along
+                    log.error("no status: a bug of the plugin", exc_info=error, extra=_BUG)
 
     while True:
         listener = _listen(folder)
