@@ -32,8 +32,7 @@ def remark_inventory(before: Inventory | None, after: Inventory) -> list[Remark]
     if not after.lists and (
         before is None or old.lists or old.driver_loaded != after.driver_loaded
     ):
-        event, text = _describe_empty(after)
-        remarks.append(Remark(text, bad=True, event=event))
+        remarks.append(_remark_empty(after))
     remarks += [
         Remark(text, bad=True, event="gpu_unsettled", fields={"reason": text})
         for text in after.unsettled
@@ -57,26 +56,33 @@ def remark_inventory(before: Inventory | None, after: Inventory) -> list[Remark]
     return remarks
 
 
-def _describe_empty(node: Inventory) -> tuple[str, str]:
-    """The event, and the sentence."""
+def _remark_empty(node: Inventory) -> Remark:
     match node.shows_groups, node.driver_loaded:
         case True, True:
-            return "cards_missing", (
+            return Remark(
                 "no Biren function for VFIO in /sys/bus/pci/devices, neither bound to vfio-pci nor split "
-                "by SR-IOV: waiting; see `lspci -nnkd 1ee0:` on the node"
+                "by SR-IOV: waiting; see `lspci -nnkd 1ee0:` on the node",
+                bad=True,
+                event="cards_missing",
             )
         case True, False:
-            return "driver_missing", (
-                "no /sys/bus/pci/devices: waiting; in a container: is the host's /sys mounted?"
+            return Remark(
+                "no /sys/bus/pci/devices: waiting; in a container: is the host's /sys mounted?",
+                bad=True,
+                event="driver_missing",
             )
         case False, True:
-            return "cards_missing", (
-                "no Biren card in /sys/class/biren: waiting; see `lspci -d 1ee0:` on the node"
+            return Remark(
+                "no Biren card in /sys/class/biren: waiting; see `lspci -d 1ee0:` on the node",
+                bad=True,
+                event="cards_missing",
             )
         case _:
-            return "driver_missing", (
+            return Remark(
                 "no /sys/class/biren: waiting for the driver; on the node: `modprobe biren`; "
-                "in a container: is the host's /sys mounted?"
+                "in a container: is the host's /sys mounted?",
+                bad=True,
+                event="driver_missing",
             )
 
 

@@ -72,6 +72,9 @@ async def publish_labels(
                 labels = node_labels(current, version)
                 if file.write(feature_file(labels)):
                     told = ", ".join(f"{name}={value}" for name, value in labels.items())
-                    log.info("labels for Node Feature Discovery: %s", told or "none")
+                    log.info(
+                        "labels for Node Feature Discovery: %s", told or "none",
+                        extra={"event": "labels_written"},
+                    )  # fmt: skip
     finally:
         file.remove()

@@ -46,17 +46,24 @@ class DevicePlugin:
                 preferred(request, offered, topology, self._placement) for request in requests
             ]
         except RequestRefused as error:
-            log.warning("%s: refused to choose: %s", offered.resource, error)
+            log.warning(
+                "%s: refused to choose: %s", offered.resource, error,
+                extra={"event": "preference_refused", "resource": offered.resource, "reason": str(error)},
+            )  # fmt: skip
             raise
         for request, choice in zip(requests, choices, strict=True):
             if len(choice) < request.size:
                 log.warning(
                     "%s: asked to choose %d of %d, of which only %d are known and Healthy",
                     offered.resource, request.size, len(request.available), len(choice),
+                    extra={"event": "preference_short", "resource": offered.resource},
                 )  # fmt: skip
             elif log.isEnabledFor(logging.DEBUG):
                 reason = topology.describe(choice) or "alone"
-                log.debug("%s: would choose %s: %s", offered.resource, ", ".join(choice), reason)
+                log.debug(
+                    "%s: would choose %s: %s", offered.resource, ", ".join(choice), reason,
+                    extra={"event": "preferred", "resource": offered.resource, "cards": tuple(choice)},
+                )  # fmt: skip
         return choices
 
     def allocate(self, requests: Sequence[Sequence[str]]) -> list[ContainerEdits]:

@@ -42,7 +42,7 @@ def test_story_of_eight_whole_gpus_comes_out_right() -> None:
         "BR_PHY_CARDS=card_0,card_1",
         "/dev/biren/card_1 rw",
         f"{GPU}: 7 of 8 healthy; Unhealthy: card_7",
-        "card_7 is Unhealthy: its PCI function 0000:08:00.0 answers 0xFF",
+        "card_7 is Unhealthy: its PCI function 0000:0e:00.0 answers 0xFF",
         "card_7 is Healthy again",
         f"{QUARTER}: 4 of 4 healthy",
         f"{GPU}: 7 of 7 healthy",
