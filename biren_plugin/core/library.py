@@ -143,6 +143,11 @@ def pci_address(bus_id: bytes) -> str | None:
     return f"{int(match[1], 16):04x}:{match[2].lower()}" if match else None
 
 
+def believable_node_id(value: int) -> bool:
+    """Whether a card can have that number."""
+    return value != _UINT_MAX
+
+
 def svi_split(mode: int) -> int | None:
     """Into how many an SVI mode splits a GPU: 0 and 1 both leave it whole."""
     return _SPLITS.get(mode)

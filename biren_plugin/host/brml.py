@@ -14,6 +14,7 @@ from biren_plugin.core.library import (
     LibraryFacts,
     P2PLink,
     ReturnCode,
+    believable_node_id,
     card_reading,
     member,
     svi_split,
@@ -68,7 +69,7 @@ def find_library(root: Path) -> list[str]:
 
 
 class Brml:
-    """The library at `path`, loaded. Raises `LibraryUnusable` if it cannot be, or is another one.
+    """The library at `path`, loaded. Raises `LibraryUnusable` as `BrmlCalls` does.
 
     Between `init()` and `shutdown()` the other methods may be called. They ask for handles anew
     each time: after a new split of a GPU an old handle may lead anywhere.
@@ -111,7 +112,8 @@ class Brml:
             modes = self._said("brmlDeviceGetSviMode", *gpu)
             split = svi_split(modes[0]) if modes else None
             for card in self._cards_of(gpu, split):
-                if number := self._said("brmlDeviceGetNodeId", *card):
+                number = self._said("brmlDeviceGetNodeId", *card)
+                if number and believable_node_id(number[0]):
                     known[number[0]] = KnownCard(index, split)
         return known
 

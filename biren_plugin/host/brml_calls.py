@@ -7,12 +7,14 @@ Source of names, types and structures: the library's public header, `brml.h`.
 """
 
 import ctypes
+import errno
+import os
 from collections.abc import Callable
 from ctypes import c_char, c_char_p, c_int, c_uint, c_ulonglong, c_void_p
 from typing import Any, Final
 
 from biren_plugin.core.library import ReturnCode, text
-from biren_plugin.errors import LibraryUnusable
+from biren_plugin.errors import LibraryMissing, LibraryUnusable
 
 _TEXT_SIZE: Final = 80
 """Bytes of the buffer for a string; its size follows the pointer as an argument of its own."""
@@ -75,13 +77,20 @@ _INDISPENSABLE: Final = ("brmlInit", "brmlDeviceGetHandleByNodeId")
 
 
 class BrmlCalls:
-    """The library at `path`, loaded. Raises `LibraryUnusable` if it cannot be, or is another one."""
+    """The library at `path`, loaded.
+
+    Raises `LibraryMissing` if the loader finds none, `LibraryUnusable` if it cannot be loaded or is
+    another one.
+    """
 
     def __init__(self, path: str) -> None:
         try:
             library = ctypes.CDLL(path)
         except OSError as error:
+            # Of a library that this one needs and that is missing, the text has the other's name.
             reason = str(error).removeprefix(f"{path}: ")
+            if path in str(error) and reason.endswith(os.strerror(errno.ENOENT)):
+                raise LibraryMissing(f"there is no {path}") from error
             raise LibraryUnusable(f"cannot load {path}: {reason}") from error
         self._functions = {
             name: _bind(getattr(library, name), takes, writes)

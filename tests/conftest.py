@@ -1,0 +1,40 @@
+"""The management library's stand-in, for whichever test loads one."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.brml import STATE_VARIABLE, BrmlState, build_stand_in
+
+
+@pytest.fixture(scope="session")
+def brml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library of today."""
+    return build_stand_in(tmp_path_factory.mktemp("brml"))
+
+
+@pytest.fixture(scope="session")
+def old_brml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that lacks several functions."""
+    return build_stand_in(tmp_path_factory.mktemp("old-brml"), old=True)
+
+
+@pytest.fixture(scope="session")
+def brml_state_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the library in this process reads what to say.
+
+    One path for all tests: the environment must not change while a thread looks into it.
+    """
+    path = tmp_path_factory.mktemp("brml-state") / "state"
+    os.environ[STATE_VARIABLE] = str(path)
+    return path
+
+
+@pytest.fixture
+def brml(brml_state_file: Path) -> Iterator[BrmlState]:
+    """What the library in this process says: no GPU yet."""
+    state = BrmlState(brml_state_file)
+    yield state
+    state.close()
