@@ -5,12 +5,13 @@ that is gone; so this is no part of a resource's subtree, and outlives each of t
 """
 
 import logging
+from collections.abc import Iterable
 
 import attrs
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.changes import remark_inventory
+from biren_plugin.core.changes import Remark, remark_driver, remark_inventory
 from biren_plugin.core.health import HealthKeeper, HealthPolicy
 from biren_plugin.core.inventory import InventoryKeeper
 from biren_plugin.core.model import Inventory
@@ -27,16 +28,23 @@ async def survey_node(
     topology = TopologyKeeper()
     keeper = InventoryKeeper()
     health = HealthKeeper(policy)
+    driver: str | None = None
     with observed.subscribe() as looks:
         async for seen in looks:
             if seen.snapshot is None:
                 continue
+            _say(remark_driver(driver, seen.driver_version))
+            driver = seen.driver_version or driver
             now = trio.current_time()
             current = health.judge(keeper.update(seen, now), seen, now)
             cards = (device.card for devices in current.lists for device in devices.devices)
             current = attrs.evolve(current, topology=topology.update(cards, seen.library))
             if current != inventory.latest:
-                for remark in remark_inventory(inventory.latest, current):
-                    level = logging.WARNING if remark.bad else logging.INFO
-                    log.log(level, remark.text, extra=remark.extra)
+                _say(remark_inventory(inventory.latest, current))
                 inventory.post(current)
+
+
+def _say(remarks: Iterable[Remark]) -> None:
+    for remark in remarks:
+        level = logging.WARNING if remark.bad else logging.INFO
+        log.log(level, remark.text, extra=remark.extra)

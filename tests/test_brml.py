@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -72,7 +73,8 @@ def old_library(old_brml_library: Path, brml: BrmlState) -> Brml:
 
 def without(*fields: str) -> CardReading:
     """Everything but these fields."""
-    return attrs.evolve(EVERYTHING, **dict.fromkeys(fields))
+    nothing: dict[str, Any] = dict.fromkeys(fields)
+    return attrs.evolve(EVERYTHING, **nothing)
 
 
 def test_card_says_everything(library: Brml, brml: BrmlState) -> None:

@@ -102,3 +102,37 @@ async def test_operator_reads_once_what_is_waited_for(
         await look(observed, Observed(Snapshot(driver_loaded=False)))
     said = [record for record in caplog.records if "waiting for the driver" in record.getMessage()]
     assert [record.levelname for record in said] == ["WARNING"]
+
+
+@pytest.mark.parametrize("source", ["sysfs", "library"])
+async def test_driver_that_is_too_old_is_named_once(
+    observed: Board[Observed],
+    inventory: Board[Inventory],
+    mock_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+    source: str,
+) -> None:
+    old = ONE
+    if source == "sysfs":
+        assert ONE.snapshot is not None
+        old = attrs.evolve(ONE, snapshot=attrs.evolve(ONE.snapshot, driver_version="1.2.1"))
+    else:
+        facts = LibraryFacts("libbiren-ml.so.1", driver_version="1.2.1")
+        old = attrs.evolve(ONE, library=LibraryRound(0.0, facts))
+    for seen in (ONE, old, old, ONE, old):
+        await look(observed, seen)
+    [said] = [each.getMessage() for each in caplog.records if "driver" in each.getMessage()]
+    assert said == "driver 1.2.1 is too old: containers may fail on it; install 1.2.2 or newer"
+
+
+async def test_driver_that_suffices_or_is_not_told_is_no_remark(
+    observed: Board[Observed],
+    inventory: Board[Inventory],
+    mock_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert ONE.snapshot is not None
+    for version in ("1.2.2", "1.12.0", "of no kind", None):
+        snapshot_ = attrs.evolve(ONE.snapshot, driver_version=version)
+        await look(observed, attrs.evolve(ONE, snapshot=snapshot_))
+    assert not [each for each in caplog.records if each.levelname == "WARNING"]

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import attrs
 
+from biren_plugin.core.driver import MINIMUM_DRIVER, driver_suffices
 from biren_plugin.core.model import Device, DeviceList, Inventory
 
 
@@ -84,6 +85,15 @@ def _remark_empty(node: Inventory) -> Remark:
                 bad=True,
                 event="driver_missing",
             )
+
+
+def remark_driver(before: str | None, after: str | None) -> list[Remark]:
+    """What is remarkable about the driver's version, once for each version."""
+    if after is None or after == before or driver_suffices(after) is not False:
+        return []
+    least = ".".join(map(str, MINIMUM_DRIVER))
+    text = f"driver {after} is too old: containers may fail on it; install {least} or newer"
+    return [Remark(text, bad=True, event="driver_too_old", fields={"version": after})]
 
 
 def remark_list(before: DeviceList | None, after: DeviceList) -> list[Remark]:

@@ -65,6 +65,13 @@ class Observed:
     """Counts the heartbeats."""
 
     @property
+    def driver_version(self) -> str | None:
+        """`1.12.0`, from whichever source tells; None if none does."""
+        if self.snapshot is not None and self.snapshot.driver_version is not None:
+            return self.snapshot.driver_version
+        return self.library.facts.driver_version if self.library is not None else None
+
+    @property
     def card_names(self) -> frozenset[str]:
         """The cards that the host shows now."""
         cards = self.snapshot.cards if self.snapshot is not None else ()

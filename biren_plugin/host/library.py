@@ -1,13 +1,16 @@
 """Asks the management library about every card, and posts what it said: a source of the survey.
 
-The library is optional, and its calls may never return: they are made in the threads of a `Lookout`,
-so that a card whose calls hang costs no other card more than a moment.
+1. The library is optional: without one, or with one that cannot be used, that is said once, what it
+   had told is forgotten, and it is tried again after `RETRY`, or when the node shows other cards.
+2. Its calls may never return: they are made in the threads of a `Lookout`, so that a card whose calls
+   hang costs no other card more than a moment.
+3. How cards are linked is read once for each list of cards, for the number of pairs is large.
 """
 
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
 import trio
@@ -16,75 +19,16 @@ from biren_plugin.board import Board
 from biren_plugin.core.library import CardReading, KnownCard, LibraryFacts
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.sysfs import card_number
-from biren_plugin.errors import (
-    HostUnreadable,
-    LibraryCallFailed,
-    LibraryMissing,
-    LibraryUnusable,
-)
-from biren_plugin.host.lookout import Lookout, Round
-
-if TYPE_CHECKING:
-    from biren_plugin.host.brml import Brml
+from biren_plugin.errors import HostUnreadable, LibraryMissing, LibraryUnusable
+from biren_plugin.host.library_reader import LISTING, Answer, LibraryReader, Links
+from biren_plugin.host.lookout import PATIENCE, Lookout, Round
 
 log = logging.getLogger(__name__)
 
 RETRY: Final = 60.0
-"""Seconds after which a library is looked for again, where there is none or it cannot be used."""
-_LISTING: Final = "the library's own list"
-"""What stands for `known_cards` among the names that are read."""
-_Answer = CardReading | Mapping[int, KnownCard]
-
-
-@attrs.frozen
-class _Library:
-    """A library that answers."""
-
-    brml: "Brml"
-    facts: LibraryFacts
-
-
-class LibraryReader:
-    """What a `Lookout` reads: the library is opened at first, then each card, then the list.
-
-    `cards` are node ids that the next look asks about; whoever looks sets them.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.cards: frozenset[str] = frozenset()
-        self.library: _Library | None = None
-        self._root = root
-
-    def names(self) -> list[str]:
-        """What to ask. Blocks; raises `LibraryUnusable` and `LibraryCallFailed`."""
-        if self.library is None:
-            self.library = self._open()
-        return [*sorted(self.cards), _LISTING]
-
-    def read(self, name: str) -> _Answer | None:
-        """One answer; None where the library does not know the card. Blocks."""
-        assert self.library is not None
-        try:
-            if name == _LISTING:
-                return self.library.brml.known_cards()
-            number = card_number(name)
-            return self.library.brml.read_card(number) if number is not None else None
-        except LibraryCallFailed:
-            return None
-
-    def _open(self) -> _Library:
-        from biren_plugin.host.brml import Brml, find_library  # ctypes: not before it is needed
-
-        failure: LibraryUnusable = LibraryMissing("there is no management library on this node")
-        for path in find_library(self._root):
-            try:
-                brml = Brml(path)
-                brml.init()
-                return _Library(brml, brml.facts())
-            except (LibraryUnusable, LibraryCallFailed) as error:
-                if path.startswith("/"):  # the loader's failure only says that it knows none
-                    failure = LibraryUnusable(str(error))
-        raise failure
+"""Seconds until a library that could not be used is tried again."""
+LINKS_AFTER: Final = 1.0
+"""Seconds from a new list of cards to the question how they are linked."""
 
 
 async def query_library(
@@ -96,12 +40,14 @@ async def query_library(
 ) -> None:
     """Posts a round every `interval` seconds, and sooner when the node shows other cards.
 
-    `turned` is told how long each round took. Without a library, or with one that cannot be used, that is said once, and tried again later.
+    `turned` is told how long each took.
     """
     reader = LibraryReader(root)
-    lookout = Lookout[_Answer](reader.names, reader.read, "the management library")
+    lookout = Lookout[Answer](reader.names, reader.read, "the management library")
     latest: LibraryRound | None = None
     trouble = ""
+    silent: frozenset[str] = frozenset()
+    await observed.wait_for(lambda seen: seen.snapshot is not None)
     while True:
         began = trio.current_time()
         wait = interval
@@ -116,34 +62,57 @@ async def query_library(
                     extra={"event": "library_left_out", "reason": str(error)},
                 )  # fmt: skip
             trouble, wait = str(error), RETRY
+            latest, reader.linked = None, {}
         else:
             assert reader.library is not None
             facts = reader.library.facts
-            if latest is None or trouble:
+            if latest is None:
                 _say_which(facts)
             trouble = ""
-            latest = _round(began, facts, look, latest)
-            observed.post(attrs.evolve(observed.latest or Observed(), library=latest))
+            silent = _say_what_hangs(look, silent)
+            last, latest = latest, _round(began, facts, look, latest)
+            listed_anew = last is None or latest.known != last.known
+            reader.linked = latest.known if listed_anew else {}
+            reader.idle = not look.pending
+            if reader.linked:
+                wait = min(interval, LINKS_AFTER)
+        before = observed.latest or Observed()
+        if before.library != latest:
+            observed.post(attrs.evolve(before, library=latest))
         turned(trio.current_time() - began)
         with trio.move_on_at(began + wait):
             await observed.wait_for(lambda seen, cards=cards: seen.card_names != cards)  # type: ignore[misc]
 
 
 def _round(
-    began: float, facts: LibraryFacts, look: Round[_Answer], last: LibraryRound | None
+    began: float, facts: LibraryFacts, look: Round[Answer], last: LibraryRound | None
 ) -> LibraryRound:
-    """What one look brought; the list of known cards is the last one while a new one is awaited."""
+    """What one look brought; what is awaited is as it was."""
+    last = last or LibraryRound(began, facts)
     readings = {each.number: each for each in look.values.values() if isinstance(each, CardReading)}
-    known = look.values.get(_LISTING)
-    if not isinstance(known, Mapping):
-        known = last.known if last is not None else {}
-    pending, hung = (
-        frozenset(number for name in names if (number := card_number(name)) is not None)
-        for names in (look.pending, look.hung)
-    )
-    before = last.readings if last is not None else {}
-    awaited = {number: before[number] for number in pending & before.keys()}
-    return LibraryRound(began, facts, known, {**awaited, **readings}, hung)
+    pending, hung = _cards(look.pending), _cards(look.hung)
+    awaited = {number: last.readings[number] for number in pending & last.readings.keys()}
+    known = _known(look, last)
+    same = known == last.known
+    links = dict(last.links) if same else {}
+    ancestors = dict(last.ancestors) if same else {}
+    for row in look.values.values():
+        if isinstance(row, Links) and row.among == known:
+            links |= row.p2p
+            ancestors |= row.ancestors
+    return LibraryRound(began, facts, known, {**awaited, **readings}, hung, links, ancestors)
+
+
+def _known(look: Round[Answer], last: LibraryRound) -> Mapping[int, KnownCard]:
+    """The cards that the library lists; none where it does not tell: an old list accuses cards."""
+    listed = look.values.get(LISTING)
+    if isinstance(listed, Mapping):
+        return listed
+    return last.known if LISTING in look.pending - look.hung else {}
+
+
+def _cards(names: frozenset[str]) -> frozenset[int]:
+    return frozenset(number for name in names if (number := card_number(name)) is not None)
 
 
 def _say_which(facts: LibraryFacts) -> None:
@@ -158,3 +127,15 @@ def _say_which(facts: LibraryFacts) -> None:
             ", ".join(facts.lacking),
             extra={"event": "library_lacks", "path": facts.path, "functions": facts.lacking},
         )
+
+
+def _say_what_hangs(look: Round[Answer], silent: frozenset[str]) -> frozenset[str]:
+    """What the library does not tell for hanging, besides cards: those have a verdict of their own."""
+    hung = frozenset(name for name in look.hung if card_number(name) is None)
+    for name in sorted(hung - silent):
+        log.warning(
+            "the management library did not tell %s for %g s: it is left out; see `dmesg`",
+            name, PATIENCE,
+            extra={"event": "library_hangs", "what": name},
+        )  # fmt: skip
+    return hung

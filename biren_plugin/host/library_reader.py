@@ -1,0 +1,125 @@
+"""What there is to ask the management library, and the asking: in threads, for it all blocks.
+
+A `Lookout` calls `names` and `read`; whoever looks sets `cards`, `linked` and `idle` between looks.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from biren_plugin.core.library import (
+    CardReading,
+    CommonAncestor,
+    KnownCard,
+    LibraryFacts,
+    P2PLink,
+    ReturnCode,
+)
+from biren_plugin.core.sysfs import card_number
+from biren_plugin.errors import LibraryCallFailed, LibraryMissing, LibraryUnusable
+
+if TYPE_CHECKING:
+    from biren_plugin.host.brml import Brml
+
+LISTING: Final = "the list of its cards"
+"""What stands for `known_cards` among the names that are read."""
+_LINKS_OF: Final = "the links of "
+
+
+@attrs.frozen
+class Links:
+    """How one card reaches those with greater numbers; a pair of which nothing was said is left out."""
+
+    among: Mapping[int, KnownCard]
+    """The list of cards that it was read for."""
+    p2p: Mapping[tuple[int, int], P2PLink]
+    ancestors: Mapping[tuple[int, int], CommonAncestor]
+
+
+Answer = CardReading | Links | Mapping[int, KnownCard]
+
+
+@attrs.frozen
+class Library:
+    """A library that answers."""
+
+    brml: "Brml"
+    facts: LibraryFacts
+
+
+class LibraryReader:
+    """Opens the library of the host below `root` at the first look; later ones find it open."""
+
+    def __init__(self, root: Path) -> None:
+        self.cards: frozenset[str] = frozenset()
+        """Names of the cards that are asked about."""
+        self.linked: Mapping[int, KnownCard] = {}
+        """Cards whose links to each other are asked for."""
+        self.idle = True
+        """Whether no earlier call is under way: only then may the library be closed."""
+        self.library: Library | None = None
+        self._root = root
+        self._driver_gone = False
+
+    def names(self) -> list[str]:
+        """What to ask. Raises `LibraryUnusable`."""
+        if self._driver_gone and self.idle and self.library is not None:
+            self.library.brml.shutdown()  # what was opened with the last driver knows no new one
+            self.library = None
+        if self.library is None:
+            self.library = self._open()
+            self._driver_gone = False
+        rows = [f"{_LINKS_OF}card_{number}" for number in sorted(self.linked)[:-1]]
+        return [*sorted(self.cards), LISTING, *rows]
+
+    def read(self, name: str) -> Answer | None:
+        """One answer; None where there is none, as of a card that the library does not know."""
+        if (library := self.library) is None:
+            return None  # it was closed meanwhile
+        number = card_number(name.removeprefix(_LINKS_OF))
+        try:
+            if name == LISTING:
+                return library.brml.known_cards()
+            if number is None:
+                return None
+            if name.startswith(_LINKS_OF):
+                return self._links_of(number, library.brml)
+            return library.brml.read_card(number)
+        except LibraryCallFailed as error:
+            if name == LISTING and error.code == ReturnCode.DRIVER_NOT_LOADED:
+                self._driver_gone = True
+            if error.code == ReturnCode.TIMEOUT and number is not None:
+                return CardReading(number, timed_out=True)
+            return None
+
+    def _links_of(self, number: int, brml: "Brml") -> Links:
+        among = self.linked
+        p2p: dict[tuple[int, int], P2PLink] = {}
+        ancestors: dict[tuple[int, int], CommonAncestor] = {}
+        for other in among if number in among else ():
+            if other <= number:
+                continue
+            with suppress(LibraryCallFailed):
+                if (link := brml.link(number, other)) is not None:
+                    p2p[number, other] = link
+                if (ancestor := brml.ancestor(number, other)) is not None:
+                    ancestors[number, other] = ancestor
+        return Links(among, p2p, ancestors)
+
+    def _open(self) -> Library:
+        from biren_plugin.host.brml import Brml, find_library  # ctypes: not before it is needed
+
+        failure: LibraryUnusable = LibraryMissing("there is no management library on this node")
+        for path in find_library(self._root):
+            try:
+                brml = Brml(path)
+                brml.init()
+                return Library(brml, brml.facts())
+            except LibraryMissing:
+                continue  # the loader knows none; the vendor's folders may hold one
+            except (LibraryUnusable, LibraryCallFailed) as error:
+                failure = LibraryUnusable(str(error))
+        raise failure
