@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from biren_plugin.core.gpus import group_by_gpu, name_of_gpu
+from biren_plugin.core.gpus import group_by_gpu, name_of_gpu, shown_devices
 from biren_plugin.core.model import Card
-from tests.cards import card
+from tests.cards import GPU, HALF, card, gpu_cards
 
 ADDRESS = "0000:01:00.0"
 
@@ -36,3 +36,8 @@ def test_the_address_counts_for_more_than_where_a_name_was_before() -> None:
 def test_gpu_of_a_group_is_named_by_its_address() -> None:
     assert name_of_gpu(card(2, 7)) == "GPU 7"
     assert name_of_gpu(Card("/dev/vfio/12", 12, physical_id=0x3B << 8)) == "GPU 0000:3b:00.0"
+
+
+def test_shown_devices_are_those_of_each_gpu_as_it_looks_now() -> None:
+    cards = [*gpu_cards(0, 0), *gpu_cards(1, 1, 2), *gpu_cards(2, 3, 4, 5), card(9)]
+    assert shown_devices(cards) == {(GPU, "card_0"), (HALF, "card_1"), (HALF, "card_2")}

@@ -5,7 +5,7 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.model import Card
+from biren_plugin.core.model import RESOURCE_OF_SPLIT, Card
 from biren_plugin.core.vfio import address_of
 
 _MEMORY_TOLERANCE: Final = 0.1
@@ -53,6 +53,16 @@ def name_of_gpu(card: Card) -> str:
 def split_of(cards: Cards) -> int:
     """Into how many a GPU with these cards is split: as the host says, else their number."""
     return cards[0].split or len(cards)
+
+
+def shown_devices(cards: Iterable[Card]) -> frozenset[tuple[str, str]]:
+    """Resource and id of each card, as its GPU looks at this moment, settled or not."""
+    return frozenset(
+        (RESOURCE_OF_SPLIT[split_of(group)], card.name)
+        for group in group_by_gpu(cards)[0].values()
+        if split_of(group) in RESOURCE_OF_SPLIT
+        for card in group
+    )
 
 
 def same_split(seen: Cards, known: Cards) -> bool:

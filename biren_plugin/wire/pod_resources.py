@@ -10,8 +10,9 @@ from biren_plugin.wire._proto import podresources_pb2 as pb
 from biren_plugin.wire._proto.podresources_grpc import PodResourcesListerStub
 from biren_plugin.wire.unix_grpc import CallEnded, Channel, Limits, with_channel
 
-_LIMITS = Limits(message_size=16 * 1024**2)
-"""A node of many pods: every container with its CPUs and devices is in one message."""
+_LIMITS = Limits(message_size=16 * 1024**2, connection_window=17 * 1024**2)
+"""A node of many pods: every container with its CPUs and devices is in one message, 16 MiB being what
+the kubelet's own client takes. The window must hold it whole: it is given back when it was read."""
 
 
 async def list_holders(

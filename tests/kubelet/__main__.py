@@ -5,9 +5,9 @@ line on stdout is an event, `{"event": "list", ..., "at": 12.5}` (`at` is `time.
 same clock in every process of a Linux node), or the answer to a command,
 `{"answer": 1, "ok": true, ...}`. The end of stdin stops the kubelet.
 
-Commands, and what they take besides `id`: `admit` (resource, count, must_include), `allocate`
-(resource, requests: a list of ids for each container), `free` (resource, ids), `state`,
-`end_stream` (resource), `refuse_next_register` (text), `hold`, `release`, `stop`.
+Commands, and what they take besides `id`: `admit` (resource, count, must_include, pod), `allocate`
+(resource, requests: a list of ids for each container), `free` (resource, ids), `remember` (resource,
+ids, pod), `state`, `end_stream` (resource), `refuse_next_register` (text), `hold`, `release`, `stop`.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from typing import Any
 
 from tests.kubelet.kubelet import Kubelet
 from tests.kubelet.manager import AdmissionError
+from tests.kubelet.pod_resources import PodResources
 
 CALLS_THE_PLUGIN = {"admit", "allocate"}
 """Commands that may hang for as long as a plugin does: the others must not wait for them."""
@@ -60,7 +61,10 @@ def perform(kubelet: Kubelet, command: dict[str, Any]) -> dict[str, Any]:
     match command["do"]:
         case "admit":
             ids, response = kubelet.manager.admit(
-                command["resource"], command["count"], command.get("must_include", ())
+                command["resource"],
+                command["count"],
+                command.get("must_include", ()),
+                command.get("pod", "default/pod"),
             )
             return {"ids": ids, "response": response}
         case "allocate":
@@ -68,6 +72,8 @@ def perform(kubelet: Kubelet, command: dict[str, Any]) -> dict[str, Any]:
             return {"responses": responses}
         case "free":
             kubelet.manager.free(command["resource"], command["ids"])
+        case "remember":
+            kubelet.manager.remember(command["resource"], command["ids"], command["pod"])
         case "state":
             return kubelet.manager.state()
         case "end_stream":
@@ -93,6 +99,9 @@ def main() -> None:
     parser.add_argument("--dial-timeout", type=float, default=10.0, metavar="SECONDS")
     parser.add_argument("--hold", action="store_true", help="answer no Register before `release`")
     parser.add_argument("--seed", type=int)
+    parser.add_argument(
+        "--pod-resources", type=Path, metavar="FOLDER", help="tell there which pod holds what"
+    )
     flags = parser.parse_args()
     kubelet = Kubelet(
         flags.folder,
@@ -102,6 +111,8 @@ def main() -> None:
         seed=flags.seed,
         tell=tell,
     )
+    if flags.pod_resources is not None:
+        PodResources(flags.pod_resources, kubelet.manager.holders).start()
     kubelet.start()
     with contextlib.suppress(KeyboardInterrupt):
         for line in sys.stdin:

@@ -165,10 +165,16 @@ class KubeletProcess:
         assert "bug" not in found, found["bug"]
         return found
 
-    def admit(self, resource: str, count: int, must_include: Iterable[str] = ()) -> Event:
+    def admit(
+        self,
+        resource: str,
+        count: int,
+        must_include: Iterable[str] = (),
+        pod: str = "default/pod",
+    ) -> Event:
         """Admit a container; the answer has `ids` and `response`, or `code` and `details`."""
         return self.command(
-            "admit", resource=resource, count=count, must_include=list(must_include)
+            "admit", resource=resource, count=count, must_include=list(must_include), pod=pod
         )
 
     def allocate(self, resource: str, *requests: Sequence[str]) -> Event:

@@ -53,7 +53,7 @@ class DeviceManager:
         self._endpoints: dict[str, tuple[PluginClient, Mapping[str, bool]]] = {}
         self._stopped: dict[str, float] = {}
         self._devices: dict[str, dict[str, str]] = {}
-        self._allocated: dict[str, set[str]] = {}
+        self._allocated: dict[str, dict[str, str]] = {}  # the pod, by resource and id
 
     def connected(self, client: PluginClient, options: Mapping[str, bool]) -> None:
         """From now on `client` is whom the kubelet asks about its resource."""
@@ -95,7 +95,11 @@ class DeviceManager:
             }
 
     def admit(
-        self, resource: str, count: int, must_include: Iterable[str] = ()
+        self,
+        resource: str,
+        count: int,
+        must_include: Iterable[str] = (),
+        pod: str = "default/pod",
     ) -> tuple[list[str], dict[str, Any]]:
         """Admit a container that wants `count` devices, and remember which it got.
 
@@ -112,8 +116,7 @@ class DeviceManager:
             self._check_still_listed(resource, ids)
             if options["pre_start_required"]:
                 self._call("PreStartContainer", client.pre_start, ids)
-            with self._lock:
-                self._allocated.setdefault(resource, set()).update(ids)
+            self.remember(resource, ids, pod)
             return sorted(ids), _as_dict(containers[0])
 
     def allocate(self, resource: str, requests: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
@@ -124,10 +127,26 @@ class DeviceManager:
         client, _ = self._endpoint(resource)
         return [_as_dict(c) for c in self._call("Allocate", client.allocate, requests)]
 
+    def remember(self, resource: str, ids: Iterable[str], pod: str) -> None:
+        """A pod holds these devices: from its admission, or from a kubelet's checkpoint."""
+        with self._lock:
+            self._allocated.setdefault(resource, {}).update(dict.fromkeys(ids, pod))
+
+    def holders(self) -> dict[tuple[str, str], str]:
+        """Which pod holds each device, by resource and id."""
+        with self._lock:
+            return {
+                (resource, id_): pod
+                for resource, held in self._allocated.items()
+                for id_, pod in held.items()
+            }
+
     def free(self, resource: str, ids: Iterable[str]) -> None:
         """The pods that held `ids` are gone. The plugin is not told: the API has no call."""
         with self._lock:
-            self._allocated.get(resource, set()).difference_update(ids)
+            held = self._allocated.get(resource, {})
+            for id_ in ids:
+                held.pop(id_, None)
 
     def _endpoint(self, resource: str) -> tuple[PluginClient, Mapping[str, bool]]:
         with self._lock:
@@ -148,7 +167,7 @@ class DeviceManager:
         resource = client.resource
         with self._lock:
             healthy = self._healthy(resource)
-            free = sorted(healthy - self._allocated.get(resource, set()) - set(chosen))
+            free = sorted(healthy - self._allocated.get(resource, {}).keys() - set(chosen))
         if not healthy:
             raise AdmissionError(
                 f"no healthy devices present; cannot allocate unhealthy devices {resource}"

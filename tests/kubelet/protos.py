@@ -16,8 +16,7 @@ import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpc_tools import protoc
 
-SCHEMA = Path(__file__).parents[2] / "schema" / "deviceplugin.proto"
-PACKAGE = "v1beta1"
+SCHEMAS = Path(__file__).parents[2] / "schema"
 
 
 class Protos:
@@ -28,6 +27,7 @@ class Protos:
 
     def __init__(self, files: descriptor_pb2.FileDescriptorSet) -> None:
         self._pool = descriptor_pool.DescriptorPool()
+        self._package = files.file[0].package
         for file in files.file:
             self._pool.AddSerializedFile(file.SerializeToString())
 
@@ -35,18 +35,18 @@ class Protos:
         if name.startswith("_"):
             raise AttributeError(name)
         try:
-            found = self._pool.FindMessageTypeByName(f"{PACKAGE}.{name}")
+            found = self._pool.FindMessageTypeByName(f"{self._package}.{name}")
         except KeyError:
-            raise AttributeError(f"{SCHEMA.name} has no message {name}") from None
+            raise AttributeError(f"{self._package} has no message {name}") from None
         return message_factory.GetMessageClass(found)
 
     def stub(self, channel: Any, service: str) -> SimpleNamespace:
         """The callable methods of `service` over `channel`, one attribute for each."""
         stub = SimpleNamespace()
-        for method in self._pool.FindServiceByName(f"{PACKAGE}.{service}").methods:
+        for method in self._pool.FindServiceByName(f"{self._package}.{service}").methods:
             call = channel.unary_stream if method.server_streaming else channel.unary_unary
             multicallable = call(
-                f"/{PACKAGE}.{service}/{method.name}",
+                f"/{self._package}.{service}/{method.name}",
                 request_serializer=_serialize,
                 response_deserializer=message_factory.GetMessageClass(
                     method.output_type
@@ -62,7 +62,7 @@ class Protos:
         answers UNIMPLEMENTED.
         """
         handlers = {}
-        for method in self._pool.FindServiceByName(f"{PACKAGE}.{service}").methods:
+        for method in self._pool.FindServiceByName(f"{self._package}.{service}").methods:
             if method.name not in methods:
                 continue
             make = (
@@ -75,7 +75,7 @@ class Protos:
                 request_deserializer=message_factory.GetMessageClass(method.input_type).FromString,
                 response_serializer=_serialize,
             )
-        return grpc.method_handlers_generic_handler(f"{PACKAGE}.{service}", handlers)
+        return grpc.method_handlers_generic_handler(f"{self._package}.{service}", handlers)
 
 
 def _serialize(message: Any) -> Any:
@@ -83,13 +83,13 @@ def _serialize(message: Any) -> Any:
 
 
 @functools.cache
-def load() -> Protos:
-    """Compile the schema, once in a process. Raises RuntimeError if protoc refuses it."""
+def load(schema: str = "deviceplugin") -> Protos:
+    """Compile that schema, once in a process. Raises RuntimeError if protoc refuses it."""
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder, "schema.bin")
         code = protoc.main(
-            ["protoc", f"-I{SCHEMA.parent}", f"--descriptor_set_out={compiled}", SCHEMA.name]
+            ["protoc", f"-I{SCHEMAS}", f"--descriptor_set_out={compiled}", f"{schema}.proto"]
         )
         if code != 0:
-            raise RuntimeError(f"protoc could not compile {SCHEMA} (exit code {code})")
+            raise RuntimeError(f"protoc could not compile {schema}.proto (exit code {code})")
         return Protos(descriptor_pb2.FileDescriptorSet.FromString(compiled.read_bytes()))

@@ -1,0 +1,88 @@
+"""The kubelet's other socket: it tells whoever asks which pod holds what.
+
+As the kubelet's, it stays on disk when its process ends, and the next one makes it anew.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+
+from tests.kubelet.protos import load
+
+SOCKET = "kubelet.sock"
+Holders = Callable[[], Mapping[tuple[str, str], str]]
+"""Gives the pod (`namespace/name`) that holds a device, by resource and id."""
+
+
+class PodResources:
+    """A `PodResourcesLister` in `folder`, which is made if it is missing."""
+
+    def __init__(self, folder: Path, holders: Holders) -> None:
+        self.folder = folder
+        self.asked = threading.Semaphore(0)
+        """Goes up with each question."""
+        self._holders = holders
+        self._refusal: str | None = None
+        self._instead: bytes | None = None
+        self._may_answer = threading.Event()
+        self._may_answer.set()
+        self._server: Any = None
+
+    def start(self) -> None:
+        """Serve on a new socket."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / SOCKET).unlink(missing_ok=True)
+        self._server = grpc.server(ThreadPoolExecutor(max_workers=4))
+        handler = load("podresources").handler("PodResourcesLister", {"List": self._list})
+        self._server.add_generic_rpc_handlers((handler,))
+        self._server.add_insecure_port(f"unix:{self.folder / SOCKET}")
+        self._server.start()
+
+    def stop(self) -> None:
+        """Stop serving; questions that are held end. The socket goes, unlike a kubelet's."""
+        self._may_answer.set()
+        self._server.stop(None).wait()
+
+    def hold(self) -> None:
+        """Leave each coming question unanswered until `release`."""
+        self._may_answer.clear()
+
+    def release(self) -> None:
+        """Answer what is held, and whatever comes."""
+        self._may_answer.set()
+
+    def refuse(self, text: str | None) -> None:
+        """Answer each question with an error of this text; None: with the truth."""
+        self._refusal = text
+
+    def say_instead(self, message: bytes | None) -> None:
+        """Answer each question with this message, whatever it is; None: with the truth."""
+        self._instead = message
+
+    def _list(self, _request: Any, context: Any) -> Any:
+        self.asked.release()
+        self._may_answer.wait()
+        if self._refusal is not None:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, self._refusal)
+        if self._instead is not None:
+            return SimpleNamespace(SerializeToString=lambda: self._instead)
+        protos = load("podresources")
+        response = protos.ListPodResourcesResponse()
+        pods: dict[str, dict[str, list[str]]] = {}
+        for (resource, id_), pod in self._holders().items():
+            pods.setdefault(pod, {}).setdefault(resource, []).append(id_)
+        for pod, devices in pods.items():
+            namespace, _, name = pod.partition("/")
+            # One container holds nothing, and the devices stand in messages of one each: both occur.
+            found = response.pod_resources.add(name=name, namespace=namespace)
+            found.containers.add(name="sidecar")
+            container = found.containers.add(name="main")
+            for resource, ids in devices.items():
+                for id_ in ids:
+                    container.devices.add(resource_name=resource, device_ids=[id_])
+        return response
