@@ -23,6 +23,11 @@ def group(name: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(project, name)
 
 
+def compiler() -> tuple[str, ...]:
+    """What compiles the tests' C library: nothing more where this machine has a compiler."""
+    return () if shutil.which("cc") else group("compiler")
+
+
 def installed(version: str) -> bool:
     """Whether that Python runs here: version managers leave shims of Pythons that do not."""
     python = shutil.which(f"python{version}")
@@ -65,7 +70,7 @@ def protos(session: nox.Session) -> None:
 @nox.session(python=[version for version in PYTHONS if installed(version)] or [MAIN_PYTHON])
 def tests(session: nox.Session) -> None:
     """All tests in the process, on each Python that is here; coverage on one of them."""
-    session.install("-e", ".", *group("test"))
+    session.install("-e", ".", *group("test"), *compiler())
     measured = ["coverage", "run", "-m"] if session.python == MAIN_PYTHON else ["python", "-m"]
     session.run(*measured, "pytest", "--ignore=tests/e2e", *session.posargs)
 
@@ -73,7 +78,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def e2e(session: nox.Session) -> None:
     """The installed command as a process, against the independent kubelet."""
-    session.install("-e", ".", *group("test"))
+    session.install("-e", ".", *group("test"), *compiler())
     # Most of their time these tests wait for processes: more of them at once than there are cores.
     parallel = ["-n", "4", "--dist", "worksteal"]
     session.run("coverage", "run", "-m", "pytest", *parallel, "tests/e2e", *session.posargs)

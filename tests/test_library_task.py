@@ -5,6 +5,7 @@ itself does not see that a thread is at work.
 """
 
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -25,12 +26,15 @@ from biren_plugin.core.library import (
 from biren_plugin.core.model import Snapshot
 from biren_plugin.core.observed import Holder, LibraryRound, Observed
 from biren_plugin.host.library import LINKS_AFTER, RETRY, query_library
+from biren_plugin.host.library_reader import LibraryReader, Links
 from biren_plugin.host.lookout import FOLLOWING, PATIENCE, SHARED
 from tests.brml import WELL, BrmlState
 from tests.cards import gpu_cards, snapshot
 
 INTERVAL = 5.0
 NONE = frozenset[int]()
+REAL_DEADLINE = 20.0
+"""Seconds for what takes milliseconds: only a test that fails waits so long."""
 STATUS = "brmlDeviceGetHealthStatus"
 
 
@@ -80,6 +84,13 @@ class Node:
         assert library is not None
         return library
 
+    async def round_with(self, wanted: Callable[[LibraryRound], bool]) -> LibraryRound:
+        """The first round that is wanted, for what a thread brings in a moment of its own."""
+        deadline = time.monotonic() + REAL_DEADLINE
+        while not wanted(found := await self.round()):
+            assert time.monotonic() < deadline, found
+        return found
+
     async def stuck(self, jump: float) -> str:
         """Waits until a call hangs, and moves the clock on; which it is."""
         where = await trio.to_thread.run_sync(self.brml.wait_for_hang)
@@ -114,8 +125,10 @@ async def node(
 
 async def until(condition: Callable[[], bool]) -> None:
     """Waits for a thread that comes back in a moment of its own."""
+    deadline = time.monotonic() + REAL_DEADLINE
     while not condition():
-        await trio.lowlevel.checkpoint()
+        assert time.monotonic() < deadline
+        await wait_all_tasks_blocked()
 
 
 def lines(caplog: pytest.LogCaptureFixture, level: str) -> list[str]:
@@ -192,9 +205,7 @@ async def test_card_that_comes_back_is_read_again(
     assert (await node.round(after=PATIENCE)).hung == {1}
     node.brml.set_card(1, temperature=60)
     node.brml.release()
-    round_ = await node.round()
-    while round_.hung or round_.readings[1].temperature != 60:  # in a moment of the thread's own
-        round_ = await node.round()
+    await node.round_with(lambda each: not each.hung and each.readings[1].temperature == 60)
 
 
 async def test_call_that_times_out_is_part_of_the_reading(
@@ -337,9 +348,12 @@ async def test_library_that_hangs_in_its_opening_is_said_once_and_used_when_it_c
     [said] = lines(caplog, "WARNING")
     assert "the management library takes more than 5 s, as when a driver hangs" in said
     node.brml.release()
-    while node.observed.latest is None or node.observed.latest.library is None:
-        await wait_all_tasks_blocked()
-        node.pass_time(RETRY)  # the thread comes back in a moment of its own
+
+    def answers() -> bool:
+        node.pass_time(RETRY)  # it is tried again, and the thread comes back in a moment of its own
+        return node.observed.latest is not None and node.observed.latest.library is not None
+
+    await until(answers)
 
 
 async def test_list_of_cards_that_hangs_is_forgotten_and_said_once_while_cards_are_read(
@@ -421,8 +435,17 @@ async def test_links_that_hang_are_said_once_and_stop_no_other_reading(
     [said] = lines(caplog, "WARNING")
     assert "did not tell the links of card_0 for 5 s" in said
     node.brml.release()
-    while len(later.links) < 3:  # in a moment of the thread's own
-        later = await node.round()
+    await node.round_with(lambda each: len(each.links) == 3)
+
+
+async def test_links_that_come_late_are_not_lost_to_a_second_reading(node: Node) -> None:
+    """What was slow is read once more, by when nobody asks: that must bring nothing."""
+    reader = LibraryReader(node.root)
+    reader.linked = {0: KnownCard(0, 1), 1: KnownCard(1, 1)}
+    *_, row = reader.names()
+    assert isinstance(reader.read(row), Links)
+    reader.linked = {}
+    assert reader.read(row) is None
 
 
 async def test_library_that_hangs_at_every_card_still_lists_them(

@@ -6,6 +6,7 @@ The kubelet's threads know no mock clock: it stands still unless a test moves it
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ from tests.cards import GPU, gpu_cards, snapshot
 from tests.kubelet.pod_resources import PodResources
 
 HELD = {(GPU, "card_0"): "default/train", (GPU, "card_1"): "team/serve"}
+REAL_DEADLINE = 20.0
+"""Seconds for what takes milliseconds: only a test that fails waits so long."""
 SHOWN = snapshot(*gpu_cards(0, 0), *gpu_cards(1, 1))
 
 
@@ -126,8 +129,10 @@ def answering(folder: Path, *answers: bytes) -> Iterator[None]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Waits for what a thread or a log line brings, which sets no event."""
+    deadline = time.monotonic() + REAL_DEADLINE
     while not condition():
-        await trio.lowlevel.checkpoint()
+        assert time.monotonic() < deadline
+        await wait_all_tasks_blocked()
     await wait_all_tasks_blocked()
 
 

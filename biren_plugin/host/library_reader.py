@@ -95,11 +95,13 @@ class LibraryReader:
                 return CardReading(number, timed_out=True)
             return None
 
-    def _links_of(self, number: int, brml: "Brml") -> Links:
+    def _links_of(self, number: int, brml: "Brml") -> Links | None:
         among = self.linked
+        if number not in among:
+            return None  # nobody asks any more: what hung for long has been told, or is of no use
         p2p: dict[tuple[int, int], P2PLink] = {}
         ancestors: dict[tuple[int, int], CommonAncestor] = {}
-        for other in among if number in among else ():
+        for other in among:
             if other <= number:
                 continue
             with suppress(LibraryCallFailed):
