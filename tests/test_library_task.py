@@ -25,7 +25,7 @@ from biren_plugin.core.library import (
 )
 from biren_plugin.core.model import Snapshot
 from biren_plugin.core.observed import Holder, LibraryRound, Observed
-from biren_plugin.host.library import LINKS_AFTER, RETRY, query_library
+from biren_plugin.host.library import RETRY, SOONER, query_library
 from biren_plugin.host.library_reader import LibraryReader, Links
 from biren_plugin.host.lookout import FOLLOWING, PATIENCE, SHARED
 from tests.brml import WELL, BrmlState
@@ -194,6 +194,9 @@ async def test_card_whose_calls_hang_is_hung_after_5_s_and_others_are_read_on(
     hanging = await node.round(stuck=SHARED)
     assert hanging.readings[0].temperature == 50
     assert (hanging.readings[1].temperature, hanging.hung) == (41, NONE), "it may only be slow"
+    for _ in range(round((PATIENCE - SHARED) / SOONER) - 1):
+        assert (await node.round(after=SOONER)).hung == NONE
+    assert (await node.round(after=SOONER)).hung == {1}, "it is not found out a whole round later"
     for temperature in (51, 52, 53):
         node.brml.set_card(0, temperature=temperature)
         later = await node.round(after=PATIENCE)
@@ -380,7 +383,7 @@ async def test_links_are_read_once_for_each_list_of_cards(
     node.brml.set_pair(0, 1, p2p="2 2", ancestor=10)
     await node.start(nursery)
     assert (await node.first_round()).links == {}
-    linked = await node.round(after=LINKS_AFTER)
+    linked = await node.round(after=SOONER)
     assert linked.links == {(0, 1): P2PLink.DIRECT}
     assert linked.ancestors == {(0, 1): CommonAncestor.PCIE_SWITCH}
     node.brml.set_pair(0, 1, p2p="0 0", ancestor=50)
@@ -388,7 +391,7 @@ async def test_links_are_read_once_for_each_list_of_cards(
     node.brml.split(1, 1, 2)
     anew = await node.round()
     assert (set(anew.known), anew.links, anew.ancestors) == ({0, 1, 2}, {}, {})
-    linked = await node.round(after=LINKS_AFTER)
+    linked = await node.round(after=SOONER)
     assert linked.links == {(0, 1): P2PLink.NONE}
     assert linked.ancestors == {(0, 1): CommonAncestor.SYSTEM}
 
@@ -403,7 +406,7 @@ async def test_pair_that_fails_costs_that_pair_only(
     node.brml.fail("brmlDeviceGetTopologyCommonAncestor", ReturnCode.UNKNOWN, 1)
     await node.start(nursery)
     await node.first_round()
-    linked = await node.round(after=LINKS_AFTER)
+    linked = await node.round(after=SOONER)
     assert set(linked.links) == {(0, 2), (1, 2)}
     assert set(linked.ancestors) == {(0, 1), (0, 2)}
 
@@ -415,7 +418,7 @@ async def test_card_without_a_handle_has_no_links(
     node.brml.fail("brmlDeviceGetHandleByNodeId", ReturnCode.UNKNOWN, 1)
     await node.start(nursery)
     await node.first_round()
-    linked = await node.round(after=LINKS_AFTER)
+    linked = await node.round(after=SOONER)
     assert (linked.links, linked.ancestors) == ({}, {})
 
 
@@ -428,7 +431,7 @@ async def test_links_that_hang_are_said_once_and_stop_no_other_reading(
     node.brml.hang("brmlDeviceGetP2PStatus_v2", 0)
     await node.start(nursery)
     await node.first_round()
-    linked = await node.round(after=LINKS_AFTER, stuck=SHARED)
+    linked = await node.round(after=SOONER, stuck=SHARED)
     assert set(linked.links) == {(1, 2)}
     node.brml.set_card(0, temperature=70)
     for _ in range(2):

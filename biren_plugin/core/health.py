@@ -72,6 +72,7 @@ class HealthKeeper:
 
     def judge(self, inventory: Inventory, seen: Observed, now: float) -> Inventory:
         """The inventory with every device's reasons and warnings."""
+        module_gone = self._module_gone(seen)
         judged = [
             device
             for each in inventory.lists
@@ -81,7 +82,9 @@ class HealthKeeper:
         listed = {device.identity for each in inventory.lists for device in each.devices}
         for identity in self._patients.keys() - listed:
             del self._patients[identity]
-        findings = {device.identity: self._find(device, seen, now) for device in judged}
+        findings = {
+            device.identity: self._find(device, seen, module_gone, now) for device in judged
+        }
         self._suspect(judged, findings, now)
         verdicts = {
             device.identity: self._verdict(device, findings[device.identity], now)
@@ -99,7 +102,9 @@ class HealthKeeper:
         )
         return attrs.evolve(inventory, lists=lists, suspects=tuple(self._suspects.values()))
 
-    def _find(self, device: Device, seen: Observed, now: float) -> list[Finding]:
+    def _find(
+        self, device: Device, seen: Observed, module_gone: bool, now: float
+    ) -> list[Finding]:
         patient = self._patients.get(device.identity)
         if patient is None:
             steady = self._policy.recover_after
@@ -110,7 +115,7 @@ class HealthKeeper:
             device,
             patient.history,
             now,
-            module_gone=self._module_gone(seen),
+            module_gone=module_gone,
             library_hung=library is not None and number in library.hung,
             library_knows=library is None or not library.known or number in library.known,
             reading=library.readings.get(number) if library is not None else None,

@@ -27,8 +27,9 @@ log = logging.getLogger(__name__)
 
 RETRY: Final = 60.0
 """Seconds until a library that could not be used is tried again."""
-LINKS_AFTER: Final = 1.0
-"""Seconds from a new list of cards to the question how they are linked."""
+SOONER: Final = 1.0
+"""Seconds to the next round while a call is awaited, which may turn out to hang, or when a new list
+of cards leaves open how they are linked."""
 
 
 async def query_library(
@@ -50,7 +51,7 @@ async def query_library(
     await observed.wait_for(lambda seen: seen.snapshot is not None)
     while True:
         began = trio.current_time()
-        wait = interval
+        next_round = began + interval
         reader.cards = cards = (observed.latest or Observed()).card_names
         try:
             look = await lookout.look()
@@ -61,7 +62,7 @@ async def query_library(
                     level, "%s: its part of the health checks is left out", error,
                     extra={"event": "library_left_out", "reason": str(error)},
                 )  # fmt: skip
-            trouble, wait = str(error), RETRY
+            trouble, next_round = str(error), began + RETRY
             latest, reader.linked = None, {}
         else:
             assert reader.library is not None
@@ -74,13 +75,13 @@ async def query_library(
             listed_anew = last is None or latest.known != last.known
             reader.linked = latest.known if listed_anew else {}
             reader.idle = not look.pending
-            if reader.linked:
-                wait = min(interval, LINKS_AFTER)
+            if reader.linked or look.pending - look.hung:
+                next_round = min(next_round, trio.current_time() + SOONER)
         before = observed.latest or Observed()
         if before.library != latest:
             observed.post(attrs.evolve(before, library=latest))
         turned(trio.current_time() - began)
-        with trio.move_on_at(began + wait):
+        with trio.move_on_at(next_round):
             await observed.wait_for(lambda seen, cards=cards: seen.card_names != cards)  # type: ignore[misc]
 
 
