@@ -102,9 +102,7 @@ class HealthKeeper:
         )
         return attrs.evolve(inventory, lists=lists, suspects=tuple(self._suspects.values()))
 
-    def _find(
-        self, device: Device, seen: Observed, module_gone: bool, now: float
-    ) -> list[Finding]:
+    def _find(self, device: Device, seen: Observed, module_gone: bool, now: float) -> list[Finding]:
         patient = self._patients.get(device.identity)
         if patient is None:
             steady = self._policy.recover_after
