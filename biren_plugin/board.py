@@ -9,8 +9,8 @@ would reach one of them only.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Generic, TypeVar
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, Generic, TypeVar
 
 import trio
 
@@ -41,13 +41,20 @@ class Board(Generic[T]):
     def subscribe(self) -> Iterator[trio.MemoryReceiveChannel[T]]:
         """A channel with the latest value in it, if there is one; closed at the end of the block."""
         send, receive = trio.open_memory_channel[T](1)
+        with receive, self._subscribed(send, receive):
+            yield receive
+
+    @contextmanager
+    def _subscribed(
+        self, send: trio.MemorySendChannel[T], receive: trio.MemoryReceiveChannel[T]
+    ) -> Iterator[None]:
         subscriber = (send, receive.clone())  # the clone takes back what was not taken in time
         if self._latest:
-            send.send_nowait(self._latest[0])
+            with suppress(trio.WouldBlock):  # another board's news is in it already
+                send.send_nowait(self._latest[0])
         self._subscribers.append(subscriber)
         try:
-            with receive:
-                yield receive
+            yield
         finally:
             self._subscribers.remove(subscriber)
             for end in subscriber:
@@ -59,3 +66,13 @@ class Board(Generic[T]):
             while not wanted(value := await values.receive()):
                 pass
         return value
+
+
+@contextmanager
+def news_of(*boards: Board[Any]) -> Iterator[trio.MemoryReceiveChannel[object]]:
+    """A channel with something in it whenever one of the boards has news; what, say the boards."""
+    send, receive = trio.open_memory_channel[Any](1)
+    with receive, send, ExitStack() as subscriptions:
+        for board in boards:
+            subscriptions.enter_context(board._subscribed(send.clone(), receive))
+        yield receive

@@ -33,6 +33,11 @@ app = App(
 )
 app.default(daemon)
 # By name: a module, and what it needs, is imported when its command is called.
+app.command(
+    "biren_plugin.commands.cdi:cdi",
+    name="cdi",
+    help="Write the node's CDI file, or compare it with the node.",
+)
 app.command("biren_plugin.commands.devices:devices", help="Show the Biren cards of this host.")
 app.command(
     "biren_plugin.commands.doctor:doctor",

@@ -11,11 +11,13 @@ import trio
 
 from biren_plugin import __version__
 from biren_plugin.board import Board
+from biren_plugin.core.cdi import FILE_NAME
 from biren_plugin.core.model import Card, Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import FolderDead, NodeError
 from biren_plugin.host import kubelet_folder, library, pod_resources
+from biren_plugin.host.cdi_owner import CdiOwner
 from biren_plugin.host.doorbell import Doorbell
 from biren_plugin.host.feature_file import publish_labels
 from biren_plugin.host.kubelet_folder import KubeletFolder, watch_kubelet_folder
@@ -82,11 +84,6 @@ async def run_daemon(settings: Settings) -> None:
         "br-gpu-device-plugin %s; settings: %s", __version__, settings.differing(),
         extra={"event": "started", "version": __version__},
     )  # fmt: skip
-    for flag in settings.not_yet():
-        log.warning(
-            "%s is taken, but this version does not act on it yet", flag,
-            extra={"event": "flag_not_served", "flag": flag},
-        )  # fmt: skip
     for flag in settings.without_effect():
         log.warning(
             "%s: without effect for kata, a virtual machine has its own driver", flag,
@@ -107,8 +104,9 @@ async def run_daemon(settings: Settings) -> None:
                 nursery.start_soon(_keep, task, name, state.tally)
             for name, task in views_of(state, settings).items():
                 nursery.start_soon(_keep, task, name, state.tally, _never)
-            beside = _beside(settings, state)
-            await Serving(plugins, folder, state, settings.placement, beside).run()
+            cdi = _cdi_owner(settings)
+            beside = _beside(settings, state, cdi)
+            await Serving(plugins, folder, state, settings.placement, cdi, beside).run()
 
 
 def _never() -> bool:
@@ -150,12 +148,21 @@ def _sources(settings: Settings, bell: Doorbell, state: DaemonState) -> dict[str
     return sources
 
 
-def _beside(settings: Settings, state: DaemonState) -> list[Task]:
-    """What is for the one instance that serves."""
-    if settings.nfd_features_dir is None:
-        return []
-    publish = partial(publish_labels, settings.nfd_features_dir, state.inventory, state.observed)
-    return [partial(_keep, publish, "node-labels", state.tally, _never)]
+def _cdi_owner(settings: Settings) -> CdiOwner | None:
+    if not settings.cdi_feature:
+        return None
+    return CdiOwner(settings.cdi_dir / FILE_NAME, overwrite=settings.overwrite_cdi_config)
+
+
+def _beside(settings: Settings, state: DaemonState, cdi: CdiOwner | None) -> list[Task]:
+    """What is for the one instance that serves: one that stands by writes no file."""
+    tasks: list[Task] = []
+    if cdi is not None:
+        tasks.append(partial(_keep, cdi.run, "cdi-file", state.tally))
+    if settings.nfd_features_dir is not None:
+        labels = partial(publish_labels, settings.nfd_features_dir, state.inventory, state.observed)
+        tasks.append(partial(_keep, labels, "node-labels", state.tally, _never))
+    return tasks
 
 
 async def _scan(settings: Settings, bell: Doorbell, state: DaemonState) -> None:

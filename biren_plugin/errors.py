@@ -110,3 +110,11 @@ class LibraryCallFailed(NodeError):
         super().__init__(f"{call}: {meaning}; see what `brsmi` says on the node")
         self.code = code
         """What the call returned: a `ReturnCode` of `core/library`, or another number."""
+
+
+class CdiFileUnusable(NodeError):
+    """The CDI file cannot be written or read, or what stands in its place is none."""
+
+
+class CdiSpecInvalid(CdiFileUnusable):
+    """What the CDI file says breaks a rule, so that no runtime loads it."""

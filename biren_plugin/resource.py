@@ -8,11 +8,15 @@ import trio
 
 from biren_plugin.board import Board
 from biren_plugin.core.allocation import Placement
+from biren_plugin.core.cdi import names_for
+from biren_plugin.core.container_edits import edits_for
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.core.rivals import RivalWatch
 from biren_plugin.errors import StartTooSlow
+from biren_plugin.host.cdi_owner import CdiOwner
 from biren_plugin.host.kubelet_folder import KubeletFolder, socket_name
 from biren_plugin.tally import Tally
+from biren_plugin.tasks.cdi_writer import write_cdi_spec
 from biren_plugin.tasks.counting import CountedPlugin
 from biren_plugin.tasks.health import probe_health
 from biren_plugin.tasks.registration import notice_restart, stay_registered
@@ -27,7 +31,9 @@ class ResourceMemory:
     """What outlives each life of a resource's subtree; belongs to whoever starts the next."""
 
     offered: Board[DeviceList] = attrs.Factory(Board)
-    """The last list: only what has changed since is remarked on."""
+    """What the kubelet was told last."""
+    judged: Board[DeviceList] = attrs.Factory(Board)
+    """The last list before CDI had a say, if it has one."""
     registered: Board[bool] = attrs.Factory(Board)
     """Whether the kubelet took the registration and watches."""
     rivals: RivalWatch = attrs.Factory(RivalWatch)
@@ -41,19 +47,27 @@ async def run_resource(
     inventory: Board[Inventory],
     memory: ResourceMemory,
     placement: Placement,
+    cdi: CdiOwner | None = None,
 ) -> None:
-    """One life of a resource: ends only by failing or being cancelled."""
+    """One life of a resource: ends only by failing or being cancelled.
+
+    `cdi` owns the node's CDI file; None: containers get nodes and mounts instead of CDI names.
+    """
     memory.registered.post(False)
     socket = folder_path / socket_name(resource)
     open_streams = Board[frozenset[object]]()
     tally = memory.tally
     sent = partial(tally.list_sent, resource)
     watch = partial(watch_devices, memory.offered, open_streams, sent)
-    plugin = DevicePlugin(memory.offered, inventory, watch, placement)
+    answer = edits_for if cdi is None else names_for
+    plugin = DevicePlugin(memory.offered, inventory, watch, placement, answer)
     counted = CountedPlugin(plugin, resource, tally)
+    judged = memory.offered if cdi is None else memory.judged
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(_START_DEADLINE) as starting:
-            await nursery.start(probe_health, resource, inventory, memory.offered)
+            await nursery.start(probe_health, resource, inventory, judged)
+            if cdi is not None:
+                await nursery.start(write_cdi_spec, judged, cdi, memory.offered)
             identity = await nursery.start(serve_plugin, socket, counted)
         if starting.cancelled_caught:
             raise StartTooSlow(f"{resource} did not start in {_START_DEADLINE:g} s")

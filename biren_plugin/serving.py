@@ -11,6 +11,7 @@ import trio
 from biren_plugin.board import Board
 from biren_plugin.core.allocation import Placement
 from biren_plugin.errors import KubeletRestarted, NodeError
+from biren_plugin.host.cdi_owner import CdiOwner
 from biren_plugin.host.folder_lock import hold_folder
 from biren_plugin.host.kubelet_folder import KubeletFolder
 from biren_plugin.operate.daemon_state import DaemonState
@@ -29,6 +30,8 @@ class Serving:
     folder: Board[KubeletFolder]
     state: DaemonState
     placement: Placement
+    cdi: CdiOwner | None = None
+    """The owner of the node's CDI file; None: containers get nodes and mounts."""
     beside: Sequence[Callable[[], Awaitable[None]]] = ()
     """What is for the one instance that serves, besides its resources."""
 
@@ -57,6 +60,8 @@ class Serving:
                 wanted = {devices.resource for devices in current.lists}
                 for resource in running.keys() - wanted:
                     running.pop(resource).cancel()
+                    if self.cdi is not None:
+                        self.cdi.forget(resource)
                     log.info(
                         "%s: the node has none any more", resource,
                         extra={"event": "resource_gone", "resource": resource},
@@ -74,7 +79,13 @@ class Serving:
             kubelet = self.folder.latest.kubelet if self.folder.latest is not None else None
             with self.state.registration_of(resource, memory.registered):
                 await run_resource(
-                    resource, self.path, self.folder, self.state.inventory, memory, self.placement
+                    resource,
+                    self.path,
+                    self.folder,
+                    self.state.inventory,
+                    memory,
+                    self.placement,
+                    self.cdi,
                 )
 
         async def kubelet_changed() -> None:

@@ -1,17 +1,8 @@
 """`devices`."""
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from biren_plugin.commands.flags import HostRoot, Switch
-from biren_plugin.core.setting import variable_of
-from biren_plugin.core.settings import ContainerRuntime
-
-Runtime = Annotated[
-    ContainerRuntime, Parameter(env_var=variable_of("container_runtime"), show_env_var=False)
-]
+from biren_plugin.commands.flags import HostRoot, Runtime, Switch
 
 
 def devices(

@@ -1,9 +1,9 @@
-"""What a container gets for the cards it was given: nodes, environment, mounts.
+"""What a container gets for the cards it was given: nodes, environment, mounts, or names of them.
 
 Paths are the host's own, whatever root the host was read under.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -20,23 +20,35 @@ class ContainerEdits:
     device_nodes: tuple[str, ...] = ()
     """Paths, the same on the host and in the container, to be opened `rw`."""
     mounts: tuple[Mount, ...] = ()
+    cdi_devices: tuple[str, ...] = ()
+    """Names that the container's runtime looks up in the node's CDI file: what they stand for is there."""
+
+
+Answer = Callable[[Sequence[Card], HostFacts], ContainerEdits]
+"""How `Allocate` answers for the cards of one container."""
 
 
 def edits_for(cards: Sequence[Card], host: HostFacts) -> ContainerEdits:
-    """The share of a container with these cards; nothing at all for none.
-
-    `BR_PHY_CARDS` is what Biren's runtime reads, in card order.
-    """
+    """The share of a container with these cards; nothing at all for none."""
     if not cards:
         return ContainerEdits()
-    ordered = sorted(cards, key=lambda card: card.number)
-    nodes = [card.path for card in ordered]
-    if host.control_node:
-        nodes.append(CONTROL_NODE)
-    if host.dri_node is not None:
-        nodes.append(host.dri_node)
+    nodes = [card.path for card in by_number(cards)]
     return ContainerEdits(
-        env=(("BR_PHY_CARDS", ",".join(card.name for card in ordered)),),
-        device_nodes=tuple(nodes),
-        mounts=host.mounts,
+        env=environment(cards), device_nodes=(*nodes, *shared_nodes(host)), mounts=host.mounts
     )
+
+
+def environment(cards: Sequence[Card]) -> tuple[tuple[str, str], ...]:
+    """`BR_PHY_CARDS`, which Biren's runtime reads: the cards in order of their numbers."""
+    return (("BR_PHY_CARDS", ",".join(card.name for card in by_number(cards))),)
+
+
+def shared_nodes(host: HostFacts) -> tuple[str, ...]:
+    """The nodes that each container with a card gets besides its cards'."""
+    nodes = (CONTROL_NODE if host.control_node else None, host.dri_node)
+    return tuple(node for node in nodes if node is not None)
+
+
+def by_number(cards: Sequence[Card]) -> list[Card]:
+    """The cards in the order in which containers get them."""
+    return sorted(cards, key=lambda card: card.number)

@@ -43,7 +43,8 @@ class Settings:
 
     cdi_feature: bool = setting(
         False,
-        "Answer the kubelet with CDI device names instead of device nodes (not yet acted on).",
+        "Answer the kubelet with CDI device names instead of device nodes, and keep the CDI file in "
+        "step with the node (kubelet 1.28 and newer).",
     )
     container_runtime: ContainerRuntime = setting(
         "runc",
@@ -52,10 +53,13 @@ class Settings:
     )
     mount_host_path: bool = setting(
         False,
-        "Mount the driver's library and tool into each container, below /opt/birentech.",
+        "Mount the driver's library and tool into each container, below /opt/birentech, and the "
+        "driver's own tree, /usr/local/birensupa/driver; all read-only.",
     )
     overwrite_cdi_config: bool = setting(
-        False, "Write the CDI file anew at each start (not yet acted on)."
+        False,
+        "Write the CDI file anew at each start, and keep it in step, whoever wrote it before. Without "
+        "this flag a file that was there before is left alone, and what it lacks is Unhealthy.",
     )
     pulse: int = setting(
         0,
@@ -73,7 +77,7 @@ class Settings:
     device_plugin_dir: Path = setting(
         Path("/var/lib/kubelet/device-plugins"), "The kubelet's folder of device plugin sockets."
     )
-    cdi_dir: Path = setting(DEFAULT_CDI_DIR, "The folder of the CDI file.")
+    cdi_dir: Path = setting(DEFAULT_CDI_DIR, "The folder of the CDI file, biren.yaml.")
     log_level: LogLevel = setting("info", "The least important lines to log.")
     health_interval: float = setting(
         1.0,
@@ -144,15 +148,6 @@ class Settings:
         match = re.fullmatch(_ADDRESS, self.metrics_address)
         assert match is not None  # its validator saw to that
         return match[2] or match[3], int(match[4])
-
-    def not_yet(self) -> list[str]:
-        """Flags that were given and that this version takes without acting on them."""
-        given = {
-            "--cdi-feature": self.cdi_feature,
-            "--overwrite-cdi-config": self.overwrite_cdi_config,
-            "--cdi-dir": self.cdi_dir != DEFAULT_CDI_DIR,
-        }
-        return [flag for flag, is_given in given.items() if is_given]
 
     def without_effect(self) -> list[str]:
         """Flags that were given and mean nothing on a kata node."""

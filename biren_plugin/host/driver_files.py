@@ -13,6 +13,8 @@ from biren_plugin.host.rooted import node_state, resolve, under
 _LIBRARY_FOLDER: Final = "/usr/lib"
 _LIBRARIES: Final = ("libbiren-ml.so", "libbiren-ml.so.1")
 _TOOL: Final = "/usr/bin/brsmi"
+_DRIVER_TREE: Final = "/usr/local/birensupa/driver"
+"""What images link against, libbesu.so.1 among it; users mount it by hand where no plugin does."""
 _CONTAINER_FOLDER: Final = "/opt/birentech/"
 _DRM_CLASS: Final = "/sys/class/drm"
 
@@ -47,6 +49,9 @@ def _driver_mounts(root: Path) -> tuple[list[Mount], list[str]]:
             absent.append(path)
         else:
             mounts.append(Mount(real, _CONTAINER_FOLDER + path.removeprefix("/usr/")))
+    tree = resolve(root, _DRIVER_TREE)
+    if tree is not None and under(root, tree).is_dir():
+        mounts.append(Mount(tree, _DRIVER_TREE))
     return mounts, absent
 
 

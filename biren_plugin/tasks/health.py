@@ -14,23 +14,23 @@ log = logging.getLogger(__name__)
 async def probe_health(
     resource: str,
     inventory: Board[Inventory],
-    offered: Board[DeviceList],
+    judged: Board[DeviceList],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Posts the judged list of `resource` whenever it changed; started with the first.
 
-    `offered` outlives a restart of this task, so that only what really changed is remarked on.
+    `judged` outlives a restart of this task, so that only what really changed is remarked on.
     """
     with inventory.subscribe() as inventories:
         async for current in inventories:
             found = current.list_of(resource)
             if found is None:
                 continue  # the resource is at its end, and this task with it
-            for remark in remark_list(offered.latest, found):
+            for remark in remark_list(judged.latest, found):
                 level = logging.WARNING if remark.bad else logging.INFO
                 log.log(level, remark.text, extra=remark.extra)
-            if found != offered.latest:
-                offered.post(found)
+            if found != judged.latest:
+                judged.post(found)
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED

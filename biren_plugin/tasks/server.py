@@ -10,7 +10,7 @@ import trio
 from biren_plugin.board import Board
 from biren_plugin.core.admission import PreferenceRequest, cards_for, preferred
 from biren_plugin.core.allocation import Placement
-from biren_plugin.core.container_edits import ContainerEdits, edits_for
+from biren_plugin.core.container_edits import Answer, ContainerEdits
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.errors import NotReady, RequestRefused, SocketUnusable
 from biren_plugin.wire.device_plugin import Plugin, new_server
@@ -31,11 +31,13 @@ class DevicePlugin:
         inventory: Board[Inventory],
         watch: Callable[[], AsyncGenerator[DeviceList, None]],
         placement: Placement,
+        answer: Answer,
     ) -> None:
         self.watch = watch
         self._offered = offered
         self._inventory = inventory
         self._placement = placement
+        self._answer = answer
 
     def prefer(self, requests: Sequence[PreferenceRequest]) -> list[list[str]]:
         """The ids to choose for each container. Raises `RequestRefused`."""
@@ -83,7 +85,7 @@ class DevicePlugin:
                 "%s: allocated %s", offered.resource, names,
                 extra={"event": "allocated", "resource": offered.resource, "cards": tuple(card.name for card in each)},
             )  # fmt: skip
-        return [edits_for(each, offered.host) for each in cards]
+        return [self._answer(each, offered.host) for each in cards]
 
     def _current(self) -> DeviceList:
         if (offered := self._offered.latest) is None:

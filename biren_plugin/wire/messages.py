@@ -73,6 +73,8 @@ def write_allocation(containers: Sequence[ContainerEdits]) -> pb.AllocateRespons
             response.mounts.add(
                 container_path=mount.container_path, host_path=mount.host_path, read_only=True
             )
+        for name in edits.cdi_devices:
+            response.cdi_devices.add(name=name)
     return message
 
 
@@ -83,6 +85,7 @@ def read_allocation(message: pb.AllocateResponse) -> list[ContainerEdits]:
             env=tuple(sorted(response.envs.items())),
             device_nodes=tuple(device.container_path for device in response.devices),
             mounts=tuple(Mount(each.host_path, each.container_path) for each in response.mounts),
+            cdi_devices=tuple(device.name for device in response.cdi_devices),
         )
         for response in message.container_responses
     ]

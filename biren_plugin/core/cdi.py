@@ -1,0 +1,144 @@
+"""The node's CDI file: what is in it, and what may be offered of what it holds.
+
+1. One spec of one kind holds every unit of the node; what each container needs once stands in the
+   spec's own edits. A device's edits and those together are what `Allocate` gives without CDI.
+2. A device that is listed is in the spec as long as its card is there: one that a new split replaced
+   stays until it leaves its list, because a container may just be starting with it.
+3. Bad news passes at once, good news when the spec is on disk: the file may lose what is not
+   offered any more, and nothing is offered that it lacks.
+
+Source of the form: the CDI specification 1.1.0, of which the fields of 0.5.0 are used, because
+containerd 1.7.0 reads no later version.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import attrs
+
+from biren_plugin.core.container_edits import ContainerEdits, by_number, environment, shared_nodes
+from biren_plugin.core.model import Card, Device, DeviceList, HostFacts, Mount
+
+KIND: Final = "birentech.com/gpu"
+"""Of whole GPUs and of instances: a class may not begin with a digit, as that of `1-2-gpu` would."""
+VERSION: Final = "0.5.0"
+FILE_NAME: Final = "biren.yaml"
+MOUNT_OPTIONS: Final = ("ro", "rbind", "rprivate")
+"""As a runtime mounts what `Allocate` names read-only."""
+
+_VFIO_FOLDER: Final = "/dev/vfio/"
+_VFIO_NODE: Final = "/dev/vfio/vfio"
+"""What opens a VFIO group's container; needed once, however many groups there are."""
+
+Spec = dict[str, Any]
+"""A CDI spec as JSON or YAML has it: schema/cdi.schema.json."""
+
+
+def device_name(card: Card) -> str:
+    """`card_3`; `vfio-7` for the group `/dev/vfio/7`, whose path is no CDI name."""
+    return f"vfio-{card.number}" if _is_group(card) else card.name
+
+
+def names_for(cards: Sequence[Card], _host: HostFacts) -> ContainerEdits:
+    """What `Allocate` answers with CDI: the devices' full names, and what no spec can say."""
+    if not cards:
+        return ContainerEdits()
+    return ContainerEdits(
+        env=environment(cards),
+        cdi_devices=tuple(f"{KIND}={device_name(card)}" for card in by_number(cards)),
+    )
+
+
+def spec_for(lists: Sequence[DeviceList]) -> Spec | None:
+    """The spec of everything that is listed; None where there is no card, as a spec must hold one.
+
+    What the host has besides cards is taken from the last list.
+    """
+    cards = {
+        device_name(device.card): device.card
+        for each in lists
+        for device in each.devices
+        if _counts(device)
+    }
+    if not cards:
+        return None
+    ordered = by_number(list(cards.values()))
+    nodes = [_VFIO_NODE] if any(map(_is_group, ordered)) else []
+    host = lists[-1].host
+    common = _edits([*nodes, *shared_nodes(host)], host.mounts)
+    spec: Spec = {
+        "cdiVersion": VERSION,
+        "kind": KIND,
+        "devices": [
+            {"name": device_name(card), "containerEdits": _edits([card.path])} for card in ordered
+        ],
+    }
+    if common:  # empty edits are invalid
+        spec["containerEdits"] = common
+    return spec
+
+
+def _edits(nodes: Iterable[str], mounts: Iterable[Mount] = ()) -> Spec:
+    edits: Spec = {}
+    devices = [{"path": path, "permissions": "rw"} for path in nodes]
+    if devices:  # an empty list counts as an empty edit
+        edits["deviceNodes"] = devices
+    written = [
+        {
+            "hostPath": mount.host_path,
+            "containerPath": mount.container_path,
+            "options": list(MOUNT_OPTIONS),
+        }
+        for mount in mounts
+    ]
+    if written:
+        edits["mounts"] = written
+    return edits
+
+
+def _is_group(card: Card) -> bool:
+    return card.name.startswith(_VFIO_FOLDER)
+
+
+def holds(spec: Spec | None, card: Card) -> bool:
+    """Whether a valid spec, ours or another's, gives a container the card under the card's name."""
+    if spec is None or spec["kind"] != KIND:
+        return False
+    return any(
+        node["path"] == card.path
+        for device in spec["devices"]
+        if device["name"] == device_name(card)
+        for node in device["containerEdits"].get("deviceNodes", ())
+    )
+
+
+def lacked(spec: Spec | None, devices: Iterable[Device]) -> list[Device]:
+    """The devices that are there, or are believed to be, and that the spec does not hold."""
+    return [each for each in devices if _counts(each) and not holds(spec, each.card)]
+
+
+def _counts(device: Device) -> bool:
+    return device.healthy or device.card.present
+
+
+def offerable(judged: DeviceList, spec: Spec | None, reason: str) -> DeviceList:
+    """The list while `spec` is on disk: what it lacks is Unhealthy, for that `reason`."""
+    missing = {device.id for device in lacked(spec, judged.devices)}
+    return attrs.evolve(
+        judged,
+        devices=tuple(
+            each.because(reason) if each.id in missing else each for each in judged.devices
+        ),
+    )
+
+
+def withheld(judged: DeviceList, offered: DeviceList) -> DeviceList:
+    """What of `judged` may be offered before the disk agrees: no device better than it was."""
+    devices = []
+    for each in judged.devices:
+        before = offered.find(each.id)
+        if not each.healthy:
+            devices.append(each)
+        elif before is not None:
+            devices.append(each.because(*before.reasons))
+    return attrs.evolve(judged, devices=tuple(devices))

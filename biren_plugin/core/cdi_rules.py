@@ -1,0 +1,94 @@
+"""Whether runtimes can load a CDI file that anybody may have written.
+
+One broken rule makes the whole file invisible to a runtime, with all its devices, so the first one
+that is found is what there is to say. Source: the CDI specification 1.1.0 and its reference library.
+"""
+
+import re
+from collections.abc import Collection, Iterable
+from typing import Any, Final
+
+from biren_plugin.core.cdi import Spec
+from biren_plugin.errors import CdiSpecInvalid
+
+_VERSION: Final = re.compile(r"(?:0\.[3-8]\.0|1\.[01]\.0)")
+_KIND: Final = re.compile(
+    r"[A-Za-z](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?/[A-Za-z](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?"
+)
+_DEVICE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.:-]*[A-Za-z0-9])?")
+_PERMISSIONS: Final = re.compile(r"[rwm]*")
+_NODE_TYPES: Final = ("b", "c", "u", "p")
+
+_SPEC_FIELDS: Final = {"cdiVersion", "kind", "annotations", "devices", "containerEdits"}
+_DEVICE_FIELDS: Final = {"name", "annotations", "containerEdits"}
+_EDIT_FIELDS: Final = {
+    "env", "deviceNodes", "netDevices", "hooks", "mounts", "intelRdt", "additionalGids",
+}  # fmt: skip
+_NODE_FIELDS: Final = {
+    "path", "hostPath", "type", "major", "minor", "fileMode", "permissions", "uid", "gid",
+}  # fmt: skip
+_MOUNT_FIELDS: Final = {"hostPath", "containerPath", "options", "type"}
+
+
+def read_spec(document: object) -> Spec:
+    """The spec that a file's first document holds. Raises `CdiSpecInvalid` with the rule it breaks."""
+    spec = _mapping(document, "the document", _SPEC_FIELDS)
+    version = _text(spec, "cdiVersion", "the document")
+    if not _VERSION.fullmatch(version):
+        raise CdiSpecInvalid(f"cdiVersion {version!r} is none that there is")
+    kind = _text(spec, "kind", "the document")
+    if not _KIND.fullmatch(kind):
+        raise CdiSpecInvalid(f"kind {kind!r} is invalid: vendor and class begin with a letter")
+    names: set[str] = set()
+    for device in _list(spec, "devices", "the document"):
+        name = _text(_mapping(device, "a device", _DEVICE_FIELDS), "name", "a device")
+        if not _DEVICE.fullmatch(name):
+            raise CdiSpecInvalid(f"device name {name!r} is invalid: letters, digits and _.:- only")
+        if name in names:
+            raise CdiSpecInvalid(f"device {name} is there twice")
+        names.add(name)
+        _check_edits(device.get("containerEdits"), f"device {name}")
+    if not names:
+        raise CdiSpecInvalid("it holds no device")
+    if "containerEdits" in spec:
+        _check_edits(spec["containerEdits"], "the document")
+    return spec
+
+
+def _check_edits(found: object, where: str) -> None:
+    edits = _mapping(found, f"containerEdits of {where}", _EDIT_FIELDS)
+    if not any(edits.values()):
+        raise CdiSpecInvalid(f"containerEdits of {where} are empty")
+    for node in _list(edits, "deviceNodes", where):
+        _text(_mapping(node, f"a device node of {where}", _NODE_FIELDS), "path", where)
+        if not _PERMISSIONS.fullmatch(str(node.get("permissions", ""))):
+            raise CdiSpecInvalid(f"permissions {node['permissions']!r} of {where}: letters of rwm")
+        if node.get("type", "c") not in _NODE_TYPES:
+            raise CdiSpecInvalid(
+                f"type {node['type']!r} of {where}: one of {', '.join(_NODE_TYPES)}"
+            )
+    for mount in _list(edits, "mounts", where):
+        for field in ("hostPath", "containerPath"):
+            _text(_mapping(mount, f"a mount of {where}", _MOUNT_FIELDS), field, where)
+
+
+def _mapping(found: object, what: str, known: Collection[str]) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise CdiSpecInvalid(f"{what}: no mapping")
+    if unknown := sorted(map(str, found.keys() - known)):
+        raise CdiSpecInvalid(f"{what}: unknown field {unknown[0]!r}")
+    return found
+
+
+def _list(found: dict[str, Any], field: str, where: str) -> Iterable[Any]:
+    values = found.get(field)
+    if values is not None and not isinstance(values, list):
+        raise CdiSpecInvalid(f"{field} of {where}: no list")
+    return values or ()
+
+
+def _text(found: dict[str, Any], field: str, where: str) -> str:
+    value = found.get(field)
+    if not isinstance(value, str) or not value:
+        raise CdiSpecInvalid(f"{field} of {where}: missing, or no text")
+    return value

@@ -1,0 +1,182 @@
+"""CDI files on disk: read as runtimes read them, written whole or not at all. Blocking.
+
+1. A file is written beside its place, flushed, and renamed: whenever the writer dies, what is found
+   there is the old file or the new one. Its temporary name is always the same, and no runtime reads
+   it: what a killed writer left is taken over by the next.
+2. A lock on the temporary file keeps two writers apart. It dies with its holder.
+3. Only a regular file is ever replaced. Anything else was put there on purpose.
+4. ruamel.yaml is imported where it is used: a daemon without CDI has no use for its memory.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import StringIO
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from biren_plugin import __version__
+from biren_plugin.core.cdi import Spec
+from biren_plugin.core.cdi_rules import read_spec
+from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid
+
+Format = Literal["yaml", "json"]
+
+MAX_SIZE: Final = 4 * 1024 * 1024
+"""Bytes; a thousand devices take 200 KiB."""
+_MODE: Final = 0o644
+_REMEDIES: Final = {
+    errno.ENOSPC: "make room on its file system",
+    errno.EROFS: "is its folder mounted read-only into the container?",
+    errno.EACCES: "the daemon must be root, or own the folder",
+    errno.EAGAIN: "another process is writing it",
+}
+_HEADER: Final = (
+    f"# Written by br-gpu-device-plugin {__version__}, which may replace it: see --cdi-feature and\n"
+    "# --overwrite-cdi-config.\n"
+)
+
+
+def render(spec: Spec, form: Format) -> str:
+    """The file's text; YAML begins with a comment that says who wrote it."""
+    if form == "json":
+        return json.dumps(spec, indent=2) + "\n"
+    text = StringIO()
+    yaml = _yaml()
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.dump(spec, text)
+    return _HEADER + text.getvalue()
+
+
+def load(path: Path) -> Spec | None:
+    """The spec in the first document of a file, links followed; None if there is no file.
+
+    Raises `CdiFileUnusable`, and `CdiSpecInvalid` if runtimes refuse what it says.
+    """
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block
+            raise CdiFileUnusable(f"{path} is no regular file")
+        with path.open("rb") as file:
+            content = file.read(MAX_SIZE + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CdiFileUnusable(f"cannot read {path}: {error.strerror}") from error
+    if len(content) > MAX_SIZE:
+        raise CdiSpecInvalid(f"{path} is no CDI spec: it has more than {MAX_SIZE} bytes")
+    try:
+        first = next(_yaml().load_all(content), None)
+        return read_spec(first)
+    except CdiSpecInvalid as error:
+        raise CdiSpecInvalid(f"{path} is no valid CDI spec: {error}") from error
+    except (YAMLError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if isinstance(error, YAMLError) else error
+        raise CdiSpecInvalid(f"{path} is no YAML or JSON: {reason}") from error
+
+
+def _yaml() -> Any:
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe", pure=True)
+
+
+def write(path: Path, text: str) -> None:
+    """Makes `path` hold `text`, and its folder if there is none. Raises `CdiFileUnusable`."""
+    temporary = _temporary_name(path)
+    try:
+        _is_file(path)
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with _locked(temporary, os.O_WRONLY | os.O_CREAT) as descriptor:
+            try:
+                _fill(descriptor, text)
+                temporary.replace(path)
+            except OSError:
+                temporary.unlink()
+                raise
+        _flush_folder(path)
+    except OSError as error:
+        raise CdiFileUnusable(f"cannot write {path}: {_explain(error)}") from error
+
+
+def remove(path: Path) -> None:
+    """Removes a regular file, if it is there. Raises `CdiFileUnusable`."""
+    try:
+        if _is_file(path):
+            path.unlink()
+            _flush_folder(path)
+    except OSError as error:
+        raise CdiFileUnusable(f"cannot remove {path}: {_explain(error)}") from error
+
+
+def remove_leftover(path: Path) -> None:
+    """Removes what a killed writer of `path` left beside it, unless a writer is at work."""
+    temporary = _temporary_name(path)
+    with suppress(OSError), _locked(temporary, os.O_WRONLY):
+        temporary.unlink()
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is one; raises `CdiFileUnusable` for anything else, and `OSError`."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    if stat.S_ISREG(mode):
+        return True
+    found = "a symlink" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "no file"
+    raise CdiFileUnusable(
+        f"{path} is {found}, and is left as it is: remove it, or give another --cdi-dir"
+    )
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")  # runtimes read *.yaml and *.json
+
+
+@contextmanager
+def _locked(path: Path, flags: int) -> Iterator[int]:
+    """The file at `path`, opened and locked. Raises `OSError`, `BlockingIOError` if another has it."""
+    while True:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(path, descriptor):  # and not renamed by another writer since it was opened
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _fill(descriptor: int, text: str) -> None:
+    os.ftruncate(descriptor, 0)
+    with open(descriptor, "w", encoding="utf-8", closefd=False) as file:
+        file.write(text)
+    os.fchmod(descriptor, _MODE)  # whatever the umask
+    os.fsync(descriptor)
+
+
+def _flush_folder(path: Path) -> None:
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _explain(error: OSError) -> str:
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{error.strerror}; {remedy}" if remedy else f"{error.strerror}"

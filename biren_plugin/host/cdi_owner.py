@@ -1,0 +1,161 @@
+"""The one owner of the node's CDI file: resources hand it their devices, and it says what is on disk.
+
+1. Whether the file may be written is decided by what was there before: nothing, then it is ours; a
+   file, then it is left alone for as long as it is there, unless it may be overwritten.
+2. What we wrote is ours until somebody puts another file in its place.
+3. Whoever hands devices over waits no longer than it likes: a hanging disk holds up the owner's
+   thread, of which there is one, and nobody else.
+4. The file is looked at again from time to time: a disk that was full is written then, a file that
+   was deleted is written anew, one that somebody mended counts as mended.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from biren_plugin.board import Board
+from biren_plugin.core.cdi import Spec, lacked, spec_for
+from biren_plugin.core.model import DeviceList
+from biren_plugin.errors import CdiFileUnusable
+from biren_plugin.host import cdi_file
+from biren_plugin.wire.unix_grpc import FileIdentity
+
+log = logging.getLogger(__name__)
+
+LOOK_INTERVAL: Final = 5.0
+"""Seconds between looks at a file that nobody has asked to be changed."""
+
+
+@attrs.frozen
+class OnDisk:
+    """What the file holds, as an answer to those who handed devices over."""
+
+    handed: Mapping[str, DeviceList]
+    """By resource, what this is the answer to."""
+    spec: Spec | None = None
+    """None: there is no file, or none that a runtime loads."""
+    trouble: str = ""
+    """Why the file does not say what was handed over, with what to do; empty if it does."""
+
+    def answers(self, devices: DeviceList) -> bool:
+        """Whether these very devices were seen to."""
+        return self.handed.get(devices.resource) is devices
+
+
+class OwnedFile:
+    """The file at `path` as this daemon may treat it. Blocking: one thread at a time.
+
+    `overwrite`: a file that was there before is ours too.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        self._path = path
+        self._overwrite = overwrite
+        self._looked = False
+        self._known: FileIdentity | None = None
+        self._written: FileIdentity | None = None
+        self._ours = True
+        self._spec: Spec | None = None
+        """What the known file holds; None where no runtime would load it."""
+        self._fault = ""
+        """Why none would."""
+
+    def keep(self, lists: Sequence[DeviceList]) -> tuple[Spec | None, str]:
+        """Makes the file hold `lists` if it may; what it holds then, and why not everything."""
+        self._look()
+        wanted = spec_for(lists)
+        if not self._ours:
+            return self._spec, self._complain(lists)
+        if self._spec != wanted or self._known != self._written:
+            try:
+                self._put(wanted)
+            except CdiFileUnusable as error:
+                self._read()  # it may have come as far as the new file
+                return self._spec, str(error)
+        return self._spec, ""
+
+    def _look(self) -> None:
+        if not self._looked:
+            cdi_file.remove_leftover(self._path)
+        found = FileIdentity.of(self._path)
+        if found != self._known or not self._looked:
+            self._read()
+            self._ours = found is None or self._overwrite
+        self._looked = True
+
+    def _read(self) -> None:
+        self._known = FileIdentity.of(self._path)
+        self._spec, self._fault = None, ""
+        try:
+            self._spec = cdi_file.load(self._path)
+        except CdiFileUnusable as error:
+            self._fault = str(error)
+
+    def _put(self, wanted: Spec | None) -> None:
+        if wanted is None:
+            cdi_file.remove(self._path)
+        else:
+            cdi_file.write(self._path, cdi_file.render(wanted, "yaml"))
+        self._known = self._written = FileIdentity.of(self._path)
+        self._spec, self._fault = wanted, ""
+
+    def _complain(self, lists: Sequence[DeviceList]) -> str:
+        if not any(lacked(self._spec, each.devices) for each in lists):
+            return ""
+        why = self._fault or f"{self._path} was there before this daemon"
+        return (
+            f"{why}: it is left as it is; a node whose splits change needs --overwrite-cdi-config"
+        )
+
+
+class CdiOwner:
+    """Keeps the file at `path` in step with what is handed over, for as long as `run` runs."""
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        self.path = path
+        self.on_disk = Board[OnDisk]()
+        self._file = OwnedFile(path, overwrite=overwrite)
+        self._handed = Board[Mapping[str, DeviceList]]()
+        self._one_thread = trio.CapacityLimiter(1)  # one that was left behind still counts
+        self._said = ""
+
+    def hand(self, devices: DeviceList) -> None:
+        """From now on the file should hold these devices of their resource, and no others of it."""
+        self._handed.post(self._others(devices.resource) | {devices.resource: devices})
+
+    def forget(self, resource: str) -> None:
+        """The node has no such resource any more."""
+        self._handed.post(self._others(resource))
+
+    def _others(self, resource: str) -> dict[str, DeviceList]:
+        handed = self._handed.latest or {}
+        return {other: devices for other, devices in handed.items() if other != resource}
+
+    async def run(self) -> None:
+        """Writes what is handed over, and posts to `on_disk` what is there then; never ends."""
+        with self._handed.subscribe() as changes:
+            handed = await changes.receive()
+            while True:
+                lists = list(handed.values())
+                spec, trouble = await trio.to_thread.run_sync(
+                    self._file.keep, lists, abandon_on_cancel=True, limiter=self._one_thread
+                )
+                self._say(lists, spec, trouble)
+                self.on_disk.post(OnDisk(handed, spec, trouble))
+                with trio.move_on_after(LOOK_INTERVAL):
+                    handed = await changes.receive()
+
+    def _say(self, lists: Sequence[DeviceList], spec: Spec | None, trouble: str) -> None:
+        missing = [device.id for each in lists for device in lacked(spec, each.devices)]
+        text = trouble
+        if missing:
+            text += f"; it lacks {', '.join(missing)}: Unhealthy until it has them"
+        if text and text != self._said:
+            log.warning("%s", text)
+        elif not text and self._said:
+            log.info("%s holds every device again", self.path)
+        self._said = text

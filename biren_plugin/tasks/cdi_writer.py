@@ -1,0 +1,62 @@
+"""From verdicts to what may be offered: a device is offered once the node's CDI file holds it."""
+
+import math
+from typing import Final
+
+import trio
+
+from biren_plugin.board import Board, news_of
+from biren_plugin.core.cdi import offerable, withheld
+from biren_plugin.core.model import DeviceList
+from biren_plugin.host.cdi_owner import CdiOwner, OnDisk
+
+WRITE_DEADLINE: Final = 5.0
+"""Seconds that good news waits for the disk."""
+
+
+async def write_cdi_spec(
+    judged: Board[DeviceList],
+    owner: CdiOwner,
+    offered: Board[DeviceList],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Hands each judged list to the file's owner, and posts it to `offered` when that has seen to it.
+
+    Started when the file holds what it can of the first one; what it does not hold is Unhealthy with
+    the reason. Bad news does not wait for the disk, and good news no longer than `WRITE_DEADLINE`.
+    """
+    handed: DeviceList | None = None
+    late = math.inf
+    with news_of(judged, owner.on_disk) as news:
+        while True:
+            with trio.move_on_at(late):
+                await news.receive()
+            current = judged.latest
+            if current is None:
+                continue  # the news was the disk's
+            if current is not handed:
+                # First, because from the moment it is handed over the file may lose a device.
+                if offered.latest is not None:
+                    _post(withheld(current, offered.latest), offered)
+                owner.hand(current)
+                handed, late = current, trio.current_time() + WRITE_DEADLINE
+            on_disk = owner.on_disk.latest or OnDisk({})
+            if on_disk.answers(current):
+                trouble = on_disk.trouble
+            elif trio.current_time() >= late:
+                trouble = (
+                    f"writing {owner.path} takes more than {WRITE_DEADLINE:g} s, as when a disk "
+                    "hangs; see `dmesg` on the node"
+                )
+            else:
+                continue
+            late = math.inf
+            _post(offerable(current, on_disk.spec, trouble), offered)
+            task_status.started()
+            task_status = trio.TASK_STATUS_IGNORED
+
+
+def _post(devices: DeviceList, offered: Board[DeviceList]) -> None:
+    if devices != offered.latest:
+        offered.post(devices)
