@@ -1,0 +1,96 @@
+"""A file that runtimes would refuse is refused with the rule that it breaks."""
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from biren_plugin.core.cdi_rules import read_spec
+from biren_plugin.errors import CdiSpecInvalid
+
+SPEC: dict[str, Any] = {
+    "cdiVersion": "0.6.0",
+    "kind": "vendor.com/net.card",
+    "annotations": {"vendor.com/why": "because"},
+    "devices": [
+        {
+            "name": "0:a",
+            "containerEdits": {
+                "deviceNodes": [{"path": "/dev/x", "type": "c", "permissions": "rwm", "major": 1}],
+                "mounts": [{"hostPath": "/a", "containerPath": "/b", "options": ["ro"]}],
+            },
+        },
+        {"name": "b", "containerEdits": {"env": ["A=B"]}},
+    ],
+    "containerEdits": {"hooks": [{"hookName": "createContainer", "path": "/bin/true"}]},
+}
+
+
+def test_valid_spec_of_another_vendor_is_taken_as_it_is() -> None:
+    assert read_spec(copy.deepcopy(SPEC)) == SPEC
+
+
+DEVICE = ("devices", 0)
+EDITS = (*DEVICE, "containerEdits")
+NODE = (*EDITS, "deviceNodes", 0)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "said"),
+    [
+        (("cdiVersion",), "2.0.0", "cdiVersion '2.0.0'"),
+        (("cdiVersion",), 0.5, "cdiVersion of the document: missing, or no text"),
+        (("kind",), "birentech.com/1-2-gpu", "kind 'birentech.com/1-2-gpu'"),
+        (("kind",), "gpu", "kind 'gpu'"),
+        (("kind",), None, "kind of the document"),
+        (("comment",), "mine", "unknown field 'comment'"),
+        (("devices",), [], "no device"),
+        (("devices",), {"name": "a"}, "devices of the document: no list"),
+        ((*DEVICE, "name"), "/dev/vfio/7", "device name '/dev/vfio/7'"),
+        ((*DEVICE, "name"), "b", "device b is there twice"),
+        ((*DEVICE, "paths"), [], "a device: unknown field 'paths'"),
+        (EDITS, {}, "containerEdits of device 0:a are empty"),
+        (EDITS, {"env": []}, "containerEdits of device 0:a are empty"),
+        (EDITS, None, "containerEdits of device 0:a: no mapping"),
+        ((*EDITS, "environment"), ["A=B"], "unknown field 'environment'"),
+        ((*NODE, "path"), "", "path of device 0:a"),
+        ((*NODE, "type"), "x", "type 'x'"),
+        ((*NODE, "permissions"), "rwx", "permissions 'rwx'"),
+        ((*NODE, "mode"), 1, "unknown field 'mode'"),
+        ((*EDITS, "mounts", 0, "hostPath"), None, "hostPath of device 0:a"),
+        ((*EDITS, "mounts", 0), "/a:/b", "a mount of device 0:a: no mapping"),
+        (("containerEdits",), {}, "containerEdits of the document are empty"),
+    ],
+)
+def test_broken_rule_is_named(where: tuple[Any, ...], value: Any, said: str) -> None:
+    spec = copy.deepcopy(SPEC)
+    target: Any = spec
+    for step in where[:-1]:
+        target = target[step]
+    target[where[-1]] = value
+    with pytest.raises(CdiSpecInvalid, match=said):
+        read_spec(spec)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["cdiVersion", "kind", "devices", "name", "containerEdits", "mounts"]),
+            inner,
+            max_size=4,
+        )
+    ),
+)
+
+
+@given(anything, st.sampled_from([None, "devices", "containerEdits"]))
+def test_whatever_a_file_holds_it_is_valid_or_invalid(document: Any, field: str | None) -> None:
+    found = document if field is None else {**SPEC, field: document}
+    try:
+        assert read_spec(found) == found
+    except CdiSpecInvalid as error:
+        assert str(error)
