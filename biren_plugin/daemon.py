@@ -84,9 +84,9 @@ async def run_daemon(settings: Settings) -> None:
         "br-gpu-device-plugin %s; settings: %s", __version__, settings.differing(),
         extra={"event": "started", "version": __version__},
     )  # fmt: skip
-    for flag in settings.without_effect():
+    for flag, why in settings.without_effect().items():
         log.warning(
-            "%s: without effect for kata, a virtual machine has its own driver", flag,
+            "%s: without effect, %s", flag, why,
             extra={"event": "flag_without_effect", "flag": flag},
         )  # fmt: skip
     folder = Board[KubeletFolder]()

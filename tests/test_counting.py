@@ -4,6 +4,7 @@ import pytest
 
 from biren_plugin.board import Board
 from biren_plugin.core.admission import PreferenceRequest
+from biren_plugin.core.container_edits import edits_for
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.errors import RequestRefused
 from biren_plugin.tally import Tally
@@ -20,6 +21,7 @@ def counted(offered: Board[DeviceList]) -> tuple[CountedPlugin, DevicePlugin, Ta
         Board[Inventory](),
         lambda: watch_devices(offered, Board[frozenset[object]]()),
         "packed",
+        edits_for,
     )
     return CountedPlugin(plugin, GPU, tally), plugin, tally
 

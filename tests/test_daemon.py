@@ -15,6 +15,7 @@ from trio.testing import MockClock
 
 from biren_plugin.daemon import run_daemon, run_until_signal
 from biren_plugin.errors import FolderDead
+from biren_plugin.host.cdi_file import load
 from biren_plugin.wire.device_plugin import PluginClient
 from biren_plugin.wire.messages import ListedDevice
 from biren_plugin.wire.unix_grpc import Channel, FileIdentity, with_channel
@@ -238,15 +239,32 @@ async def test_second_instance_stands_by_and_takes_over(
     assert caplog.text.count("taking over") == 1
 
 
-@pytest.mark.parametrize("flag", ["cdi_feature", "overwrite_cdi_config"])
-async def test_flag_of_later_work_is_warned_of_once(
-    node: NodeInProcess, fast_clock: MockClock, caplog: pytest.LogCaptureFixture, flag: str
+async def test_cdi_file_follows_the_node_and_outlives_the_daemon(
+    node: NodeInProcess, fast_clock: MockClock, tmp_path: Path
 ) -> None:
     node.host.add_gpus({0: 1})
-    async with node.running(**{flag: True}):
+    file = tmp_path / "biren.yaml"
+
+    def names() -> list[str]:
+        spec = load(file)
+        return [device["name"] for device in spec["devices"]] if spec is not None else []
+
+    async with node.running(cdi_feature=True, cdi_dir=tmp_path):
         await node.sees(node.truth())
-    (warning,) = [each for each in caplog.messages if "does not act on it yet" in each]
-    assert f"--{flag.replace('_', '-')} " in warning
+        assert names() == ["card_0"]
+        node.host.add_gpus({1: 2})
+        await node.sees(node.truth())
+        assert names() == ["card_0", "card_1", "card_2"]
+    assert names() == ["card_0", "card_1", "card_2"], "containers may start again meanwhile"
+
+
+async def test_without_cdi_there_is_no_file(
+    node: NodeInProcess, fast_clock: MockClock, tmp_path: Path
+) -> None:
+    node.host.add_gpus({0: 1})
+    async with node.running(overwrite_cdi_config=True, cdi_dir=tmp_path):
+        await node.sees(node.truth())
+    assert not list(tmp_path.iterdir())
 
 
 async def test_kata_node_serves_its_groups_and_not_its_cards(

@@ -8,7 +8,8 @@ from biren_plugin.core.model import HostFacts, Mount
 from biren_plugin.host.driver_files import read_host_facts
 from tests.recorded import HOSTS, copy_host
 
-DRIVER = "/usr/local/birensupa/driver/biren-smi"
+TREE = "/usr/local/birensupa/driver"
+DRIVER = f"{TREE}/biren-smi"
 LIBRARY = f"{DRIVER}/lib/libbiren-ml.so.1.12.0"
 VGEM_ABSENT = "a render node of vgem in /dev/dri (on the node: `modprobe vgem`)"
 
@@ -38,6 +39,7 @@ def test_files_are_mounted_from_where_they_really_are(host: Path) -> None:
         Mount(LIBRARY, "/opt/birentech/lib/libbiren-ml.so.1"),
         Mount(LIBRARY, "/opt/birentech/lib/libbiren-ml.so.1.12.0"),
         Mount(f"{DRIVER}/bin/brsmi", "/opt/birentech/bin/brsmi"),
+        Mount(TREE, TREE),
     )
     assert facts.absent == ()
 
@@ -55,6 +57,16 @@ def test_file_whose_link_leads_nowhere_is_absent_and_not_mounted(host: Path) -> 
     facts = files(host)
     assert facts.absent == ("/usr/bin/brsmi",)
     assert all("brsmi" not in mount.container_path for mount in facts.mounts)
+
+
+def test_drivers_tree_is_mounted_from_where_its_link_leads(host: Path) -> None:
+    tree = host / TREE.lstrip("/")
+    tree.rename(tree.with_name("driver-1.12.0"))
+    tree.symlink_to("driver-1.12.0")
+    assert files(host).mounts[-1] == Mount(f"{TREE}-1.12.0", TREE)
+    tree.unlink()
+    tree.touch()
+    assert all(mount.container_path != TREE for mount in files(host).mounts), "it is no folder"
 
 
 def test_node_without_the_driver_lacks_every_file() -> None:

@@ -29,6 +29,7 @@ edits = st.builds(
     env=st.dictionaries(text, text, max_size=3).map(lambda env: tuple(sorted(env.items()))),
     device_nodes=st.lists(paths, max_size=3).map(tuple),
     mounts=st.lists(st.builds(Mount, host_path=paths, container_path=paths), max_size=3).map(tuple),
+    cdi_devices=st.lists(text, max_size=3).map(tuple),
 )
 options = st.builds(PluginOptions, st.booleans(), st.booleans())
 

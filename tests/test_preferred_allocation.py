@@ -17,6 +17,7 @@ import trio
 
 from biren_plugin.board import Board
 from biren_plugin.core.allocation import Placement
+from biren_plugin.core.container_edits import edits_for
 from biren_plugin.core.library import P2PLink
 from biren_plugin.core.model import Card, Device, DeviceList, Inventory
 from biren_plugin.core.topology_sources import build_topology
@@ -84,7 +85,9 @@ async def serving(
     inventories.post(inventory)
     offered.post(inventory.lists[0])
     streams = Board[frozenset[object]]()
-    plugin = DevicePlugin(offered, inventories, lambda: watch_devices(offered, streams), placement)
+    plugin = DevicePlugin(
+        offered, inventories, lambda: watch_devices(offered, streams), placement, edits_for
+    )
     with trio.fail_after(DEADLINE), grpc.insecure_channel(f"unix:{folder / 'p.sock'}") as channel:
         async with trio.open_nursery() as nursery:
             await nursery.start(serve_plugin, folder / "p.sock", plugin)

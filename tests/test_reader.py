@@ -213,7 +213,7 @@ def test_drivers_files_and_render_node_are_read_only_if_wanted() -> None:
     wanted = read_once(
         HostReader(HOSTS / "mixed", mount_host_path=True, mount_dri_device=True)
     ).host
-    assert len(wanted.mounts) == 4
+    assert len(wanted.mounts) == 5
     assert wanted.dri_node == "/dev/dri/renderD129"
 
 

@@ -5,7 +5,14 @@ from typing import Annotated, Final, Literal
 
 from cyclopts import App, Parameter
 
-from biren_plugin.commands.flags import HostRoot, Runtime, Switch
+from biren_plugin.commands.flags import (
+    CdiDir,
+    HostRoot,
+    MountDriDevice,
+    MountHostPath,
+    Runtime,
+    Switch,
+)
 from biren_plugin.core.settings import DEFAULT_CDI_DIR
 
 _EXIT_DIFFERS: Final = 1
@@ -20,10 +27,10 @@ def generate(
     output: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     format: Literal["yaml", "json"] = "yaml",  # noqa: A002 - the flag's name
     container_runtime: Runtime = "runc",
-    mount_host_path: Switch = False,
-    mount_dri_device: Switch = False,
+    mount_host_path: MountHostPath = False,
+    mount_dri_device: MountDriDevice = False,
     host_root: HostRoot = Path("/"),
-    cdi_dir: Path = DEFAULT_CDI_DIR,
+    cdi_dir: CdiDir = DEFAULT_CDI_DIR,
 ) -> int:
     """Write the CDI file of this node, whole or not at all.
 
@@ -63,10 +70,10 @@ def generate(
 def check(
     *,
     container_runtime: Runtime = "runc",
-    mount_host_path: Switch = False,
-    mount_dri_device: Switch = False,
+    mount_host_path: MountHostPath = False,
+    mount_dri_device: MountDriDevice = False,
     host_root: HostRoot = Path("/"),
-    cdi_dir: Path = DEFAULT_CDI_DIR,
+    cdi_dir: CdiDir = DEFAULT_CDI_DIR,
 ) -> int:
     """Compare the CDI file with this node, and with the other files that runtimes read.
 

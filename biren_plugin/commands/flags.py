@@ -10,7 +10,7 @@ import attrs
 from cyclopts import Parameter, Token
 
 from biren_plugin.core.setting import HELP, key_of, read_words, variable_of
-from biren_plugin.core.settings import SETTINGS, Settings, Source
+from biren_plugin.core.settings import SETTINGS, ContainerRuntime, Settings, Source
 from biren_plugin.errors import BadSetting, UsageError
 
 CONFIG: Final = "config"
@@ -52,16 +52,24 @@ def _split_variable(kind: Any, text: str, delimiter: str | None = None) -> list[
 
 Switch = Annotated[bool, Parameter(negative="")]
 Whole = Annotated[int, Parameter(converter=read_value)]
-HostRoot = Annotated[
-    Path,
-    Parameter(
+
+
+def _shared(name: str) -> Parameter:
+    """A setting of the daemon that another command has a flag for: in its container, the same."""
+    return Parameter(
         converter=read_value,
-        env_var=variable_of("host_root"),
+        env_var=variable_of(name),
         env_var_split=_split_variable,
         show_env_var=False,
-    ),
-]
-"""`--host-root` of a command that takes no other setting."""
+    )
+
+
+HostRoot = Annotated[Path, _shared("host_root")]
+Runtime = Annotated[ContainerRuntime, _shared("container_runtime")]
+CdiDir = Annotated[Path, _shared("cdi_dir")]
+StatusDir = Annotated[Path, _shared("status_dir")]
+MountHostPath = Annotated[bool, Parameter(negative=""), _shared("mount_host_path")]
+MountDriDevice = Annotated[bool, Parameter(negative=""), _shared("mount_dri_device")]
 
 
 def with_settings(run: Callable[..., int]) -> Callable[..., int]:

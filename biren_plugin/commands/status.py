@@ -1,16 +1,8 @@
 """`status`."""
 
-from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
-
-from biren_plugin.commands.flags import Switch
-from biren_plugin.core.setting import variable_of
+from biren_plugin.commands.flags import StatusDir, Switch
 from biren_plugin.core.settings import DEFAULT_STATUS_DIR
 from biren_plugin.operate.status_view import show_status
-
-StatusDir = Annotated[Path, Parameter(env_var=variable_of("status_dir"), show_env_var=False)]
 
 
 def status(

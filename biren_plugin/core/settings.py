@@ -149,14 +149,19 @@ class Settings:
         assert match is not None  # its validator saw to that
         return match[2] or match[3], int(match[4])
 
-    def without_effect(self) -> list[str]:
-        """Flags that were given and mean nothing on a kata node."""
-        given = {
-            "--mount-host-path": self.mount_host_path,
-            "--mount-dri-device": self.mount_dri_device,
-        }
+    def without_effect(self) -> dict[str, str]:
+        """Flags that were given and mean nothing with the others, and why."""
         kata = self.container_runtime == "kata"
-        return [flag for flag, is_given in given.items() if is_given and kata]
+        driver = "a virtual machine has its own driver"
+        candidates = {
+            "--mount-host-path": (self.mount_host_path and kata, driver),
+            "--mount-dri-device": (self.mount_dri_device and kata, driver),
+            "--overwrite-cdi-config": (
+                self.overwrite_cdi_config and not self.cdi_feature,
+                "give --cdi-feature too",
+            ),
+        }
+        return {flag: why for flag, (useless, why) in candidates.items() if useless}
 
     def differing(self) -> str:
         """The settings that are not the defaults, for the first line of the log.

@@ -34,16 +34,22 @@ LOOK_INTERVAL: Final = 5.0
 class OnDisk:
     """What the file holds, as an answer to those who handed devices over."""
 
-    handed: Mapping[str, DeviceList]
-    """By resource, what this is the answer to."""
+    answers: int = 0
+    """The last hand-over that was seen to."""
     spec: Spec | None = None
     """None: there is no file, or none that a runtime loads."""
     trouble: str = ""
-    """Why the file does not say what was handed over, with what to do; empty if it does."""
+    """Why the file does not hold what was handed over, with what to do; empty if it does."""
 
-    def answers(self, devices: DeviceList) -> bool:
-        """Whether these very devices were seen to."""
-        return self.handed.get(devices.resource) is devices
+
+@attrs.frozen
+class _Wanted:
+    """Everything that was handed over."""
+
+    number: int = 0
+    """Of the last hand-over."""
+    lists: Mapping[str, DeviceList] = attrs.Factory(dict)
+    """By resource, the last one at the end."""
 
 
 class OwnedFile:
@@ -119,35 +125,41 @@ class CdiOwner:
         self.path = path
         self.on_disk = Board[OnDisk]()
         self._file = OwnedFile(path, overwrite=overwrite)
-        self._handed = Board[Mapping[str, DeviceList]]()
+        self._wanted = Board[_Wanted]()
         self._one_thread = trio.CapacityLimiter(1)  # one that was left behind still counts
         self._said = ""
 
-    def hand(self, devices: DeviceList) -> None:
-        """From now on the file should hold these devices of their resource, and no others of it."""
-        self._handed.post(self._others(devices.resource) | {devices.resource: devices})
+    def hand(self, devices: DeviceList) -> int:
+        """From now on the file should hold these devices of their resource, and no others of it.
+
+        Gives the number by which `OnDisk.answers` tells that they were seen to.
+        """
+        return self._want(devices.resource, {devices.resource: devices})
 
     def forget(self, resource: str) -> None:
         """The node has no such resource any more."""
-        self._handed.post(self._others(resource))
+        self._want(resource, {})
 
-    def _others(self, resource: str) -> dict[str, DeviceList]:
-        handed = self._handed.latest or {}
-        return {other: devices for other, devices in handed.items() if other != resource}
+    def _want(self, resource: str, lists: Mapping[str, DeviceList]) -> int:
+        before = self._wanted.latest or _Wanted()
+        others = {name: each for name, each in before.lists.items() if name != resource}
+        self._wanted.post(_Wanted(before.number + 1, {**others, **lists}))
+        return before.number + 1
 
     async def run(self) -> None:
         """Writes what is handed over, and posts to `on_disk` what is there then; never ends."""
-        with self._handed.subscribe() as changes:
-            handed = await changes.receive()
+        with self._wanted.subscribe() as changes:
+            await changes.receive()
             while True:
-                lists = list(handed.values())
+                wanted = self._wanted.latest or _Wanted()  # newer perhaps than what woke us
+                lists = list(wanted.lists.values())
                 spec, trouble = await trio.to_thread.run_sync(
                     self._file.keep, lists, abandon_on_cancel=True, limiter=self._one_thread
                 )
                 self._say(lists, spec, trouble)
-                self.on_disk.post(OnDisk(handed, spec, trouble))
+                self.on_disk.post(OnDisk(wanted.number, spec, trouble))
                 with trio.move_on_after(LOOK_INTERVAL):
-                    handed = await changes.receive()
+                    await changes.receive()
 
     def _say(self, lists: Sequence[DeviceList], spec: Spec | None, trouble: str) -> None:
         missing = [device.id for each in lists for device in lacked(spec, each.devices)]

@@ -27,6 +27,7 @@ async def write_cdi_spec(
     the reason. Bad news does not wait for the disk, and good news no longer than `WRITE_DEADLINE`.
     """
     handed: DeviceList | None = None
+    number = 0
     late = math.inf
     with news_of(judged, owner.on_disk) as news:
         while True:
@@ -39,10 +40,10 @@ async def write_cdi_spec(
                 # First, because from the moment it is handed over the file may lose a device.
                 if offered.latest is not None:
                     _post(withheld(current, offered.latest), offered)
-                owner.hand(current)
-                handed, late = current, trio.current_time() + WRITE_DEADLINE
-            on_disk = owner.on_disk.latest or OnDisk({})
-            if on_disk.answers(current):
+                number = owner.hand(current)
+                handed, late = current, min(late, trio.current_time() + WRITE_DEADLINE)
+            on_disk = owner.on_disk.latest or OnDisk()
+            if on_disk.answers >= number:
                 trouble = on_disk.trouble
             elif trio.current_time() >= late:
                 trouble = (

@@ -8,7 +8,8 @@ from tests.e2e.daemon import DaemonProcess
 from tests.kubelet.client import Event, KubeletProcess
 
 CONTROL_NODE = "/dev/biren-m"
-DRIVER = "/usr/local/birensupa/driver/biren-smi"
+TREE = "/usr/local/birensupa/driver"
+DRIVER = f"{TREE}/biren-smi"
 
 
 def nodes_of(response: Event) -> list[str]:
@@ -172,6 +173,7 @@ def test_driver_files_are_mounted_from_where_they_really_are(
         "/opt/birentech/lib/libbiren-ml.so.1": library,
         "/opt/birentech/lib/libbiren-ml.so.1.12.0": library,
         "/opt/birentech/bin/brsmi": f"{DRIVER}/bin/brsmi",
+        TREE: TREE,
     }
     assert all(mount["read_only"] for mount in response["mounts"])
     assert str(host.root) not in strings_of(response)
@@ -189,6 +191,7 @@ def test_driver_files_that_are_not_there_are_warned_of_and_left_out(
     assert [mount["container_path"] for mount in response["mounts"]] == [
         "/opt/birentech/lib/libbiren-ml.so.1",
         "/opt/birentech/lib/libbiren-ml.so.1.12.0",
+        TREE,
     ]
     for absent in (r"/usr/lib/libbiren-ml\.so:", "/usr/bin/brsmi:"):
         assert len(daemon.matching(f"WARNING .*{absent}")) == 1

@@ -101,6 +101,9 @@ def test_flags_are_taken_in_the_forms_of_the_vendors_parser(
         (["simulate", "--svi", "9:2"], "GPUs are 0 to 7"),
         (["simulate", "--svi", "1:3"], "1, 2 or 4 instances"),
         (["devices", "--yaml"], "--yaml"),
+        (["cdi", "write"], 'Unknown command "write"'),
+        (["cdi", "generate", "--format=toml"], '"yaml", "json"'),
+        (["cdi", "check", "--container-runtime=docker"], '"runc", "kata"'),
     ],
     ids=lambda value: repr(" ".join(value)) if isinstance(value, list) else "",
 )
@@ -113,21 +116,15 @@ def test_wrong_words_cost_one_line_and_status_2(words: list[str], what: str) -> 
     assert what in result.stderr
 
 
-@pytest.mark.parametrize("flag", ["--cdi-feature", "--overwrite-cdi-config"])
-def test_flag_of_later_work_is_warned_of_once_and_the_main_job_is_done(
-    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, flag: str
-) -> None:
-    host.add_gpus({0: 1})
-    daemon.start(flag)
-    kubelet.wait_for_list(GPU, healthy=1)
-    assert kubelet.admit(GPU, 1)["ok"]
-    assert len(daemon.matching(f"WARNING .*{flag} .*does not act on it yet")) == 1
+def test_overwriting_a_file_that_is_not_written_is_warned_of(daemon: DaemonProcess) -> None:
+    daemon.start("--overwrite-cdi-config")
+    daemon.wait_for_line("WARNING --overwrite-cdi-config: without effect, give --cdi-feature too")
 
 
 def test_flags_that_mean_nothing_for_kata_are_warned_of(daemon: DaemonProcess) -> None:
     daemon.start("--container-runtime", "kata", "--mount-host-path", "--mount-dri-device")
-    daemon.wait_for_line("WARNING --mount-host-path: without effect for kata")
-    daemon.wait_for_line("WARNING --mount-dri-device: without effect for kata")
+    daemon.wait_for_line("WARNING --mount-host-path: without effect, a virtual machine")
+    daemon.wait_for_line("WARNING --mount-dri-device: without effect, a virtual machine")
 
 
 def test_log_level_leaves_out_what_is_less_important(

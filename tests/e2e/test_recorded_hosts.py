@@ -34,7 +34,7 @@ def test_mixed_node_gives_each_resource_its_cards(
     (response,) = kubelet.allocate(QUARTER, ["card_9"])["responses"]
     nodes = [node["host_path"] for node in response["devices"]]
     assert nodes == ["/dev/biren/card_9", "/dev/biren-m", "/dev/dri/renderD129"]
-    assert len(response["mounts"]) == 4
+    assert len(response["mounts"]) == 5
     assert str(folder) not in strings_of(response)
 
 
