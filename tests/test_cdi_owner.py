@@ -189,8 +189,10 @@ async def test_full_disk_keeps_what_worked_and_is_tried_again(
         await look_again(mock_clock)
         await without_trouble(owner)
         assert written(path) == ["card_0", "card_1", "card_2"]
-    first, last = caplog.messages
-    assert f"{FULL}; make room on its file system; it lacks card_2" in first
+    first, trouble, second, last = caplog.messages
+    assert first == f"{path} written: 2 devices"
+    assert f"{FULL}; make room on its file system; it lacks card_2" in trouble
+    assert second == f"{path} written: 3 devices"
     assert last == f"{path} holds every device again"
 
 
@@ -242,6 +244,15 @@ async def test_file_that_somebody_puts_in_the_place_of_ours_is_theirs(
         on_disk = await seen_to(owner, MORE)
         assert on_disk.spec == spec_for([listed(GPU, *devices(GPU, 0))])
         assert path.read_text() == theirs
+
+
+async def test_with_overwrite_it_is_put_back(path: Path, mock_clock: MockClock) -> None:
+    owner = CdiOwner(path, overwrite=True)
+    async with running(owner):
+        await seen_to(owner, GPUS)
+        path.write_text("kind: [")
+        await seen_to(owner, GPUS)
+        assert written(path) == ["card_0", "card_1"]
 
 
 async def test_file_that_somebody_mends_counts_as_mended(path: Path, mock_clock: MockClock) -> None:

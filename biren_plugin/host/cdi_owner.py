@@ -104,8 +104,10 @@ class OwnedFile:
     def _put(self, wanted: Spec | None) -> None:
         if wanted is None:
             cdi_file.remove(self._path)
+            log.info("%s removed: the node has no card for it", self._path)
         else:
             cdi_file.write(self._path, cdi_file.render(wanted, "yaml"))
+            log.info("%s written: %d devices", self._path, len(wanted["devices"]))
         self._known = self._written = FileIdentity.of(self._path)
         self._spec, self._fault = wanted, ""
 
