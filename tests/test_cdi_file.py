@@ -121,6 +121,8 @@ def test_symlink_is_left_as_it_is(path: Path, tmp_path: Path) -> None:
     path.parent.mkdir()
     target = tmp_path / "target"
     path.symlink_to(target)
+    with pytest.raises(CdiFileUnusable, match="is a symlink that leads nowhere"):
+        cdi_file.load(path)
     for _ in range(2):  # one that leads nowhere, and one that leads to a file
         with pytest.raises(CdiFileUnusable, match=r"biren.yaml is a symlink, and is left as it is"):
             cdi_file.write(path, TEXT)

@@ -66,6 +66,8 @@ def load(path: Path) -> Spec | None:
         with path.open("rb") as file:
             content = file.read(MAX_SIZE + 1)
     except FileNotFoundError:
+        if path.is_symlink():
+            raise CdiFileUnusable(f"{path} is a symlink that leads nowhere: remove it") from None
         return None
     except OSError as error:
         raise CdiFileUnusable(f"cannot read {path}: {error.strerror}") from error
