@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
-from biren_plugin.board import Board
+from biren_plugin.board import Board, news_of
 
 
 @pytest.fixture
@@ -141,3 +141,26 @@ def take(values: trio.MemoryReceiveChannel[int], otherwise: int | None) -> int |
         return values.receive_nowait()
     except trio.WouldBlock:
         return otherwise
+
+
+async def test_news_of_either_board_wakes_who_follows_both() -> None:
+    one, other = Board[int](), Board[str]()
+    one.post(1)
+    other.post("a")
+    with news_of(one, other) as news:
+        await news.receive()
+        for _ in range(2):  # what was not taken is replaced, whichever board it was of
+            with pytest.raises(trio.WouldBlock):
+                news.receive_nowait()
+            one.post(2)
+            other.post("b")
+            await news.receive()
+        one.post(3)
+        await news.receive()
+        other.post("c")
+        await news.receive()
+        assert (one.latest, other.latest) == (3, "c")
+    one.post(4)
+    other.post("d")
+    with pytest.raises(trio.ClosedResourceError):
+        news.receive_nowait()

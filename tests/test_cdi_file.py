@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from biren_plugin import __version__
 from biren_plugin.core.cdi import spec_for
@@ -198,6 +200,8 @@ def test_removing_a_file_that_is_not_there_is_no_error(old: Path) -> None:
         (b"a: [", "is no YAML or JSON"),
         (b"\xff\xfe\x00", "is no YAML or JSON"),
         (b"[" * 100_000, "is no YAML or JSON"),
+        (b"!!bool x", "is no YAML or JSON"),
+        (b"!!int ''", "is no YAML or JSON"),
         (b"- 0x_\n- 2001-99-99\n", "is no"),
         (b" " * (cdi_file.MAX_SIZE + 1), "more than 4194304 bytes"),
     ],
@@ -209,6 +213,23 @@ def test_file_that_no_runtime_loads_is_invalid(path: Path, content: bytes, said:
     with pytest.raises(CdiSpecInvalid, match=f"^{path} .*{said}") as caught:
         cdi_file.load(path)
     assert "\n" not in str(caught.value)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(st.binary(max_size=60), st.text("ab01:-!?[]{}&*#|>'\"%@.,~ \n\t", max_size=60)))
+def test_whatever_a_file_holds_it_is_read_or_refused(tmp_path: Path, content: bytes | str) -> None:
+    path = tmp_path / "biren.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(CdiSpecInvalid):
+        cdi_file.load(path)
+
+
+def test_anchor_that_is_used_again_is_no_fault(path: Path) -> None:
+    path.parent.mkdir()
+    spec = TEXT.replace("permissions: rw", "permissions: &a rw")
+    assert spec.count("&a") > 1
+    path.write_text(spec)
+    assert cdi_file.load(path) == SPEC
 
 
 def test_only_the_first_document_counts(path: Path) -> None:

@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from biren_plugin.core.cdi import holds, spec_for
+from biren_plugin.core.cdi_check import compare
 from biren_plugin.core.cdi_rules import read_spec
 from biren_plugin.errors import CdiSpecInvalid
+from tests.cards import GPU, card, devices, listed
 
 SPEC: dict[str, Any] = {
     "cdiVersion": "0.6.0",
@@ -27,6 +30,12 @@ SPEC: dict[str, Any] = {
     ],
     "containerEdits": {"hooks": [{"hookName": "createContainer", "path": "/bin/true"}]},
 }
+
+
+def test_field_without_a_value_is_as_good_as_none() -> None:
+    spec = copy.deepcopy(SPEC) | {"kind": "birentech.com/gpu"}
+    spec["devices"][0]["containerEdits"]["deviceNodes"] = None
+    assert not holds(read_spec(spec), card(0))
 
 
 def test_valid_spec_of_another_vendor_is_taken_as_it_is() -> None:
@@ -60,6 +69,7 @@ NODE = (*EDITS, "deviceNodes", 0)
         ((*NODE, "type"), "x", "type 'x'"),
         ((*NODE, "permissions"), "rwx", "permissions 'rwx'"),
         ((*NODE, "mode"), 1, "unknown field 'mode'"),
+        ((*EDITS, "deviceNodes"), {"path": "/dev/x"}, "deviceNodes of device 0:a: no list"),
         ((*EDITS, "mounts", 0, "hostPath"), None, "hostPath of device 0:a"),
         ((*EDITS, "mounts", 0), "/a:/b", "a mount of device 0:a: no mapping"),
         (("containerEdits",), {}, "containerEdits of the document are empty"),
@@ -80,7 +90,9 @@ anything = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["cdiVersion", "kind", "devices", "name", "containerEdits", "mounts"]),
+            st.sampled_from(
+                ["cdiVersion", "kind", "devices", "name", "containerEdits", "deviceNodes", "mounts"]
+            ),
             inner,
             max_size=4,
         )
@@ -89,7 +101,12 @@ anything = st.recursive(
 
 
 @given(anything, st.sampled_from([None, "devices", "containerEdits"]))
-def test_whatever_a_file_holds_it_is_valid_or_invalid(document: Any, field: str | None) -> None:
+def test_whatever_a_file_holds_it_is_invalid_or_can_be_used(
+    document: Any, field: str | None
+) -> None:
     found = document if field is None else {**SPEC, field: document}
     with contextlib.suppress(CdiSpecInvalid):
-        assert read_spec(found) == found
+        spec = read_spec(found)
+        assert spec == found
+        holds(spec, card(0))
+        compare("biren.yaml", spec, spec_for([listed(GPU, *devices(GPU, 0))]))

@@ -132,7 +132,7 @@ async def test_disk_that_hangs_makes_new_devices_unhealthy_and_keeps_the_others(
         hanging.clear()
         stage.judged.post(ALL)
         await advance(mock_clock, WRITE_DEADLINE)
-        reason = f"writing {stage.path} takes more than 5 s, as when a disk hangs; see `dmesg` on the node"
+        reason = f"the CDI file lacks it: writing {stage.path} takes more than 5 s, as when a disk hangs; see `dmesg` on the node"
         await stage.offers(listed(GPU, CARD_0, CARD_1, CARD_2.because(reason)))
         hanging.set()
         await stage.offers(ALL)

@@ -84,7 +84,7 @@ def test_new_host_has_a_driver_and_no_card(host: SimulatedHost) -> None:
     assert look.cards == ()
     assert look.driver_loaded
     assert look.host.control_node
-    assert len(look.host.mounts) == 4
+    assert len(look.host.mounts) == 5
     assert look.host.absent == ()
 
 

@@ -108,7 +108,7 @@ def holds(spec: Spec | None, card: Card) -> bool:
         node["path"] == card.path
         for device in spec["devices"]
         if device["name"] == device_name(card)
-        for node in device["containerEdits"].get("deviceNodes", ())
+        for node in device["containerEdits"].get("deviceNodes") or ()
     )
 
 

@@ -78,7 +78,8 @@ def load(path: Path) -> Spec | None:
         return read_spec(first)
     except CdiSpecInvalid as error:
         raise CdiSpecInvalid(f"{path} is no valid CDI spec: {error}") from error
-    except (YAMLError, ValueError, RecursionError) as error:
+    # The last three are ruamel's own slips: on `!!bool x`, `!!int 1x`, and a thousand brackets.
+    except (YAMLError, LookupError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if isinstance(error, YAMLError) else error
         raise CdiSpecInvalid(f"{path} is no YAML or JSON: {reason}") from error
 
@@ -86,7 +87,9 @@ def load(path: Path) -> Spec | None:
 def _yaml() -> Any:
     from ruamel.yaml import YAML
 
-    return YAML(typ="safe", pure=True)
+    yaml = YAML(typ="safe", pure=True)
+    yaml.composer.warn_double_anchors = False  # they are allowed, and a warning goes to our log
+    return yaml
 
 
 def write(path: Path, text: str) -> None:
@@ -100,7 +103,8 @@ def write(path: Path, text: str) -> None:
                 _fill(descriptor, text)
                 temporary.replace(path)
             except OSError:
-                temporary.unlink()
+                with suppress(OSError):  # the first error says it all
+                    temporary.unlink()
                 raise
         _flush_folder(path)
     except OSError as error:

@@ -53,7 +53,8 @@ async def write_cdi_spec(
             else:
                 continue
             late = math.inf
-            _post(offerable(current, on_disk.spec, trouble), offered)
+            reason = f"the CDI file lacks it: {trouble}"
+            _post(offerable(current, on_disk.spec, reason), offered)
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED
 
