@@ -105,6 +105,7 @@ async def run_daemon(settings: Settings) -> None:
             for name, task in views_of(state, settings).items():
                 nursery.start_soon(_keep, task, name, state.tally, _never)
             cdi = _cdi_owner(settings)
+            state.cdi_file = cdi.on_disk if cdi is not None else None
             beside = _beside(settings, state, cdi)
             await Serving(plugins, folder, state, settings.placement, cdi, beside).run()
 

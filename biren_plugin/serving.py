@@ -77,7 +77,7 @@ class Serving:
         async def live() -> None:
             nonlocal kubelet
             kubelet = self.folder.latest.kubelet if self.folder.latest is not None else None
-            with self.state.registration_of(resource, memory.registered):
+            with self.state.life_of(resource, memory.registered, memory.offered):
                 await run_resource(
                     resource,
                     self.path,

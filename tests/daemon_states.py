@@ -26,7 +26,7 @@ def hold(state: DaemonState, *lists: DeviceList) -> None:
 
 def register(state: DaemonState, resource: str, *, taken: bool = True) -> None:
     """The resource has a subtree, and its registration was taken or not."""
-    state.registered[resource] = Board()
+    state.registered[resource], state.offered[resource] = Board(), Board()
     state.registered[resource].post(taken)
 
 

@@ -20,7 +20,7 @@ async def test_ready_once_every_resource_is_registered() -> None:
 async def test_resource_whose_subtree_waits_to_start_again_is_not_registered() -> None:
     state = new_state(listed(GPU, *devices(GPU, 0)))
     told = Board[bool]()
-    with state.registration_of(GPU, told):
+    with state.life_of(GPU, told, Board()):
         told.post(True)
         assert state.is_registered(GPU)
     assert not state.is_registered(GPU)
@@ -30,7 +30,7 @@ async def test_end_of_an_earlier_life_leaves_the_later_ones_registration() -> No
     state = new_state()
     earlier, later = Board[bool](), Board[bool]()
     later.post(True)
-    with state.registration_of(GPU, earlier):
+    with state.life_of(GPU, earlier, Board()):
         state.registered[GPU] = later
     assert state.is_registered(GPU)
 

@@ -15,6 +15,7 @@ from biren_plugin.core.library import LibraryFacts
 from biren_plugin.core.settings import Settings
 from biren_plugin.host import brml
 from biren_plugin.operate import doctor
+from biren_plugin.operate.cdi import Look, generate
 from biren_plugin.operate.checks import library, process
 from biren_plugin.operate.checks.cards import check_cards
 from biren_plugin.operate.checks.kubelet import check_kubelet, check_kubelet_version
@@ -72,7 +73,7 @@ def test_host_with_all_that_it_needs_is_well(host: SimulatedHost) -> None:
     assert {check.verdict for check in found.values()} == {Verdict.OK}
     assert found["driver"].seen == "loaded, version 1.12.0"
     assert found["cards"].seen == "3 of 2 GPUs"
-    assert found["driver files"].seen == "4 to be mounted"
+    assert found["driver files"].seen == "5 to be mounted"
 
 
 def test_missing_driver_is_a_failure_with_the_command_that_loads_it(tmp_path: Path) -> None:
@@ -328,24 +329,17 @@ def test_configuration_that_is_not_to_be_seen_is_neither_good_nor_bad(
     assert set(found.values()) == {"unknown"}
 
 
-@pytest.mark.parametrize(
-    ("text", "verdict"),
-    [
-        ("kind: birentech.com/gpu\ndevices: [{name: card_0}]\n", "ok"),
-        ("kind: birentech.com/gpu\ndevices: []\n", "failure"),
-        ("kind: a/b\ndevices: [1]\n---\nkind: a/c\n", "failure"),
-        ("a: [", "failure"),
-        ("- a", "failure"),
-        (None, "failure"),
-    ],
-)
-def test_cdi_file_must_be_there_and_be_loadable(
-    tmp_path: Path, text: str | None, verdict: str
-) -> None:
-    if text is not None:
-        (tmp_path / "biren.yaml").write_text(text)
-    asked = Settings(cdi_dir=tmp_path, cdi_feature=True)
-    assert verdicts(check_cdi_file, asked) == {"CDI file": verdict}
+def test_cdi_file_must_be_as_the_node_needs_it(host: SimulatedHost, tmp_path: Path) -> None:
+    host.add_gpus({0: 1})
+    asked = Settings(host_root=host.root, cdi_dir=tmp_path, cdi_feature=True)
+    file = tmp_path / "biren.yaml"
+    assert rows(check_cdi_file, asked)["CDI file"].seen.startswith(f"{file}: missing")
+    file.write_text("a: [")
+    assert verdicts(check_cdi_file, asked) == {"CDI file": "failure"}
+    generate(Look(host.root, "runc", False, False), tmp_path, None, "yaml", overwrite=True)
+    assert verdicts(check_cdi_file, asked) == {"CDI file": "ok"}
+    host.add_gpus({1: 1})
+    assert "card_1" in rows(check_cdi_file, asked)["CDI file"].seen
     assert verdicts(check_cdi_file, Settings(cdi_dir=tmp_path)) == {"CDI file": "ok"}
 
 

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from biren_plugin.board import Board
 from biren_plugin.core.library import CardReading
 from biren_plugin.core.model import Device
 from biren_plugin.core.observed import Holder
 from biren_plugin.errors import StreamEnded
+from biren_plugin.host.cdi_owner import OnDisk
 from biren_plugin.operate.daemon_state import DaemonState
 from biren_plugin.operate.metrics import Metrics
 from biren_plugin.tally import CALL_BOUNDS, Latency, Tally
@@ -57,6 +59,19 @@ async def test_devices_are_counted_by_resource_and_health_and_their_reason_told(
         "uuid": "",
         "reason": "it is hot; it hangs",
     }
+
+
+async def test_what_the_cdi_file_lacks_is_told_as_the_kubelet_is_told() -> None:
+    [device] = devices(GPU, 0)
+    state = new_state(listed(GPU, device))
+    assert value(state, "br_gpu_cdi_spec_stale") is None, "there is no file"
+    state.cdi_file = Board()
+    state.cdi_file.post(OnDisk(1, None, "the disk is full"))
+    state.offered[GPU].post(listed(GPU, device.because("the CDI file lacks it")))
+    assert value(state, "br_gpu_cdi_spec_stale") == 1
+    assert value(state, "br_gpu_device_healthy", resource=GPU, card="card_0") == 0
+    state.cdi_file.post(OnDisk(2))
+    assert value(state, "br_gpu_cdi_spec_stale") == 0
 
 
 async def test_readings_carry_the_pod_that_holds_the_card() -> None:

@@ -1,6 +1,6 @@
 """Since when each device is as healthy as it is: from the inventories, in turn."""
 
-from biren_plugin.core.model import Inventory
+from biren_plugin.core.model import Device, Inventory
 
 Key = tuple[str, str]
 """Resource and id."""
@@ -23,7 +23,7 @@ class HealthTimes:
                 known[key] = before if before is not None and same else (device.healthy, now)
         self._known = known
 
-    def since(self, resource: str, device_id: str) -> float | None:
-        """When it last turned healthy or unhealthy, or appeared; None for one that is not there."""
-        known = self._known.get((resource, device_id))
-        return known[1] if known is not None else None
+    def since(self, device: Device) -> float | None:
+        """When it last turned as healthy as it is, or appeared; None if no inventory told of that."""
+        known = self._known.get((device.resource, device.id))
+        return known[1] if known is not None and known[0] == device.healthy else None

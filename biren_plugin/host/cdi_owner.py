@@ -104,10 +104,16 @@ class OwnedFile:
     def _put(self, wanted: Spec | None) -> None:
         if wanted is None:
             cdi_file.remove(self._path)
-            log.info("%s removed: the node has no card for it", self._path)
+            log.info(
+                "%s removed: the node has no card for it", self._path,
+                extra={"event": "cdi_removed", "path": str(self._path)},
+            )  # fmt: skip
         else:
             cdi_file.write(self._path, cdi_file.render(wanted, "yaml"))
-            log.info("%s written: %d devices", self._path, len(wanted["devices"]))
+            log.info(
+                "%s written: %d devices", self._path, len(wanted["devices"]),
+                extra={"event": "cdi_written", "path": str(self._path)},
+            )  # fmt: skip
         self._known = self._written = FileIdentity.of(self._path)
         self._spec, self._fault = wanted, ""
 
@@ -169,7 +175,7 @@ class CdiOwner:
         if missing:
             text += f"; it lacks {', '.join(missing)}: Unhealthy until it has them"
         if text and text != self._said:
-            log.warning("%s", text)
+            log.warning("%s", text, extra={"event": "cdi_stale", "cards": tuple(missing)})
         elif not text and self._said:
-            log.info("%s holds every device again", self.path)
+            log.info("%s holds every device again", self.path, extra={"event": "cdi_current"})
         self._said = text

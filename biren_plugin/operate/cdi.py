@@ -13,10 +13,11 @@ from biren_plugin.core.inventory import InventoryKeeper
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.settings import ContainerRuntime
-from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid, UsageError
+from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid
 from biren_plugin.host.cdi_file import Format, load, remove_leftover, render, write
 from biren_plugin.host.reader import HostReader, read_once
 from biren_plugin.host.rooted import resolve, under
+from biren_plugin.host.vfio import VfioReader
 
 RUNTIME_FOLDERS: Final = ("/etc/cdi", "/var/run/cdi")
 """Where runtimes look for specs, on the host; a device in a later folder wins over an earlier one."""
@@ -35,13 +36,16 @@ class Look:
     def inventory(self) -> Inventory:
         """What the node holds; nothing is remembered, so a split counts as it looks now."""
         if self.container_runtime == "kata":
-            raise UsageError("--container-runtime kata: VFIO groups are not served yet")
-        reader = HostReader(
-            self.host_root,
-            mount_host_path=self.mount_host_path,
-            mount_dri_device=self.mount_dri_device,
-        )
-        return InventoryKeeper().update(Observed(read_once(reader)), 0.0)
+            snapshot = read_once(VfioReader(self.host_root))
+        else:
+            snapshot = read_once(
+                HostReader(
+                    self.host_root,
+                    mount_host_path=self.mount_host_path,
+                    mount_dri_device=self.mount_dri_device,
+                )
+            )
+        return InventoryKeeper().update(Observed(snapshot), 0.0)
 
 
 def generate(
@@ -91,6 +95,15 @@ def _says(path: Path, spec: Spec) -> bool:
 
 def check(look: Look, cdi_dir: Path) -> bool:
     """Prints a line for each way in which the CDI file is not as the node needs it; True if none."""
+    needed, lines = findings(look, cdi_dir)
+    path = cdi_dir / FILE_NAME
+    for line in lines or [f"{path}: as the node needs it" if needed else "no Biren card, no file"]:
+        print(line)
+    return not lines
+
+
+def findings(look: Look, cdi_dir: Path) -> tuple[Spec | None, list[str]]:
+    """What the node needs, None without a card; and each way in which the file is not so."""
     path = cdi_dir / FILE_NAME
     needed = spec_for(look.inventory().lists)
     lines = []
@@ -105,9 +118,7 @@ def check(look: Look, cdi_dir: Path) -> bool:
             lines.append(f"{path}: missing; `br-gpu-device-plugin cdi generate` writes it")
     if needed is not None:
         lines += duplicates(str(path), needed, _other_specs(look.host_root, path))
-    for line in lines or [f"{path}: as the node needs it" if needed else "no Biren card, no file"]:
-        print(line)
-    return not lines
+    return needed, lines
 
 
 def _other_specs(host_root: Path, path: Path) -> dict[str, Spec]:

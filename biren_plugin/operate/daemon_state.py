@@ -10,8 +10,9 @@ import trio
 
 from biren_plugin.board import Board
 from biren_plugin.core.health_times import HealthTimes
-from biren_plugin.core.model import Inventory
+from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.core.observed import Observed
+from biren_plugin.host.cdi_owner import OnDisk
 from biren_plugin.tally import Tally
 
 Role = Literal["waiting", "standing by", "serving"]
@@ -34,6 +35,10 @@ class DaemonState:
     role: Role = "waiting"
     registered: dict[str, Board[bool]] = attrs.Factory(dict)
     """By resource whose subtree lives: whether the kubelet took the registration and watches."""
+    offered: dict[str, Board[DeviceList]] = attrs.Factory(dict)
+    """By resource whose subtree lives: what the kubelet is told."""
+    cdi_file: Board[OnDisk] | None = None
+    """What the node's CDI file holds; None without CDI."""
     health_times: HealthTimes = attrs.Factory(HealthTimes)
     """Kept by `follow_health`."""
     started: float = attrs.Factory(trio.current_time)
@@ -43,15 +48,27 @@ class DaemonState:
         self.role = "standing by"
 
     @contextmanager
-    def registration_of(self, resource: str, registered: Board[bool]) -> Iterator[None]:
-        """One life of the resource's subtree, which tells `registered`, is as long as the block."""
-        self.registered[resource] = registered
+    def life_of(
+        self, resource: str, registered: Board[bool], offered: Board[DeviceList]
+    ) -> Iterator[None]:
+        """One life of the resource's subtree, which tells both boards, is as long as the block."""
+        self.registered[resource], self.offered[resource] = registered, offered
         try:
             yield
         finally:
             # A successor may have come meanwhile: a resource that is lost returns at any time.
             if self.registered.get(resource) is registered:
-                del self.registered[resource]
+                del self.registered[resource], self.offered[resource]
+
+    def told(self) -> Inventory:
+        """The inventory with each list as the kubelet is told it: CDI may have had a say after it."""
+        inventory = self.inventory.latest or Inventory()
+        boards = [self.offered.get(each.resource) for each in inventory.lists]
+        lists = tuple(
+            board.latest if board is not None and board.latest is not None else each
+            for board, each in zip(boards, inventory.lists, strict=True)
+        )
+        return attrs.evolve(inventory, lists=lists)
 
     def is_registered(self, resource: str) -> bool:
         """Whether the kubelet took the registration of `resource` and watches."""

@@ -61,7 +61,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every metric, in turn."""
-        inventory = self._state.inventory.latest or Inventory()
+        inventory = self._state.told()
         observed = self._state.observed.latest or Observed()
         build = InfoMetricFamily("br_gpu_build", "Which version of the plugin this is.")
         build.add_metric([], {"version": __version__})
@@ -188,6 +188,12 @@ class Metrics(Collector):
         for loop, turn in tally.turns.items():
             probes.add_metric([loop], turn.seconds)
         yield probes
+        if self._state.cdi_file is not None:
+            on_disk = self._state.cdi_file.latest
+            stale = on_disk is None or bool(on_disk.trouble)
+            yield GaugeMetricFamily(
+                "br_gpu_cdi_spec_stale", "1: the CDI file lacks what it should hold.", value=stale
+            )
 
 
 def _present(inventory: Inventory) -> Iterator[Device]:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from biren_plugin import __version__
-from biren_plugin.core.model import Device, DeviceList, Inventory
+from biren_plugin.core.model import Device, DeviceList
 from biren_plugin.core.observed import NO_HOLDERS, Holder, Holders, Observed
 from biren_plugin.operate.daemon_state import DaemonState
 
@@ -16,7 +16,7 @@ SOCKET: Final = "status.sock"
 
 def status_document(state: DaemonState) -> dict[str, Any]:
     """The document; its shape is schema/status.schema.json."""
-    inventory = state.inventory.latest or Inventory()
+    inventory = state.told()
     observed = state.observed.latest or Observed()
     return {
         "version": __version__,
@@ -41,7 +41,7 @@ def _resource(devices: DeviceList, state: DaemonState, holders: Holders) -> dict
         "devices": [
             _device(
                 each,
-                state.health_times.since(resource, each.id),
+                state.health_times.since(each),
                 holders.get((resource, each.id)),
             )
             for each in devices.devices

@@ -14,9 +14,10 @@ import pytest
 from biren_plugin.host.cdi_file import load
 from biren_plugin.simulate.host import SimulatedHost
 from tests.cdi import resolve, validate
-from tests.e2e.conftest import GPU, HALF
+from tests.e2e.conftest import GPU, HALF, QUARTER
 from tests.e2e.daemon import DaemonProcess, run_command
 from tests.kubelet.client import Event, KubeletProcess
+from tests.recorded import copy_host
 
 VENDORS = """\
 cdiVersion: 0.5.0
@@ -173,6 +174,27 @@ def test_new_split_is_unhealthy_where_the_file_may_not_follow(
     kubelet.wait_for_list(HALF, healthy=[], unhealthy=["card_1", "card_2"])
     daemon.wait_for_line("it lacks card_1, card_2: Unhealthy until it has them")
     assert vendors.read_text() == VENDORS
+
+
+def test_vfio_groups_have_names_that_a_runtime_takes(
+    folder: Path, kubelet: KubeletProcess, daemon: DaemonProcess, file: Path
+) -> None:
+    root = copy_host("sriov_mixed", folder / "host")
+    daemon.start("--cdi-feature", "--container-runtime=kata")
+    for resource, numbers in ((GPU, [17]), (HALF, [40]), (QUARTER, [50, 51])):
+        kubelet.wait_for_list(resource, healthy=len(numbers))
+        paths = [f"/dev/vfio/{number}" for number in numbers]
+        (response,) = kubelet.allocate(resource, paths)["responses"]
+        assert response["envs"] == {"BR_PHY_CARDS": ",".join(paths)}
+        names = [device["name"] for device in response["cdi_devices"]]
+        assert names == [f"birentech.com/gpu=vfio-{number}" for number in numbers]
+        assert resolve(spec_in(file), names).nodes == {
+            *((path, "rw") for path in paths),
+            ("/dev/vfio/vfio", "rw"),
+        }
+    flags = (f"--host-root={root}", f"--cdi-dir={file.parent}")
+    check = run_command("cdi", "check", "--container-runtime=kata", *flags)
+    assert check.returncode == 0, check.stdout
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ exec sleep infinity
 """
 _LOOK: Final = """\
 /bin/busybox --install -s /bin
-cd /dev; find . -type c | grep biren | while read node; do
+cd /dev; find . -type c | grep -E 'biren|vfio' | while read node; do
   # Whoever may open it is told by its driver that there is none.
   (: < $node) 2>&1 | grep -q 'No such device or address' && may_read=yes || may_read=no
   (: > $node) 2>&1 | grep -q 'No such device or address' && may_write=yes || may_write=no
@@ -59,7 +59,7 @@ class Inside:
     """What a container finds in itself."""
 
     nodes: dict[str, int]
-    """Minor number of each Biren node, all of which it may read and write."""
+    """Minor number of each Biren or VFIO node, all of which it may read and write."""
     mounts: set[str]
     """The driver's files and folders, all of them there and read-only."""
     read_only_tree: bool
@@ -74,13 +74,15 @@ class Machine:
         self._podman = podman
         self._root = root
         over, work = folder / "over", folder / "work"
-        for name in ("etc", "dev/biren", "usr"):
+        for name in ("etc", "dev/biren", "dev/vfio", "usr"):
             (over / name).mkdir(parents=True)
         work.mkdir()
-        for node in sorted((root / "dev/biren").iterdir()):
-            _make_node(over / "dev/biren" / node.name, int(node.name.removeprefix("card_")))
-        _make_node(over / "dev/biren-m", _CONTROL_MINOR)
-        shutil.copytree(root / "usr", over / "usr", symlinks=True, dirs_exist_ok=True)
+        for node in [*root.glob("dev/biren/card_*"), *root.glob("dev/vfio/[0-9]*")]:
+            _make_node(over / node.relative_to(root), int(node.name.removeprefix("card_")))
+        for name in ("biren-m", "vfio/vfio"):
+            _make_node(over / "dev" / name, _CONTROL_MINOR)
+        if (root / "usr").exists():
+            shutil.copytree(root / "usr", over / "usr", symlinks=True, dirs_exist_ok=True)
         self._storage = work / "storage"
         self._rootfs = folder / "rootfs"
         for name in ("bin", "dev", "proc", "sys", "etc"):
@@ -264,6 +266,18 @@ def test_pod_of_the_daemon_gets_what_the_kubelet_hands_on(
         expected = {f"/dev/biren/card_{number}": number for number in cards}
         assert inside.nodes == expected | {"/dev/biren-m": _CONTROL_MINOR}
         assert inside.read_only_tree
+
+
+def test_recorded_kata_host_starts_containers(folder: Path, tools: tuple[Path, Path]) -> None:
+    root = copy_host("sriov_mixed", folder / "host")
+    machine = Machine(folder, root, *tools)
+    try:
+        machine.generate("--container-runtime=kata")
+        inside = machine.look_inside(*(f"birentech.com/gpu=vfio-{number}" for number in (50, 51)))
+        groups = {"/dev/vfio/50": 50, "/dev/vfio/51": 51}
+        assert inside.nodes == groups | {"/dev/vfio/vfio": _CONTROL_MINOR}
+    finally:
+        machine.close()
 
 
 def test_recorded_hosts_are_all_tried() -> None:

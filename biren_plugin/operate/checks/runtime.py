@@ -1,10 +1,11 @@
 """containerd: its version, its CDI folders, the file in them, and Biren's own runtime beside us."""
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from biren_plugin.core.cdi import FILE_NAME
 from biren_plugin.core.container_runtime import (
     ContainerdFacts,
     containerd_facts,
@@ -15,6 +16,7 @@ from biren_plugin.core.diagnosis import Check, failure, ok, unknown
 from biren_plugin.core.driver import version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.host.rooted import under
+from biren_plugin.operate.cdi import Look, findings
 from biren_plugin.operate.checks.kubelet import program_version
 
 _CONFIGURATIONS: Final = (
@@ -26,7 +28,6 @@ _CONFIGURATIONS: Final = (
 )
 _MAX_SIZE: Final = 1_000_000
 _MAX_IMPORTS: Final = 32
-_CDI_FILE: Final = "biren.yaml"
 
 
 def check_runtime(settings: Settings) -> Iterator[Check]:
@@ -105,36 +106,21 @@ def _matching(root: Path, pattern: str) -> list[Path]:
 
 
 def check_cdi_file(settings: Settings) -> Iterator[Check]:
-    """Whether the node's CDI file can be loaded; whether it is current is for `cdi check` to say."""
-    path = settings.cdi_dir / _CDI_FILE
-    there = path.exists()
+    """Rows of what `cdi check` finds."""
+    look = Look(
+        settings.host_root,
+        settings.container_runtime,
+        settings.mount_host_path,
+        settings.mount_dri_device,
+    )
+    path = settings.cdi_dir / FILE_NAME
     if not settings.cdi_feature:
-        beside = f"; {path} is there all the same" if there else ""
+        beside = f"; {path} is there all the same" if path.exists() else ""
         yield ok("CDI file", f"not needed without --cdi-feature{beside}")
-    elif not there:
-        advice = "the daemon writes it at its start; in a container: mount that folder"
-        yield failure("CDI file", f"there is no {path}", advice)
-    elif (trouble := _cdi_trouble(path)) is not None:
-        advice = "start the daemon with --overwrite-cdi-config"
-        yield failure("CDI file", f"{path} cannot be loaded: {trouble}", advice)
-    else:
-        yield ok("CDI file", f"{path} can be loaded")
-
-
-def _cdi_trouble(path: Path) -> str | None:
-    """Why no runtime would take a CDI file, as far as a look at its outside tells."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        documents = list(YAML(typ="safe", pure=True).load_all(path))
-    except OSError as error:
-        return f"{error.strerror}"
-    except (YAMLError, ValueError):
-        return "it is no YAML"
-    if len(documents) != 1:
-        return f"it has {len(documents)} documents, of which runtimes read the first"
-    spec = documents[0]
-    if not (isinstance(spec, Mapping) and spec.get("kind") and spec.get("devices")):
-        return "it has no kind, or no device"
-    return None
+        return
+    needed, lines = findings(look, settings.cdi_dir)
+    for line in lines:
+        advice = "start the daemon with --overwrite-cdi-config; in a container: mount that folder"
+        yield failure("CDI file", line, advice)
+    if not lines:
+        yield ok("CDI file", f"{path} is as the node needs it" if needed else "no card, no file")
