@@ -1,0 +1,19 @@
+"""The choices that a deployment has: each as an overlay, and as values of the chart."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+CHOICES: Final[Mapping[str, Sequence[str]]] = {
+    "base": (),
+    "cdi": ("cdi=true",),
+    "kata": ("containerRuntime=kata",),
+    "host-path": ("hostPath=true",),
+    "management-library": ("managementLibrary=true",),
+    "metrics": ("serviceMonitor=true",),
+    "k0s": ("kubeletRoot=/var/lib/k0s/kubelet",),
+    "microk8s": ("kubeletRoot=/var/snap/microk8s/common/var/lib/kubelet",),
+    "before-1.22": ("surge=false",),
+}
+"""Values of the chart by overlay."""
+
+UNPRIVILEGED: Final = [name for name in CHOICES if name != "management-library"]
