@@ -10,8 +10,11 @@ import nox
 PYTHONS = ["3.11", "3.12", "3.13"]
 MAIN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PROTO_FOLDER = "biren_plugin/wire/_proto"
+IMAGE_TESTS = "tests/manifests/test_image.py"
 
-nox.options.sessions = ["lint", "types", "protos", "tests", "e2e", "coverage"]
+nox.options.sessions = [
+    "lint", "types", "protos", "tests", "e2e", "coverage", "manifests", "image",
+]  # fmt: skip
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_venv = "yes"
 nox.needs_version = ">=2025.2"
@@ -71,8 +74,9 @@ def protos(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests in the process, on each Python that is here; coverage on one of them."""
     session.install("-e", ".", *group("test"), *compiler())
+    others = ["--ignore=tests/e2e", "--ignore=tests/manifests"]
     measured = ["coverage", "run", "-m"] if session.python == MAIN_PYTHON else ["python", "-m"]
-    session.run(*measured, "pytest", "--ignore=tests/e2e", *session.posargs)
+    session.run(*measured, "pytest", *others, *session.posargs)
 
 
 @nox.session
@@ -91,6 +95,42 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", "--include=biren_plugin/core/*", "--fail-under=99")
     session.run("coverage", "report", "--fail-under=90")
+
+
+@nox.session
+def manifests(session: nox.Session) -> None:
+    """What is deployed, through kubectl, helm and promtool; `-- --write` renders it anew."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "-m", "tests.manifests.fetch")
+    if "--write" in session.posargs:
+        session.run("python", "-m", "tests.manifests.render")
+    session.run("pytest", "-n", "2", "tests/manifests", f"--ignore={IMAGE_TESTS}")
+
+
+@nox.session
+def image(session: nox.Session) -> None:
+    """The image, built by podman, and the daemon in it; skipped where podman or mmdebstrap is not."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "-m", "tests.manifests.fetch")
+    session.run("pytest", IMAGE_TESTS, *session.posargs)
+
+
+@nox.session(python="3.11")
+def lock(session: nox.Session) -> None:
+    """Locks what the image is made of, for the Python of its base."""
+    session.install("pip-tools>=7.4")
+    options = [
+        "--quiet", "--upgrade", "--generate-hashes", "--strip-extras", "--no-annotate",
+        "--no-emit-index-url", "--no-emit-find-links", "--no-emit-trusted-host",
+    ]  # fmt: skip
+    for name, kind in (
+        ("requirements.txt", []),
+        ("build-requirements.txt", ["--only-build-deps", "--build-deps-for=wheel"]),
+    ):
+        session.run(
+            "pip-compile", *options, *kind, f"--output-file=manifests/image/{name}",
+            "pyproject.toml", env={"CUSTOM_COMPILE_COMMAND": "nox -s lock"},
+        )  # fmt: skip
 
 
 @nox.session

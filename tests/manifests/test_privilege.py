@@ -73,6 +73,6 @@ def test_every_flag_is_one_of_the_command(name: str, help_text: str) -> None:
 def test_probes_ask_the_port_that_the_daemon_serves(name: str) -> None:
     container = container_of(overlay(name))
     [port] = container["ports"]
-    assert f"--metrics-address=0.0.0.0:{port['containerPort']}" in container["args"]
+    assert f"--metrics-address=:{port['containerPort']}" in container["args"]
     for probe in ("livenessProbe", "readinessProbe"):
         assert container[probe]["httpGet"]["port"] == port["name"]

@@ -1,0 +1,182 @@
+"""The image, built for real on a base of Debian's packages, and the daemon in it as the manifest runs it."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from biren_plugin import __version__
+from biren_plugin.simulate.host import SimulatedHost
+from tests.e2e.conftest import GPU
+from tests.kubelet.client import KubeletProcess
+from tests.manifests.podman import BASE, Podman
+from tests.manifests.render import container_of, overlay
+from tests.manifests.tools import FETCHED, ROOT, find_tool, run_tool
+
+IMAGE = f"localhost/br-gpu-device-plugin:{__version__}"
+LOCKS = [ROOT / "manifests/image" / name for name in ("requirements.txt", "build-requirements.txt")]
+MIB = 2**20
+
+# Asks as the kubelet's probes do, from inside: the container has no network but its own.
+ASK = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode())"
+UNCOMPILED = """
+import importlib.util, pathlib, sysconfig
+for folder in ("/opt/br-gpu-device-plugin", sysconfig.get_path("stdlib") + "/asyncio"):
+    for source in pathlib.Path(folder).rglob("*.py"):
+        if not pathlib.Path(importlib.util.cache_from_source(str(source))).exists():
+            print(source)
+"""
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a build sees: the repository's files, and the locked wheels."""
+    folder = tmp_path_factory.mktemp("context")
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".containerignore"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("biren_plugin", "manifests/image"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    wheels = [word for lock in LOCKS for word in ("--requirement", str(lock))]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+    # The base's Python is 3.11, whichever runs the tests.
+    target = ["--python-version=3.11", "--only-binary=:all:", "--dest", str(folder / "wheelhouse")]
+    subprocess.run([*command, *target, *wheels], check=True, timeout=120)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    """Podman with the base in it: Debian with Python and nothing else, kept for the next run."""
+    find_tool("podman")
+    find_tool("runc")
+    tarball = FETCHED / "base.tar"
+    if not tarball.exists():
+        find_tool("mmdebstrap")
+        tarball.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = tarball.with_suffix(".unfinished.tar")
+        run_tool(
+            "mmdebstrap", "--quiet", "--variant=essential", "--include=python3-venv",
+            "bookworm", str(unfinished), timeout=300.0,
+        )  # fmt: skip
+        unfinished.rename(tarball)
+    storage = tmp_path_factory.mktemp("podman")
+    podman = Podman(storage)
+    podman("import", "--quiet", str(tarball), BASE, timeout=120.0)
+    yield podman
+    podman("rmi", "--all", "--force")
+    shutil.rmtree(storage, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def image_id(podman: Podman, context: Path) -> str:
+    """The image, built."""
+    return podman.build(IMAGE, context)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> dict[str, Path]:
+    """A node of four GPUs: its folders, by the paths that the manifests mount."""
+    host = SimulatedHost(tmp_path / "host")
+    host.add_gpus(dict.fromkeys(range(4), 1))
+    folders = {
+        "/dev": host.root / "dev",
+        "/sys": host.root / "sys",
+        "/usr": host.root / "usr",
+        "/var/lib/kubelet/device-plugins": tmp_path / "plugins",
+        "/var/lib/kubelet/pod-resources": tmp_path / "pods",
+    }
+    for folder in folders.values():
+        folder.mkdir(exist_ok=True)
+    folders["/var/lib/kubelet/device-plugins"].chmod(0o750)  # as the kubelet makes it
+    return folders
+
+
+def test_locks_have_a_hash_for_each_file_and_name_no_host() -> None:
+    for lock in LOCKS:
+        text = lock.read_text()
+        requirements = re.findall(
+            r"^([a-z0-9.-]+)==\S+ \\\n((?:    --hash=sha256:\S+.*\n)+)", text, re.M
+        )
+        assert len(requirements) == len(re.findall(r"==", text)) > 0
+        assert "://" not in text
+
+
+def test_lock_has_what_the_project_asks_for() -> None:
+    packaging = pytest.importorskip("packaging.requirements")
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = [(LOCKS[0], project["project"]["dependencies"])]
+    wanted.append((LOCKS[1], project["build-system"]["requires"]))
+    for lock, texts in wanted:
+        locked = dict(re.findall(r"^([a-z0-9.-]+)==(\S+)", lock.read_text(), re.M))
+        for requirement in map(packaging.Requirement, texts):
+            name = re.sub("[-_.]+", "-", requirement.name.lower())
+            version = locked.get(name, "none")
+            assert version != "none", f"{name} is not locked: nox -s lock"
+            assert requirement.specifier.contains(version), f"{name} {version}: nox -s lock"
+
+
+@pytest.mark.usefixtures("image_id")
+@pytest.mark.parametrize("entry", [None, "/root/k8s-device-plugin"])
+def test_the_daemon_is_the_entry_under_our_name_and_the_vendors(
+    podman: Podman, entry: str | None
+) -> None:
+    said = podman.run(IMAGE, "--version", entry=entry)
+    assert said == f"br-gpu-device-plugin {__version__}\n"
+
+
+@pytest.mark.usefixtures("image_id")
+def test_no_shell_stands_between_the_runtime_and_the_daemon(podman: Podman) -> None:
+    [config] = json.loads(podman("image", "inspect", IMAGE))
+    assert config["Config"]["Entrypoint"] == ["/opt/br-gpu-device-plugin/bin/br-gpu-device-plugin"]
+    assert not config["Config"].get("Cmd")
+
+
+@pytest.mark.usefixtures("image_id")
+def test_everything_is_compiled_beforehand(podman: Podman) -> None:
+    python = "/opt/br-gpu-device-plugin/bin/python"
+    assert podman.run(IMAGE, "-c", UNCOMPILED, entry=python) == ""
+
+
+def test_the_same_sources_give_the_same_image(podman: Podman, context: Path, image_id: str) -> None:
+    assert podman.build("localhost/again", context) == image_id
+
+
+@pytest.mark.usefixtures("image_id")
+def test_as_the_manifest_runs_it_the_daemon_serves_the_kubelet(
+    podman: Podman, node: dict[str, Path]
+) -> None:
+    objects = overlay("base")
+    with KubeletProcess(node["/var/lib/kubelet/device-plugins"]) as kubelet:
+        daemon = podman.start_pod("plugin", IMAGE, objects, node)
+        try:
+            kubelet.wait_for_list(GPU, healthy=["card_0", "card_1", "card_2", "card_3"], timeout=20)
+            admitted = kubelet.admit(GPU, 2)
+            assert admitted["response"]["envs"] == {"BR_PHY_CARDS": "card_0,card_1"}
+
+            pid = podman("inspect", "--format={{.State.Pid}}", "plugin").strip()
+            status = dict(re.findall(r"(\w+):\t(.*)", Path(f"/proc/{pid}/status").read_text()))
+            powers = (status["CapEff"], status["CapBnd"], status["NoNewPrivs"])
+            assert (int(powers[0], 16), int(powers[1], 16), powers[2]) == (0, 0, "1")
+            requested = container_of(objects)["resources"]["requests"]["memory"]
+            resident = int(status["VmRSS"].removesuffix(" kB")) * 1024
+            assert resident <= int(requested.removesuffix("Mi")) * MIB
+
+            for probe in ("livenessProbe", "readinessProbe"):
+                path = container_of(objects)[probe]["httpGet"]["path"]
+                ask = ("exec", "plugin", "/opt/br-gpu-device-plugin/bin/python", "-c", ASK)
+                podman(*ask, f"http://127.0.0.1:9451{path}")  # an answer of 503 fails it
+
+            podman("stop", "--time=10", "plugin")
+            assert daemon.wait(timeout=20) == 0
+            assert not list(node["/var/lib/kubelet/device-plugins"].glob("birentech*"))
+        finally:
+            daemon.kill()
+            _, log = daemon.communicate()
+            print(log)  # shown if the test fails
