@@ -9,6 +9,7 @@ CHOICES: Final[Mapping[str, Sequence[str]]] = {
     "kata": ("containerRuntime=kata",),
     "host-path": ("hostPath=true",),
     "management-library": ("managementLibrary=true",),
+    "node-labels": ("nodeLabels=true",),
     "metrics": ("serviceMonitor=true",),
     "k0s": ("kubeletRoot=/var/lib/k0s/kubelet",),
     "microk8s": ("kubeletRoot=/var/snap/microk8s/common/var/lib/kubelet",),

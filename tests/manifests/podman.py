@@ -35,7 +35,7 @@ class Podman:
             "build", "--network=none", "--no-cache", "--timestamp=0", *_LIMITS,
             f"--build-arg=BASE={BASE}", "--build-arg=PIP_NO_INDEX=1",
             f"--file={context / 'manifests/image/Containerfile'}", f"--tag={tag}", str(context),
-            timeout=120.0,
+            timeout=300.0,
         )  # fmt: skip
         return self("image", "inspect", "--format={{.Id}}", tag).strip()
 
@@ -69,6 +69,7 @@ class Podman:
                 source = host[volume["hostPath"]["path"]]
                 mode = "ro" if mount.get("readOnly") else "rw"
                 flags.append(f"--volume={source}:{mount['mountPath']}:{mode}")
+        flags += [f"--env={each['name']}={each['value']}" for each in container["env"]]
         command = ["run", "--rm", f"--name={name}", *_LIMITS, *flags, image, *container["args"]]
         return subprocess.Popen(
             [find_tool("podman"), *self._flags, *command],

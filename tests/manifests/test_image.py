@@ -5,10 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from biren_plugin import __version__
 from biren_plugin.simulate.host import SimulatedHost
@@ -107,15 +109,12 @@ def test_locks_have_a_hash_for_each_file_and_name_no_host() -> None:
 
 
 def test_lock_has_what_the_project_asks_for() -> None:
-    packaging = pytest.importorskip("packaging.requirements")
-    import tomllib
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = [(LOCKS[0], project["project"]["dependencies"])]
     wanted.append((LOCKS[1], project["build-system"]["requires"]))
     for lock, texts in wanted:
         locked = dict(re.findall(r"^([a-z0-9.-]+)==(\S+)", lock.read_text(), re.M))
-        for requirement in map(packaging.Requirement, texts):
+        for requirement in map(Requirement, texts):
             name = re.sub("[-_.]+", "-", requirement.name.lower())
             version = locked.get(name, "none")
             assert version != "none", f"{name} is not locked: nox -s lock"

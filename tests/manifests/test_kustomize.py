@@ -81,7 +81,7 @@ def test_rendered_files_are_what_their_sources_give() -> None:
 
 
 def test_components_combine_with_an_image_of_ones_own(tmp_path: Path) -> None:
-    names = ["cdi", "host-path", "management-library", "metrics", "k0s"]
+    names = ["cdi", "host-path", "management-library", "node-labels", "metrics", "k0s"]
     folder = tmp_path / "ours"
     folder.mkdir()
     base = os.path.relpath(MANIFESTS, folder)

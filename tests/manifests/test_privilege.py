@@ -20,6 +20,8 @@ ALLOWED = {
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 WRITABLE = {"device-plugins", "status"}
+ALSO_WRITABLE = {"cdi": {"cdi"}, "node-labels": {"features"}}
+"""Volumes by overlay."""
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +51,10 @@ def test_the_pod_has_no_token_and_no_namespace_of_the_host(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", UNPRIVILEGED)
-def test_only_the_kubelets_folder_and_the_cdi_folder_can_be_written(name: str) -> None:
+def test_only_folders_of_its_own_files_can_be_written(name: str) -> None:
     mounts = container_of(overlay(name))["volumeMounts"]
     writable = {mount["name"] for mount in mounts if not mount.get("readOnly")}
-    assert writable == WRITABLE | ({"cdi"} if name == "cdi" else set())
+    assert writable == WRITABLE | ALSO_WRITABLE.get(name, set())
 
 
 @pytest.mark.parametrize("name", CHOICES)
@@ -63,10 +65,12 @@ def test_every_volume_is_mounted_and_every_mount_has_a_volume(name: str) -> None
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_every_flag_is_one_of_the_command(name: str, help_text: str) -> None:
+def test_every_flag_and_variable_is_one_of_the_command(name: str, help_text: str) -> None:
     known = set(re.findall(r"--[a-z][a-z-]+", help_text))
-    flags = {word.partition("=")[0] for word in container_of(overlay(name))["args"]}
-    assert flags <= known
+    container = container_of(overlay(name))
+    assert {word.partition("=")[0] for word in container["args"]} <= known
+    variables = {each["name"] for each in container["env"]}
+    assert variables <= {f"BR_GPU_{flag[2:].upper().replace('-', '_')}" for flag in known}
 
 
 @pytest.mark.parametrize("name", CHOICES)
