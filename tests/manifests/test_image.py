@@ -17,12 +17,16 @@ from biren_plugin.simulate.host import SimulatedHost
 from tests.e2e.conftest import GPU
 from tests.kubelet.client import KubeletProcess
 from tests.manifests.podman import BASE, Podman
-from tests.manifests.render import container_of, overlay
+from tests.manifests.render import container_of, overlay, read_objects
 from tests.manifests.tools import FETCHED, ROOT, find_tool, run_tool
 
 IMAGE = f"localhost/br-gpu-device-plugin:{__version__}"
 LOCKS = [ROOT / "manifests/image" / name for name in ("requirements.txt", "build-requirements.txt")]
 MIB = 2**20
+CARDS = ["card_0", "card_1", "card_2", "card_3"]
+PYTHON = "/opt/br-gpu-device-plugin/bin/python"
+START = 20.0
+"""Seconds: podman makes a container in one of them, unless the machine is busy."""
 
 # Asks as the kubelet's probes do, from inside: the container has no network but its own.
 ASK = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode())"
@@ -89,6 +93,7 @@ def node(tmp_path: Path) -> dict[str, Path]:
         "/dev": host.root / "dev",
         "/sys": host.root / "sys",
         "/usr": host.root / "usr",
+        "/etc/cdi": tmp_path / "cdi",
         "/var/lib/kubelet/device-plugins": tmp_path / "plugins",
         "/var/lib/kubelet/pod-resources": tmp_path / "pods",
     }
@@ -139,8 +144,7 @@ def test_no_shell_stands_between_the_runtime_and_the_daemon(podman: Podman) -> N
 
 @pytest.mark.usefixtures("image_id")
 def test_everything_is_compiled_beforehand(podman: Podman) -> None:
-    python = "/opt/br-gpu-device-plugin/bin/python"
-    assert podman.run(IMAGE, "-c", UNCOMPILED, entry=python) == ""
+    assert podman.run(IMAGE, "-c", UNCOMPILED, entry=PYTHON) == ""
 
 
 def test_the_same_sources_give_the_same_image(podman: Podman, context: Path, image_id: str) -> None:
@@ -152,30 +156,35 @@ def test_as_the_manifest_runs_it_the_daemon_serves_the_kubelet(
     podman: Podman, node: dict[str, Path]
 ) -> None:
     objects = overlay("base")
-    with KubeletProcess(node["/var/lib/kubelet/device-plugins"]) as kubelet:
-        daemon = podman.start_pod("plugin", IMAGE, objects, node)
-        try:
-            kubelet.wait_for_list(GPU, healthy=["card_0", "card_1", "card_2", "card_3"], timeout=20)
-            admitted = kubelet.admit(GPU, 2)
-            assert admitted["response"]["envs"] == {"BR_PHY_CARDS": "card_0,card_1"}
+    plugins = node["/var/lib/kubelet/device-plugins"]
+    with KubeletProcess(plugins) as kubelet, podman.pod(IMAGE, objects, node) as pod:
+        kubelet.wait_for_list(GPU, healthy=CARDS, timeout=START)
+        assert kubelet.admit(GPU, 2)["response"]["envs"] == {"BR_PHY_CARDS": "card_0,card_1"}
 
-            pid = podman("inspect", "--format={{.State.Pid}}", "plugin").strip()
-            status = dict(re.findall(r"(\w+):\t(.*)", Path(f"/proc/{pid}/status").read_text()))
-            powers = (status["CapEff"], status["CapBnd"], status["NoNewPrivs"])
-            assert (int(powers[0], 16), int(powers[1], 16), powers[2]) == (0, 0, "1")
-            requested = container_of(objects)["resources"]["requests"]["memory"]
-            resident = int(status["VmRSS"].removesuffix(" kB")) * 1024
-            assert resident <= int(requested.removesuffix("Mi")) * MIB
+        status = pod.status()
+        assert (int(status["CapEff"], 16), int(status["CapBnd"], 16)) == (0, 0)
+        assert status["NoNewPrivs"] == "1"
+        requested = container_of(objects)["resources"]["requests"]["memory"]
+        resident = int(status["VmRSS"].removesuffix(" kB")) * 1024
+        assert resident <= int(requested.removesuffix("Mi")) * MIB
 
-            for probe in ("livenessProbe", "readinessProbe"):
-                path = container_of(objects)[probe]["httpGet"]["path"]
-                ask = ("exec", "plugin", "/opt/br-gpu-device-plugin/bin/python", "-c", ASK)
-                podman(*ask, f"http://127.0.0.1:9451{path}")  # an answer of 503 fails it
+        for probe in ("livenessProbe", "readinessProbe"):
+            path = container_of(objects)[probe]["httpGet"]["path"]
+            pod.run(PYTHON, "-c", ASK, f"http://127.0.0.1:9451{path}")  # an answer of 503 fails it
 
-            podman("stop", "--time=10", "plugin")
-            assert daemon.wait(timeout=20) == 0
-            assert not list(node["/var/lib/kubelet/device-plugins"].glob("birentech*"))
-        finally:
-            daemon.kill()
-            _, log = daemon.communicate()
-            print(log)  # shown if the test fails
+        assert pod.stop() == 0
+        assert not list(plugins.glob("birentech*"))
+
+
+@pytest.mark.usefixtures("image_id")
+def test_as_the_cdi_overlay_runs_it_the_daemon_writes_the_file_and_names_it(
+    podman: Podman, node: dict[str, Path]
+) -> None:
+    plugins = node["/var/lib/kubelet/device-plugins"]
+    with KubeletProcess(plugins) as kubelet, podman.pod(IMAGE, overlay("cdi"), node) as pod:
+        kubelet.wait_for_list(GPU, healthy=CARDS, timeout=START)
+        [document] = read_objects((node["/etc/cdi"] / "biren.yaml").read_text())
+        assert [each["name"] for each in document["devices"]] == CARDS
+        response = kubelet.admit(GPU, 1)["response"]
+        assert [each["name"] for each in response["cdi_devices"]] == ["birentech.com/gpu=card_0"]
+        assert pod.stop() == 0
