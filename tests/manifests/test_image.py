@@ -163,7 +163,7 @@ def test_as_the_manifest_runs_it_the_daemon_serves_the_kubelet(
 
         status = pod.status()
         assert (int(status["CapEff"], 16), int(status["CapBnd"], 16)) == (0, 0)
-        assert status["NoNewPrivs"] == "1"
+        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2"), "2: a filter is on"
         requested = container_of(objects)["resources"]["requests"]["memory"]
         resident = int(status["VmRSS"].removesuffix(" kB")) * 1024
         assert resident <= int(requested.removesuffix("Mi")) * MIB
