@@ -134,6 +134,13 @@ def lock(session: nox.Session) -> None:
 
 
 @nox.session
+def pictures(session: nox.Session) -> None:
+    """The README's picture, from a run of `simulate`."""
+    session.install("-e", ".")
+    session.run("python", "-m", "tests.pictures")
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """Two minutes of trouble at random, and what is left of it; `-- --restarts 1000` and others."""
     session.install("-e", ".", *group("test"))

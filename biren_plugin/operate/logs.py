@@ -3,7 +3,7 @@
 Written with the standard library: structlog draws rich and asyncio in, 6 MiB on top of 36.
 
 1. Whoever logs names the event, and what it is about, in `extra`: `{"event": "registered", "resource":
-   ...}`. The names are stable, and listed in the README.
+   ...}`. The names are stable, and listed in docs/operations.md.
 2. The same event about the same subject, which is its fields that are texts or names, is shown `BURST` times
    in a minute; how many more there were is said once the minute is over, with the next line.
 """
