@@ -329,3 +329,15 @@ async def test_a_burst_of_answers_is_read_whole(autojump_clock: MockClock) -> No
         burst = frames.data(1, frames.message(b"") * 1000)
         end = peer.write.headers(1, [("grpc-status", "0")], end=True)
         await peer.send(peer.write.headers(1, RESPONSE) + burst + end)
+
+
+async def test_a_request_that_waits_for_a_window_ends_with_its_call(
+    autojump_clock: MockClock,
+) -> None:
+    async def ask_much(channel: Channel) -> Any:
+        return await stub(channel, "Echo")(Raw(b"x" * 100_000))
+
+    async with dialled(fails_with(CallEnded, "reset", ask_much)) as peer:
+        await peer.until(lambda: 1 in peer.answers and len(peer.answers[1].body) == 65_535)
+        await peer.send(frames.reset(1))
+    assert trio.current_time() == 0, "it waited for a window that never comes"

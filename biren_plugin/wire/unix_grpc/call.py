@@ -95,6 +95,7 @@ class Call:
             self._failure = cause
         self.scope.cancel()
         self._wake()
+        self._connection.windows.unpark_all()
 
     @property
     def has_message(self) -> bool:
@@ -162,11 +163,7 @@ class Call:
             while self._failure is None:
                 if (window := self._connection.send_window(self.stream_id)) > 0:
                     return window
-                await self._waiting.park()
+                await self._connection.windows.park()
         self.fail(CallEnded(f"the peer kept its window closed for {limits.unread:g} s"))
         assert self._failure is not None
         raise self._failure
-
-    def window_opened(self) -> None:
-        """The peer granted more; a waiting `send` looks again."""
-        self._wake()

@@ -63,6 +63,9 @@ class Connection:
         self._settings_seen = trio.Event()
         self._end: ConnectionEnded | None = None
         self.h2 = new_h2(limits, client_side=self.client_side)
+        self.windows = trio.lowlevel.ParkingLot()
+        """Where sends wait for the peer to grant more, whichever call it is for: hardly any does, so
+        that an update costs nothing for the calls that do not wait."""
 
     async def run(self) -> None:
         """Lives until the peer leaves or breaks the protocol, or until cancelled."""
@@ -178,9 +181,9 @@ class Connection:
             case h2.events.RemoteSettingsChanged():
                 self._settings_seen.set()
                 bound_header_table(self.h2, self.limits)
-                self._open_windows()
+                self.windows.unpark_all()
             case h2.events.WindowUpdated():
-                self._open_windows()
+                self.windows.unpark_all()
             case h2.events.ConnectionTerminated():
                 self.end(ConnectionEnded(f"the peer said GOAWAY ({event.error_code!r})"))
             case _:
@@ -199,10 +202,6 @@ class Connection:
             case h2.events.StreamReset():
                 call.reset_by_peer = True
                 call.fail(CallEnded(f"the peer reset the call ({event.error_code!r})"))
-
-    def _open_windows(self) -> None:
-        for call in list(self._calls.values()):
-            call.window_opened()
 
     def _take_data(self, event: h2.events.DataReceived) -> None:
         call = self._calls.get(event.stream_id)
