@@ -90,14 +90,15 @@ def with_known_memory(seen: Cards, known: Cards) -> Cards:
     )
 
 
-def contradicted_by_memory(physical_id: int, groups: Mapping[int, Cards]) -> bool:
-    """Whether a GPU's cards hold clearly less memory than another GPU of the node: some are missing."""
-    own = _memory(groups[physical_id])
-    others = [_memory(cards) for other, cards in groups.items() if other != physical_id]
-    most = max((memory for memory in others if memory is not None), default=None)
-    if own is None or most is None:
-        return False
-    return own < most * (1 - _MEMORY_TOLERANCE)
+def most_memory(groups: Mapping[int, Cards]) -> int:
+    """KiB that the largest GPU of the node holds in its cards; 0 where none is known."""
+    return max((_memory(cards) or 0 for cards in groups.values()), default=0)
+
+
+def contradicted_by_memory(cards: Cards, most: int) -> bool:
+    """Whether a GPU's cards hold clearly less than `most`, as another GPU does: some are missing."""
+    own = _memory(cards)
+    return own is not None and own < most * (1 - _MEMORY_TOLERANCE)
 
 
 def _memory(cards: Cards) -> int | None:

@@ -16,7 +16,7 @@
 Times are seconds of any clock that only goes forward.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 import attrs
@@ -25,6 +25,7 @@ from biren_plugin.core.gpus import (
     Cards,
     contradicted_by_memory,
     group_by_gpu,
+    most_memory,
     name_of_gpu,
     same_split,
     split_of,
@@ -80,6 +81,7 @@ class InventoryKeeper:
             f"{card.name}: physical_id cannot be read; see /sys/class/biren/{card.name}/device"
             for card in strays
         ]
+        most = most_memory(groups)
         for physical_id in groups:
             self._gpus.setdefault(physical_id, _Gpu())
         for physical_id, gpu in list(self._gpus.items()):
@@ -93,7 +95,7 @@ class InventoryKeeper:
                 gpu.believed = with_known_memory(cards, gpu.believed)
                 gpu.candidate = ()
             else:
-                self._consider(physical_id, gpu, groups, seen.library, now)
+                self._consider(physical_id, gpu, cards, most, seen.library, now)
             if gpu.candidate and (gpu.believed or split_of(gpu.candidate) not in RESOURCE_OF_SPLIT):
                 unsettled.append(_describe_unsettled(gpu.candidate))
         self._starting = False
@@ -112,11 +114,11 @@ class InventoryKeeper:
         self,
         physical_id: int,
         gpu: _Gpu,
-        groups: Mapping[int, Cards],
+        seen: Cards,
+        most: int,
         library: LibraryRound | None,
         now: float,
     ) -> None:
-        seen = groups[physical_id]
         if not same_split(seen, gpu.candidate):
             gpu.candidate_since = now
         gpu.candidate = seen
@@ -125,7 +127,7 @@ class InventoryKeeper:
         confirmed = _library_says(seen, library, gpu.candidate_since)
         if confirmed:
             settle = 0.0
-        elif gpu.believed or confirmed is False or contradicted_by_memory(physical_id, groups):
+        elif gpu.believed or confirmed is False or contradicted_by_memory(seen, most):
             settle = SPLIT_SETTLE
         else:
             settle = 0.0 if self._starting else APPEAR_SETTLE
