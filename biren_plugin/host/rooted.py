@@ -19,9 +19,11 @@ def under(root: Path, path: str) -> Path:
 
 
 def node_state(root: Path, path: str) -> NodeState:
-    """What stands at a path in /dev. Never raises."""
+    """What stands at an absolute path in /dev. Never raises."""
     try:
-        mode = os.stat(under(root, path)).st_mode
+        mode = os.stat(
+            f"{root}{path}"
+        ).st_mode  # not `under`: this is asked of each card each second
     except OSError as error:
         return NodeState.MISSING if error.errno in NOT_THERE else NodeState.UNKNOWN
     return NodeState.CHARACTER_DEVICE if stat.S_ISCHR(mode) else NodeState.OTHER
