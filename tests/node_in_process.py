@@ -17,14 +17,11 @@ from biren_plugin.core.settings import Settings
 from biren_plugin.daemon import run_daemon
 from biren_plugin.simulate.host import SimulatedHost
 from biren_plugin.simulate.kubelet import SimulatedKubelet, View
+from tests.host_truth import Devices, is_settled, truth
 
 GPU: Final = "birentech.com/gpu"
 HALF: Final = "birentech.com/1-2-gpu"
 QUARTER: Final = "birentech.com/1-4-gpu"
-_RESOURCES: Final = {1: GPU, 2: HALF, 4: QUARTER}
-
-Devices = dict[str, dict[str, bool]]
-"""Whether each device is healthy, by resource and id; no resource without a device."""
 
 
 class NodeInProcess:
@@ -49,28 +46,12 @@ class NodeInProcess:
         return sorted(path.name for path in (self.host.root / "sys/class/biren").iterdir())
 
     def truth(self) -> Devices:
-        """What a kubelet should see of the host as it is, read without the daemon's code."""
-        devices: Devices = {}
-        for names in self._by_gpu().values():
-            if (resource := _RESOURCES.get(len(names))) is not None:
-                found = {name: self._is_well(name) for name in names}
-                devices.setdefault(resource, {}).update(found)
-        return devices
-
-    def _is_well(self, card: str) -> bool:
-        config = self.host.root / "sys/class/biren" / card / "device/config"
-        return self.node_of(card).is_char_device() and config.read_bytes() != b"\xff\xff"
+        """What a kubelet should see of the host as it is."""
+        return truth(self.host.root)
 
     def settled(self) -> bool:
         """Whether each GPU has as many cards as a split has."""
-        return all(len(names) in _RESOURCES for names in self._by_gpu().values())
-
-    def _by_gpu(self) -> dict[int, list[str]]:
-        by_gpu: dict[int, list[str]] = {}
-        for name in self.cards():
-            device = self.host.root / "sys/class/biren" / name / "device"
-            by_gpu.setdefault(int((device / "physical_id").read_text()), []).append(name)
-        return by_gpu
+        return is_settled(self.host.root)
 
     def node_of(self, card: str) -> Path:
         """Where the card's device node is."""

@@ -21,8 +21,10 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 class Node:
     """A context manager; `splits` are instances by GPU."""
 
-    def __init__(self, splits: Mapping[int, int], *program: str) -> None:
-        """`program` runs the daemon; by default the installed command."""
+    def __init__(
+        self, splits: Mapping[int, int], *program: str, log: Path = Path(os.devnull)
+    ) -> None:
+        """`program` runs the daemon, by default the installed command; its log goes to `log`."""
         self._folder = tempfile.TemporaryDirectory(prefix="br")
         root = Path(self._folder.name)
         self.host = SimulatedHost(root / "host")
@@ -35,7 +37,8 @@ class Node:
             resource = RESOURCE_OF_SPLIT[parts]
             self.expected[resource] = self.expected.get(resource, 0) + parts
         self._program = program or (str(Path(sys.executable).with_name("br-gpu-device-plugin")),)
-        self._daemon: subprocess.Popen[bytes] | None = None
+        self._log = log
+        self.daemon: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self.kubelet.start()
@@ -54,6 +57,12 @@ class Node:
     def start_daemon(self, *flags: str) -> float:
         """Starts it; ms from the start of the process until the kubelet has every list."""
         mark = self.kubelet.mark()
+        started = time.monotonic()
+        self.daemon = self.launch(*flags)
+        return (self.wait_for_lists(mark) - started) * 1000
+
+    def launch(self, *flags: str) -> "subprocess.Popen[bytes]":
+        """Starts a daemon, which the caller owns, and waits for nothing."""
         command = [
             *self._program,
             f"--host-root={self.host.root}",
@@ -62,9 +71,8 @@ class Node:
             f"--status-dir={self.plugins.with_name('status')}",
             *flags,
         ]
-        started = time.monotonic()
-        self._daemon = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        return (self.wait_for_lists(mark) - started) * 1000
+        with self._log.open("ab") as log:
+            return subprocess.Popen(command, stderr=log)
 
     def wait_for_lists(self, mark: int) -> float:
         """When the last of the complete lists came that the kubelet got since `mark`."""
@@ -76,16 +84,16 @@ class Node:
 
     def stop_daemon(self) -> None:
         """Ends the daemon as an operator would."""
-        if self._daemon is not None:
-            self._daemon.terminate()
-            self._daemon.wait(10)
-            self._daemon = None
+        if self.daemon is not None:
+            self.daemon.terminate()
+            self.daemon.wait(10)
+            self.daemon = None
 
     @property
     def pid(self) -> int:
         """The daemon's process."""
-        assert self._daemon is not None
-        return self._daemon.pid
+        assert self.daemon is not None
+        return self.daemon.pid
 
     def resident(self) -> float:
         """The daemon's resident memory, MiB."""

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from tests.node_in_process import Devices, NodeInProcess
+from tests.host_truth import Devices
+from tests.node_in_process import NodeInProcess
 
 GPUS = 3
 CAN_BE_SILENT = 2

@@ -86,6 +86,11 @@ class KubeletProcess:
         self.stop()
         self.start()
 
+    def signal(self, number: int) -> None:
+        """Send the process a signal, such as SIGSTOP; until SIGCONT it obeys no command."""
+        assert self._process is not None, "not running"
+        self._process.send_signal(number)
+
     def mark(self) -> int:
         """The place in `events` of whatever comes next, for `since`."""
         with self._news:

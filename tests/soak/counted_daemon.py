@@ -1,9 +1,11 @@
-"""The daemon, with its living trio tasks counted into the file that TASKS_FILE names.
+"""The installed command, with its living trio tasks counted and its wall clock told to jump.
 
-Everything else is the installed command: only `trio.run` gets an instrument.
+In the folder that SOAK_FOLDER names, `tasks.PID` holds the count, and `clock` the seconds that the
+wall clock is off by. Everything else is as installed.
 """
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +37,22 @@ class TaskCounter(trio.abc.Instrument):
             self._written = self._living
 
 
+def follow_clock(file: Path) -> None:
+    """From now on the wall clock is off by what `file` says; the monotonic one is never."""
+    plain, plain_ns = time.time, time.time_ns
+    time.time = lambda: plain() + int(file.read_text())
+    time.time_ns = lambda: plain_ns() + int(file.read_text()) * 10**9
+
+
 if __name__ == "__main__":
+    folder = Path(os.environ["SOAK_FOLDER"])
+    follow_clock(folder / "clock")
     plain_run = trio.run
 
     def counted_run(*arguments: Any) -> Any:
         """`trio.run`, counted."""
-        return plain_run(*arguments, instruments=[TaskCounter(Path(os.environ["TASKS_FILE"]))])
+        counter = TaskCounter(folder / f"tasks.{os.getpid()}")
+        return plain_run(*arguments, instruments=[counter])
 
     trio.run = counted_run  # type: ignore[assignment]
     main()

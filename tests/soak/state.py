@@ -1,0 +1,61 @@
+"""What a process holds at a quiet moment, and whether that has grown."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+
+from tests.simulated_node import Node
+
+MEMORY_GROWTH = 3.0
+"""MiB that may be added: what a first round of everything leaves in caches, and no more."""
+
+
+@attrs.frozen
+class State:
+    """What a daemon's process holds."""
+
+    process: int
+    tasks: int
+    descriptors: int
+    threads: int
+    memory: float
+    """MiB, resident."""
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """What must come to rest before anything is compared."""
+        return self.tasks, self.descriptors
+
+    def __str__(self) -> str:
+        """One row of the report."""
+        return (
+            f"{self.tasks:4} tasks  {self.descriptors:4} descriptors  {self.threads:3} threads  "
+            f"{self.memory:6.1f} MiB  process {self.process}"
+        )
+
+
+def read_state(node: Node, folder: Path) -> State:
+    """The state of the node's daemon, which counts its tasks in `folder`."""
+    return State(
+        process=node.pid,
+        tasks=int((folder / f"tasks.{node.pid}").read_text() or 0),
+        descriptors=node.descriptors(),
+        threads=node.threads(),
+        memory=node.resident(),
+    )
+
+
+def growth(states: Sequence[State]) -> list[str]:
+    """What the last state holds more than the first; a sentence for each."""
+    first, last = states[0], states[-1]
+    return [
+        f"{name}: {before:.4g} -> {after:.4g}"
+        for name, before, after, more in [
+            ("tasks", first.tasks, last.tasks, 0),
+            ("descriptors", first.descriptors, last.descriptors, 0),
+            ("threads", first.threads, last.threads, 1),
+            ("MiB", first.memory, last.memory, MEMORY_GROWTH),
+        ]
+        if after > before + more
+    ]
