@@ -142,13 +142,20 @@ def pictures(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Two minutes of trouble at random, and what is left of it; `-- --restarts 1000` and others."""
+    """A week in ten minutes; `-- --seconds N`, `-- --seed N` and `-- --restarts N`."""
     session.install("-e", ".", *group("test"))
     session.run("python", "-m", "tests.soak", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The table of figures, beside their targets; `-- --json FILE` writes the document."""
+    """The figures beside their targets; `-- --json FILE`, `--baseline FILE`, `--plots FOLDER`."""
     session.install("-e", ".", *group("test"))
     session.run("python", "-m", "tests.bench", *session.posargs)
+
+
+@nox.session
+def ratios(session: nox.Session) -> None:
+    """What of the figures must hold on any machine: ratios within one run, never times."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "-m", "tests.bench.ratios")

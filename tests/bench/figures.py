@@ -1,11 +1,7 @@
-"""What a figure is, and the table of them."""
+"""What a figure is: one row of the table, measured beside its target."""
 
-import json
-import os
-import platform
+import statistics
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -19,6 +15,16 @@ class Figure:
     value: float
     target: float | None = None
     at_least: bool = False
+    cards: int | None = None
+    """How many cards the node has, in a row that exists for several numbers of them."""
+    quantiles: tuple[float, ...] = ()
+    """Of latencies: the values below which 0, 1, ... 100 % lie."""
+
+    @property
+    def title(self) -> str:
+        """What stands in the table."""
+        cards = "" if self.cards is None else f", {self.cards} cards"
+        return f"{self.name}{cards} [{self.unit}]"
 
     @property
     def met(self) -> bool | None:
@@ -34,44 +40,54 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-def spread(name: str, values: Sequence[float], p50: float, p99: float) -> list[Figure]:
-    """Median, 99th percentile and maximum of latencies in ms, with the targets of the first two."""
+def spread(
+    name: str,
+    rounds: Sequence[Sequence[float]],
+    p50: float | None = None,
+    p99: float | None = None,
+    *,
+    cards: int | None = None,
+) -> list[Figure]:
+    """Of latencies in ms, in several rounds: the rounds' medians of p50 and of p99, and the maximum.
+
+    `p50` and `p99` are targets. One round that somebody else's work fell into moves no median.
+    """
+    values = [value for each in rounds for value in each]
+    shares = [percentile(values, percent / 100) for percent in range(101)]
     return [
-        Figure(f"{name}, p50", "ms", percentile(values, 0.5), p50),
-        Figure(f"{name}, p99", "ms", percentile(values, 0.99), p99),
-        Figure(f"{name}, max", "ms", max(values)),
+        Figure(
+            f"{name}, p50",
+            "ms",
+            statistics.median(percentile(each, 0.5) for each in rounds),
+            p50,
+            cards=cards,
+            quantiles=tuple(round(share, 4) for share in shares),
+        ),
+        Figure(
+            f"{name}, p99",
+            "ms",
+            statistics.median(percentile(each, 0.99) for each in rounds),
+            p99,
+            cards=cards,
+        ),
+        Figure(f"{name}, max", "ms", max(values), cards=cards),
     ]
 
 
-def print_table(figures: Sequence[Figure]) -> None:
-    """For people."""
-    marks = {True: "met", False: "MISSED", None: ""}
-    print(f"{'what':58} {'figure':>10} {'target':>12}")
+def growth(figures: Sequence[Figure]) -> list[Figure]:
+    """How each row that exists for several numbers of cards grows from the second last to the last.
+
+    Of latencies the medians: a tail is the machine's.
+    """
+    rows: dict[str, list[Figure]] = {}
     for figure in figures:
-        sign = "at least " if figure.at_least else ""
-        target = "" if figure.target is None else f"{sign}{figure.target:g}"
-        what = f"{figure.name} [{figure.unit}]"
-        print(f"{what:58} {figure.value:10.2f} {target:>12} {marks[figure.met]}".rstrip())
-
-
-def write_document(figures: Sequence[Figure], file: Path | None) -> None:
-    """For programs: one JSON document, to `file` or, as a line, to standard output."""
-    machine = {
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "kernel": platform.release(),
-        "processor": _processor(),
-    }
-    rows: list[dict[str, Any]] = [attrs.asdict(figure) | {"met": figure.met} for figure in figures]
-    document = json.dumps({"machine": machine, "figures": rows})
-    if file is None:
-        print(document)
-    else:
-        file.write_text(document + "\n")
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
+        if figure.cards is not None and not figure.name.endswith((", p99", ", max")):
+            rows.setdefault(figure.name, []).append(figure)
+    grown = []
+    for name, row in rows.items():
+        by_size = sorted((figure.cards or 0, figure.value) for figure in row)
+        if len(by_size) > 1:
+            (few, before), (many, after) = by_size[-2:]
+            if before:  # a share of the processor may be too small to be measured
+                grown.append(Figure(f"{name}, {few} to {many} cards", "times", after / before))
+    return grown

@@ -1,7 +1,12 @@
-"""A load client on grpcio, in a process of its own: `python -m tests.bench.load SOCKET MODE CALLS`.
+"""A load client on grpcio, in a process of its own.
 
-Prints a JSON list: milliseconds of each call (`one`, one after the other), or calls a second and
-how many failed (`many`, 64 at once). `prefer:4:8` is as `one`, and asks to choose 4 of 8 cards.
+`python -m tests.bench.load one ROUNDS CALLS TARGET...` calls each target one call after the other,
+the targets in turn in each round, and prints for each target its rounds: lists of milliseconds.
+`python -m tests.bench.load many CALLS TARGET` has 64 calls open at any time, and prints calls a
+second, how many failed, and the milliseconds of each. `python -m tests.bench.load list CALLS TARGET`
+opens a stream, takes its first list and leaves, and prints milliseconds. `python -m tests.bench.load
+prefer ROUNDS CALLS SIZE CARDS TARGET` asks which SIZE of so many cards to choose, and prints rounds.
+Output is JSON.
 """
 
 import json
@@ -9,50 +14,66 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import grpc
 
-SERVICE = "/v1beta1.DevicePlugin"
+PREFER = "/v1beta1.DevicePlugin/GetPreferredAllocation"
+ALLOCATE = "/v1beta1.DevicePlugin/Allocate"
+LIST_AND_WATCH = "/v1beta1.DevicePlugin/ListAndWatch"
 REQUEST = b"\x0a\x08\x0a\x06card_0"
 AT_ONCE = 64
 
 
-def load(socket: str, mode: str, calls: int) -> list[float]:
+def load(*arguments: object) -> Any:
     """What a load client in a process of its own printed."""
-    command = [sys.executable, "-m", "tests.bench.load", socket, mode, str(calls)]
-    return list(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
+    command = [sys.executable, "-m", "tests.bench.load", *map(str, arguments)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
 def main() -> None:
     """Runs one load and prints what it measured."""
-    socket, mode, calls = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    address = socket if ":" in socket else f"unix://{socket}"
-    with grpc.insecure_channel(address) as channel:
-        allocate = channel.unary_unary(f"{SERVICE}/Allocate")
-        allocate(REQUEST, wait_for_ready=True)
-        if mode == "many":
-            printed = at_once(allocate, calls)
-        elif mode == "one":
-            printed = one_by_one(allocate, REQUEST, calls)
-        else:
-            prefer = channel.unary_unary(f"{SERVICE}/GetPreferredAllocation")
-            printed = one_by_one(prefer, preference(mode), calls)
-        print(json.dumps(printed))
+    match sys.argv[1:]:
+        case ["one", rounds, calls, *targets]:
+            allocates = [_connect(target) for target in targets]
+            times: list[list[list[float]]] = [[] for _ in targets]
+            for _ in range(int(rounds)):
+                for allocate, its_times in zip(allocates, times, strict=True):
+                    its_times.append(_one_by_one(allocate, REQUEST, int(calls)))
+            print(json.dumps(times))
+        case ["prefer", rounds, calls, size, cards, target]:
+            prefer = grpc.insecure_channel(f"unix://{target}").unary_unary(PREFER)
+            request = _preference(int(size), int(cards))
+            print(
+                json.dumps([_one_by_one(prefer, request, int(calls)) for _ in range(int(rounds))])
+            )
+        case ["many", calls, target]:
+            print(json.dumps(_at_once(_connect(target), int(calls))))
+        case ["list", calls, target]:
+            with grpc.insecure_channel(f"unix://{target}") as channel:
+                watch = channel.unary_stream(LIST_AND_WATCH)
+                print(json.dumps([_first_list(watch) for _ in range(int(calls))]))
 
 
-def preference(mode: str) -> bytes:
-    """The request that `prefer:4:8` stands for."""
+def _connect(target: str) -> grpc.UnaryUnaryMultiCallable:
+    """A channel lives as long as the process, and has been used when this returns."""
+    channel = grpc.insecure_channel(target if ":" in target else f"unix://{target}")
+    allocate = channel.unary_unary(ALLOCATE)
+    allocate(REQUEST, wait_for_ready=True)
+    return allocate
+
+
+def _preference(size: int, cards: int) -> bytes:
     from biren_plugin.wire._proto import deviceplugin_pb2 as pb
 
-    _, size, available = mode.split(":")
     request = pb.PreferredAllocationRequest()
-    ids = [f"card_{number}" for number in range(int(available))]
-    request.container_requests.add(available_deviceIDs=ids, allocation_size=int(size))
+    ids = [f"card_{number}" for number in range(cards)]
+    request.container_requests.add(available_deviceIDs=ids, allocation_size=size)
     return request.SerializeToString()
 
 
-def one_by_one(call: grpc.UnaryUnaryMultiCallable, request: bytes, calls: int) -> list[float]:
-    """Milliseconds of each call."""
+def _one_by_one(call: grpc.UnaryUnaryMultiCallable, request: bytes, calls: int) -> list[float]:
     times = []
     for _ in range(calls):
         started = time.perf_counter()
@@ -61,23 +82,37 @@ def one_by_one(call: grpc.UnaryUnaryMultiCallable, request: bytes, calls: int) -
     return times
 
 
-def at_once(allocate: grpc.UnaryUnaryMultiCallable, calls: int) -> list[float]:
-    """Calls a second with 64 open at any time, and how many failed."""
+def _first_list(watch: grpc.UnaryStreamMultiCallable) -> float:
+    started = time.perf_counter()
+    lists = watch(b"", wait_for_ready=True)
+    next(lists)
+    took = (time.perf_counter() - started) * 1000
+    lists.cancel()
+    return took
+
+
+def _at_once(allocate: grpc.UnaryUnaryMultiCallable, calls: int) -> tuple[float, int, list[float]]:
     free = threading.Semaphore(AT_ONCE)
     failed: list[grpc.StatusCode] = []
+    times: list[float] = []
 
-    def done(call: grpc.Future) -> None:
-        if call.code() is not grpc.StatusCode.OK:
-            failed.append(call.code())
-        free.release()
+    def done(since: float) -> Callable[[grpc.Future], None]:
+        def note(call: grpc.Future) -> None:
+            times.append((time.perf_counter() - since) * 1000)
+            if call.code() is not grpc.StatusCode.OK:
+                failed.append(call.code())
+            free.release()
+
+        return note
 
     started = time.perf_counter()
     for _ in range(calls):
         free.acquire()
-        allocate.future(REQUEST).add_done_callback(done)
+        note = done(time.perf_counter())
+        allocate.future(REQUEST).add_done_callback(note)
     for _ in range(AT_ONCE):
         free.acquire()
-    return [calls / (time.perf_counter() - started), len(failed)]
+    return calls / (time.perf_counter() - started), len(failed), times
 
 
 if __name__ == "__main__":

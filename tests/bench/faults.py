@@ -1,0 +1,89 @@
+"""How soon the kubelet knows what befell the hardware, and has everything again after a restart."""
+
+import sys
+import time
+from collections.abc import Callable
+
+from tests.bench.calls import EIGHT_WHOLE
+from tests.bench.figures import Figure, spread
+from tests.simulated_node import Node
+
+THREE_RESOURCES = {0: 1, 1: 1, 2: 1, 3: 1, 4: 1, 5: 2, 6: 4, 7: 4}
+GPU = "birentech.com/gpu"
+SICK = "card_7"
+_WITHOUT_INOTIFY = (sys.executable, "-m", "tests.bench.without_inotify")
+
+
+def measure_faults(rounds: int = 100) -> list[Figure]:
+    """From a fault to the list that says so, with the default intervals."""
+    with Node(EIGHT_WHOLE) as node:
+        node.start_daemon("--recover-after=0")
+        pulled, silent = _pull(node, rounds), _silence(node, rounds)
+    with Node(EIGHT_WHOLE, *_WITHOUT_INOTIFY) as node:
+        node.start_daemon("--recover-after=0")
+        unseen = _pull(node, rounds // 4)
+    return [
+        *spread("device node gone to list", [pulled], 100, 200),
+        *spread("PCI function silent to list", [silent], 600, 1200),
+        *spread("device node gone to list, without inotify", [unseen], None, 1200),
+    ]
+
+
+def measure_restarts(rounds: int = 60) -> list[Figure]:
+    """From a new kubelet's socket to complete lists of three resources."""
+    return [
+        *spread("kubelet restart to complete lists", [_restart(rounds)], 50, 200),
+        *spread(
+            "kubelet restart to complete lists, without inotify",
+            [_restart(rounds // 4, *_WITHOUT_INOTIFY)],
+            None,
+            2000,
+        ),
+    ]
+
+
+def _restart(rounds: int, *program: str) -> list[float]:
+    times = []
+    with Node(THREE_RESOURCES, *program) as node:
+        node.start_daemon()
+        for round_ in range(rounds):
+            _sleep_out_of_step(round_)
+            mark = node.kubelet.mark()
+            node.kubelet.restart()
+            listening = node.kubelet.wait_for_event("listening", since=mark)
+            times.append((node.wait_for_lists(mark) - float(listening["at"])) * 1000)
+    return times
+
+
+def _pull(node: Node, rounds: int) -> list[float]:
+    host = node.host
+    return _fault_to_list(
+        node, rounds, lambda: host.pull_node(SICK), lambda: host.put_node_back(SICK)
+    )
+
+
+def _silence(node: Node, rounds: int) -> list[float]:
+    host = node.host
+    return _fault_to_list(node, rounds, lambda: host.silence(SICK), lambda: host.unsilence(SICK))
+
+
+def _fault_to_list(
+    node: Node, rounds: int, harm: Callable[[], None], mend: Callable[[], None]
+) -> list[float]:
+    times = []
+    for round_ in range(rounds):
+        mark = node.kubelet.mark()
+        _sleep_out_of_step(round_)
+        harmed = time.monotonic()
+        harm()
+        event = node.kubelet.wait_for_list(GPU, unhealthy={SICK}, since=mark)
+        times.append((float(event["at"]) - harmed) * 1000)
+        mark = node.kubelet.mark()
+        mend()
+        node.kubelet.wait_for_list(GPU, healthy=len(EIGHT_WHOLE), since=mark)
+    return times
+
+
+def _sleep_out_of_step(round_: int) -> None:
+    """The daemon looks once a second: things must happen at any moment of it."""
+    time.sleep((round_ * 0.618) % 1)

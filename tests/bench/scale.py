@@ -1,0 +1,115 @@
+"""How everything grows with the number of cards on one node: 8, 64, 256."""
+
+import gc
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from biren_plugin.core.health import HealthKeeper
+from biren_plugin.core.inventory import InventoryKeeper
+from biren_plugin.core.observed import Observed
+from biren_plugin.host.reader import HostReader
+from biren_plugin.simulate.host import SimulatedHost
+from biren_plugin.wire.messages import write_list
+from tests.bench.figures import Figure, spread
+from tests.bench.load import load
+from tests.simulated_node import Node
+
+CARDS = (8, 64, 256)
+GPU = "birentech.com/gpu"
+SICK = "card_7"
+_IDLE_TARGETS = {8: 0.3, 64: 2.0}
+_SCAN_TARGETS = {256: 40.0}
+_LIST_TARGETS = {256: 10.0}
+
+
+def measure_nodes(idle: float, starts: int = 5) -> list[Figure]:
+    """Nodes of each size with a daemon as a process: start, Allocate, list sent, memory, idling."""
+    return [figure for cards in CARDS for figure in _measure_node(cards, idle, starts)]
+
+
+def _measure_node(cards: int, idle: float, starts: int) -> list[Figure]:
+    with Node(dict.fromkeys(range(cards), 1)) as node:
+        times = []
+        for _ in range(starts):
+            node.stop_daemon()
+            times.append(node.start_daemon("--recover-after=0"))
+        socket = str(node.plugins / "birentech.com-gpu.sock")
+        memory = node.resident()
+        time.sleep(2)  # what a start leaves to be done is no idling
+        processor, wakeups = node.processor(), node.wakeups()
+        time.sleep(idle)  # being idle is what is measured
+        share = (node.processor() - processor) / idle * 100
+        often = (node.wakeups() - wakeups) / idle
+        (calls,) = load("one", 4, 300, socket)
+        first_lists = load("list", 100, socket)
+        pulls = _pull_to_list(node, cards)
+    return [
+        Figure("start", "ms", statistics.median(times), cards=cards),
+        *spread("Allocate", calls, cards=cards),
+        Figure(
+            "list built and sent",
+            "ms",
+            statistics.median(first_lists),
+            _LIST_TARGETS.get(cards),
+            cards=cards,
+        ),
+        Figure("node pulled to list", "ms", statistics.median(pulls), cards=cards),
+        Figure("resident memory", "MiB", memory, cards=cards),
+        Figure("idle", "% of a core", share, _IDLE_TARGETS.get(cards), cards=cards),
+        Figure("idle, wake-ups", "1/s", often, cards=cards),
+    ]
+
+
+def _pull_to_list(node: Node, cards: int, rounds: int = 7) -> list[float]:
+    """From a pulled device node to the kubelet's list: looked at, judged, written, sent, read."""
+    times = []
+    for _ in range(rounds):
+        mark = node.kubelet.mark()
+        pulled = time.monotonic()
+        node.host.pull_node(SICK)
+        event = node.kubelet.wait_for_list(GPU, unhealthy={SICK}, since=mark)
+        times.append((float(event["at"]) - pulled) * 1000)
+        mark = node.kubelet.mark()
+        node.host.put_node_back(SICK)
+        node.kubelet.wait_for_list(GPU, healthy=cards, since=mark)
+    return times
+
+
+def measure_looks(cards: Sequence[int] = CARDS, rounds: int = 40) -> list[Figure]:
+    """In this process: a look at all cards, a judgement of them, and their list as bytes.
+
+    Times are of the processor: none of the three waits, and what other processes take is not theirs.
+    """
+    gc.collect()
+    gc.freeze()  # as the daemon does: what was imported is no garbage, and is not looked through
+    return [figure for count in cards for figure in _measure_looks(count, rounds)]
+
+
+def _measure_looks(cards: int, rounds: int) -> list[Figure]:
+    scans, judgements, builds = [], [], []
+    with tempfile.TemporaryDirectory(prefix="br") as folder:
+        host = SimulatedHost(Path(folder) / "host")
+        host.add_gpus(dict.fromkeys(range(cards), 1))
+        reader, keeper, health = HostReader(host.root), InventoryKeeper(), HealthKeeper()
+        for round_ in range(rounds):
+            started = time.thread_time()
+            readings = {name: reader.read(name) for name in reader.names()}
+            found = {name: card for name, card in readings.items() if card is not None}
+            seen = Observed(reader.snapshot(found, ()))
+            scanned = time.thread_time()
+            inventory = health.judge(keeper.update(seen, float(round_)), seen, float(round_))
+            judged = time.thread_time()
+            message = write_list(inventory.lists[0]).SerializeToString()
+            built = time.thread_time()
+            scans.append((scanned - started) * 1000)
+            judgements.append((judged - scanned) * 1000)
+            builds.append((built - judged) * 1000)
+    return [
+        Figure("scan", "ms", statistics.median(scans), _SCAN_TARGETS.get(cards), cards=cards),
+        Figure("judgement", "ms", statistics.median(judgements), cards=cards),
+        Figure("list built", "ms", statistics.median(builds), cards=cards),
+        Figure("list", "bytes", len(message), cards=cards),
+    ]

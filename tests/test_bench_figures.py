@@ -1,0 +1,67 @@
+"""Figures: what a median of rounds hides, how growth is told, what a document gives back."""
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from tests.bench.calls import ratio
+from tests.bench.document import print_comparison, read_document, write_document
+from tests.bench.figures import Figure, growth, spread
+from tests.bench.plots import draw_all
+
+QUIET, DISTURBED = [1.0] * 99 + [2.0], [9.0] * 100
+SCANS = [Figure("scan", "ms", value, cards=cards) for cards, value in ((8, 1.0), (64, 8.0))]
+
+
+def test_one_disturbed_round_moves_no_median_and_is_seen_in_the_maximum() -> None:
+    p50, p99, most = spread("call", [QUIET, DISTURBED, QUIET], 1.5, 1.5)
+    assert (p50.value, p50.met) == (1.0, True)
+    assert (p99.value, p99.met) == (2.0, False)
+    assert (most.value, most.met) == (9.0, None)
+    assert (p50.quantiles[0], p50.quantiles[100]) == (1.0, 9.0)
+
+
+def test_a_ratio_is_that_of_rounds_taken_in_turn() -> None:
+    assert ratio([[2.0], [20.0], [2.0]], [[1.0], [10.0], [1.0]]) == 2.0
+
+
+def test_a_rate_is_met_from_its_target_on() -> None:
+    assert Figure("calls", "calls/s", 3000, 3000, at_least=True).met
+    assert not Figure("calls", "calls/s", 2999, 3000, at_least=True).met
+
+
+def test_growth_compares_the_two_largest_nodes_and_leaves_tails_out() -> None:
+    tail = [Figure("call, p99", "ms", value, cards=cards) for cards, value in ((8, 1.0), (64, 2.0))]
+    alone = Figure("start", "ms", 1.0, cards=8)
+    assert growth([*SCANS, *tail, alone]) == [Figure("scan, 8 to 64 cards", "times", 8.0)]
+
+
+def test_a_document_gives_back_its_figures(tmp_path: Path) -> None:
+    figures = [*spread("call", [QUIET], 1.5, 1.5), *SCANS]
+    write_document(figures, tmp_path / "figures.json")
+    assert read_document(tmp_path / "figures.json") == figures
+
+
+def test_a_comparison_shows_rows_of_either_run(capsys: pytest.CaptureFixture[str]) -> None:
+    print_comparison(
+        [Figure("kept", "ms", 3.0), Figure("new", "ms", 1.0)],
+        [Figure("kept", "ms", 2.0), Figure("dropped", "ms", 5.0)],
+    )
+    rows = [re.split(r"\s{2,}", row) for row in capsys.readouterr().out.splitlines()[1:]]
+    assert rows == [
+        ["kept [ms]", "2.00", "3.00", "1.50"],
+        ["new [ms]", "1.00"],
+        ["dropped [ms]", "5.00"],
+    ]
+
+
+def test_plots_are_documents_that_name_every_row(tmp_path: Path) -> None:
+    draw_all([*spread("a <call>", [QUIET]), *SCANS], tmp_path)
+    texts = {
+        file.name: [each.text for each in ET.parse(file).iter() if each.text]
+        for file in tmp_path.iterdir()
+    }
+    assert "scan: 8 ms" in texts["growth.svg"]
+    assert "a <call>: 1 ms" in texts["latencies.svg"]
