@@ -1,6 +1,6 @@
-"""The installed command, with its living trio tasks counted and its wall clock told to jump.
+"""The installed command, with its living trio tasks named and its wall clock told to jump.
 
-In the folder that SOAK_FOLDER names, `tasks.PID` holds the count, and `clock` the seconds that the
+In the folder that SOAK_FOLDER names, `tasks.PID` holds a line for each task, and `clock` the seconds that the
 wall clock is off by. Everything else is as installed.
 """
 
@@ -14,27 +14,29 @@ import trio
 from biren_plugin.cli import main
 
 
-class TaskCounter(trio.abc.Instrument):
-    """Writes the number of living tasks before each wait in which it has changed."""
+class TaskNames(trio.abc.Instrument):
+    """Writes the names of the living tasks before each wait in which they have changed."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._living = 0
-        self._written = -1
+        self._living: set[trio.lowlevel.Task] = set()
+        self._changed = True
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
         """One more."""
-        self._living += 1
+        self._living.add(task)
+        self._changed = True
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
         """One less."""
-        self._living -= 1
+        self._living.remove(task)
+        self._changed = True
 
     def before_io_wait(self, timeout: float) -> None:
         """Between two batches of tasks; `timeout` is 0 while more are ready."""
-        if timeout > 0 and self._living != self._written:
-            self._file.write_text(f"{self._living}\n")
-            self._written = self._living
+        if timeout > 0 and self._changed:
+            self._file.write_text("\n".join(sorted(task.name for task in self._living)))
+            self._changed = False
 
 
 def follow_clock(file: Path) -> None:
@@ -49,10 +51,10 @@ if __name__ == "__main__":
     follow_clock(folder / "clock")
     plain_run = trio.run
 
-    def counted_run(*arguments: Any) -> Any:
-        """`trio.run`, counted."""
-        counter = TaskCounter(folder / f"tasks.{os.getpid()}")
-        return plain_run(*arguments, instruments=[counter])
+    def observed_run(*arguments: Any) -> Any:
+        """`trio.run`, observed."""
+        names = TaskNames(folder / f"tasks.{os.getpid()}")
+        return plain_run(*arguments, instruments=[names])
 
-    trio.run = counted_run  # type: ignore[assignment]
+    trio.run = observed_run  # type: ignore[assignment]
     main()

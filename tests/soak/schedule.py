@@ -20,7 +20,7 @@ from tests.soak.client_trouble import ClientTrouble
 from tests.soak.daemon_trouble import DaemonTrouble
 from tests.soak.host_trouble import HostTrouble
 from tests.soak.kubelet_trouble import KubeletTrouble
-from tests.soak.state import State, read_state
+from tests.soak.state import State, growth, read_state
 from tests.soak.trouble import Trouble
 
 ENDING_SHARE = 1 / 3
@@ -85,6 +85,8 @@ class Schedule:
             print(
                 f"{time.monotonic() - started:5.0f} s {self.events:6} events  {state}", flush=True
             )
+            for grown in growth(states):
+                print(f"  more than at first: {grown}", *self._last, sep="\n  ", flush=True)
         print(f"views the same after {self.slowest:.1f} s at most; {len(lives)} processes or more")
         return states
 

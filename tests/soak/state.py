@@ -1,5 +1,6 @@
 """What a process holds at a quiet moment, and whether that has grown."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,8 @@ class State:
     """What a daemon's process holds."""
 
     process: int
-    tasks: int
+    tasks: Sequence[str]
+    """Names of trio's tasks, sorted."""
     descriptors: int
     threads: int
     memory: float
@@ -25,21 +27,21 @@ class State:
     @property
     def counts(self) -> tuple[int, int]:
         """What must come to rest before anything is compared."""
-        return self.tasks, self.descriptors
+        return len(self.tasks), self.descriptors
 
     def __str__(self) -> str:
         """One row of the report."""
         return (
-            f"{self.tasks:4} tasks  {self.descriptors:4} descriptors  {self.threads:3} threads  "
+            f"{len(self.tasks):4} tasks  {self.descriptors:4} descriptors  {self.threads:3} threads  "
             f"{self.memory:6.1f} MiB  process {self.process}"
         )
 
 
 def read_state(node: Node, folder: Path) -> State:
-    """The state of the node's daemon, which counts its tasks in `folder`."""
+    """The state of the node's daemon, which names its tasks in `folder`."""
     return State(
         process=node.pid,
-        tasks=int((folder / f"tasks.{node.pid}").read_text() or 0),
+        tasks=(folder / f"tasks.{node.pid}").read_text().splitlines(),
         descriptors=node.descriptors(),
         threads=node.threads(),
         memory=node.resident(),
@@ -49,13 +51,14 @@ def read_state(node: Node, folder: Path) -> State:
 def growth(states: Sequence[State]) -> list[str]:
     """What the last state holds more than the first; a sentence for each."""
     first, last = states[0], states[-1]
-    return [
+    more = Counter(last.tasks) - Counter(first.tasks)
+    grown = [f"tasks: {', '.join(more.elements())}"] if len(last.tasks) > len(first.tasks) else []
+    return grown + [
         f"{name}: {before:.4g} -> {after:.4g}"
-        for name, before, after, more in [
-            ("tasks", first.tasks, last.tasks, 0),
+        for name, before, after, allowed in [
             ("descriptors", first.descriptors, last.descriptors, 0),
             ("threads", first.threads, last.threads, 1),
             ("MiB", first.memory, last.memory, MEMORY_GROWTH),
         ]
-        if after > before + more
+        if after > before + allowed
     ]
