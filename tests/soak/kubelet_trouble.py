@@ -91,8 +91,7 @@ class KubeletTrouble:
         """Nothing: each trouble ends by itself."""
 
     def calm(self) -> None:
-        """A new kubelet: the old one keeps connections of clients that it has replaced."""
-        self._node.kubelet.restart()
+        """Nothing, likewise."""
 
     def _replace_folder(self, remove: Callable[[Path], None]) -> None:
         plugins = self._node.plugins

@@ -56,8 +56,9 @@ class Schedule:
         self._chance = chance
         self._host = HostTrouble(node, splits, chance)
         self._daemon = DaemonTrouble(node, folder / "clock", chance, *flags)
-        kubelet = KubeletTrouble(node, self._daemon, chance)
-        self._all: list[Trouble] = [self._daemon, kubelet, ClientTrouble(node, chance), self._host]
+        self._kubelet = KubeletTrouble(node, self._daemon, chance)
+        clients = ClientTrouble(node, chance)
+        self._all: list[Trouble] = [self._daemon, self._kubelet, clients, self._host]
         self._last: deque[str] = deque(maxlen=_SHOWN)
         self.events = 0
         self.slowest = 0.0
@@ -76,6 +77,9 @@ class Schedule:
                 self._make_trouble(kinds)
                 self._rest(calm=False)
                 self._make_trouble(kinds)
+                self._rest(calm=True)
+                # A kubelet that restarts twice at once may hear two Registers, and holds two streams.
+                self._kubelet.kubelet_restarts()
                 self._rest(calm=True)
             except Exception as error:
                 raise SoakError(f"{error}\nthe last troubles:\n" + "\n".join(self._last)) from error
