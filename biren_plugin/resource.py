@@ -76,6 +76,7 @@ async def run_resource(
             stay_registered,
             resource,
             socket,
+            identity,
             folder,
             open_streams,
             memory.registered,

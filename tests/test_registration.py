@@ -20,6 +20,7 @@ from biren_plugin.board import Board
 from biren_plugin.core.rivals import RivalWatch
 from biren_plugin.errors import (
     InvalidRequest,
+    PluginSocketGone,
     RegistrationFailed,
     StreamEnded,
 )
@@ -27,7 +28,7 @@ from biren_plugin.host.kubelet_folder import KUBELET_SOCKET, KubeletFolder, read
 from biren_plugin.tasks.registration import stay_registered
 from biren_plugin.wire.messages import PluginOptions, Registration
 from biren_plugin.wire.registration import new_registration_server
-from biren_plugin.wire.unix_grpc import UnixListener
+from biren_plugin.wire.unix_grpc import FileIdentity, UnixListener
 
 RESOURCE = "birentech.com/gpu"
 DAY = 24 * 3600.0
@@ -45,6 +46,14 @@ class Node:
     registered: Board[bool] = attrs.Factory(Board)
     rivals: RivalWatch = attrs.Factory(RivalWatch)
     registrations: list[Registration] = attrs.Factory(list)
+    identity: FileIdentity = attrs.field(init=False)
+    """Of the plugin's own socket."""
+
+    def __attrs_post_init__(self) -> None:
+        self.socket.touch()
+        found = FileIdentity.of(self.socket)
+        assert found is not None
+        self.identity = found
 
     @property
     def socket(self) -> Path:
@@ -77,7 +86,13 @@ class Node:
         """The task under test, for two days at most."""
         with trio.fail_after(2 * DAY):
             await stay_registered(
-                RESOURCE, self.socket, self.folder, self.open_streams, self.registered, self.rivals
+                RESOURCE,
+                self.socket,
+                self.identity,
+                self.folder,
+                self.open_streams,
+                self.registered,
+                self.rivals,
             )
 
     async def stream(self) -> None:
@@ -115,6 +130,16 @@ async def test_nothing_is_tried_before_the_kubelets_socket_is_seen(
             await node.stream()
             nursery.cancel_scope.cancel()
     assert len(node.registrations) == 1
+
+
+async def test_socket_that_a_new_kubelet_has_wiped_is_not_registered(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    async with node.kubelet():
+        node.socket.unlink()
+        with pytest.raises(PluginSocketGone, match="deleted before it could be registered"):
+            await node.stay()
+    assert not node.registrations
 
 
 async def test_registration_names_the_file_and_carries_the_options(

@@ -75,7 +75,12 @@ class Place:
 
 def pair_in_sysfs(one: Place, two: Place) -> Pair:
     """What sysfs alone tells of two cards at these places."""
-    return Pair(_ancestor(one, two), same_gpu=_same_gpu(one, two))
+    return _pair(_ancestor(one, two), _same_gpu(one, two))
+
+
+@functools.cache  # a node has thousands of pairs, of which there are a dozen kinds
+def _pair(ancestor: CommonAncestor, same_gpu: bool) -> Pair:
+    return Pair(ancestor, same_gpu=same_gpu)
 
 
 def _same_gpu(one: Place, two: Place) -> bool:

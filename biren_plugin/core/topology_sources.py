@@ -51,7 +51,11 @@ def build_topology(
 def _rows_from_sysfs(cards: Sequence[Card]) -> list[list[Pair]]:
     """Instances of one GPU share its place: what is told of places is told of all of them at once."""
     places = list(dict.fromkeys(map(_place, cards)))
-    table = [[pair_in_sysfs(one, two) for two in places] for one in places]
+    below = [[pair_in_sysfs(one, two) for two in places[: n + 1]] for n, one in enumerate(places)]
+    table = [
+        [below[max(one, two)][min(one, two)] for two in range(len(places))]
+        for one in range(len(places))
+    ]
     number = {place: n for n, place in enumerate(places)}
     of_card = [number[_place(card)] for card in cards]
     return [[table[one][two] for two in of_card] for one in of_card]

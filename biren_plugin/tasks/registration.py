@@ -42,6 +42,7 @@ _LONGEST_KNOCK: Final = 1.0
 async def stay_registered(
     resource: str,
     socket: Path,
+    identity: FileIdentity,
     folder: Board[KubeletFolder],
     open_streams: Board[frozenset[object]],
     registered: Board[bool],
@@ -50,11 +51,16 @@ async def stay_registered(
 ) -> None:
     """Registers `resource` once the kubelet serves, and watches over the stream. Ends by raising.
 
-    `registered` and `on_registered` are told when that is so; `rivals` outlives this task. Raises `RegistrationFailed`
-    and `StreamEnded`.
+    `identity` is that of our `socket`; `registered` and `on_registered` are told when the kubelet
+    watches; `rivals` outlives this task. Raises `PluginSocketGone`, `RegistrationFailed` and
+    `StreamEnded`.
     """
     await folder.wait_for(lambda seen: seen.kubelet is not None)
     stream = await _knock(socket.with_name(KUBELET_SOCKET), resource)
+    if FileIdentity.of(socket) != identity:
+        # A kubelet that starts deletes it first: registered now, it would be registered twice.
+        await trio.aclose_forcefully(stream)
+        raise PluginSocketGone(f"{socket} was deleted before it could be registered")
     asked = trio.current_time()
     before = open_streams.latest or frozenset()
     await register(stream, Registration(socket.name, resource), REGISTER_DEADLINE)
