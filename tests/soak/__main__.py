@@ -1,14 +1,18 @@
 """The command line of the soak: runs a schedule, or restarts only, and says what has grown."""
 
 import argparse
+import contextlib
 import os
 import random
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.simulated_node import Node
+from tests.soak.disk_trouble import DiskTrouble
+from tests.soak.library_trouble import LibraryTrouble
 from tests.soak.schedule import Schedule, SoakError, settle
 from tests.soak.state import State, growth
 
@@ -32,18 +36,34 @@ def main() -> int:
         os.environ["SOAK_FOLDER"] = name
         program = (sys.executable, "-m", "tests.soak.counted_daemon")
         with Node(_SPLITS, *program, log=log) as node:
-            node.start_daemon(*_FLAGS)
             try:
                 if arguments.restarts:
+                    node.start_daemon(*_FLAGS)
                     states = restart(node, folder, arguments.restarts)
                 else:
                     print(f"seed {arguments.seed}", flush=True)
-                    chance = random.Random(arguments.seed)
-                    states = Schedule(node, _SPLITS, folder, chance, *_FLAGS).run(arguments.seconds)
+                    states = live(node, folder, random.Random(arguments.seed), arguments.seconds)
             except SoakError as error:
                 print(f"FAILED: {error}\nthe daemon's log:\n{_end_of(log)}")
                 return 1
         return report(states, log)
+
+
+def live(node: Node, folder: Path, chance: random.Random, seconds: float) -> list[State]:
+    """A life at random, with a library and, where it can be mounted, a small disk."""
+    with contextlib.ExitStack() as stack:
+        library = LibraryTrouble(node, folder, chance)
+        stack.callback(library.close)
+        disk: DiskTrouble | None = None
+        try:
+            disk = DiskTrouble(folder)
+            stack.callback(disk.close)
+        except subprocess.CalledProcessError:
+            print("no disk that can be full, and so no CDI: mounting one needs root")
+        flags = _FLAGS + (disk.flags if disk is not None else ())
+        node.start_daemon(*flags)
+        stack.callback(node.stop_daemon)  # before the disk is unmounted
+        return Schedule(node, _SPLITS, folder, chance, library, disk, *flags).run(seconds)
 
 
 def restart(node: Node, folder: Path, count: int) -> list[State]:

@@ -13,8 +13,18 @@ _SPARED = 0
 class HostTrouble:
     """Sick and recovering cards, new splits, GPUs that vanish and return, the driver's module."""
 
-    def __init__(self, node: Node, splits: Mapping[int, int], chance: random.Random) -> None:
-        """`splits` are those that the node starts with, and has again after `calm`."""
+    def __init__(
+        self,
+        node: Node,
+        splits: Mapping[int, int],
+        chance: random.Random,
+        follow: Callable[[int, Sequence[str]], None],
+    ) -> None:
+        """`splits` are those that the node starts with, and has again after `calm`.
+
+        `follow` is told which cards a GPU has now, when that has changed.
+        """
+        self._follow = follow
         self._host = node.host
         self._splits = splits
         self._chance = chance
@@ -83,6 +93,7 @@ class HostTrouble:
             self._gone[gpu] = self._host.cards_of(gpu)
             self._forget(gpu)
             self._host.remove_gpu(gpu)
+            self._follow(gpu, ())
 
     def gpu_returns(self) -> None:
         """A GPU that vanished is back, split as it was at the beginning."""
@@ -143,7 +154,7 @@ class HostTrouble:
 
     def _split(self, gpu: int, parts: int) -> None:
         self._forget(gpu)
-        self._host.split(gpu, parts)
+        self._follow(gpu, self._host.split(gpu, parts))
         self._gone.pop(gpu, None)
 
     def _forget(self, gpu: int) -> None:

@@ -18,8 +18,10 @@ from tests.host_truth import Devices
 from tests.simulated_node import Node
 from tests.soak.client_trouble import ClientTrouble
 from tests.soak.daemon_trouble import DaemonTrouble
+from tests.soak.disk_trouble import DiskTrouble
 from tests.soak.host_trouble import HostTrouble
 from tests.soak.kubelet_trouble import KubeletTrouble
+from tests.soak.library_trouble import LibraryTrouble
 from tests.soak.state import State, growth, read_state
 from tests.soak.trouble import Trouble
 
@@ -50,16 +52,21 @@ class Schedule:
         splits: Mapping[int, int],
         folder: Path,
         chance: random.Random,
+        library: LibraryTrouble,
+        disk: DiskTrouble | None,
         *flags: str,
     ) -> None:
+        """`disk` is None where nothing can be mounted; `flags` are the daemon's."""
         self._node = node
         self._folder = folder
         self._chance = chance
-        self._host = HostTrouble(node, splits, chance)
+        self._host = HostTrouble(node, splits, chance, library.follow)
         self._daemon = DaemonTrouble(node, folder / "clock", chance, *flags)
         self._kubelet = KubeletTrouble(node, self._daemon, chance)
         clients = ClientTrouble(node, chance)
-        self._all: list[Trouble] = [self._daemon, self._kubelet, clients, self._host]
+        self._all: list[Trouble] = [self._daemon, self._kubelet, clients, library, self._host]
+        if disk is not None:
+            self._all.append(disk)
         self._last: deque[str] = deque(maxlen=_SHOWN)
         self._fewest = read_state(node, folder).counts
         self.events = 0

@@ -1,0 +1,73 @@
+"""What befalls the management library: calls that hang, over one card or over all."""
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.brml import STATE_VARIABLE, WELL, BrmlState, build_stand_in
+from tests.host_truth import cards_by_gpu
+from tests.simulated_node import Node
+
+_OF_A_CARD = ("brmlDeviceGetHealthStatus", "brmlDeviceGetHandleByNodeId")
+_OF_ALL = ("brmlDeviceGetCount", "brmlDeviceGetTemperature")
+_MOST_GPUS = 8
+
+
+class LibraryTrouble:
+    """A stand-in library on the node's host, which knows the cards that the host has."""
+
+    def __init__(self, node: Node, folder: Path, chance: random.Random) -> None:
+        """Installs it; the daemons that start from now on find it."""
+        self._root = node.host.root
+        self._chance = chance
+        installed = self._root / "usr/lib/libbiren-ml.so.1"
+        installed.unlink()
+        shutil.move(build_stand_in(folder), installed)
+        self._state = BrmlState(folder / "brml")
+        os.environ[STATE_VARIABLE] = str(self._state.path)
+        self._state.set_system(driver="1.12.0", library="1.9")
+        for _ in range(_MOST_GPUS):
+            self._state.add_gpu()
+        for gpu, names in cards_by_gpu(self._root).items():
+            self.follow(gpu, names)
+        self.kinds: Sequence[Callable[[], None]] = (
+            self.call_of_a_card_hangs,
+            self.call_of_all_hangs,
+            self.calls_return,
+        )
+
+    def follow(self, gpu: int, names: Sequence[str]) -> None:
+        """The GPU has these cards now, each of them well; none: it has vanished."""
+        numbers = [int(name.removeprefix("card_")) for name in names]
+        self._state.split(gpu, *numbers)
+        for instance, number in enumerate(numbers):
+            self._state.set_card(number, **{**WELL, "instance": instance})
+
+    def call_of_a_card_hangs(self) -> None:
+        """A call hangs over one card: Unhealthy after five seconds, and no other is."""
+        cards = [name for names in cards_by_gpu(self._root).values() for name in names]
+        if cards:
+            number = int(self._chance.choice(cards).removeprefix("card_"))
+            self._state.hang(self._chance.choice(_OF_A_CARD), number)
+
+    def call_of_all_hangs(self) -> None:
+        """A call hangs over every card, as with a driver that is broken: no verdict is made of it."""
+        self._state.hang(self._chance.choice(_OF_ALL))
+
+    def calls_return(self) -> None:
+        """Whatever hangs comes back."""
+        self._state.release()
+
+    def rest(self) -> None:
+        """Nothing hangs: what the kubelet sees then is what sysfs shows."""
+        self._state.release()
+
+    def calm(self) -> None:
+        """The same."""
+        self._state.release()
+
+    def close(self) -> None:
+        """Nothing hangs any more, and nothing is told."""
+        self._state.close()
