@@ -74,7 +74,7 @@ def protos(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests in the process, on each Python that is here; coverage on one of them."""
     session.install("-e", ".", *group("test"), *compiler())
-    others = ["--ignore=tests/e2e", "--ignore=tests/manifests"]
+    others = ["-n", "2", "--dist", "worksteal", "--ignore=tests/e2e", "--ignore=tests/manifests"]
     measured = ["coverage", "run", "-m"] if session.python == MAIN_PYTHON else ["python", "-m"]
     session.run(*measured, "pytest", *others, *session.posargs)
 
