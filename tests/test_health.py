@@ -14,7 +14,9 @@ from biren_plugin.core.observed import LibraryRound, Observed
 from tests.cards import card, gpu_cards
 
 FACTS = LibraryFacts("libbiren-ml.so.1")
-EIGHT = tuple(card(number, number) for number in range(8))
+EIGHT = tuple(
+    attrs.evolve(card(number, number), function=FunctionState.ANSWERS) for number in range(8)
+)
 
 
 class Node:
@@ -133,8 +135,8 @@ class TestSuspects:
     def test_cards_that_fell_over_a_long_time_stay_condemned(self) -> None:
         node = Node()
         node.look(EIGHT)
-        node.look(silent(0))
-        devices = node.look(silent(), at=node.now + MOMENT + 1)
+        for number in range(8):
+            devices = node.look(silent(*range(number + 1)), at=node.now + MOMENT / 2 + 1)
         assert len(unhealthy(devices)) == 8
         assert not node.latest.suspects
 
@@ -143,8 +145,69 @@ class TestSuspects:
         node.look(EIGHT)
         node.look(silent())
         node.look(silent(), at=MOMENT + 5)
-        assert unhealthy(node.look(silent(1))) == {"card_1"}
+        assert not unhealthy(node.look(silent(1))), "one that just came round may bring the others"
+        devices = node.look(silent(1), at=node.now + MOMENT)
+        assert unhealthy(devices) == {"card_1"}
         assert not node.latest.suspects
+
+    def test_cards_that_come_round_one_by_one_are_not_condemned_on_the_way(self) -> None:
+        node = Node()
+        node.look(EIGHT)
+        node.look(EIGHT, library=library(hung=range(8)))
+        for number in range(8):
+            assert not unhealthy(node.look(EIGHT, library=library(hung=range(number, 8))))
+        node.look(EIGHT, library=library(), at=node.now + MOMENT)
+        assert not node.latest.suspects
+
+    def test_card_that_was_sick_before_stays_so_when_its_probe_goes_mad(self) -> None:
+        node = Node()
+        node.look(EIGHT)
+        node.look(silent(3))
+        assert unhealthy(node.look(silent(), at=node.now + MOMENT + 1)) == {"card_3"}
+        [suspect] = node.latest.suspects
+        assert "pci-config condemned all 7 other cards" in suspect
+        [reason] = node.look(silent(*(set(range(8)) - {3})))["card_3"].reasons
+        assert "well again and returns to service once" in reason, "and recovers as any other"
+
+    @pytest.mark.parametrize(
+        ("dumb", "mad"),
+        [
+            ({"hung": True}, {"function": FunctionState.SILENT}),
+            ({"function": FunctionState.UNKNOWN}, {"function": FunctionState.SILENT}),
+            ({"aer_fatal": None}, {"aer_fatal": 1}),
+        ],
+    )
+    def test_card_of_which_sysfs_tells_nothing_has_no_say(
+        self, dumb: dict[str, Any], mad: dict[str, Any]
+    ) -> None:
+        before = sick(sick(EIGHT, aer_fatal=0), 5, **dumb)
+        node = Node()
+        node.look(before)
+        devices = node.look(sick(before, *(set(range(8)) - {5}), **mad))
+        assert unhealthy(devices) <= {"card_5"}
+        assert node.latest.suspects
+
+    @pytest.mark.parametrize(
+        ("field", "good", "bad"),
+        [
+            ("status", LibraryStatus.OK, LibraryStatus.ERROR),
+            ("ecc_uncorrected", 0, 1),
+            ("temperature", 40, 120),
+            ("svi_current", 1, 4),
+            ("timed_out", False, True),
+        ],
+    )
+    def test_card_of_which_the_library_tells_nothing_has_no_say(
+        self, field: str, good: object, bad: object
+    ) -> None:
+        limits = {"shutdown_temperature": dict.fromkeys(range(8), 100)}
+        others = [number for number in range(8) if number != 5]
+        node = Node()
+        for value in (good, bad):
+            said: dict[str, Any] = {field: dict.fromkeys(others, value), **limits}
+            devices = node.look(EIGHT, library=library(numbers=others, **said))
+        assert not unhealthy(devices)
+        assert node.latest.suspects
 
     def test_card_that_just_came_does_not_clear_a_suspect(self) -> None:
         node = Node()

@@ -1,17 +1,17 @@
 """From what the probes find to verdicts: no reason means Healthy, each reason says what to do.
 
 1. A card is judged by its identity (its GPU, its split, its instance): a new name changes nothing.
-2. An indirect probe that condemns every card of a node with at least `SUSPECT_FROM` GPUs within
-   `MOMENT`, while their device nodes stand, is itself the suspect: what it finds is a warning until
-   it finds one of them well, that has been there for a `MOMENT` (a card that just came was not
-   asked yet).
+2. An indirect probe that condemns, within `MOMENT`, the cards of at least `SUSPECT_FROM` GPUs whose
+   device nodes stand, and leaves none that it calls well, is itself the suspect: what it finds is a
+   warning until it has called one of them well for a `MOMENT`. A card that it condemned before
+   stays condemned, and one of which it can tell nothing has no say.
 3. A device that is Unhealthy for what the inventory knows (a new split, a pod that still holds it)
    is not judged: it is not clear what it is.
 4. Modes: `enforce`; `observe`, in which only a card that is not there counts, and everything else
    is a warning; `off`, in which nothing else is looked at.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Literal
 
 import attrs
@@ -19,7 +19,16 @@ import attrs
 from biren_plugin.core.library import LibraryStatus
 from biren_plugin.core.model import Device, Inventory, NodeState
 from biren_plugin.core.observed import Observed
-from biren_plugin.core.probes import ALWAYS, OPTIONAL, PROBES, Finding, History, Look, find
+from biren_plugin.core.probes import (
+    ALWAYS,
+    OPTIONAL,
+    PROBES,
+    Finding,
+    History,
+    Look,
+    can_tell,
+    find,
+)
 from biren_plugin.core.recovery import Recovery
 
 HealthMode = Literal["enforce", "observe", "off"]
@@ -50,13 +59,22 @@ class _Patient:
     """What is remembered of one card."""
 
     history: History
-    known_since: float
     counted: Recovery
     """Of what the kubelet is told."""
     observed: Recovery
     """In `observe`: of what it would have been told."""
-    since: dict[str, float] = attrs.Factory(dict)
-    """By probe, since when it has condemned the card."""
+    said: dict[str, tuple[bool, float]] = attrs.Factory(dict)
+    """Whether each indirect probe condemns the card, and since when; left out if it cannot tell."""
+
+
+@attrs.frozen
+class _Suspect:
+    """A probe that is set aside."""
+
+    text: str
+    """A sentence about it."""
+    condemned_before: frozenset[Identity]
+    """Cards that it condemned while it still told cards apart: there it is believed."""
 
 
 class HealthKeeper:
@@ -66,8 +84,8 @@ class HealthKeeper:
         self._policy = policy
         self._disabled = policy.disabled | (set(OPTIONAL) if policy.mode == "off" else set())
         self._patients: dict[Identity, _Patient] = {}
-        self._suspects: dict[str, str] = {}
-        """Probes that are set aside, each with a sentence."""
+        self._suspects: dict[str, _Suspect] = {}
+        """By probe."""
         self._module_seen = False
 
     def judge(self, inventory: Inventory, seen: Observed, now: float) -> Inventory:
@@ -100,13 +118,17 @@ class HealthKeeper:
             )
             for each in inventory.lists
         )
-        return attrs.evolve(inventory, lists=lists, suspects=tuple(self._suspects.values()))
+        return attrs.evolve(
+            inventory,
+            lists=lists,
+            suspects=tuple(each.text for each in self._suspects.values()),
+        )
 
     def _find(self, device: Device, seen: Observed, module_gone: bool, now: float) -> list[Finding]:
         patient = self._patients.get(device.identity)
         if patient is None:
             steady = self._policy.recover_after
-            patient = _Patient(History(), now, Recovery(steady), Recovery(steady))
+            patient = _Patient(History(), Recovery(steady), Recovery(steady))
             self._patients[device.identity] = patient
         library, number = seen.library, device.card.number
         look = Look(
@@ -121,7 +143,13 @@ class HealthKeeper:
         )
         found = find(look, self._disabled)
         severe = {finding.probe for finding in found if finding.severe}
-        patient.since = {probe: patient.since.get(probe, now) for probe in severe}
+        before, patient.said = patient.said, {}
+        for probe in _INDIRECT:
+            condemned = probe in severe
+            if condemned or can_tell(probe, look):
+                last = before.get(probe)
+                same = last is not None and last[0] == condemned
+                patient.said[probe] = last if last is not None and same else (condemned, now)
         return found
 
     def _module_gone(self, seen: Observed) -> bool:
@@ -138,44 +166,59 @@ class HealthKeeper:
             for device in judged
             if device.card.present and device.card.node is NodeState.CHARACTER_DEVICE
         ]
-        enough = len({device.card.physical_id for device in standing}) >= SUSPECT_FROM
         for probe in _INDIRECT:
-            patients = [self._patients[device.identity] for device in standing]
-            times = [each.since[probe] for each in patients if probe in each.since]
+            told = {
+                device.identity: self._patients[device.identity].said[probe]
+                for device in standing
+                if probe in self._patients[device.identity].said
+            }
             if probe in self._suspects:
-                if not patients or any(
-                    probe not in each.since and now - each.known_since >= MOMENT
-                    for each in patients
-                ):
+                well = [since for condemned, since in told.values() if not condemned]
+                if not told or any(now - since >= MOMENT for since in well):
                     del self._suspects[probe]
-            elif enough and len(times) == len(patients) and max(times) - min(times) <= MOMENT:
-                example = next(
-                    finding.text
-                    for finding in findings[standing[0].identity]
-                    if finding.probe == probe
-                )
-                self._suspects[probe] = (
-                    f"probe {probe} condemned all {len(standing)} cards at once ({example}): it is "
-                    "set aside until it tells them apart, and the cards stay in service; "
-                    "check the driver and the management library on the node"
-                )
+            elif told and all(condemned for condemned, _ in told.values()):
+                moment = max(since for _, since in told.values()) - MOMENT
+                at_once = [identity for identity, (_, since) in told.items() if since >= moment]
+                if len({gpu for gpu, _, _ in at_once}) >= SUSPECT_FROM:
+                    example = next(
+                        each.text for each in findings[at_once[0]] if each.probe == probe
+                    )
+                    before = frozenset(told.keys() - set(at_once))
+                    self._suspects[probe] = _describe_suspect(probe, at_once, before, example)
 
     def _verdict(self, device: Device, found: Sequence[Finding], now: float) -> Device:
         patient = self._patients[device.identity]
-        severe = [each for each in found if each.severe and each.probe not in self._suspects]
+        set_aside = {
+            probe
+            for probe, suspect in self._suspects.items()
+            if device.identity not in suspect.condemned_before
+        }
+        severe = [each for each in found if each.severe and each.probe not in set_aside]
         warnings = [each.text for each in found if not each.severe]
         warnings += [
             f"not counted, as the probe is suspect: {each.text}"
             for each in found
-            if each.severe and each.probe in self._suspects
+            if each.severe and each.probe in set_aside
         ]
         counted = severe
         if self._policy.mode == "observe":
             counted = [each for each in severe if each.probe in ALWAYS]
             others = [each for each in severe if each.probe not in ALWAYS]
-            observed = patient.observed.update(others, self._suspects.keys(), now)
+            observed = patient.observed.update(others, set_aside, now)
             warnings += [f"observed, not counted: {text}" for text in observed]
-        reasons = patient.counted.update(counted, self._suspects.keys(), now)
+        reasons = patient.counted.update(counted, set_aside, now)
         if not reasons and not warnings:
             return device
         return attrs.evolve(device, reasons=reasons, warnings=tuple(warnings))
+
+
+def _describe_suspect(
+    probe: str, at_once: Collection[Identity], before: frozenset[Identity], example: str
+) -> _Suspect:
+    cards = f"{len(at_once)} {'other ' if before else ''}cards"
+    return _Suspect(
+        f"probe {probe} condemned all {cards} at once ({example}): it is "
+        "set aside until it tells them apart, and the cards stay in service; "
+        "check the driver and the management library on the node",
+        before,
+    )

@@ -4,7 +4,7 @@ Missing data is no fault: a value that could not be read gives no finding. Texts
 changes from look to look (a temperature, a counter), or each look would be a line in the log.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import attrs
@@ -271,6 +271,19 @@ PROBES: Final = (
     Probe("library-presence", "the library knows the card (a warning)", _library_presence),
 )
 
+_NEEDS_OF_SYSFS: Final[Mapping[str, Callable[[Card], bool]]] = {
+    "pci-config": lambda card: card.function is not FunctionState.UNKNOWN,
+    "aer-fatal": lambda card: card.aer_fatal is not None,
+}
+_NEEDS_OF_LIBRARY: Final[Mapping[str, Callable[[CardReading], bool]]] = {
+    "library-hang": lambda _reading: True,
+    "library-status": lambda reading: reading.status is not None,
+    "library-ecc": lambda reading: reading.ecc_uncorrected is not None,
+    "library-temperature": lambda reading: reading.temperature is not None,
+    "library-split": lambda reading: reading.svi_current is not None,
+}
+"""By probe, whether what was read is enough for it to call a card well."""
+
 ALWAYS: Final = frozenset({"bus", "device-node"})
 """Without these there is no card to give away: they cannot be disabled, and count in every mode."""
 OPTIONAL: Final = tuple(probe.name for probe in PROBES if probe.name not in ALWAYS)
@@ -284,3 +297,12 @@ def find(look: Look, disabled: frozenset[str]) -> list[Finding]:
         if probe.name not in disabled
         for text, severe in probe.find(look)
     ]
+
+
+def can_tell(probe: str, look: Look) -> bool:
+    """Whether its finding nothing means that the card is well, and not that nothing was told of it."""
+    if probe in _NEEDS_OF_SYSFS:  # one that hangs is as it was before
+        return not look.card.hung and _NEEDS_OF_SYSFS[probe](look.card)
+    if probe in _NEEDS_OF_LIBRARY:
+        return look.reading is not None and _NEEDS_OF_LIBRARY[probe](look.reading)
+    return True
