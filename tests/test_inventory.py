@@ -206,10 +206,35 @@ def test_gpu_that_comes_back_otherwise_has_to_settle() -> None:
 def test_new_split_that_the_library_calls_settled_is_believed_at_once() -> None:
     node = Node(*gpu_cards(0, 0))
     node.library_says(1, 1, 0)
-    node.look(1, *gpu_cards(0, 0, 1))
+    node.look(1, *gpu_cards(0, 3, 4))
     assert node.healthy(HALF) == [], "what the library said before is of no use"
+    node.library_says(2, 2, 3, 4)
+    node.look(0.1, *gpu_cards(0, 3, 4))
+    assert node.healthy(HALF) == ["card_3", "card_4"]
+
+
+def test_name_that_a_pod_may_just_have_got_otherwise_waits_until_the_kubelet_was_asked() -> None:
+    node = Node(*gpu_cards(0, 0))
+    node.look(1, *gpu_cards(0, 0, 1))
     node.library_says(2, 2, 0, 1)
     node.look(0.1, *gpu_cards(0, 0, 1))
+    assert (node.healthy(HALF), node.unhealthy(HALF)) == (["card_1"], ["card_0"])
+    [half, _] = node.devices(HALF)
+    assert "card_0 was a birentech.com/gpu a moment ago" in half.reasons[0]
+    node.pods_hold({(GPU, "card_0"): Holder("default", "train")})
+    node.look(SPLIT_SETTLE - 0.1, *gpu_cards(0, 0, 1))
+    [half, _] = node.devices(HALF)
+    assert "pod default/train still holds card_0" in half.reasons[0]
+
+
+def test_name_that_no_pod_got_otherwise_is_offered_once_the_split_would_have_settled() -> None:
+    node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1))
+    renumbered = (*gpu_cards(0, 0, 1), *gpu_cards(1, 2))
+    node.look(1, *renumbered)
+    node.library_says(2, 2, 0, 1)
+    node.look(SPLIT_SETTLE - 0.1, *renumbered)
+    assert (node.healthy(HALF), node.unhealthy(HALF)) == ([], ["card_0", "card_1"])
+    node.look(0.1, *renumbered)
     assert node.healthy(HALF) == ["card_0", "card_1"]
 
 

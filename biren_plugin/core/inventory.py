@@ -9,14 +9,16 @@
    get a card that turns into another.
 4. A GPU that vanishes stays listed, its cards no longer `present`: it counts, and may return.
 5. Cards that a new split replaced leave in two steps (`core.leaving`), and not before the pod that
-   holds one has gone; nor is a reused `card_N` offered under another resource before.
+   holds one has gone; nor is a reused `card_N` offered under another resource before. Where the
+   split was believed at once, it waits for `SPLIT_SETTLE` at least: a pod may just have got it
+   under the old one, and the kubelet has to be asked.
 6. A card that only the management library knows is listed, Unhealthy.
 7. A resource without devices stays for `EMPTY_LINGER`, with an empty list, then goes.
 
 Times are seconds of any clock that only goes forward.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import attrs
@@ -194,9 +196,29 @@ class InventoryKeeper:
             elif not self._lingers(resource, now):
                 continue
             ordered = sorted(devices.values(), key=lambda device: device.card.number)
-            checked = tuple(_unless_held_elsewhere(device, holders) for device in ordered)
+            checked = tuple(
+                _unless_held_elsewhere(self._unless_just_reused(device, by_resource, now), holders)
+                for device in ordered
+            )
             lists.append(DeviceList(resource, checked, host, pulse))
         return tuple(lists)
+
+    def _unless_just_reused(
+        self, device: Device, by_resource: Mapping[str, Mapping[str, Device]], now: float
+    ) -> Device:
+        """The device; Unhealthy while it is too early to know whether a pod got its id otherwise."""
+        physical_id = device.card.physical_id
+        if physical_id is None or not device.healthy or not device.card.present:
+            return device
+        if now - self._gpus[physical_id].candidate_since >= SPLIT_SETTLE:
+            return device
+        for resource, devices in by_resource.items():
+            if resource != device.resource and device.id in devices:
+                return device.because(
+                    f"{device.id} was a {resource} a moment ago: "
+                    "it is offered once it is clear that no pod has got it as such"
+                )
+        return device
 
     def _lingers(self, resource: str, now: float) -> bool:
         if resource not in self._emptied:
