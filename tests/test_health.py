@@ -329,6 +329,17 @@ class TestIdentity:
         assert not unhealthy(devices)
 
 
+@pytest.mark.parametrize("mode", ["enforce", "observe"])
+def test_card_is_not_well_while_it_is_not_clear_what_it_is(mode: HealthMode) -> None:
+    node = Node(recover_after=30.0, mode=mode)
+    node.look(EIGHT)
+    node.look(silent(3))
+    node.look(EIGHT)
+    node.look([*EIGHT[:3], *gpu_cards(3, 3, 8, 9), *EIGHT[4:]])
+    device = node.look(EIGHT, at=node.now + 60)["card_3"]
+    assert "well again and returns to service once" in (*device.reasons, *device.warnings)[0]
+
+
 def test_replaced_card_keeps_the_reason_why_it_leaves() -> None:
     node = Node()
     node.look(EIGHT)

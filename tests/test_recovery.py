@@ -62,10 +62,20 @@ def test_card_that_flaps_must_be_well_for_twice_as_long_each_time() -> None:
     assert waits == [30, 60, 120, 240, 480, LONGEST, LONGEST]
 
 
+def test_one_long_illness_is_one_relapse() -> None:
+    recovery, now = Recovery(30.0), 1e6
+    ill(recovery, now)
+    well(recovery, now)
+    well(recovery, now + 30.0)
+    for second in range(31, 60):
+        ill(recovery, now + second)
+    assert time_to_return(recovery, now + 60.0) == 60.0
+
+
 def test_flapping_card_says_how_often_it_came_back() -> None:
     recovery = Recovery(30.0)
     ill(recovery, 0.0)
-    well(recovery, 0.0)
+    assert "come back" not in well(recovery, 0.0)[0]
     well(recovery, 30.0)
     ill(recovery, 31.0)
     assert "come back once before" in well(recovery, 32.0)[0]
@@ -87,8 +97,17 @@ def test_verdict_of_a_probe_that_became_suspect_is_taken_back_at_once() -> None:
     recovery = Recovery(30.0)
     ill(recovery, 0.0)
     assert well(recovery, 1.0, SILENT.probe) == ()
+    assert well(recovery, 1.5) == (), "nor does it come back when the probe is believed again"
     ill(recovery, 2.0)
     assert time_to_return(recovery, 3.0) == 30.0, "that was no illness, so this is no relapse"
+
+
+def test_time_in_which_nobody_looked_is_no_time_of_being_well() -> None:
+    recovery = Recovery(30.0)
+    ill(recovery, 0.0)
+    well(recovery, 1.0)
+    recovery.lose_sight()
+    assert time_to_return(recovery, 100.0) == 30.0
 
 
 def test_other_causes_are_not_taken_back_with_it() -> None:

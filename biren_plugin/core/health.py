@@ -100,6 +100,9 @@ class HealthKeeper:
         listed = {device.identity for each in inventory.lists for device in each.devices}
         for identity in self._patients.keys() - listed:
             del self._patients[identity]
+        for identity in self._patients.keys() - {device.identity for device in judged}:
+            self._patients[identity].counted.lose_sight()
+            self._patients[identity].observed.lose_sight()
         findings = {
             device.identity: self._find(device, seen, module_gone, now) for device in judged
         }

@@ -1,6 +1,7 @@
 """When a card that was unhealthy returns to service.
 
-1. A card is out of service while something severe is found, and for a steady time after that.
+1. A card is out of service while something severe is found, and for a steady time after that, in
+   which it was looked at all along.
 2. A card that falls ill again within `FLAP_MEMORY` of its return flaps: it must be well for twice as
    long each time, up to `LONGEST`.
 3. What a probe said that has become suspect itself is taken back at once, and counts for nothing.
@@ -59,6 +60,10 @@ class Recovery:
             f"it is well again and returns to service once it has been so for {wait:g} s{again} "
             f"(it was: {causes})",
         )
+
+    def lose_sight(self) -> None:
+        """Nobody looks at the card now: its steady time starts again when somebody does."""
+        self._well_since = None
 
     def _wait(self) -> float:
         longer = self._steady * float(2 ** min(self._relapses, _DOUBLINGS))
