@@ -41,7 +41,10 @@ class Node:
             for number in numbers
         }
         known = {number: KnownCard(0, split) for number in numbers}
-        round_ = LibraryRound(self._now, LibraryFacts(""), known, readings)
+        self.library_tells(LibraryRound(self._now, LibraryFacts(""), known, readings))
+
+    def library_tells(self, round_: LibraryRound) -> None:
+        """What the library said last."""
         self._observed = attrs.evolve(self._observed, library=round_)
 
     def pods_hold(self, holders: dict[tuple[str, str], Holder]) -> None:
@@ -251,6 +254,27 @@ def test_new_split_that_the_library_does_not_call_settled_has_to_settle(
     assert node.healthy(HALF) == ["card_0", "card_1"]
 
 
+def test_gpu_that_appears_waits_longer_if_the_library_says_that_it_is_half_way() -> None:
+    node = Node(*gpu_cards(0, 0))
+    cards = (*gpu_cards(0, 0), *gpu_cards(1, 1, 2))
+    node.look(1, *cards)
+    node.library_says(4, 4, 1, 2)
+    node.look(APPEAR_SETTLE, *cards)
+    assert node.devices(HALF) == ()
+    node.look(SPLIT_SETTLE - APPEAR_SETTLE, *cards)
+    assert ids(node.devices(HALF)) == ["card_1", "card_2"]
+
+
+def test_library_that_does_not_tell_splits_holds_up_no_gpu() -> None:
+    node = Node(*gpu_cards(0, 0))
+    cards = (*gpu_cards(0, 0), *gpu_cards(1, 1))
+    node.look(1, *cards)
+    told = LibraryRound(101.0, LibraryFacts(""), readings={1: CardReading(1, temperature=40)})
+    node.library_tells(told)
+    node.look(APPEAR_SETTLE, *cards)
+    assert node.healthy(GPU) == ["card_0", "card_1"]
+
+
 def test_card_that_only_the_library_knows_is_listed_and_unhealthy() -> None:
     node = Node(*gpu_cards(0, 0))
     node.library_says(1, 1, 0, 5)
@@ -421,6 +445,10 @@ def test_card_that_keeps_its_name_but_not_its_memory_is_another_split() -> None:
         return found is not None and found.healthy
 
     assert usable(whole, 0)
+    assert usable(attrs.evolve(whole, memory=63 * 1024**3), 0.5), "a driver may keep some"
+    found = keeper.update(Observed(snapshot(unreadable)), 0.6).find("card_0")
+    assert found is not None
+    assert found.card.memory == 63 * 1024**3, "as it was last read"
     assert usable(unreadable, 1), "missing data is no fault"
     assert not usable(quarter, 2)
     assert usable(whole, 3), "it was half-way, and back"
