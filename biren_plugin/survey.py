@@ -14,7 +14,7 @@ from biren_plugin.board import Board
 from biren_plugin.core.changes import Remark, remark_driver, remark_inventory
 from biren_plugin.core.health import HealthKeeper, HealthPolicy
 from biren_plugin.core.inventory import InventoryKeeper
-from biren_plugin.core.model import Inventory
+from biren_plugin.core.model import Card, Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.topology_sources import TopologyKeeper
 
@@ -37,11 +37,17 @@ async def survey_node(
             driver = seen.driver_version or driver
             now = trio.current_time()
             current = health.judge(keeper.update(seen, now), seen, now)
-            cards = (device.card for devices in current.lists for device in devices.devices)
-            current = attrs.evolve(current, topology=topology.update(cards, seen.library))
+            current = attrs.evolve(current, topology=topology.update(_cards(current), seen.library))
             if current != inventory.latest:
                 _say(remark_inventory(inventory.latest, current))
                 inventory.post(current)
+
+
+def _cards(inventory: Inventory) -> Iterable[Card]:
+    """All cards that are listed; of two with one name the one that may be given away comes later."""
+    devices = [device for each in inventory.lists for device in each.devices]
+    devices.sort(key=lambda device: (device.card.present, device.healthy))
+    return (device.card for device in devices)
 
 
 def _say(remarks: Iterable[Remark]) -> None:

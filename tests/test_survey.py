@@ -7,11 +7,12 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
 from biren_plugin.core.health import HealthPolicy
+from biren_plugin.core.inventory import SPLIT_SETTLE
 from biren_plugin.core.library import LibraryFacts, P2PLink
 from biren_plugin.core.model import Inventory, Snapshot
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.survey import survey_node
-from tests.cards import GPU, gpu_cards, ids, snapshot
+from tests.cards import GPU, QUARTER, gpu_cards, ids, snapshot
 
 ONE = Observed(snapshot(*gpu_cards(0, 0)))
 TWO = Observed(snapshot(*gpu_cards(0, 0), *gpu_cards(1, 1)))
@@ -78,6 +79,20 @@ async def test_topology_is_another_only_when_what_it_is_made_of_has_changed(
     assert inventory.latest.topology is first
     await look(observed, attrs.evolve(node, library=attrs.evolve(told, links={})))
     assert inventory.latest.topology.describe(["card_0", "card_1"]) == "apart"
+
+
+async def test_topology_places_a_reused_name_where_its_new_card_is(
+    observed: Board[Observed], inventory: Board[Inventory], mock_clock: MockClock
+) -> None:
+    before = [*gpu_cards(0, 0), *gpu_cards(1, 1, 2, 3, 4), *gpu_cards(2, 5)]
+    after = Observed(snapshot(*gpu_cards(0, 0), *gpu_cards(1, 1), *gpu_cards(2, 2)))
+    await look(observed, Observed(snapshot(*before)))
+    await look(observed, after)
+    mock_clock.jump(SPLIT_SETTLE)
+    await look(observed, after)
+    assert inventory.latest is not None
+    assert [each.resource for each in inventory.latest.lists] == [GPU, QUARTER], "as it leaves"
+    assert inventory.latest.topology.describe(["card_1", "card_2"]) == "apart"
 
 
 async def test_time_passes_for_what_has_to_settle(

@@ -23,7 +23,7 @@ def build_topology(
 ) -> Topology:
     """The topology of these cards; `links` and `ancestors` by node ids, the lower first.
 
-    A VFIO group has no node id: its place in the PCI tree alone counts.
+    Of two cards with one name the later counts. A VFIO group has no node id: its place in the PCI tree alone counts.
     """
     ordered = sorted({card.name: card for card in cards}.values(), key=lambda card: card.number)
     at = {card_number(card.name): place for place, card in enumerate(ordered)}
