@@ -328,6 +328,70 @@ def test_reused_name_is_not_offered_under_another_resource_before_its_pod_has_go
     assert node.healthy(HALF) == ["card_0", "card_1"]
 
 
+TRAIN, INFER = Holder("default", "train"), Holder("default", "infer")
+
+
+def test_renamed_card_is_not_offered_before_the_pod_that_holds_it_has_gone() -> None:
+    node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1), *gpu_cards(2, 2))
+    node.pods_hold({(GPU, "card_1"): TRAIN, (GPU, "card_2"): INFER})
+    shifted = (*gpu_cards(0, 0, 1), *gpu_cards(1, 2), *gpu_cards(2, 3))
+    node.look(1, *shifted)
+    node.look(SPLIT_SETTLE, *shifted)
+    assert node.healthy(GPU) == []
+    assert (
+        "pod default/infer still holds it under its former name card_2"
+        in (node.reasons("card_3")[0])
+    )
+    node.pods_hold({(GPU, "card_1"): TRAIN})
+    node.look(1, *shifted)
+    assert node.healthy(GPU) == ["card_3"]
+    assert (
+        "pod default/train still holds it under its former name card_1"
+        in (node.reasons("card_2")[0])
+    )
+    node.pods_hold({})
+    node.look(1, *shifted)
+    assert node.healthy(GPU) == ["card_2", "card_3"]
+    node.pods_hold({(GPU, "card_2"): TRAIN})
+    node.look(1, *shifted)
+    assert node.healthy(GPU) == ["card_2", "card_3"], "the former name has another card now"
+
+
+def test_former_name_that_another_pod_got_meanwhile_is_no_reason() -> None:
+    node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1))
+    node.pods_hold({(GPU, "card_1"): TRAIN})
+    shifted = (*gpu_cards(0, 1), *gpu_cards(1, 2))
+    node.look(1, *shifted)
+    node.look(SPLIT_SETTLE, *shifted)
+    assert node.healthy(GPU) == ["card_1"]
+    node.pods_hold({(GPU, "card_1"): INFER})
+    node.look(1, *shifted)
+    assert node.healthy(GPU) == ["card_1", "card_2"]
+
+
+def test_card_that_is_renamed_twice_is_still_held_under_its_first_name() -> None:
+    node = Node(*gpu_cards(1, 1))
+    node.pods_hold({(GPU, "card_1"): TRAIN})
+    for number in (4, 7):
+        node.look(1, *gpu_cards(1, number))
+        node.look(SPLIT_SETTLE, *gpu_cards(1, number))
+    assert node.unhealthy(GPU) == ["card_1", "card_4", "card_7"]
+    node.look(RETIRE_AFTER, *gpu_cards(1, 7))
+    assert "former name card_1" in node.reasons("card_7")[0]
+
+
+def test_renamed_card_that_the_library_confirms_waits_until_the_kubelet_was_asked() -> None:
+    node = Node(*gpu_cards(1, 1))
+    node.look(1, *gpu_cards(1, 4))
+    node.library_says(1, 1, 4)
+    node.look(0.1, *gpu_cards(1, 4))
+    assert "it was card_1 a moment ago" in node.reasons("card_4")[0]
+    node.pods_hold({(GPU, "card_1"): TRAIN})
+    node.look(1, *gpu_cards(1, 4))
+    node.look(SPLIT_SETTLE, *gpu_cards(1, 4))
+    assert "still holds it under its former name" in node.reasons("card_4")[0]
+
+
 def test_card_that_a_pod_held_before_we_started_is_listed() -> None:
     node = Node(*gpu_cards(0, 0, 1))
     node.pods_hold(

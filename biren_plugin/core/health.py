@@ -17,7 +17,7 @@ from typing import Final, Literal
 import attrs
 
 from biren_plugin.core.library import LibraryStatus
-from biren_plugin.core.model import Device, Inventory, NodeState
+from biren_plugin.core.model import Device, Identity, Inventory, NodeState
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.probes import (
     ALWAYS,
@@ -32,7 +32,6 @@ from biren_plugin.core.probes import (
 from biren_plugin.core.recovery import Recovery
 
 HealthMode = Literal["enforce", "observe", "off"]
-Identity = tuple[int | None, str, int]
 
 SUSPECT_FROM: Final = 3
 """GPUs: instances of one GPU share its PCI function, so they tell nothing apart."""

@@ -11,7 +11,8 @@
 5. Cards that a new split replaced leave in two steps (`core.leaving`), and not before the pod that
    holds one has gone; nor is a reused `card_N` offered under another resource before. Where the
    split was believed at once, it waits for `SPLIT_SETTLE` at least: a pod may just have got it
-   under the old one, and the kubelet has to be asked.
+   under the old one, and the kubelet has to be asked. A card that was only renamed waits likewise
+   for the pod that holds it under its former name (`core.renamed`).
 6. A card that only the management library knows is listed, Unhealthy.
 7. A resource without devices stays for `EMPTY_LINGER`, with an empty list, then goes.
 
@@ -44,6 +45,7 @@ from biren_plugin.core.model import (
     Snapshot,
 )
 from biren_plugin.core.observed import NO_HOLDERS, Holders, LibraryRound, Observed
+from biren_plugin.core.renamed import Renamed
 from biren_plugin.core.sysfs import number_of
 
 APPEAR_SETTLE: Final = 0.9  # two looks, a second apart, that agree
@@ -68,6 +70,7 @@ class InventoryKeeper:
     def __init__(self) -> None:
         self._gpus: dict[int, _Gpu] = {}
         self._leaving = Leaving()
+        self._renamed = Renamed()
         self._emptied: dict[str, float | None] = {}  # since when each has no device; None: it has
         self._gpu_of: dict[str, int] = {}  # by card name, as last read
         self._library_only: dict[int, float] = {}  # since when, by node id
@@ -97,7 +100,7 @@ class InventoryKeeper:
                 gpu.believed = with_known_memory(cards, gpu.believed)
                 gpu.candidate = ()
             else:
-                self._consider(physical_id, gpu, cards, most, seen.library, now)
+                self._consider(gpu, cards, most, seen, now)
             if gpu.candidate and (gpu.believed or split_of(gpu.candidate) not in RESOURCE_OF_SPLIT):
                 unsettled.append(_describe_unsettled(gpu.candidate))
         self._starting = False
@@ -114,33 +117,35 @@ class InventoryKeeper:
 
     def _consider(
         self,
-        physical_id: int,
         gpu: _Gpu,
-        seen: Cards,
+        cards: Cards,
         most: int,
-        library: LibraryRound | None,
+        seen: Observed,
         now: float,
     ) -> None:
-        if not same_split(seen, gpu.candidate):
+        if not same_split(cards, gpu.candidate):
             gpu.candidate_since = now
-        gpu.candidate = seen
-        if split_of(seen) not in RESOURCE_OF_SPLIT:
+        gpu.candidate = cards
+        if split_of(cards) not in RESOURCE_OF_SPLIT:
             return
-        confirmed = _library_says(seen, library, gpu.candidate_since)
+        confirmed = _library_says(cards, seen.library, gpu.candidate_since)
         if confirmed:
             settle = 0.0
-        elif gpu.believed or confirmed is False or contradicted_by_memory(seen, most):
+        elif gpu.believed or confirmed is False or contradicted_by_memory(cards, most):
             settle = SPLIT_SETTLE
         else:
             settle = 0.0 if self._starting else APPEAR_SETTLE
         if now - gpu.candidate_since < settle:
             return
-        staying = {(device.resource, device.id) for device in _devices(seen)}
-        for device in _devices(gpu.believed):
+        before, after = _devices(gpu.believed), _devices(cards)
+        certain_at = gpu.candidate_since + SPLIT_SETTLE
+        self._renamed.note(before, after, seen.holders or NO_HOLDERS, certain_at)
+        staying = {(device.resource, device.id) for device in after}
+        for device in before:
             if (device.resource, device.id) not in staying:
                 reason = f"replaced by a new split of {name_of_gpu(device.card)}"
                 self._leaving.keep(device.because(reason), now)
-        gpu.believed, gpu.candidate = seen, ()
+        gpu.believed, gpu.candidate = cards, ()
 
     def _keep_library_only(
         self, library: LibraryRound | None, snapshot: Snapshot, now: float
@@ -196,11 +201,13 @@ class InventoryKeeper:
             elif not self._lingers(resource, now):
                 continue
             ordered = sorted(devices.values(), key=lambda device: device.card.number)
-            checked = tuple(
-                _unless_held_elsewhere(self._unless_just_reused(device, by_resource, now), holders)
-                for device in ordered
-            )
-            lists.append(DeviceList(resource, checked, host, pulse))
+            checked = (self._unless_just_reused(device, by_resource, now) for device in ordered)
+            checked = (self._renamed.unless_held(device, holders, now) for device in checked)
+            offered = tuple(_unless_held_elsewhere(device, holders) for device in checked)
+            lists.append(DeviceList(resource, offered, host, pulse))
+        self._renamed.forget_others(
+            {device.identity for each in lists for device in each.devices if device.card.present}
+        )
         return tuple(lists)
 
     def _unless_just_reused(

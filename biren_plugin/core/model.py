@@ -19,6 +19,9 @@ RESOURCE_OF_SPLIT: Final = {
 }
 """Extended resource by the number of instances that a GPU is split into."""
 
+Identity = tuple[int | None, str, int]
+"""Which unit of hardware a device is: its GPU, its resource, its place among the GPU's cards."""
+
 
 class NodeState(enum.Enum):
     """What stands at a card's path in /dev."""
@@ -170,8 +173,8 @@ class Device:
         return self.card.name
 
     @property
-    def identity(self) -> tuple[int | None, str, int]:
-        """Which unit of hardware it is, whatever its card is called after the next split."""
+    def identity(self) -> Identity:
+        """The unit of hardware that it is, whatever its card is called after the next split."""
         return self.card.physical_id, self.resource, self.instance
 
     @property

@@ -1,0 +1,73 @@
+"""Cards whose name has shifted while a pod may hold them under the old one.
+
+The kubelet counts by name: it takes a card that is called otherwise for a free one. So such a card is
+not offered before the pod that held it at that moment has let go of its former name, whoever may get
+that name later. Until `certain_at` the kubelet may not have been asked yet: nothing is offered then.
+"""
+
+from collections.abc import Collection, Iterable
+
+import attrs
+
+from biren_plugin.core.model import Device, Identity
+from biren_plugin.core.observed import Holder, Holders
+
+
+@attrs.define
+class _Former:
+    """What a card was called before."""
+
+    id: str
+    holder: Holder | None
+    """Who held it as such when it was renamed."""
+    certain_at: float
+
+
+class Renamed:
+    """The renamed cards, by identity."""
+
+    def __init__(self) -> None:
+        self._former: dict[Identity, _Former] = {}
+
+    def note(
+        self,
+        before: Iterable[Device],
+        after: Iterable[Device],
+        holders: Holders,
+        certain_at: float,
+    ) -> None:
+        """A GPU's devices have given way to others; those of the same identity were renamed."""
+        names = {device.identity: device.id for device in before}
+        for device in after:
+            if device.identity in names:
+                known = self._former.get(device.identity)
+                old = known.id if known is not None else names[device.identity]
+                if old != device.id:
+                    holder = holders.get((device.resource, old))
+                    self._former[device.identity] = _Former(old, holder, certain_at)
+
+    def unless_held(self, device: Device, holders: Holders, now: float) -> Device:
+        """The device; Unhealthy while a pod holds it, or may hold it, under its former name."""
+        former = self._former.get(device.identity)
+        if former is None or not device.healthy:
+            return device
+        pod = holders.get((device.resource, former.id))
+        if now < former.certain_at:
+            former.holder = pod
+            if pod is None:
+                return device.because(
+                    f"it was {former.id} a moment ago: "
+                    "it is offered once it is clear that no pod holds it as such"
+                )
+        if pod is None or pod != former.holder:
+            del self._former[device.identity]
+            return device
+        return device.because(
+            f"pod {pod} still holds it under its former name {former.id}: "
+            "it returns to service once that pod is deleted"
+        )
+
+    def forget_others(self, identities: Collection[Identity]) -> None:
+        """Only cards with these identities are left."""
+        for identity in self._former.keys() - identities:
+            del self._former[identity]
