@@ -233,6 +233,26 @@ class TestSuspects:
         node.look(EIGHT[:gpus])
         assert len(unhealthy(node.look(silent()[:gpus]))) == gpus
 
+    def test_node_of_three_gpus_is_large_enough(self) -> None:
+        node = Node()
+        node.look(EIGHT[:3])
+        assert not unhealthy(node.look(silent()[:3]))
+        pulled = [*silent()[:2], attrs.evolve(EIGHT[2], node=NodeState.MISSING)]
+        assert unhealthy(node.look(pulled)) == {"card_2"}, "and stays so when one is pulled"
+
+    def test_daemon_that_starts_on_a_node_all_sick_suspects_the_probe(self) -> None:
+        node = Node()
+        assert not unhealthy(node.look(silent()))
+        assert node.latest.suspects
+
+    def test_moment_is_over_after_its_last_instant(self) -> None:
+        for late, condemned in ((0.0, 0), (0.1, 3)):
+            node = Node()
+            node.look(EIGHT[:3])
+            node.look(silent(0)[:3])
+            devices = node.look(silent()[:3], at=node.now + MOMENT + late)
+            assert len(unhealthy(devices)) == condemned
+
     def test_instances_of_one_gpu_are_no_crowd(self) -> None:
         quarters = gpu_cards(0, 0, 1, 2, 3)
         node = Node()

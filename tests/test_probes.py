@@ -102,6 +102,12 @@ def test_probe_that_is_disabled_finds_nothing(fault: str) -> None:
     assert not find(seen, frozenset({probe}))
 
 
+def test_temperature_counts_from_its_threshold_on() -> None:
+    for temperature, severe in ((94, []), (95, [False]), (104, [False]), (105, [True])):
+        hot = reading(temperature=temperature, shutdown_temperature=105, slowdown_temperature=95)
+        assert found(look(reading=hot)) == [("library-temperature", each) for each in severe]
+
+
 def test_cool_card_is_left_in_peace() -> None:
     cool = reading(temperature=94, shutdown_temperature=105, slowdown_temperature=95)
     assert not found(look(reading=cool))
