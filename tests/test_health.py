@@ -337,6 +337,8 @@ class TestIdentity:
         devices = node.look(anew, at=node.now + 10)
         assert not unhealthy(devices)
         assert {"card_8", "card_9"} <= devices.keys()
+        node.look(EIGHT)
+        assert not node.look(EIGHT, at=node.now + SPLIT_SETTLE)["card_7"].reasons
 
     def test_counter_of_another_gpu_that_took_a_name_is_no_rise(self) -> None:
         counts = {0: 0, 1: 900}

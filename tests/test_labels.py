@@ -57,6 +57,16 @@ def test_gpus_that_differ_are_mixed_and_memory_is_that_of_the_smallest() -> None
     }
 
 
+def test_split_that_is_on_its_way_out_does_not_count() -> None:
+    leaving = Device(card(0, 0), GPU).because("replaced by a new split of GPU 0")
+    [halves] = node(2).lists
+    labels = node_labels(Inventory((listed(GPU, leaving), halves)), None)
+    assert labels["birentech.com/gpu.split"] == "2"
+    [quarters] = node(4).lists
+    sick = listed(QUARTER, *[each.because("sick") for each in quarters.devices])
+    assert node_labels(Inventory((sick,)), None)["birentech.com/gpu.split"] == "4"
+
+
 def test_node_without_a_gpu_has_no_label_and_no_file() -> None:
     gone = attrs.evolve(card(0, 0), present=False)
     for inventory in (Inventory(), Inventory((listed(GPU, Device(gone, GPU)),))):

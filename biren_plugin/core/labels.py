@@ -24,13 +24,20 @@ def node_labels(inventory: Inventory, driver_version: str | None) -> dict[str, s
     """Labels by name; none for a node without a GPU. What is not known has no label.
 
     `gpu.memory` is MiB of a whole GPU, of the smallest one. `gpu.product` is the PCI device id: sysfs
-    has no name. `gpu.split` and `gpu.product` are `mixed` where the GPUs differ.
+    has no name. `gpu.split` and `gpu.product` are `mixed` where the GPUs differ. Of a GPU that was just
+    split anew only the new split counts, not what is on its way out.
     """
-    present = [
-        (device.card, _SPLIT_OF_RESOURCE[device.resource])
+    devices = [
+        device
         for each in inventory.lists
         for device in each.devices
         if device.card.present and device.card.physical_id is not None
+    ]
+    offered = {each.card.physical_id: each.resource for each in devices if each.healthy}
+    present = [
+        (each.card, _SPLIT_OF_RESOURCE[each.resource])
+        for each in devices
+        if each.resource == offered.get(each.card.physical_id, each.resource)
     ]
     if not present:
         return {}
