@@ -392,6 +392,29 @@ def test_renamed_card_that_the_library_confirms_waits_until_the_kubelet_was_aske
     assert "still holds it under its former name" in node.reasons("card_4")[0]
 
 
+def test_former_name_outlives_another_card_that_takes_the_new_one_for_a_while() -> None:
+    node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1))
+    node.pods_hold({(GPU, "card_1"): TRAIN})
+    node.look(1, *gpu_cards(1, 4))
+    node.look(SPLIT_SETTLE, *gpu_cards(1, 4))
+    shifted = (*gpu_cards(0, 4), *gpu_cards(1, 7))
+    node.look(1, *shifted)
+    node.library_says(1, 1, 4)
+    node.look(0.1, *shifted)
+    node.look(SPLIT_SETTLE, *shifted)
+    assert "former name card_1" in node.reasons("card_7")[0]
+
+
+def test_answer_that_comes_at_the_last_moment_counts() -> None:
+    node = Node(*gpu_cards(1, 1))
+    node.look(1, *gpu_cards(1, 4))
+    node.library_says(1, 1, 4)
+    node.look(0.1, *gpu_cards(1, 4))
+    node.pods_hold({(GPU, "card_1"): TRAIN})
+    node.look(SPLIT_SETTLE, *gpu_cards(1, 4))
+    assert "still holds it under its former name" in node.reasons("card_4")[0]
+
+
 def test_card_that_a_pod_held_before_we_started_is_listed() -> None:
     node = Node(*gpu_cards(0, 0, 1))
     node.pods_hold(

@@ -206,7 +206,7 @@ class InventoryKeeper:
             offered = tuple(_unless_held_elsewhere(device, holders) for device in checked)
             lists.append(DeviceList(resource, offered, host, pulse))
         self._renamed.forget_others(
-            {device.identity for each in lists for device in each.devices if device.card.present}
+            {device.identity for gpu in self._gpus.values() for device in _devices(gpu.believed)}
         )
         return tuple(lists)
 

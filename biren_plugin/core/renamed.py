@@ -2,7 +2,8 @@
 
 The kubelet counts by name: it takes a card that is called otherwise for a free one. So such a card is
 not offered before the pod that held it at that moment has let go of its former name, whoever may get
-that name later. Until `certain_at` the kubelet may not have been asked yet: nothing is offered then.
+that name later. Until `certain_at` the kubelet may not have been asked yet: nothing is offered then,
+and what it says at the first look afterwards still counts.
 """
 
 from collections.abc import Collection, Iterable
@@ -21,6 +22,7 @@ class _Former:
     holder: Holder | None
     """Who held it as such when it was renamed."""
     certain_at: float
+    certain: bool = False
 
 
 class Renamed:
@@ -52,9 +54,9 @@ class Renamed:
         if former is None or not device.healthy:
             return device
         pod = holders.get((device.resource, former.id))
-        if now < former.certain_at:
-            former.holder = pod
-            if pod is None:
+        if not former.certain:
+            former.holder, former.certain = pod, now >= former.certain_at
+            if pod is None and not former.certain:
                 return device.because(
                     f"it was {former.id} a moment ago: "
                     "it is offered once it is clear that no pod holds it as such"
