@@ -78,7 +78,7 @@ class Card:
     split: int | None = None
     """Into how many its GPU is split, where the host says so; None: as many as the GPU has cards."""
     link: Link = Link()
-    """As it was when the card was first read."""
+    """Its width is read at each look, the rest when the card is first read, or read anew."""
     node: NodeState = NodeState.CHARACTER_DEVICE
     """What stands at `path`."""
     function: FunctionState = FunctionState.UNKNOWN

@@ -2,7 +2,8 @@
 
 A choice is worth the sum over its units and over the pairs inside. Up to `EXACT_UP_TO` units it is
 the best there is. Beyond that no exchange of one unit for another makes it better, and it is never
-below what such exchanges, each the best at its turn, make of the lowest numbers.
+below what such exchanges, each the best at its turn, make of the lowest numbers; `_EXCHANGES` is
+their limit, and more than a choice of any node that was tried needs.
 """
 
 import heapq
