@@ -264,6 +264,16 @@ class TestSuspects:
         node.look(EIGHT)
         assert len(unhealthy(node.look(sick(EIGHT, node=NodeState.MISSING)))) == 8
 
+    def test_binding_is_never_suspect(self) -> None:
+        groups = [
+            attrs.evolve(card(number, number << 8, parts=1), name=f"/dev/vfio/{number}", split=1)
+            for number in range(4)
+        ]
+        node = Node()
+        node.look(groups)
+        devices = node.look(sick(groups, unbound=("0000:01:00.0 (biren)",)))
+        assert len(unhealthy(devices)) == 4
+
     def test_library_that_hangs_for_all_is_suspect(self) -> None:
         node = Node()
         node.look(EIGHT)

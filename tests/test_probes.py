@@ -102,6 +102,40 @@ def test_probe_that_is_disabled_finds_nothing(fault: str) -> None:
     assert not find(seen, frozenset({probe}))
 
 
+def test_counter_is_said_to_have_risen_above_what_it_was_before() -> None:
+    history = History()
+    for now, count in enumerate((3, 7, 9)):
+        looked = look(attrs.evolve(CARD, aer_fatal=count), history=history, now=float(now))
+        found = find(looked, frozenset())
+    assert "have risen above 3;" in found[0].text, "its last quiet value"
+    find(look(attrs.evolve(CARD, aer_fatal=9), history=history, now=60.0), frozenset())
+    [finding] = find(look(attrs.evolve(CARD, aer_fatal=11), history=history, now=61.0), frozenset())
+    assert "have risen above 9;" in finding.text
+
+
+def test_counter_that_wraps_or_is_reset_starts_anew() -> None:
+    counter = Rising()
+    assert [
+        counter.risen_above(value, float(now)) for now, value in enumerate((2**63, 0, None))
+    ] == [None] * 3
+    assert counter.risen_above(1, 3.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"present": False}, "no longer split by SR-IOV; see `lspci -nnkd 1ee0:`"),
+        ({"node": NodeState.MISSING}, "see `lspci -nnks 0000:3b:00.0`"),
+        ({"node": NodeState.OTHER}, "remove it and reload vfio-pci"),
+    ],
+)
+def test_vfio_group_has_advice_of_its_own(fault: dict[str, Any], said: str) -> None:
+    group = attrs.evolve(CARD, name="/dev/vfio/0", physical_id=0x3B << 8, **fault)
+    [finding] = find(look(group), frozenset())
+    assert finding.severe
+    assert said in finding.text
+
+
 def test_temperature_counts_from_its_threshold_on() -> None:
     for temperature, severe in ((94, []), (95, [False]), (104, [False]), (105, [True])):
         hot = reading(temperature=temperature, shutdown_temperature=105, slowdown_temperature=95)
