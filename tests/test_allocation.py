@@ -150,6 +150,21 @@ def test_choice_on_a_tree_is_the_best_of_all(question: Question, placement: Plac
     assert choose(*question, placement) == brute_force(*question, placement)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_left_is_worth_most_on_many_small_nodes(seed: int) -> None:
+    """Choices of equal worth are common there: that is where what is left decides."""
+    random = Random(seed)
+    for _ in range(200):
+        gpus = [random.randrange(8) for _ in range(random.randint(3, 8))]
+        topology = build_topology([placed(number, gpu) for number, gpu in enumerate(gpus)])
+        free = random.sample(topology.units, random.randint(2, len(gpus)))
+        size = random.randint(1, len(free) - 1)
+        must = random.sample(free, random.choice([0, 0, 1]))
+        placement: Placement = random.choice(["packed", "spread"])
+        question = (topology, free, must, size)
+        assert choose(*question, placement) == brute_force(*question, placement)
+
+
 @settings(deadline=None)
 @given(questions(matrices()), PLACEMENTS)
 def test_choice_on_any_matrix_is_the_best_of_all(question: Question, placement: Placement) -> None:
