@@ -35,6 +35,16 @@ def test_ways_part_where_the_pci_paths_do(other: Place, ancestor: CommonAncestor
     assert pair == pair_in_sysfs(other, FIRST) == Pair(ancestor)
 
 
+def test_functions_of_one_root_port_share_no_switch() -> None:
+    one, two = (Place(gpu, (*SWITCH[:2], f"0000:0{gpu}:00.0"), 0) for gpu in (1, 2))
+    assert pair_in_sysfs(one, two) == Pair(CommonAncestor.PCIE_SWITCHES)
+
+
+def test_three_steps_below_what_is_shared_are_more_than_one_switch() -> None:
+    beyond = Place(1, (*SWITCH, "0000:02:01.0", "0000:05:00.0", "0000:06:00.0"), 0)
+    assert pair_in_sysfs(FIRST, beyond) == Pair(CommonAncestor.PCIE_SWITCHES)
+
+
 def test_instances_of_a_gpu_are_told_by_its_id_or_else_by_its_address() -> None:
     assert pair_in_sysfs(FIRST, FIRST).same_gpu
     assert pair_in_sysfs(Place(3), Place(3)).same_gpu
