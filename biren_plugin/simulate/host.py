@@ -166,10 +166,6 @@ class SimulatedHost:
         """A card's function answers again."""
         self._attribute(name, "config").write_bytes(_VENDOR_ID)
 
-    def set_link_width(self, name: str, lanes: int) -> None:
-        """A card's link has so many lanes now."""
-        self._attribute(name, "current_link_width").write_text(f"{lanes}\n")
-
     def _attribute(self, name: str, attribute: str) -> Path:
         return self._class / name / "device" / attribute
 
