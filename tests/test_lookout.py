@@ -48,9 +48,13 @@ class Host:
 
     def let_go(self) -> None:
         """Whatever hangs now comes back; nothing hangs from now on."""
-        self.hangs_at = set()
-        self._let_go.set()
-        self._let_go = threading.Event()
+        self.let_go_of_all_but()
+
+    def let_go_of_all_but(self, *names: str) -> None:
+        """Whatever hangs now comes back; from now on only these hang."""
+        self.hangs_at = set(names)
+        let_go, self._let_go = self._let_go, threading.Event()
+        let_go.set()
 
 
 @pytest.fixture
@@ -242,6 +246,29 @@ async def test_what_a_listing_brings_that_was_late_is_not_believed(
         except HostUnreadable:
             await trio.lowlevel.checkpoint()
     assert set(look.values) == {"card_5"}
+
+
+async def test_name_at_which_a_late_listing_hangs_costs_the_others_nothing(
+    lookout: Lookout[str], host: Host, mock_clock: MockClock
+) -> None:
+    """As a driver does that lets go of its lock, but for one card."""
+    host.hangs_at = {LISTING}
+    with pytest.RaisesGroup(HostUnreadable):
+        await look_past(lookout, host, mock_clock, PATIENCE)
+    host.let_go_of_all_but("card_1")
+    await trio.to_thread.run_sync(host.wait_for_hangs, 2)
+    with pytest.raises(HostUnreadable):
+        await lookout.look()  # it may go on in a moment
+    mock_clock.jump(SHARED)
+    look = await lookout.look()
+    assert set(look.values) == {"card_0", "card_2"}
+    assert (set(look.pending), set(look.hung)) == ({"card_1"}, set())
+    mock_clock.jump(PATIENCE)
+    assert (await lookout.look()).hung == {"card_1"}
+    assert host.threads == [LISTING, "card_1"], "its thread is not replaced"
+    host.let_go()
+    await until(lambda: not lookout._own)
+    assert set((await lookout.look()).values) == set(THREE)
 
 
 async def test_bug_in_reading_is_raised_also_when_it_comes_late(

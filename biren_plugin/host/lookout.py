@@ -7,7 +7,8 @@
    So it costs the others `SHARED` once. A further one in the same look is left after `FOLLOWING`
    already: when one hangs, all may.
 3. It counts as hung once it has taken `PATIENCE`. What a late thread brings counts when it comes.
-4. When the listing itself hangs there is no other thread: each look says so until it comes back.
+4. When the listing itself hangs there is no other thread: each look says so until it comes back. A
+   thread that comes back from it and hangs at a name is that name's, and costs nobody else anything.
 """
 
 import threading
@@ -56,7 +57,7 @@ class Lookout(Generic[T]):
         self._read = read
         self._what = what
         self._listing: _Thread[T] | None = None
-        """The thread whose listing hangs."""
+        """The thread whose listing hung."""
         self._own: dict[str, _Thread[T]] = {}
         """Threads that one name has for itself."""
         self._slow: set[str] = set()
@@ -69,9 +70,7 @@ class Lookout(Generic[T]):
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
-        if self._listing is not None and not self._listing.finished.is_set():
-            raise self._unreadable()
-        self._listing = None
+        self._leave_late_listing()
         for name in self._slow - self._own.keys():
             self._give_thread(name, _Thread(partial(list, [name]), self._read))
         values: dict[str, T] = {}
@@ -98,6 +97,17 @@ class Lookout(Generic[T]):
             frozenset(pending),
             frozenset(name for name, thread in pending.items() if thread.since <= long_ago),
         )
+
+    def _leave_late_listing(self) -> None:
+        """What it lists is old, and what it reads is not waited for. Raises `HostUnreadable`."""
+        thread = self._listing
+        if thread is not None and not thread.finished.is_set():
+            if thread.at is None or trio.current_time() - thread.since < SHARED:
+                raise self._unreadable()
+            thread.leave()
+            assert thread.at is not None  # it was not listing, and cannot go back to that
+            self._give_thread(thread.at, thread)
+        self._listing = None
 
     def _list_quick(self) -> list[str]:
         return [name for name in self._names() if name not in self._slow]
