@@ -7,6 +7,7 @@ itself does not see that a thread is at work.
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -157,6 +158,19 @@ async def test_what_the_library_says_arrives(
     assert (again.readings[1].temperature, again.readings[1].status) == (96, LibraryStatus.CRITICAL)
     assert again.at == first.at + INTERVAL
     assert len(lines(caplog, "INFO")) == 1, "which library it is is said once"
+
+
+async def test_waiting_for_a_host_that_cannot_be_read_is_no_standstill(
+    tmp_path: Path, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Or the liveness probe would end a daemon that a restart cannot help."""
+    turns: list[float] = []
+    query = partial(
+        query_library, tmp_path, Board[Observed](), interval=INTERVAL, turned=turns.append
+    )
+    nursery.start_soon(query)
+    await trio.sleep(4 * INTERVAL + 1)
+    assert turns == [0.0] * 5
 
 
 async def test_other_sources_are_left_as_they_were(

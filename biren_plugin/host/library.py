@@ -48,7 +48,12 @@ async def query_library(
     latest: LibraryRound | None = None
     trouble = ""
     silent: frozenset[str] = frozenset()
-    await observed.wait_for(lambda seen: seen.snapshot is not None)
+    while (observed.latest or Observed()).snapshot is None:
+        turned(
+            0.0
+        )  # nothing to ask about is no standstill: the liveness probe would end the daemon
+        with trio.move_on_after(interval):
+            await observed.wait_for(lambda seen: seen.snapshot is not None)
     while True:
         began = trio.current_time()
         next_round = began + interval
