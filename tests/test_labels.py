@@ -112,6 +112,30 @@ def test_file_that_somebody_else_has_written_is_not_removed(tmp_path: Path) -> N
     assert (tmp_path / NAME).exists()
 
 
+def test_file_of_the_daemon_that_took_over_stays_though_it_reads_the_same(tmp_path: Path) -> None:
+    old, new = FeatureFile(tmp_path), FeatureFile(tmp_path)
+    old.write("text\n")
+    new.write("text\n")
+    old.remove()
+    assert (tmp_path / NAME).read_text() == "text\n"
+    new.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_that_a_killed_daemon_left_goes_when_there_is_no_card(tmp_path: Path) -> None:
+    FeatureFile(tmp_path).write("text\n")
+    assert not FeatureFile(tmp_path).write(""), "nothing that its log must tell"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_that_somebody_deleted_is_written_anew(tmp_path: Path) -> None:
+    file = FeatureFile(tmp_path)
+    file.write("text\n")
+    (tmp_path / NAME).unlink()
+    assert file.write("text\n")
+    assert (tmp_path / NAME).read_text() == "text\n"
+
+
 def test_folder_that_is_missing_is_named_with_the_flag(tmp_path: Path) -> None:
     with pytest.raises(FeaturesUnwritable, match="--nfd-features-dir"):
         FeatureFile(tmp_path / "none").write("text\n")

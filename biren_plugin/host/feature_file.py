@@ -13,6 +13,7 @@ from biren_plugin.core.labels import feature_file, node_labels
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.errors import FeaturesUnwritable
+from biren_plugin.wire.unix_grpc import FileIdentity
 
 log = logging.getLogger(__name__)
 
@@ -20,40 +21,46 @@ NAME: Final = "biren.features"
 
 
 class FeatureFile:
-    """Our file in `folder`, a folder of NFD's."""
+    """Our file in `folder`, a folder of NFD's; what an earlier daemon left there is taken over."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / NAME
-        self._text = ""
+        self._text: str | None = None
+        """What we wrote last; None: nothing yet."""
+        self._written: FileIdentity | None = None
 
     def write(self, text: str) -> bool:
         """Puts `text` on disk, whole or not at all; no text: no file. Whether that changed anything.
 
         Raises `FeaturesUnwritable`.
         """
-        if text == self._text:
+        if text == self._text and self._is_there() == bool(text):
             return False
-        if not text:
-            self.remove()
-            return True
-        beside = self._path.with_name(f".{NAME}")  # NFD reads no hidden file
         try:
-            beside.write_text(text)
-            beside.replace(self._path)
+            if text:
+                beside = self._path.with_name(f".{NAME}")  # NFD reads no hidden file
+                beside.write_text(text)
+                beside.replace(self._path)
+            else:
+                self._path.unlink(missing_ok=True)
         except OSError as error:
             raise FeaturesUnwritable(
                 f"cannot write {self._path}: {error.strerror}; does --nfd-features-dir lead to a "
                 "folder that is mounted for writing?"
             ) from error
-        self._text = text
-        return True
+        changed = bool(text or self._text)
+        self._text, self._written = text, FileIdentity.of(self._path)
+        return changed
 
     def remove(self) -> None:
-        """Takes the file away, if it is as we wrote it."""
-        with suppress(OSError, ValueError):  # gone, or somebody else's by now
-            if self._text and self._path.read_text() == self._text:
+        """Takes our file away; one of the same text may be that of the daemon that took over."""
+        with suppress(OSError):  # gone in between, or may not be written any more
+            if self._is_there():
                 self._path.unlink()
-        self._text = ""
+        self._text = self._written = None
+
+    def _is_there(self) -> bool:
+        return self._written is not None and FileIdentity.of(self._path) == self._written
 
 
 async def publish_labels(
