@@ -260,3 +260,10 @@ async def test_address_in_use_is_said_in_a_line() -> None:
     async with served() as port:
         with pytest.raises(AddressUnusable, match=f"cannot listen on 127.0.0.1:{port} .*in use"):
             await serve_endpoint("127.0.0.1", port, new_state())
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64])
+async def test_name_that_none_can_have_is_no_bug(host: str) -> None:
+    """Five bugs would end the daemon."""
+    with pytest.raises(AddressUnusable, match=f"cannot listen on {host}:9400 .*--metrics-address"):
+        await serve_endpoint(host, 9400, new_state())

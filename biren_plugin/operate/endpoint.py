@@ -165,10 +165,12 @@ async def serve_endpoint(
     endpoint = Endpoint(state)
     try:
         listeners = await trio.open_tcp_listeners(port, host=host or None)
-    except OSError as error:  # socket.gaierror too
+    # socket.gaierror is an OSError; a name that no DNS can have (`a..b`) is a UnicodeError.
+    except (OSError, UnicodeError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
         raise AddressUnusable(
-            f"cannot listen on {host or '*'}:{port} for metrics and probes: "
-            f"{error.strerror or error}; see --metrics-address"
+            f"cannot listen on {host or '*'}:{port} for metrics and probes: {reason}; "
+            "see --metrics-address"
         ) from error
     shown = listeners[0].socket.getsockname()[1]
     log.info(
