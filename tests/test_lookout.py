@@ -271,6 +271,26 @@ async def test_name_at_which_a_late_listing_hangs_costs_the_others_nothing(
     assert set((await lookout.look()).values) == set(THREE)
 
 
+@pytest.mark.parametrize("where", ["card_1", LISTING])
+async def test_process_that_was_stopped_takes_nothing_for_hung(
+    lookout: Lookout[str], host: Host, mock_clock: MockClock, where: str
+) -> None:
+    host.hangs_at = {where}
+    looks: list[Round[str]] = []
+
+    async def look() -> None:
+        looks.append(await lookout.look())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        await trio.to_thread.run_sync(host.wait_for_hangs, 1)
+        await wait_all_tasks_blocked()
+        mock_clock.jump(3600)
+        await wait_all_tasks_blocked()
+        host.let_go()
+    assert looks == [Round({name: f"{name} was read" for name in THREE})]
+
+
 async def test_bug_in_reading_is_raised_also_when_it_comes_late(
     host: Host, mock_clock: MockClock
 ) -> None:

@@ -29,6 +29,9 @@ SHARED: Final = 1.0
 FOLLOWING: Final = 0.1
 PATIENCE: Final = 5.0
 """Seconds."""
+_STOPPED: Final = PATIENCE - SHARED
+"""Who wakes later by more than this many seconds was stopped, and its threads with it, as by SIGSTOP or
+a paused machine: they get their time anew, or what is being read would count as hung at once."""
 
 
 @attrs.frozen
@@ -168,8 +171,11 @@ class _Thread(Generic[T]):
             if now >= until:
                 return False
             # It may go on to the next name meanwhile, and have less time for that.
-            with trio.move_on_at(min(until, now + patience)):
+            wake_at = min(until, now + patience)
+            with trio.move_on_at(wake_at):
                 await self.finished.wait()
+            if trio.current_time() - wake_at > _STOPPED:
+                self.since = trio.current_time()
         return True
 
     def leave(self) -> Sequence[str]:
