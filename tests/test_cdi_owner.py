@@ -291,3 +291,21 @@ async def test_disk_that_hangs_holds_up_one_thread_and_no_end(
             assert written(path) == ["card_0", "card_1", "card_2"]
     finally:
         goes_on.set()
+
+
+async def test_file_that_could_not_be_read_for_a_moment_is_read_again(
+    path: Path, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when descriptors run out; the file is not ours, so nobody else would touch it."""
+    put(path, GPUS)
+    open_file = Path.open
+
+    def fail(*_arguments: Any) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    owner = CdiOwner(path, overwrite=False)
+    async with running(owner):
+        monkeypatch.setattr(Path, "open", fail)
+        assert "Too many open files" in (await seen_to(owner, GPUS)).trouble
+        monkeypatch.setattr(Path, "open", open_file)
+        assert await seen_to(owner, GPUS) == OnDisk(2, spec_for([GPUS]))

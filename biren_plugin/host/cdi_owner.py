@@ -20,7 +20,7 @@ import trio
 from biren_plugin.board import Board
 from biren_plugin.core.cdi import Spec, lacked, spec_for
 from biren_plugin.core.model import DeviceList
-from biren_plugin.errors import CdiFileUnusable
+from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid
 from biren_plugin.host import cdi_file
 from biren_plugin.wire.unix_grpc import FileIdentity
 
@@ -69,6 +69,8 @@ class OwnedFile:
         """What the known file holds; None where no runtime would load it."""
         self._fault = ""
         """Why none would."""
+        self._unread = False
+        """Whether it could not be read, for a reason that may pass."""
 
     def keep(self, lists: Sequence[DeviceList]) -> tuple[Spec | None, str]:
         """Makes the file hold `lists` if it may; what it holds then, and why not everything."""
@@ -89,17 +91,20 @@ class OwnedFile:
             cdi_file.remove_leftover(self._path)
         found = FileIdentity.of(self._path)
         if found != self._known or not self._looked:
-            self._read()
             self._ours = found is None or self._overwrite
+            self._unread = True
+        if self._unread:
+            self._read()
         self._looked = True
 
     def _read(self) -> None:
         self._known = FileIdentity.of(self._path)
-        self._spec, self._fault = None, ""
+        self._spec, self._fault, self._unread = None, "", False
         try:
             self._spec = cdi_file.load(self._path)
         except CdiFileUnusable as error:
             self._fault = str(error)
+            self._unread = not isinstance(error, CdiSpecInvalid)
 
     def _put(self, wanted: Spec | None) -> None:
         if wanted is None:
@@ -115,7 +120,7 @@ class OwnedFile:
                 extra={"event": "cdi_written", "path": str(self._path)},
             )  # fmt: skip
         self._known = self._written = FileIdentity.of(self._path)
-        self._spec, self._fault = wanted, ""
+        self._spec, self._fault, self._unread = wanted, "", False
 
     def _complain(self, lists: Sequence[DeviceList]) -> str:
         if not any(lacked(self._spec, each.devices) for each in lists):
