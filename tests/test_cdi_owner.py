@@ -18,6 +18,7 @@ from trio.testing import MockClock
 
 from biren_plugin.core.cdi import spec_for
 from biren_plugin.core.model import DeviceList
+from biren_plugin.errors import CdiFileUnusable
 from biren_plugin.host import cdi_file
 from biren_plugin.host.cdi_owner import LOOK_INTERVAL, CdiOwner, OnDisk
 from tests.cards import GPU, HALF, devices, listed
@@ -309,3 +310,21 @@ async def test_file_that_could_not_be_read_for_a_moment_is_read_again(
         assert "Too many open files" in (await seen_to(owner, GPUS)).trouble
         monkeypatch.setattr(Path, "open", open_file)
         assert await seen_to(owner, GPUS) == OnDisk(2, spec_for([GPUS]))
+
+
+async def test_no_thread_to_be_had_is_the_nodes_fault(
+    path: Path, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five bugs would end the daemon, on a node that could not start it again."""
+
+    def fail(*_arguments: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    owner = CdiOwner(path, overwrite=False)
+    owner.hand(GPUS)
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr("trio._threads.start_thread_soon", fail)
+        with pytest.raises(CdiFileUnusable, match=r"can't start new thread: .*pids\.max"):
+            await owner.run()
+    async with running(owner):
+        assert (await without_trouble(owner)).spec == spec_for([GPUS])

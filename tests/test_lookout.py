@@ -291,6 +291,21 @@ async def test_process_that_was_stopped_takes_nothing_for_hung(
     assert looks == [Round({name: f"{name} was read" for name in THREE})]
 
 
+async def test_no_thread_to_be_had_is_the_nodes_fault(
+    lookout: Lookout[str], mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five bugs would end the daemon, on a node that could not start it again."""
+
+    def fail(*_arguments: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(trio.lowlevel, "start_thread_soon", fail)
+        with pytest.raises(HostUnreadable, match=r"can't start new thread: .*pids\.max"):
+            await lookout.look()
+    assert set((await lookout.look()).values) == set(THREE)
+
+
 async def test_bug_in_reading_is_raised_also_when_it_comes_late(
     host: Host, mock_clock: MockClock
 ) -> None:

@@ -11,10 +11,12 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import attrs
+import outcome
 import trio
 
 from biren_plugin.board import Board
@@ -160,19 +162,34 @@ class CdiOwner:
         return before.number + 1
 
     async def run(self) -> None:
-        """Writes what is handed over, and posts to `on_disk` what is there then; never ends."""
+        """Writes what is handed over, and posts to `on_disk` what is there then.
+
+        Ends by raising only: `CdiFileUnusable`, where there is no thread to be had.
+        """
         with self._wanted.subscribe() as changes:
             await changes.receive()
             while True:
                 wanted = self._wanted.latest or _Wanted()  # newer perhaps than what woke us
                 lists = list(wanted.lists.values())
-                spec, trouble = await trio.to_thread.run_sync(
-                    self._file.keep, lists, abandon_on_cancel=True, limiter=self._one_thread
-                )
+                spec, trouble = await self._keep(lists)
                 self._say(lists, spec, trouble)
                 self.on_disk.post(OnDisk(wanted.number, spec, trouble))
                 with trio.move_on_after(LOOK_INTERVAL):
                     await changes.receive()
+
+    async def _keep(self, lists: Sequence[DeviceList]) -> tuple[Spec | None, str]:
+        try:
+            done = await trio.to_thread.run_sync(
+                partial(outcome.capture, self._file.keep, lists),
+                abandon_on_cancel=True,
+                limiter=self._one_thread,
+            )
+        except RuntimeError as error:  # of the thread's start: what `keep` raises is captured
+            raise CdiFileUnusable(
+                f"cannot write {self.path}: {error}: processes have run out on the node, or in the "
+                "pod's cgroup (pids.max)"
+            ) from error
+        return done.unwrap()
 
     def _say(self, lists: Sequence[DeviceList], spec: Spec | None, trouble: str) -> None:
         missing = [device.id for each in lists for device in lacked(spec, each.devices)]

@@ -142,7 +142,7 @@ class _Thread(Generic[T]):
     """Reads names in turn in a thread, until it is through or is left.
 
     `trio.to_thread` cannot go back to a thread that it gave up waiting for; this one can be waited
-    for again, and says where it is.
+    for again, and says where it is. Raises `HostUnreadable` where there is no thread to be had.
     """
 
     def __init__(self, names: Callable[[], Sequence[str]], read: Callable[[str], T | None]) -> None:
@@ -161,7 +161,12 @@ class _Thread(Generic[T]):
         self._token = trio.lowlevel.current_trio_token()
         self._outcome: outcome.Outcome[None] | None = None
         self._then: Callable[[], None] = lambda: None
-        trio.lowlevel.start_thread_soon(self._run, self._deliver, "lookout")
+        try:
+            trio.lowlevel.start_thread_soon(self._run, self._deliver, "lookout")
+        except RuntimeError as error:  # as Python says EAGAIN: the node's fault, and no bug
+            raise HostUnreadable(
+                f"{error}: processes have run out on the node, or in the pod's cgroup (pids.max)"
+            ) from error
 
     async def is_quick(self, patience: float) -> bool:
         """True once it is through; False when it has been at one name for `patience`."""
