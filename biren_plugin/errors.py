@@ -46,6 +46,10 @@ class HostUnreadable(NodeError):
     """Something other than absence keeps us from looking at the host: a permission, a limit."""
 
 
+class NoThread(NodeError):
+    """Processes have run out: what blocks cannot be called."""
+
+
 class FeaturesUnwritable(NodeError):
     """The file for Node Feature Discovery cannot be written."""
 

@@ -18,7 +18,7 @@ from trio.testing import MockClock
 
 from biren_plugin.core.cdi import spec_for
 from biren_plugin.core.model import DeviceList
-from biren_plugin.errors import CdiFileUnusable
+from biren_plugin.errors import NoThread
 from biren_plugin.host import cdi_file
 from biren_plugin.host.cdi_owner import LOOK_INTERVAL, CdiOwner, OnDisk
 from tests.cards import GPU, HALF, devices, listed
@@ -324,7 +324,7 @@ async def test_no_thread_to_be_had_is_the_nodes_fault(
     owner.hand(GPUS)
     with monkeypatch.context() as exhausted:
         exhausted.setattr("trio._threads.start_thread_soon", fail)
-        with pytest.raises(CdiFileUnusable, match=r"can't start new thread: .*pids\.max"):
+        with pytest.raises(NoThread, match=r"can't start new thread: .*pids\.max"):
             await owner.run()
     async with running(owner):
         assert (await without_trouble(owner)).spec == spec_for([GPUS])

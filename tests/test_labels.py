@@ -1,6 +1,8 @@
 """Labels say what a node has, in values that Kubernetes takes, and only while the daemon serves."""
 
 import re
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -15,7 +17,7 @@ from biren_plugin.core.labels import feature_file, node_labels
 from biren_plugin.core.model import Device, Inventory, Snapshot
 from biren_plugin.core.observed import Observed
 from biren_plugin.errors import FeaturesUnwritable
-from biren_plugin.host.feature_file import NAME, FeatureFile, publish_labels
+from biren_plugin.host.feature_file import NAME, REMOVE_DEADLINE, FeatureFile, publish_labels
 from tests.cards import GPU, GPU_MEMORY, HALF, QUARTER, card, listed
 
 
@@ -141,6 +143,13 @@ def test_folder_that_is_missing_is_named_with_the_flag(tmp_path: Path) -> None:
         FeatureFile(tmp_path / "none").write("text\n")
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for a thread that comes back in a moment of its own."""
+    with trio.fail_after(20):
+        while not condition():
+            await trio.lowlevel.checkpoint()
+
+
 async def test_labels_follow_the_inventory_and_go_with_the_daemon(tmp_path: Path) -> None:
     inventory, observed = Board[Inventory](), Board[Observed]()
     observed.post(Observed(Snapshot(driver_version="1.12.0")))
@@ -149,14 +158,42 @@ async def test_labels_follow_the_inventory_and_go_with_the_daemon(tmp_path: Path
         nursery.start_soon(publish_labels, tmp_path, inventory, observed)
         for parts, count in (((1, 1), 2), ((1,), 1)):
             inventory.post(node(*parts))
-            await trio.testing.wait_all_tasks_blocked()
-            assert f"birentech.com/gpu.count={count}\n" in path.read_text()
+            line = f"birentech.com/gpu.count={count}\n"
+            await until(lambda line=line: path.exists() and line in path.read_text())  # type: ignore[misc]
         assert "birentech.com/driver.version=1.12.0\n" in path.read_text()
         inventory.post(Inventory())
-        await trio.testing.wait_all_tasks_blocked()
-        assert not path.exists()
+        await until(lambda: not path.exists())
         inventory.post(node(1))
-        await trio.testing.wait_all_tasks_blocked()
-        assert path.exists()
+        await until(path.exists)
         nursery.cancel_scope.cancel()
     assert not path.exists()
+
+
+async def test_disk_that_hangs_holds_up_neither_the_daemon_nor_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mock_clock: trio.testing.MockClock
+) -> None:
+    hangs, let_go = threading.Event(), threading.Event()
+
+    def hang(*_arguments: object) -> None:
+        assert threading.current_thread() is not threading.main_thread()
+        hangs.set()
+        let_go.wait()
+
+    monkeypatch.setattr(Path, "write_text", hang)
+    inventory = Board[Inventory]()
+    inventory.post(node(1))
+    scope = trio.CancelScope()
+
+    async def publish() -> None:
+        with scope:
+            await publish_labels(tmp_path, inventory, Board[Observed]())
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(publish)
+            assert await trio.to_thread.run_sync(hangs.wait, 20)
+            scope.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(REMOVE_DEADLINE)
+    finally:
+        let_go.set()

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 import attrs
-import outcome
 import trio
 
 from biren_plugin.board import Board
@@ -24,6 +23,7 @@ from biren_plugin.core.cdi import Spec, lacked, spec_for
 from biren_plugin.core.model import DeviceList
 from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid
 from biren_plugin.host import cdi_file
+from biren_plugin.host.one_thread import OneThread
 from biren_plugin.wire.unix_grpc import FileIdentity
 
 log = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ class CdiOwner:
         self.on_disk = Board[OnDisk]()
         self._file = OwnedFile(path, overwrite=overwrite)
         self._wanted = Board[_Wanted]()
-        self._one_thread = trio.CapacityLimiter(1)  # one that was left behind still counts
+        self._thread = OneThread()
         self._said = ""
 
     def hand(self, devices: DeviceList) -> int:
@@ -164,32 +164,18 @@ class CdiOwner:
     async def run(self) -> None:
         """Writes what is handed over, and posts to `on_disk` what is there then.
 
-        Ends by raising only: `CdiFileUnusable`, where there is no thread to be had.
+        Ends by raising only: `NoThread`.
         """
         with self._wanted.subscribe() as changes:
             await changes.receive()
             while True:
                 wanted = self._wanted.latest or _Wanted()  # newer perhaps than what woke us
                 lists = list(wanted.lists.values())
-                spec, trouble = await self._keep(lists)
+                spec, trouble = await self._thread.run(partial(self._file.keep, lists))
                 self._say(lists, spec, trouble)
                 self.on_disk.post(OnDisk(wanted.number, spec, trouble))
                 with trio.move_on_after(LOOK_INTERVAL):
                     await changes.receive()
-
-    async def _keep(self, lists: Sequence[DeviceList]) -> tuple[Spec | None, str]:
-        try:
-            done = await trio.to_thread.run_sync(
-                partial(outcome.capture, self._file.keep, lists),
-                abandon_on_cancel=True,
-                limiter=self._one_thread,
-            )
-        except RuntimeError as error:  # of the thread's start: what `keep` raises is captured
-            raise CdiFileUnusable(
-                f"cannot write {self.path}: {error}: processes have run out on the node, or in the "
-                "pod's cgroup (pids.max)"
-            ) from error
-        return done.unwrap()
 
     def _say(self, lists: Sequence[DeviceList], spec: Spec | None, trouble: str) -> None:
         missing = [device.id for each in lists for device in lacked(spec, each.devices)]

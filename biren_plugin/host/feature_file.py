@@ -1,27 +1,36 @@
 """Keeps the file from which Node Feature Discovery labels the node, for as long as the daemon serves.
 
-Without a thread: the folder is on the node's own disk.
+In a thread: a disk that hangs must not keep bad news from the kubelet.
 """
 
 import logging
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
+
+import trio
 
 from biren_plugin.board import Board
 from biren_plugin.core.labels import feature_file, node_labels
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
-from biren_plugin.errors import FeaturesUnwritable
+from biren_plugin.errors import FeaturesUnwritable, NoThread
+from biren_plugin.host.one_thread import OneThread
 from biren_plugin.wire.unix_grpc import FileIdentity
 
 log = logging.getLogger(__name__)
 
 NAME: Final = "biren.features"
+REMOVE_DEADLINE: Final = 1.0
+"""Seconds that the daemon's end waits for the disk."""
 
 
 class FeatureFile:
-    """Our file in `folder`, a folder of NFD's; what an earlier daemon left there is taken over."""
+    """Our file in `folder`, a folder of NFD's; what an earlier daemon left there is taken over.
+
+    Blocking: one thread at a time.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / NAME
@@ -68,20 +77,22 @@ async def publish_labels(
 ) -> None:
     """Writes the file when the inventory changes, and removes it when cancelled.
 
-    Raises `FeaturesUnwritable`.
+    Raises `FeaturesUnwritable` and `NoThread`.
     """
     file = FeatureFile(folder)
+    thread = OneThread()
     try:
         with inventory.subscribe() as inventories:
             async for current in inventories:
                 snapshot = observed.latest.snapshot if observed.latest is not None else None
                 version = snapshot.driver_version if snapshot is not None else None
                 labels = node_labels(current, version)
-                if file.write(feature_file(labels)):
+                if await thread.run(partial(file.write, feature_file(labels))):
                     told = ", ".join(f"{name}={value}" for name, value in labels.items())
                     log.info(
                         "labels for Node Feature Discovery: %s", told or "none",
                         extra={"event": "labels_written"},
                     )  # fmt: skip
     finally:
-        file.remove()
+        with trio.move_on_after(REMOVE_DEADLINE, shield=True), suppress(NoThread):
+            await thread.run(file.remove)
