@@ -17,7 +17,7 @@ import trio
 from biren_plugin.errors import SocketUnusable
 from biren_plugin.operate.daemon_state import DaemonState
 from biren_plugin.operate.status import SOCKET, status_document
-from biren_plugin.wire.unix_grpc import FileIdentity, UnixListener
+from biren_plugin.wire.unix_grpc import FileIdentity, UnixListener, is_served
 
 log = logging.getLogger(__name__)
 
@@ -75,14 +75,5 @@ async def _until_nobody_serves(ours: UnixListener) -> None:
         there = FileIdentity.of(ours.path)
         if there == ours.identity:
             continue
-        if there is None or not await _is_served(ours.path):
+        if there is None or not await is_served(ours.path):
             return
-
-
-async def _is_served(path: Path) -> bool:
-    try:
-        stream = await trio.open_unix_socket(path)
-    except OSError:
-        return False
-    await trio.aclose_forcefully(stream)
-    return True

@@ -23,7 +23,7 @@ from biren_plugin.errors import (
 from biren_plugin.host.kubelet_folder import KUBELET_SOCKET, KubeletFolder
 from biren_plugin.wire.messages import Registration
 from biren_plugin.wire.registration import register
-from biren_plugin.wire.unix_grpc import FileIdentity
+from biren_plugin.wire.unix_grpc import FileIdentity, is_served
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ async def stay_registered(
     text = f"the kubelet ended the stream of {resource}"
     kubelet_socket = socket.with_name(KUBELET_SOCKET)
     kubelet = FileIdentity.of(kubelet_socket)
-    if await _is_served(kubelet_socket) and rivals.stream_ended(trio.current_time(), kubelet):
+    if await is_served(kubelet_socket) and rivals.stream_ended(trio.current_time(), kubelet):
         text += (
             f" again and again: another plugin on this node registers {resource} too, the vendor's "
             f"perhaps; see the sockets in {socket.parent}, and remove one of the two"
@@ -106,16 +106,6 @@ async def _first_end(
                 return
             if trio.current_time() < settled:
                 ours = streams - before
-
-
-async def _is_served(path: Path) -> bool:
-    """Whether somebody listens: a kubelet that stopped leaves its socket file."""
-    try:
-        stream = await trio.open_unix_socket(path)
-    except OSError:
-        return False
-    await trio.aclose_forcefully(stream)
-    return True
 
 
 async def _knock(path: Path, resource: str) -> trio.SocketStream:

@@ -28,7 +28,7 @@ from biren_plugin.wire.unix_grpc.client import Channel, responses, with_channel
 from biren_plugin.wire.unix_grpc.connection import ConnectionEnded
 from biren_plugin.wire.unix_grpc.limits import DEFAULT_LIMITS, Limits
 from biren_plugin.wire.unix_grpc.server import Server
-from biren_plugin.wire.unix_grpc.sockets import FileIdentity, UnixListener
+from biren_plugin.wire.unix_grpc.sockets import FileIdentity, UnixListener, is_served
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -39,6 +39,7 @@ __all__ = [
     "Limits",
     "Server",
     "UnixListener",
+    "is_served",
     "responses",
     "with_channel",
 ]

@@ -36,6 +36,16 @@ class FileIdentity:
         return cls(status.st_dev, status.st_ino, status.st_mtime_ns)
 
 
+async def is_served(path: Path) -> bool:
+    """Whether somebody listens at `path`: who stopped leaves the socket's file."""
+    try:
+        stream = await trio.open_unix_socket(path)
+    except OSError:
+        return False
+    await trio.aclose_forcefully(stream)
+    return True
+
+
 class UnixListener(trio.abc.Listener[trio.SocketStream]):
     """Listens on a socket file that only its owner may open; removes the file when closed.
 
