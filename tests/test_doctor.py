@@ -1,5 +1,7 @@
 """`doctor` sees each prerequisite that is not met, and says what to do; what hangs keeps nobody."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -400,3 +402,23 @@ async def test_check_that_the_host_does_not_let_be_made_spoils_no_other() -> Non
     refused, good = await doctor.examine(Settings(), [("limits", refuse), ("other", fine)])
     assert refused == unknown("limits", "/sys/secret: Permission denied", "run doctor as root")
     assert good == ok("fine", "x")
+
+
+async def test_check_with_a_bug_spoils_no_other() -> None:
+    def stumble(_settings: Settings) -> Iterator[Check]:
+        yield ok("lost", "with the rest of its examination")
+        raise RuntimeError("deadlock detected")
+
+    def fine(_settings: Settings) -> Iterator[Check]:
+        yield ok("fine", "x")
+
+    stumbled, good = await doctor.examine(Settings(), [("limits", stumble), ("other", fine)])
+    assert (stumbled.name, stumbled.verdict) == ("limits", Verdict.UNKNOWN)
+    assert "RuntimeError: deadlock detected" in stumbled.seen
+    assert good == ok("fine", "x")
+
+
+def test_what_several_checks_need_is_there_before_their_threads_start() -> None:
+    # Imported by two threads at once, it came out as a deadlock in one of three runs of `doctor`.
+    code = "import sys, biren_plugin.operate.doctor; sys.exit('ruamel.yaml' not in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

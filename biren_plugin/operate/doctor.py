@@ -87,6 +87,9 @@ async def _bounded(name: str, run: Callable[[], list[Check]]) -> list[Check]:
         return [failure(name, f"looking at it did not end in {DEADLINE:g} s", advice)]
     except OSError as error:  # of a path that no check expected to be like that
         return [unknown(name, f"{error.filename}: {error.strerror}", "run doctor as root")]
+    except Exception as error:  # noqa: BLE001 - a bug in one check must not cost the rows of the others
+        seen = f"a bug kept it from being looked at: {type(error).__name__}: {error}"
+        return [unknown(name, seen, "please report it")]
 
 
 def document_of(settings: Settings, checks: Sequence[Check]) -> dict[str, Any]:

@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+# Here, and not where it is needed: checks run in threads, and two that are first to import this
+# package, which imports itself in a circle, are told of a deadlock.
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
 from biren_plugin.core.container_runtime import CDI_GATE, LEAST_KUBELET, kubelet_passes_cdi
 from biren_plugin.core.diagnosis import Check, failure, ok, unknown, warning
 from biren_plugin.core.driver import version_numbers
@@ -119,9 +124,6 @@ def check_kubelet_version(settings: Settings) -> Iterator[Check]:
 
 def _gate(path: Path) -> bool | None:
     """The gate in the kubelet's own configuration; None if it says nothing, or cannot be read."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     try:
         config = YAML(typ="safe", pure=True).load(path)
     except (OSError, YAMLError):
