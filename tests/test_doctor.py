@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -18,14 +19,20 @@ from biren_plugin.core.settings import Settings
 from biren_plugin.host import brml
 from biren_plugin.operate import doctor
 from biren_plugin.operate.cdi import Look, generate
+from biren_plugin.operate.checks import daemon as daemon_check
 from biren_plugin.operate.checks import library, process
 from biren_plugin.operate.checks.cards import check_cards
+from biren_plugin.operate.checks.daemon import check_daemon
 from biren_plugin.operate.checks.kubelet import check_kubelet, check_kubelet_version
 from biren_plugin.operate.checks.library import check_library
 from biren_plugin.operate.checks.passthrough import check_passthrough
 from biren_plugin.operate.checks.process import check_limits, check_mounts
 from biren_plugin.operate.checks.runtime import check_cdi_file, check_runtime
+from biren_plugin.operate.daemon_state import DaemonState
+from biren_plugin.operate.status import status_document
 from biren_plugin.simulate.host import SimulatedHost
+from tests.cards import GPU, devices, listed
+from tests.daemon_states import hold, new_state, register
 from tests.recorded import HOSTS
 
 Examination = Callable[[Settings], Iterator[Check]]
@@ -195,6 +202,49 @@ def test_kata_needs_an_iommu_and_functions_that_are_bound(tmp_path: Path) -> Non
     assert seen == "0000:3d:00.0 is bound to biren; 0000:3e:00.0 is bound to nothing"
     assert verdicts(check_cards, settings) == {"driver": "ok"}
     assert verdicts(check_passthrough, Settings(host_root=tmp_path)) == {"IOMMU": "ok"}
+
+
+@pytest.fixture
+async def daemon(monkeypatch: pytest.MonkeyPatch) -> DaemonState:
+    """The daemon that `doctor` asks: it serves card_0 and card_1."""
+    state = new_state(listed(GPU, *devices(GPU, 0, 1)))
+    monkeypatch.setattr(daemon_check, "ask", lambda _folder: status_document(state))
+    return state
+
+
+async def test_daemon_tells_what_one_look_does_not_show(daemon: DaemonState) -> None:
+    found = rows(check_daemon, Settings())["daemon"]
+    assert found.verdict is Verdict.OK
+    assert found.seen.endswith("2 devices healthy")
+
+    first, second = devices(GPU, 0, 1)
+    doubtful = attrs.evolve(first, warnings=("it is hot",))
+    hold(daemon, listed(GPU, doubtful, second))
+    found = rows(check_daemon, Settings())["daemon"]
+    assert found.verdict is Verdict.WARNING
+    assert "card_0: it is hot" in found.seen
+
+    hold(daemon, listed(GPU, doubtful, attrs.evolve(second, reasons=("it loses data",))))
+    found = rows(check_daemon, Settings())["daemon"]
+    assert found.verdict is Verdict.FAILURE
+    assert "card_1: it loses data" in found.seen
+
+
+async def test_daemon_that_is_not_registered_is_a_failure_unless_it_stands_by(
+    daemon: DaemonState,
+) -> None:
+    register(daemon, GPU, taken=False)
+    found = rows(check_daemon, Settings())["daemon"]
+    assert found.verdict is Verdict.FAILURE
+    assert "not registered with the kubelet" in found.seen
+    daemon.stand_by()
+    assert verdicts(check_daemon, Settings()) == {"daemon": "ok"}
+
+
+def test_daemon_that_cannot_be_asked_from_here_is_no_fault(tmp_path: Path) -> None:
+    found = rows(check_daemon, Settings(status_dir=tmp_path))["daemon"]
+    assert found.verdict is Verdict.UNKNOWN
+    assert "in the daemon's container" in found.seen
 
 
 async def test_kubelet_that_answers_is_told_from_the_socket_that_it_left_behind(

@@ -18,6 +18,7 @@ from biren_plugin.core.diagnosis import Check, exit_status, failure, unknown
 from biren_plugin.core.settings import Settings
 from biren_plugin.operate.checks import in_pod
 from biren_plugin.operate.checks.cards import check_cards
+from biren_plugin.operate.checks.daemon import check_daemon
 from biren_plugin.operate.checks.kubelet import check_kubelet, check_kubelet_version
 from biren_plugin.operate.checks.library import check_library
 from biren_plugin.operate.checks.passthrough import check_passthrough
@@ -34,6 +35,7 @@ _EXAMINATIONS: Final[Sequence[tuple[str, Examination]]] = (
     ("driver", check_cards),
     ("management library", check_library),
     ("IOMMU", check_passthrough),
+    ("daemon", check_daemon),
     ("kubelet", check_kubelet),
     ("kubelet's version", check_kubelet_version),
     ("containerd", check_runtime),

@@ -27,6 +27,8 @@ def doctor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Doctor:
     monkeypatch.setenv("BR_GPU_DEVICE_PLUGIN_DIR", f"{folder / 'plugins'}")
     monkeypatch.setenv("BR_GPU_POD_RESOURCES_DIR", f"{folder / 'pods'}")
 
+    monkeypatch.setenv("BR_GPU_STATUS_DIR", f"{folder / 'status'}")
+
     def run(*words: str) -> "subprocess.CompletedProcess[str]":
         result = run_command("doctor", *words)
         assert result.stderr == ""
@@ -67,6 +69,24 @@ def test_node_that_serves_has_no_failure_and_what_is_missing_is_told(
     (line,) = [each for each in result.stdout.splitlines() if each.startswith("device nodes")]
     assert line.split()[2] == "failure"
     assert "/dev/biren/card_1 is missing" in line
+
+
+def test_what_only_the_daemon_has_seen_is_a_failure_too(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, doctor: Doctor
+) -> None:
+    # One look does not show that a counter rose, or what the management library said.
+    host.add_gpus({0: 1, 1: 1})
+    daemon.start("--health-interval=0.2", "--recover-after=30")
+    kubelet.wait_for_list(GPU, healthy=2)
+    assert read_document(doctor("--json"))["checks"]["daemon"]["result"] == "ok"
+
+    host.count_errors("card_1", "aer_dev_fatal", 1)
+    kubelet.wait_for_list(GPU, healthy=1)
+    result = doctor("--json")
+    assert result.returncode == 2
+    row = read_document(result)["checks"]["daemon"]
+    assert row["result"] == "failure"
+    assert "card_1: " in row["seen"]
 
 
 def test_node_without_anything_fails_with_what_to_do(doctor: Doctor) -> None:

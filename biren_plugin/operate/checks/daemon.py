@@ -1,0 +1,41 @@
+"""The running daemon: what it found by looking on, and with the management library, which no one look shows."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from biren_plugin.core.diagnosis import Check, failure, ok, some_of, unknown, warning
+from biren_plugin.core.settings import Settings
+from biren_plugin.errors import StatusUnavailable
+from biren_plugin.operate.status_view import ask
+
+_NAME: Final = "daemon"
+_ADVICE: Final = "each reason says what to do; all of them: br-gpu-device-plugin status"
+
+
+def check_daemon(settings: Settings) -> Iterator[Check]:
+    """One row, of what the daemon answers on its socket."""
+    try:
+        document = ask(settings.status_dir)
+    except StatusUnavailable as error:
+        yield unknown(_NAME, f"{error}")
+        return
+    who = f"process {document['pid']}, {document['role']}"
+    if document["role"] == "standing by":
+        yield ok(_NAME, f"{who}: another instance serves the node")
+        return
+    resources = document["resources"]
+    devices = [device for each in resources for device in each["devices"]]
+    sick = [_reason(each, "reasons") for each in devices if not each["healthy"]]
+    lost = [each["resource"] for each in resources if not each["registered"]]
+    doubts = [_reason(each, "warnings") for each in devices if each["warnings"]]
+    found = some_of([*document["problems"], *sick, *doubts])
+    if sick or lost:
+        yield failure(_NAME, f"{who}: {found}", _ADVICE)
+    elif found:
+        yield warning(_NAME, f"{who}: {found}", _ADVICE)
+    else:
+        yield ok(_NAME, f"{who}, {len(devices)} devices healthy")
+
+
+def _reason(device: dict[str, Any], kind: str) -> str:
+    return f"{device['card']}: {', '.join(device[kind])}"
