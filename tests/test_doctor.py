@@ -195,13 +195,45 @@ def test_kata_needs_an_iommu_and_functions_that_are_bound(tmp_path: Path) -> Non
     assert verdicts(check_passthrough, settings) == {"IOMMU": "ok", "VFIO functions": "failure"}
     add_function(tmp_path, "0000:3b:00.0", "vfio-pci")
     add_function(tmp_path, "0000:3c:00.0", "BEV_HYPER_DRIVER")
-    assert verdicts(check_passthrough, settings) == {"IOMMU": "ok", "VFIO functions": "ok"}
+    assert verdicts(check_passthrough, settings)["VFIO functions"] == "ok"
     add_function(tmp_path, "0000:3d:00.0", "biren")
     add_function(tmp_path, "0000:3e:00.0", None)
     seen = rows(check_passthrough, settings)["VFIO functions"].seen
     assert seen == "0000:3d:00.0 is bound to biren; 0000:3e:00.0 is bound to nothing"
     assert verdicts(check_cards, settings) == {"driver": "ok"}
     assert verdicts(check_passthrough, Settings(host_root=tmp_path)) == {"IOMMU": "ok"}
+
+
+def test_kata_node_is_judged_as_the_daemon_judges_it() -> None:
+    settings = Settings(host_root=HOSTS / "sriov_mixed", container_runtime="kata")
+    found = rows(check_passthrough, settings)
+    assert found["VFIO functions"].seen == "0000:04:00.3 is bound to biren"
+    groups = found["VFIO groups"]
+    assert groups.verdict is Verdict.FAILURE
+    assert groups.seen.startswith(
+        "/dev/vfio/18: function 0000:02:00.1 (snd_hda_intel) of its IOMMU"
+    )
+
+
+def test_functions_without_a_group_give_nothing_to_hand_out(tmp_path: Path) -> None:
+    settings = Settings(host_root=tmp_path, container_runtime="kata")
+    add_function(tmp_path, "0000:3b:00.0", "vfio-pci")
+    groups = rows(check_passthrough, settings)["VFIO groups"]
+    assert groups.verdict is Verdict.FAILURE
+    assert "no IOMMU group" in groups.seen
+
+
+def test_sound_groups_are_well_and_what_nothing_is_made_of_is_a_warning(tmp_path: Path) -> None:
+    settings = Settings(host_root=tmp_path, container_runtime="kata")
+    add_function(tmp_path, "0000:3b:00.0", "vfio-pci")
+    group = tmp_path / "sys/kernel/iommu_groups/7"
+    group.mkdir(parents=True)
+    (tmp_path / "sys/bus/pci/devices/0000:3b:00.0/iommu_group").symlink_to(group)
+    (tmp_path / "dev/vfio").mkdir(parents=True)
+    (tmp_path / "dev/vfio/7").symlink_to("/dev/null")
+    assert rows(check_passthrough, settings)["VFIO groups"].verdict is Verdict.OK
+    add_function(tmp_path, "0000:3c:00.0", "vfio-pci")
+    assert rows(check_passthrough, settings)["VFIO groups"].verdict is Verdict.WARNING
 
 
 @pytest.fixture

@@ -1,13 +1,17 @@
-"""What a kata node needs: an IOMMU, and PCI functions that are bound to vfio-pci."""
+"""What a kata node needs: an IOMMU, PCI functions that are bound to vfio-pci, and sound groups of them."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from biren_plugin.core.diagnosis import Check, failure, ok, unknown
+from biren_plugin.core.diagnosis import Check, failure, ok, some_of, unknown, warning
 from biren_plugin.core.settings import Settings
-from biren_plugin.host.rooted import resolve, under
+from biren_plugin.errors import HostUnreadable
+from biren_plugin.host.reader import read_once
+from biren_plugin.host.rooted import under
+from biren_plugin.host.vfio import VfioReader
+from biren_plugin.operate.devices import judge_once
 
 PCI: Final = "/sys/bus/pci/devices"
 _GROUPS: Final = "/sys/kernel/iommu_groups"
@@ -62,10 +66,35 @@ def check_passthrough(settings: Settings) -> Iterator[Check]:
     if not functions:
         yield failure(name, "no function of Biren's on the bus", "see `lspci -d 1ee0:`")
     elif wrong:
-        yield failure(name, "; ".join(wrong), "bind each to vfio-pci")
+        yield failure(name, some_of(wrong), "bind each to vfio-pci")
     else:
         yield ok(name, f"{len(functions)}, each bound to vfio-pci or {_HYPERVISOR_DRIVER}")
+    if functions:
+        yield _groups(root)
 
 
 def _driver(root: Path, function: str) -> str:
-    return (resolve(root, f"{PCI}/{function}/driver") or "").rpartition("/")[2]
+    try:
+        return os.readlink(under(root, f"{PCI}/{function}/driver")).rpartition("/")[2]
+    except OSError:
+        return ""
+
+
+def _groups(root: Path) -> Check:
+    """What the daemon makes of the functions."""
+    name = "VFIO groups"
+    advice = (
+        "each says what to do; all of them: br-gpu-device-plugin devices --container-runtime kata"
+    )
+    try:
+        inventory = judge_once(read_once(VfioReader(root)))
+    except HostUnreadable as error:
+        return unknown(name, f"{error}", "run doctor as root")
+    devices = [device for each in inventory.lists for device in each.devices]
+    sick = [f"{each.id}: {', '.join(each.reasons)}" for each in devices if not each.healthy]
+    if sick or not devices:
+        seen = some_of([*sick, *inventory.unsettled]) or "none that could be handed out"
+        return failure(name, seen, advice)
+    if inventory.unsettled:
+        return warning(name, some_of(inventory.unsettled), advice)
+    return ok(name, f"{len(devices)}, healthy at first sight")
