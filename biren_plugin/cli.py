@@ -17,6 +17,9 @@ from biren_plugin.errors import PluginError, UsageError
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
+_STANDARD_OUTPUT: Final = 1
+_STANDARD_ERROR: Final = 2
+"""Descriptors."""
 
 app = App(
     name="br-gpu-device-plugin",
@@ -58,6 +61,7 @@ app.command(
 
 def main() -> NoReturn:
     """The console script. Exits with the command's status, 1 (failed) or 2 (a wrong command line)."""
+    _fill_closed_streams()
     try:
         status = app(
             _as_cyclopts_takes_it(sys.argv[1:]),
@@ -65,8 +69,7 @@ def main() -> NoReturn:
             print_error=False,
             result_action="return_value",
         )
-        if sys.stdout is not None:  # closed by whoever started us
-            sys.stdout.flush()  # a full disk is noticed here, not by the interpreter's last breath
+        sys.stdout.flush()  # a full disk is noticed here, not by the interpreter's last breath
     except cyclopts.CycloptsError as error:
         _complain(f"{_explain(error)}; see br-gpu-device-plugin --help", EXIT_USAGE)
     except UsageError as error:
@@ -80,6 +83,15 @@ def main() -> NoReturn:
         _drop_output()
         _complain(f"{error.strerror}: {error.filename or 'standard output'}", EXIT_FAILED)
     sys.exit(status)
+
+
+def _fill_closed_streams() -> None:
+    """What whoever started us has closed leads nowhere: neither to None, nor to a socket of ours."""
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        pass
+    os.close(spare)
+    sys.stdout = sys.stdout or os.fdopen(_STANDARD_OUTPUT, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(_STANDARD_ERROR, "w", closefd=False)
 
 
 def _as_cyclopts_takes_it(words: Sequence[str]) -> list[str]:

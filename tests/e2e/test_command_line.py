@@ -1,5 +1,8 @@
 """The vendor's flags in all their forms are taken; a wrong one costs one line and status 2."""
 
+import os
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +11,9 @@ import pytest
 from biren_plugin import __version__
 from biren_plugin.simulate.host import SimulatedHost
 from tests.e2e.conftest import GPU
-from tests.e2e.daemon import DEADLINE, DaemonProcess, run_command
+from tests.e2e.daemon import COMMAND, DEADLINE, DaemonProcess, run_command
 from tests.kubelet.client import KubeletProcess
+from tests.recorded import HOSTS
 
 VENDORS_FLAGS = (
     "--cdi-feature",
@@ -187,3 +191,30 @@ def test_wrong_settings_file_costs_one_line_and_status_2(folder: Path) -> None:
         f"br-gpu-device-plugin: {path}, line 2: health-mod: there is no such setting; "
         "did you mean health-mode?\n"
     )
+
+
+@pytest.mark.parametrize("words", [["devices"], ["devices", "--topology"], ["--help"], ["status"]])
+def test_closed_output_costs_no_traceback(words: list[str]) -> None:
+    # >&- of a shell: Python then has None where its standard output was.
+    said = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *COMMAND, *words],
+        env={**os.environ, "BR_GPU_HOST_ROOT": f"{HOSTS / 'mixed'}"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert "Traceback" not in said.stderr
+    assert said.returncode == (1 if "status" in words else 0)
+
+
+def test_daemon_runs_on_though_nobody_hears_its_log(host: SimulatedHost, folder: Path) -> None:
+    command = [*COMMAND, f"--host-root={host.root}", f"--status-dir={folder / 'status'}"]
+    process = subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command])
+    try:
+        deadline = time.monotonic() + DEADLINE
+        while not (folder / "status/status.sock").exists():
+            assert process.poll() is None, "it has ended"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)  # a socket that appears sets no event
+    finally:
+        process.terminate()
+        assert process.wait(DEADLINE) == 0
