@@ -14,6 +14,7 @@ from biren_plugin.errors import ReportTooSlow
 from biren_plugin.host import recording
 from biren_plugin.host.reader import HostReader, read_once
 from biren_plugin.host.recording import Recorder
+from biren_plugin.host.vfio import VfioReader
 from biren_plugin.operate import report
 from tests.recorded import HOSTS
 
@@ -37,6 +38,13 @@ async def test_report_reads_as_the_host_that_it_is_of(name: str, tmp_path: Path)
     original, copied = read(HOSTS / name), read(copy)
     assert copied == original
     assert json.loads((tmp_path / "copy/doctor.json").read_text())["complete"] is True
+
+
+async def test_report_of_a_kata_node_has_its_groups_nodes_and_other_members(tmp_path: Path) -> None:
+    with await pack(HOSTS / "sriov_mixed", tmp_path) as archive:
+        archive.extractall(tmp_path / "copy", filter="fully_trusted")
+    copied = read_once(VfioReader(tmp_path / "copy/host"))
+    assert copied == read_once(VfioReader(HOSTS / "sriov_mixed"))
 
 
 async def test_report_holds_nothing_but_what_is_read(tmp_path: Path) -> None:

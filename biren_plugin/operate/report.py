@@ -29,7 +29,7 @@ from biren_plugin.operate.devices import document as devices_document
 _CLASS: Final = "/sys/class/biren"
 _DRM: Final = "/sys/class/drm"
 _ATTRIBUTES: Final = (*sysfs.FIXED_ATTRIBUTES, *sysfs.CHANGING_ATTRIBUTES, "vendor")
-_FUNCTION: Final = ("driver", "iommu_group", "physfn", "sriov_numvfs", "sriov_totalvfs")
+_FUNCTION: Final = ("config", "driver", "iommu_group", "physfn", "sriov_numvfs", "sriov_totalvfs")
 _FILES: Final = (
     "/sys/module/biren/version",
     CONTROL_NODE,
@@ -77,6 +77,8 @@ def _paths(root: Path) -> Iterator[str]:
         yield from (f"{_CLASS}/{name}/device/{each}" for each in _ATTRIBUTES)
     for name in _listed(root, "/dev/biren"):
         yield f"/dev/biren/{name}"
+    for name in _listed(root, "/dev/vfio"):
+        yield f"/dev/vfio/{name}"
     for name in _listed(root, "/usr/lib"):
         if name.startswith("libbiren-ml.so"):
             yield f"/usr/lib/{name}"
@@ -89,6 +91,10 @@ def _paths(root: Path) -> Iterator[str]:
             links = [n for n in _listed(root, f"{PCI}/{function}") if n.startswith("virtfn")]
             for name in (*_ATTRIBUTES, *_FUNCTION, *links):
                 yield f"{PCI}/{function}/{name}"
+            # The others of its group count too: their names and drivers.
+            members = f"{PCI}/{function}/iommu_group/devices"
+            for other in _listed(root, members):
+                yield from (f"{PCI}/{other}", f"{members}/{other}/driver")
 
 
 def _listed(root: Path, folder: str) -> list[str]:
