@@ -49,12 +49,10 @@ _EXAMINATIONS: Final[Sequence[tuple[str, Examination]]] = (
 def run_doctor(settings: Settings, *, as_json: bool, report: Path | None) -> int:
     """Prints the table or the document, writes the report if one is asked for; the exit status.
 
-    Raises `OSError` where the report cannot be written.
+    Raises `OSError` where the report cannot be written, when the rest has been printed.
     """
     checks = trio.run(examine, settings)
     document = document_of(settings, checks)
-    if report is not None:
-        trio.run(partial(write_report, report, settings, document, deadline=DEADLINE))
     if as_json:
         json.dump(document, sys.stdout, indent=2)
         print()
@@ -62,6 +60,8 @@ def run_doctor(settings: Settings, *, as_json: bool, report: Path | None) -> int
         headings = ("CHECK", "RESULT", "SEEN", "WHAT TO DO")
         rows = [(each.name, each.verdict.value, each.seen, each.advice) for each in checks]
         print_table(headings, rows)
+    if report is not None:
+        trio.run(partial(write_report, report, settings, document, deadline=DEADLINE))
     return exit_status(checks)
 
 
