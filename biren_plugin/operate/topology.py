@@ -50,8 +50,8 @@ def show_topology(host_root: Path, *, groups: bool, as_json: bool) -> None:
     """Prints how close the cards, or VFIO `groups`, below `host_root` are, and who told."""
     topology, told = trio.run(read_topology, host_root, groups)
     if not (as_json or topology.units):
-        kind = "VFIO group" if groups else "card"
-        print(f"No Biren {kind} on this host; see `br-gpu-device-plugin devices`")
+        kind, flag = ("VFIO group", " --container-runtime kata") if groups else ("card", "")
+        print(f"No Biren {kind} on this host; see `br-gpu-device-plugin devices{flag}`")
         return
     if as_json:
         json.dump(document(topology, links_known=told), sys.stdout, indent=2)

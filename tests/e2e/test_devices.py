@@ -10,6 +10,7 @@ import pytest
 from biren_plugin.simulate.host import GPU_MEMORY, SimulatedHost
 from tests.e2e.conftest import GPU, HALF, QUARTER
 from tests.e2e.daemon import run_command
+from tests.recorded import HOSTS
 
 SCHEMA = Path(__file__).parents[2] / "schema/devices.schema.json"
 
@@ -25,9 +26,9 @@ def read_document(root: Path) -> dict[str, Any]:
     return document
 
 
-def read_topology(root: Path) -> dict[str, Any]:
+def read_topology(root: Path, *flags: str) -> dict[str, Any]:
     """What `devices --topology --json` prints of the host, which must be as its schema says."""
-    result = run_command("devices", "--topology", "--json", f"--host-root={root}")
+    result = run_command("devices", "--topology", "--json", f"--host-root={root}", *flags)
     assert (result.returncode, result.stderr) == (0, "")
     document: dict[str, Any] = json.loads(result.stdout)
     schema = json.loads(SCHEMA.with_name("topology.schema.json").read_text())
@@ -183,3 +184,15 @@ def test_host_root_is_taken_from_the_daemons_variable(
     monkeypatch.setenv("BR_GPU_HOST_ROOT", f"{host.root}")
     result = run_command("devices")
     assert "card_0" in result.stdout
+
+
+def test_topology_of_a_kata_node_is_of_its_groups() -> None:
+    document = read_topology(HOSTS / "sriov_mixed", "--container-runtime=kata")
+    assert document["cards"][0] == {"card": "/dev/vfio/17", "numa_node": 0}
+    assert document["pairs"][0]["cards"] == ["/dev/vfio/17", "/dev/vfio/18"]
+
+
+def test_kata_node_without_a_group_is_referred_to_the_command_that_says_why(tmp_path: Path) -> None:
+    kata = ("--container-runtime=kata", f"--host-root={tmp_path}")
+    result = run_command("devices", "--topology", *kata)
+    assert "devices --container-runtime kata" in result.stdout
