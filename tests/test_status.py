@@ -120,8 +120,13 @@ async def test_table_in_a_terminal_shows_what_a_reason_says_word_for_word(
 async def test_node_without_cards_is_said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert shown(status_document(new_state()), capsys, monkeypatch)[-1] == (
-        "No Biren card on this node."
+    document = status_document(new_state())
+    assert shown(document, capsys, monkeypatch)[-1] == (
+        "No Biren card: see `br-gpu-device-plugin doctor`."
+    )
+    document["driver_loaded"] = False
+    assert shown(document, capsys, monkeypatch)[-1] == (
+        "No driver, or no /sys of the host: see `br-gpu-device-plugin doctor`."
     )
 
 

@@ -80,7 +80,10 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
     for problem in document["problems"]:
         print(f"! {problem}")
     if not document["resources"]:
-        print("No Biren card on this node." if document["driver_loaded"] else "No driver loaded.")
+        found = (
+            "No Biren card" if document["driver_loaded"] else "No driver, or no /sys of the host"
+        )
+        print(f"{found}: see `br-gpu-device-plugin doctor`.")
         return
     print()
     _print_table(
