@@ -81,7 +81,7 @@ def test_host_with_all_that_it_needs_is_well(host: SimulatedHost) -> None:
     found = rows(check_cards, settings)
     assert {check.verdict for check in found.values()} == {Verdict.OK}
     assert found["driver"].seen == "loaded, version 1.12.0"
-    assert found["cards"].seen == "3 of 2 GPUs"
+    assert found["cards"].seen == "3 cards, on 2 GPUs"
     assert found["driver files"].seen == "5 to be mounted"
 
 
@@ -98,6 +98,15 @@ def test_missing_driver_is_a_failure_with_the_command_that_loads_it(tmp_path: Pa
 def test_driver_must_be_1_2_2_or_newer(host: SimulatedHost, version: str, verdict: str) -> None:
     (host.root / "sys/module/biren/version").write_text(f"{version}\n")
     assert verdicts(check_cards, Settings(host_root=host.root))["driver"] == verdict
+
+
+def test_cards_without_the_drivers_module_are_a_warning(host: SimulatedHost) -> None:
+    host.add_gpus({0: 1})
+    host.unload_module()
+    (host.root / "sys/module").mkdir(exist_ok=True)
+    driver = rows(check_cards, Settings(host_root=host.root))["driver"]
+    assert driver.verdict is Verdict.WARNING
+    assert "unloaded" in driver.seen
 
 
 @pytest.mark.parametrize(("version", "verdict"), [("1.9.0", "ok"), ("1.10.0", "warning")])

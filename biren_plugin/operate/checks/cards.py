@@ -47,6 +47,12 @@ def _driver(snapshot: Snapshot) -> Check:
             return failure("driver", "the module is loaded, /sys/class/biren is missing", _SEE_SYS)
         return failure("driver", "not loaded: there is no /sys/class/biren", _SEE_SYS)
     version = snapshot.driver_version
+    if version is None and snapshot.module_loaded is False:
+        # No failure: a driver that is built into the kernel need not have that folder.
+        seen = (
+            "/sys/class/biren is there, but no /sys/module/biren: the module may have been unloaded"
+        )
+        return warning("driver", seen, "on the node: `lsmod | grep biren`, `modprobe biren`")
     if version is None:
         return unknown("driver", "loaded; /sys/module/biren/version does not tell which it is")
     match driver_suffices(version):
@@ -63,7 +69,7 @@ def _cards(snapshot: Snapshot) -> Check:
     if not cards:
         return failure("cards", "no card in /sys/class/biren", "see `lspci -d 1ee0:` on the node")
     gpus = {card.physical_id for card in cards if card.physical_id is not None}
-    return ok("cards", f"{len(cards)} of {len(gpus)} GPUs")
+    return ok("cards", f"{len(cards)} cards, on {len(gpus)} GPUs")
 
 
 def _nodes(cards: tuple[Card, ...]) -> Check:
