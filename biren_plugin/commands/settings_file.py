@@ -78,7 +78,7 @@ def read_settings_file(path: Path, told_by: str = f"--{CONFIG}") -> list[Entry]:
         where = f", line {mark.line + 1}" if mark is not None else ""
         what = ", ".join(filter(None, [error.context, error.problem]))
         raise UsageError(f"{path}{where}: {what or 'this is no YAML'}") from error
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, UnicodeDecodeError, RecursionError) as error:  # ten thousand brackets
         raise UsageError(f"{path}: this is no YAML: {error}") from error
     return list(_entries(path, root))
 
@@ -91,7 +91,7 @@ def _entries(path: Path, root: Any) -> Iterator[Entry]:
         raise UsageError(f"{path}, line {_line(root)}: give lines of KEY: VALUE, as in pulse: 300")
     seen: dict[str, int] = {}
     for key_node, value in root.value:
-        key, line = str(key_node.value), _line(key_node)
+        key, line = str(key_node.value) if _is_word(key_node) else "?", _line(key_node)
         place = f"{path}, line {line}: {key}"
         if key not in _KEYS:
             raise UsageError(f"{place}: there is no such setting; {_suggestion(key)}")
