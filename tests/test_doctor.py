@@ -1,7 +1,9 @@
 """`doctor` sees each prerequisite that is not met, and says what to do; what hangs keeps nobody."""
 
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ from biren_plugin.core.diagnosis import warning as warned
 from biren_plugin.core.library import LibraryFacts
 from biren_plugin.core.settings import Settings
 from biren_plugin.host import brml
-from biren_plugin.operate import doctor
+from biren_plugin.operate import doctor, status_view
 from biren_plugin.operate.cdi import Look, generate
 from biren_plugin.operate.checks import daemon as daemon_check
 from biren_plugin.operate.checks import library, process
@@ -29,7 +31,7 @@ from biren_plugin.operate.checks.passthrough import check_passthrough
 from biren_plugin.operate.checks.process import check_limits, check_mounts
 from biren_plugin.operate.checks.runtime import check_cdi_file, check_runtime
 from biren_plugin.operate.daemon_state import DaemonState
-from biren_plugin.operate.status import status_document
+from biren_plugin.operate.status import SOCKET, status_document
 from biren_plugin.simulate.host import SimulatedHost
 from tests.cards import GPU, devices, listed
 from tests.daemon_states import hold, new_state, register
@@ -286,6 +288,20 @@ def test_daemon_that_cannot_be_asked_from_here_is_no_fault(tmp_path: Path) -> No
     found = rows(check_daemon, Settings(status_dir=tmp_path))["daemon"]
     assert found.verdict is Verdict.UNKNOWN
     assert "in the daemon's container" in found.seen
+
+
+def test_daemon_that_takes_the_question_and_does_not_answer_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(status_view, "ANSWER_DEADLINE", 0.05)
+    with (
+        tempfile.TemporaryDirectory(prefix="br") as folder,
+        socket.socket(socket.AF_UNIX) as stopped,
+    ):
+        stopped.bind(f"{folder}/{SOCKET}")
+        stopped.listen()  # and nobody accepts
+        found = rows(check_daemon, Settings(status_dir=Path(folder)))["daemon"]
+    assert found.verdict is Verdict.FAILURE
 
 
 async def test_kubelet_that_answers_is_told_from_the_socket_that_it_left_behind(

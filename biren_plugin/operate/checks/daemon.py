@@ -17,7 +17,12 @@ def check_daemon(settings: Settings) -> Iterator[Check]:
     try:
         document = ask(settings.status_dir)
     except StatusUnavailable as error:
-        yield unknown(_NAME, f"{error}")
+        if isinstance(error.__cause__, TimeoutError):
+            yield failure(
+                _NAME, f"{error}", "it is stuck, or stopped: see its log, and restart its pod"
+            )
+        else:
+            yield unknown(_NAME, f"{error}")
         return
     who = f"process {document['pid']}, {document['role']}"
     if document["role"] == "standing by":
