@@ -80,3 +80,10 @@ def test_probes_ask_the_port_that_the_daemon_serves(name: str) -> None:
     assert f"--metrics-address=:{port['containerPort']}" in container["args"]
     for probe in ("livenessProbe", "readinessProbe"):
         assert container[probe]["httpGet"]["port"] == port["name"]
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_doctor_in_the_container_has_the_settings_of_what_it_looks_at(name: str) -> None:
+    # `kubectl exec ... doctor` gets the daemon's variables, and none of its flags.
+    flags = {word.partition("=")[0] for word in container_of(overlay(name))["args"]}
+    assert flags <= {"--metrics-address", "--log-format"}
