@@ -292,6 +292,16 @@ def test_card_that_only_the_library_knows_is_listed_and_unhealthy() -> None:
     assert node.unhealthy(GPU) == []
 
 
+def test_card_that_only_the_library_knows_and_of_no_known_split_is_told_of() -> None:
+    node = Node(*gpu_cards(0, 0))
+    known = {0: KnownCard(0, 1), 5: KnownCard(1)}
+    node.library_tells(LibraryRound(0.0, LibraryFacts(""), known))
+    node.look(0, *gpu_cards(0, 0))
+    node.look(SPLIT_SETTLE, *gpu_cards(0, 0))
+    assert ids(node.devices(GPU)) == ["card_0"]
+    assert "card_5 is known to the management library" in node.inventory.unsettled[0]
+
+
 def test_card_that_vanished_is_not_listed_twice_because_the_library_still_knows_it() -> None:
     node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1))
     node.library_says(1, 1, 0, 1)

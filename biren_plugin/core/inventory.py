@@ -104,7 +104,7 @@ class InventoryKeeper:
             if gpu.candidate and (gpu.believed or split_of(gpu.candidate) not in RESOURCE_OF_SPLIT):
                 unsettled.append(_describe_unsettled(gpu.candidate))
         self._starting = False
-        self._keep_library_only(seen.library, snapshot, now)
+        unsettled += self._keep_library_only(seen.library, snapshot, now)
         self._keep_held(seen.holders or NO_HOLDERS, now)
         lists = self._lists(seen.holders or NO_HOLDERS, snapshot.host, now, seen.pulse)
         return Inventory(
@@ -149,7 +149,8 @@ class InventoryKeeper:
 
     def _keep_library_only(
         self, library: LibraryRound | None, snapshot: Snapshot, now: float
-    ) -> None:
+    ) -> list[str]:
+        """Lists cards that only the library knows; sentences about those that no list can take."""
         in_sysfs = {card.number for card in snapshot.cards} | {
             card.number for gpu in self._gpus.values() for card in gpu.believed
         }
@@ -159,16 +160,20 @@ class InventoryKeeper:
             for number in known
             if number not in in_sysfs
         }
+        without_split = []
         for number, since in self._library_only.items():
-            resource = RESOURCE_OF_SPLIT.get(known[number].split or 0)
-            if resource is None or now - since < SPLIT_SETTLE:  # it may just come or go
+            if now - since < SPLIT_SETTLE:  # it may just come or go
                 continue
             reason = (
                 f"card_{number} is known to the management library and not to /sys/class/biren; "
                 "see `brsmi gpu`, and `dmesg | grep -i biren`"
             )
+            if (resource := RESOURCE_OF_SPLIT.get(known[number].split or 0)) is None:
+                without_split.append(reason)
+                continue
             device = Device(Card(f"card_{number}", number, present=False), resource, (reason,))
             self._leaving.keep(device, now)
+        return without_split
 
     def _keep_held(self, holders: Holders, now: float) -> None:
         """Whatever a pod holds stays listed, also what was replaced, or gone before we started."""

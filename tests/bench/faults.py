@@ -1,11 +1,14 @@
 """How soon the kubelet knows what befell the hardware, and has everything again after a restart."""
 
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.bench.calls import EIGHT_WHOLE
 from tests.bench.figures import Figure, spread
+from tests.brml.on_host import HostLibrary
 from tests.simulated_node import Node
 
 THREE_RESOURCES = {0: 1, 1: 1, 2: 1, 3: 1, 4: 1, 5: 2, 6: 4, 7: 4}
@@ -22,9 +25,15 @@ def measure_faults(rounds: int = 100) -> list[Figure]:
     with Node(EIGHT_WHOLE, *_WITHOUT_INOTIFY) as node:
         node.start_daemon("--recover-after=0")
         unseen = _pull(node, rounds // 4)
+    with Node(EIGHT_WHOLE) as node, tempfile.TemporaryDirectory(prefix="br") as folder:
+        library = HostLibrary(node.host.root, Path(folder))
+        node.start_daemon("--recover-after=0")
+        reported = _report(node, library, rounds // 5)
+        library.state.close()
     return [
         *spread("device node gone to list", [pulled], 100, 200),
         *spread("PCI function silent to list", [silent], 600, 1200),
+        *spread("library says critical to list", [reported], None, 6000),
         *spread("device node gone to list, without inotify", [unseen], None, 1200),
     ]
 
@@ -65,6 +74,14 @@ def _pull(node: Node, rounds: int) -> list[float]:
 def _silence(node: Node, rounds: int) -> list[float]:
     host = node.host
     return _fault_to_list(node, rounds, lambda: host.silence(SICK), lambda: host.unsilence(SICK))
+
+
+def _report(node: Node, library: HostLibrary, rounds: int) -> list[float]:
+    number = int(SICK.removeprefix("card_"))
+    say = library.state.set_card
+    return _fault_to_list(
+        node, rounds, lambda: say(number, status=2), lambda: say(number, status=0)
+    )
 
 
 def _fault_to_list(

@@ -1,18 +1,15 @@
 """What befalls the management library: calls that hang, over one card or over all."""
 
-import os
 import random
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.brml import STATE_VARIABLE, WELL, BrmlState, build_stand_in
+from tests.brml.on_host import HostLibrary
 from tests.host_truth import cards_by_gpu
 from tests.simulated_node import Node
 
 _OF_A_CARD = ("brmlDeviceGetHealthStatus", "brmlDeviceGetHandleByNodeId")
 _OF_ALL = ("brmlDeviceGetCount", "brmlDeviceGetTemperature")
-_MOST_GPUS = 8
 
 
 class LibraryTrouble:
@@ -22,28 +19,14 @@ class LibraryTrouble:
         """Installs it; the daemons that start from now on find it."""
         self._root = node.host.root
         self._chance = chance
-        installed = self._root / "usr/lib/libbiren-ml.so.1"
-        installed.unlink()
-        shutil.move(build_stand_in(folder), installed)
-        self._state = BrmlState(folder / "brml")
-        os.environ[STATE_VARIABLE] = str(self._state.path)
-        self._state.set_system(driver="1.12.0", library="1.9")
-        for _ in range(_MOST_GPUS):
-            self._state.add_gpu()
-        for gpu, names in cards_by_gpu(self._root).items():
-            self.follow(gpu, names)
+        self._library = HostLibrary(self._root, folder)
+        self._state = self._library.state
+        self.follow = self._library.follow
         self.kinds: Sequence[Callable[[], None]] = (
             self.call_of_a_card_hangs,
             self.call_of_all_hangs,
             self.calls_return,
         )
-
-    def follow(self, gpu: int, names: Sequence[str]) -> None:
-        """The GPU has these cards now, each of them well; none: it has vanished."""
-        numbers = [int(name.removeprefix("card_")) for name in names]
-        self._state.split(gpu, *numbers)
-        for instance, number in enumerate(numbers):
-            self._state.set_card(number, **{**WELL, "instance": instance})
 
     def call_of_a_card_hangs(self) -> None:
         """A call hangs over one card: Unhealthy after five seconds, and no other is."""
