@@ -12,6 +12,7 @@ from biren_plugin.core.cdi import names_for
 from biren_plugin.core.container_edits import edits_for
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.core.rivals import RivalWatch
+from biren_plugin.core.streams import Streams
 from biren_plugin.errors import StartTooSlow
 from biren_plugin.host.cdi_owner import CdiOwner
 from biren_plugin.host.kubelet_folder import KubeletFolder, socket_name
@@ -55,10 +56,10 @@ async def run_resource(
     """
     memory.registered.post(False)
     socket = folder_path / socket_name(resource)
-    open_streams = Board[frozenset[object]]()
+    streams = Board[Streams]()
     tally = memory.tally
     sent = partial(tally.list_sent, resource)
-    watch = partial(watch_devices, memory.offered, open_streams, sent)
+    watch = partial(watch_devices, memory.offered, streams, sent)
     answer = edits_for if cdi is None else names_for
     plugin = DevicePlugin(memory.offered, inventory, watch, placement, answer)
     counted = CountedPlugin(plugin, resource, tally)
@@ -78,7 +79,7 @@ async def run_resource(
             socket,
             identity,
             folder,
-            open_streams,
+            streams,
             memory.registered,
             memory.rivals,
             partial(tally.registered, resource),

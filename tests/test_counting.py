@@ -6,6 +6,7 @@ from biren_plugin.board import Board
 from biren_plugin.core.admission import PreferenceRequest
 from biren_plugin.core.container_edits import edits_for
 from biren_plugin.core.model import DeviceList, Inventory
+from biren_plugin.core.streams import Streams
 from biren_plugin.errors import RequestRefused
 from biren_plugin.tally import Tally
 from biren_plugin.tasks.counting import CountedPlugin
@@ -19,7 +20,7 @@ def counted(offered: Board[DeviceList]) -> tuple[CountedPlugin, DevicePlugin, Ta
     plugin = DevicePlugin(
         offered,
         Board[Inventory](),
-        lambda: watch_devices(offered, Board[frozenset[object]]()),
+        lambda: watch_devices(offered, Board[Streams]()),
         "packed",
         edits_for,
     )

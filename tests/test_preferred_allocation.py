@@ -20,6 +20,7 @@ from biren_plugin.core.allocation import Placement
 from biren_plugin.core.container_edits import edits_for
 from biren_plugin.core.library import P2PLink
 from biren_plugin.core.model import Card, Device, DeviceList, Inventory
+from biren_plugin.core.streams import Streams
 from biren_plugin.core.topology_sources import build_topology
 from biren_plugin.tasks.server import DevicePlugin, serve_plugin
 from biren_plugin.tasks.watch import watch_devices
@@ -84,7 +85,7 @@ async def serving(
     inventories, offered = Board[Inventory](), Board[DeviceList]()
     inventories.post(inventory)
     offered.post(inventory.lists[0])
-    streams = Board[frozenset[object]]()
+    streams = Board[Streams]()
     plugin = DevicePlugin(
         offered, inventories, lambda: watch_devices(offered, streams), placement, edits_for
     )

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 
 import attrs
@@ -18,6 +18,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
 from biren_plugin.core.rivals import RivalWatch
+from biren_plugin.core.streams import Streams
 from biren_plugin.errors import (
     InvalidRequest,
     PluginSocketGone,
@@ -25,7 +26,7 @@ from biren_plugin.errors import (
     StreamEnded,
 )
 from biren_plugin.host.kubelet_folder import KUBELET_SOCKET, KubeletFolder, read_kubelet_folder
-from biren_plugin.tasks.registration import stay_registered
+from biren_plugin.tasks.registration import STREAM_DEADLINE, stay_registered
 from biren_plugin.wire.messages import PluginOptions, Registration
 from biren_plugin.wire.registration import new_registration_server
 from biren_plugin.wire.unix_grpc import FileIdentity, UnixListener
@@ -42,7 +43,7 @@ class Node:
 
     path: Path
     folder: Board[KubeletFolder] = attrs.Factory(Board)
-    open_streams: Board[frozenset[object]] = attrs.Factory(Board)
+    streams: Board[Streams] = attrs.Factory(Board)
     registered: Board[bool] = attrs.Factory(Board)
     rivals: RivalWatch = attrs.Factory(RivalWatch)
     registrations: list[Registration] = attrs.Factory(list)
@@ -64,10 +65,19 @@ class Node:
         """Posts what is in the folder now, as the daemon's watcher does."""
         self.folder.post(read_kubelet_folder(self.path))
 
+    def hold(self, streams: Iterable[object]) -> None:
+        """The kubelet holds just these streams."""
+        seen, wanted = self.streams.latest or Streams(), frozenset(streams)
+        for stream in sorted(wanted - seen.open, key=str):
+            seen = seen.with_new(stream)
+        for stream in seen.open - wanted:
+            seen = seen.without(stream)
+        self.streams.post(seen)
+
     async def take(self, registration: Registration) -> None:
         """A kubelet that takes every registration and opens a stream at once."""
         self.registrations.append(registration)
-        self.open_streams.post(frozenset({"a stream"}))
+        self.hold({"a stream"})
 
     @contextlib.asynccontextmanager
     async def kubelet(
@@ -90,7 +100,7 @@ class Node:
                 self.socket,
                 self.identity,
                 self.folder,
-                self.open_streams,
+                self.streams,
                 self.registered,
                 self.rivals,
             )
@@ -98,7 +108,7 @@ class Node:
     async def stream(self) -> None:
         """Waits until the kubelet has opened its stream."""
         with trio.fail_after(60):
-            await self.open_streams.wait_for(bool)
+            await self.streams.wait_for(lambda seen: bool(seen.open))
         await wait_all_tasks_blocked()
 
     def leave_dead_socket(self) -> None:
@@ -142,6 +152,20 @@ async def test_socket_that_a_new_kubelet_has_wiped_is_not_registered(
     assert not node.registrations
 
 
+async def test_stream_that_ends_before_anybody_looked_is_an_end_all_the_same(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    async def take(_registration: Registration) -> None:
+        node.hold({"a stream"})
+        node.hold(set())
+
+    async with node.kubelet(take):
+        started = trio.current_time()
+        with pytest.raises(StreamEnded):
+            await node.stay()
+    assert trio.current_time() - started < STREAM_DEADLINE
+
+
 async def test_registration_names_the_file_and_carries_the_options(
     node: Node, autojump_clock: MockClock
 ) -> None:
@@ -175,7 +199,7 @@ async def test_kubelet_that_opens_its_stream_only_after_it_answered_is_waited_fo
         nursery.start_soon(node.stay)
         await trio.sleep(5)
         assert "registered" not in caplog.text
-        node.open_streams.post(frozenset({"a stream"}))
+        node.hold({"a stream"})
         await wait_all_tasks_blocked()
         assert "registered and watched" in caplog.text
         nursery.cancel_scope.cancel()
@@ -263,7 +287,7 @@ async def end_of_stream(node: Node) -> str:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(node.stay)
             await node.stream()
-            node.open_streams.post(frozenset())
+            node.hold(set())
     (error,) = caught.value.exceptions
     return str(error)
 
@@ -304,7 +328,7 @@ async def test_streams_that_end_with_their_kubelets_point_to_nobody(
                     nursery.start_soon(node.stay)
                     await node.stream()
                 node.leave_dead_socket()
-                node.open_streams.post(frozenset())
+                node.hold(set())
         assert "another plugin" not in str(caught.value.exceptions[0])
         (node.path / KUBELET_SOCKET).unlink()
 
@@ -314,9 +338,9 @@ async def test_end_of_any_stream_since_the_registration_ends_it(
 ) -> None:
     # A kubelet that answered two Registers holds both streams, and drops its client with either.
     async def take(_registration: Registration) -> None:
-        node.open_streams.post(frozenset({"a bystander's", "one"}))
+        node.hold({"a bystander's", "one"})
 
-    node.open_streams.post(frozenset({"a bystander's"}))
+    node.hold({"a bystander's"})
     async with node.kubelet(take):
         with pytest.RaisesGroup(StreamEnded):
             async with trio.open_nursery() as nursery:
@@ -324,10 +348,10 @@ async def test_end_of_any_stream_since_the_registration_ends_it(
                 await node.registered.wait_for(bool)
                 # All at once: the kubelet opens its second stream within a moment.
                 for streams in ({"one"}, {"one", "two"}):
-                    node.open_streams.post(frozenset(streams))
+                    node.hold(streams)
                     await wait_all_tasks_blocked()
                     assert nursery.child_tasks, "none of its own has ended"
-                node.open_streams.post(frozenset({"two"}))
+                node.hold({"two"})
 
 
 async def test_stream_that_ends_before_anyone_has_looked_again_is_noticed(
@@ -345,8 +369,8 @@ async def test_stream_that_ends_before_anyone_has_looked_again_is_noticed(
                 await answered.wait()
                 await wait_all_tasks_blocked()
                 # In one step: the task that waits for the stream goes on only afterwards.
-                node.open_streams.post(frozenset({"one"}))
-                node.open_streams.post(frozenset())
+                node.hold({"one"})
+                node.hold(set())
                 await trio.sleep(60)
                 pytest.fail("it goes on as if it were watched")
 
@@ -361,7 +385,7 @@ async def test_somebody_who_only_looks_later_on_ends_no_registration(
                 await node.registered.wait_for(bool)
                 await trio.sleep(10)
                 for streams in ({"a stream", "a bystander's"}, {"a stream"}):
-                    node.open_streams.post(frozenset(streams))
+                    node.hold(streams)
                     await wait_all_tasks_blocked()
                     assert nursery.child_tasks
-                node.open_streams.post(frozenset())
+                node.hold(set())

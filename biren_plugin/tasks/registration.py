@@ -14,6 +14,7 @@ import trio
 
 from biren_plugin.board import Board
 from biren_plugin.core.rivals import RivalWatch
+from biren_plugin.core.streams import Streams
 from biren_plugin.errors import (
     KubeletRestarted,
     PluginSocketGone,
@@ -44,7 +45,7 @@ async def stay_registered(
     socket: Path,
     identity: FileIdentity,
     folder: Board[KubeletFolder],
-    open_streams: Board[frozenset[object]],
+    streams: Board[Streams],
     registered: Board[bool],
     rivals: RivalWatch,
     on_registered: Callable[[], None] = lambda: None,
@@ -62,10 +63,10 @@ async def stay_registered(
         await trio.aclose_forcefully(stream)
         raise PluginSocketGone(f"{socket} was deleted before it could be registered")
     asked = trio.current_time()
-    before = open_streams.latest or frozenset()
+    before = streams.latest or Streams()
     await register(stream, Registration(socket.name, resource), REGISTER_DEADLINE)
     with trio.move_on_after(STREAM_DEADLINE) as waiting:
-        opened = await open_streams.wait_for(lambda streams: bool(streams - before))
+        await streams.wait_for(lambda seen: seen.opened > before.opened)
     if waiting.cancelled_caught:
         raise RegistrationFailed(
             f"the kubelet took the registration of {resource} and opened no stream in "
@@ -78,7 +79,7 @@ async def stay_registered(
         "%s: registered and watched, in %.0f ms", resource, took,
         extra={"event": "registered", "resource": resource, "milliseconds": round(took, 1)},
     )  # fmt: skip
-    await _first_end(open_streams, opened - before, before)
+    await _first_end(streams, before)
     text = f"the kubelet ended the stream of {resource}"
     kubelet_socket = socket.with_name(KUBELET_SOCKET)
     kubelet = FileIdentity.of(kubelet_socket)
@@ -90,22 +91,21 @@ async def stay_registered(
     raise StreamEnded(text)
 
 
-async def _first_end(
-    open_streams: Board[frozenset[object]], ours: frozenset[object], before: frozenset[object]
-) -> None:
-    """Returns when one of `ours`, or of those that are opened soon after, ends.
+async def _first_end(streams: Board[Streams], before: Streams) -> None:
+    """Returns when one of those that were opened since `before`, or soon from now, ends.
 
     Any of them: a kubelet that answered two Registers holds two streams, and drops its client with
     either; how many others are still open says nothing. Streams from `before`, and those that come
     later than `_SECOND_STREAM`, are somebody's who only looks.
     """
     settled = trio.current_time() + _SECOND_STREAM
-    with open_streams.subscribe() as changes:
-        async for streams in changes:
-            if not ours <= streams:
-                return
+    ours = (streams.latest or before).since(before)
+    with streams.subscribe() as changes:
+        async for seen in changes:
             if trio.current_time() < settled:
-                ours = streams - before
+                ours = seen.since(before)
+            if ours.one_ended or not ours.open <= seen.open:
+                return
 
 
 async def _knock(path: Path, resource: str) -> trio.SocketStream:

@@ -4,21 +4,22 @@ from collections.abc import AsyncGenerator, Callable
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import DeviceList
+from biren_plugin.core.streams import Streams
 
 
 async def watch_devices(
     offered: Board[DeviceList],
-    open_streams: Board[frozenset[object]],
+    streams: Board[Streams],
     on_sent: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[DeviceList, None]:
     """The lists for one stream, for as long as somebody reads it.
 
-    `open_streams` holds a token for it while it is open, `on_sent` is told of each list
+    `streams` has a token for it while it is open, `on_sent` is told of each list
     once it was written. Each list makes the kubelet write its checkpoint: one that
     would read the same is not sent, unless a heartbeat is due.
     """
     stream = object()
-    open_streams.post((open_streams.latest or frozenset()) | {stream})
+    streams.post((streams.latest or Streams()).with_new(stream))
     try:
         with offered.subscribe() as lists:
             last: object = None
@@ -28,7 +29,7 @@ async def watch_devices(
                     yield current
                     on_sent()
     finally:
-        open_streams.post((open_streams.latest or frozenset()) - {stream})
+        streams.post((streams.latest or Streams()).without(stream))
 
 
 def _as_sent(devices: DeviceList) -> object:
