@@ -21,14 +21,14 @@ def measure_faults(rounds: int = 100) -> list[Figure]:
     """From a fault to the list that says so, with the default intervals."""
     with Node(EIGHT_WHOLE) as node:
         node.start_daemon("--recover-after=0")
-        pulled, silent = _pull(node, rounds), _silence(node, rounds)
+        pulled, silent = _pull(node, rounds), _silence(node, rounds // 2)
     with Node(EIGHT_WHOLE, *_WITHOUT_INOTIFY) as node:
         node.start_daemon("--recover-after=0")
-        unseen = _pull(node, rounds // 4)
+        unseen = _pull(node, rounds // 8)
     with Node(EIGHT_WHOLE) as node, tempfile.TemporaryDirectory(prefix="br") as folder:
         library = HostLibrary(node.host.root, Path(folder))
         node.start_daemon("--recover-after=0")
-        reported = _report(node, library, rounds // 5)
+        reported = _report(node, library, rounds // 10)
         library.state.close()
     return [
         *spread("device node gone to list", [pulled], 100, 200),
