@@ -103,4 +103,4 @@ def _fault_to_list(
 
 def _sleep_out_of_step(round_: int) -> None:
     """The daemon looks once a second: things must happen at any moment of it."""
-    time.sleep((round_ * 0.618) % 1)
+    time.sleep((round_ * 0.618) % 1)  # real processes in real time: the moment is what varies
