@@ -8,15 +8,14 @@ import io
 import os
 import stat
 import tarfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
-from biren_plugin.host.rooted import under
+from biren_plugin.host.rooted import under, walk
 
 _MAX_FILE: Final = 65_536
 _MAX_ENTRIES: Final = 20_000
 _MAX_BYTES: Final = 16 * 1024**2
-_MAX_LINKS: Final = 40  # as many as Linux follows
 
 
 class Recorder:
@@ -36,37 +35,24 @@ class Recorder:
 
         What is not there, or cannot be read, is left out: the copy lacks it too.
         """
-        todo = list(reversed(PurePosixPath(path).parts[1:]))
-        done: list[str] = []
-        links = 0
-        while todo:
-            part = todo.pop()
-            if part == "..":
-                del done[-1:]
-                continue
-            here = "/" + "/".join([*done, part])
-            try:
-                mode = os.lstat(under(self._root, here)).st_mode
-                target = os.readlink(under(self._root, here)) if stat.S_ISLNK(mode) else None
+        try:
+            for here, target in walk(self._root, path):
                 # /dev/null is where the nodes of a recorded host, or a simulated one, lead.
-                if target is not None and target != os.devnull:
-                    links += 1
-                    if links > _MAX_LINKS:
-                        return
+                if target == os.devnull:
                     self._add_link(here, target)
-                    parts = PurePosixPath(target)
-                    done = [] if parts.is_absolute() else done
-                    todo.extend(reversed([each for each in parts.parts if each != "/"]))
+                    return
+                if target is not None:
+                    self._add_link(here, target)
                     continue
-                done.append(part)
-                if target is not None or stat.S_ISCHR(mode):
+                mode = os.lstat(under(self._root, here)).st_mode
+                if stat.S_ISCHR(mode):
                     self._add_link(here, os.devnull)
                 elif stat.S_ISREG(mode):
                     self._add_file(here)
                 elif stat.S_ISDIR(mode):
                     self._add_entry(here, tarfile.DIRTYPE)
-            except OSError:
-                return
+        except OSError:
+            return
 
     def add_text(self, name: str, text: str) -> None:
         """A file of our own, beside the host's."""

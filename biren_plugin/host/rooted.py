@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections.abc import Generator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -29,10 +30,11 @@ def node_state(root: Path, path: str) -> NodeState:
     return NodeState.CHARACTER_DEVICE if stat.S_ISCHR(mode) else NodeState.OTHER
 
 
-def resolve(root: Path, path: str) -> str | None:
-    """The host's real path of `path`, every symlink followed as the host would; None if it ends nowhere.
+def walk(root: Path, path: str) -> Generator[tuple[str, str | None], None, str]:
+    """Each step on the host's way to `path`, with where it leads if it is a link; gives the real path.
 
-    An absolute link of the host points below `root`, which `os.path.realpath` cannot know.
+    An absolute link of the host points below `root`, which `os.path.realpath` cannot know. Raises
+    `OSError` where the way ends nowhere.
     """
     todo = list(reversed(PurePosixPath(path).parts[1:]))
     done: list[str] = []
@@ -44,16 +46,31 @@ def resolve(root: Path, path: str) -> str | None:
             continue
         here = "/" + "/".join([*done, part])
         try:
-            target = PurePosixPath(os.readlink(under(root, here)))
+            target = os.readlink(under(root, here))
         except OSError as error:
             if error.errno != errno.EINVAL:  # EINVAL: it is there, and is no link
-                return None
+                raise
+            yield here, None
             done.append(part)
             continue
         links += 1
         if links > _MAX_LINKS:
-            return None
-        if target.is_absolute():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), here)
+        yield here, target
+        parts = PurePosixPath(target)
+        if parts.is_absolute():
             done = []
-        todo.extend(reversed([each for each in target.parts if each != "/"]))
+        todo.extend(reversed([each for each in parts.parts if each != "/"]))
     return "/" + "/".join(done)
+
+
+def resolve(root: Path, path: str) -> str | None:
+    """The host's real path of `path`, every symlink followed as the host would; None if it ends nowhere."""
+    steps = walk(root, path)
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        return str(end.value)
+    except OSError:
+        return None
