@@ -12,7 +12,7 @@ from cyclopts import App
 from biren_plugin import __version__, pflag
 from biren_plugin.commands.daemon import daemon
 from biren_plugin.commands.settings_file import fill_from_file
-from biren_plugin.core.setting import FALSE, TRUE
+from biren_plugin.core.setting_field import FALSE, TRUE
 from biren_plugin.errors import PluginError, UsageError
 
 EXIT_FAILED: Final = 1

@@ -11,7 +11,7 @@ import trio
 
 from biren_plugin import __version__
 from biren_plugin.board import Board
-from biren_plugin.core.cdi import FILE_NAME
+from biren_plugin.core.cdi.spec import FILE_NAME
 from biren_plugin.core.model import Card, Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.settings import Settings

@@ -113,7 +113,7 @@ class LibraryCallFailed(NodeError):
         meaning = f"{text} (code {code})" if text else f"code {code}"
         super().__init__(f"{call}: {meaning}; see what `brsmi` says on the node")
         self.code = code
-        """What the call returned: a `ReturnCode` of `core/library`, or another number."""
+        """What the call returned: a `ReturnCode` of `core/parse/brml`, or another number."""
 
 
 class CdiFileUnusable(NodeError):

@@ -8,7 +8,7 @@
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from biren_plugin.core.setting import FALSE, TRUE
+from biren_plugin.core.setting_field import FALSE, TRUE
 from biren_plugin.errors import UsageError
 
 _ASKING: Final = ("--help", "--version")

@@ -7,10 +7,10 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.allocation import Placement
-from biren_plugin.core.cdi import names_for
+from biren_plugin.core.cdi.spec import names_for
 from biren_plugin.core.container_edits import edits_for
 from biren_plugin.core.model import DeviceList, Inventory
+from biren_plugin.core.placement.choose import Placement
 from biren_plugin.core.rivals import RivalWatch
 from biren_plugin.core.streams import Streams
 from biren_plugin.errors import StartTooSlow

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.allocation import Placement
+from biren_plugin.core.placement.choose import Placement
 from biren_plugin.errors import KubeletRestarted, NodeError
 from biren_plugin.host.cdi_owner import CdiOwner
 from biren_plugin.host.folder_lock import hold_folder

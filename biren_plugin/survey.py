@@ -11,12 +11,12 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.changes import Remark, remark_driver, remark_inventory
-from biren_plugin.core.health import HealthKeeper, HealthPolicy
-from biren_plugin.core.inventory import InventoryKeeper
+from biren_plugin.core.health.verdicts import HealthKeeper, HealthPolicy
+from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.model import Card, Inventory
 from biren_plugin.core.observed import Observed
-from biren_plugin.core.topology_sources import TopologyKeeper
+from biren_plugin.core.placement.topology_builder import TopologyKeeper
+from biren_plugin.core.remarks import Remark, remark_driver, remark_inventory
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,9 @@
 """A daemon's state without a daemon, for the tests of those who look at it."""
 
 from biren_plugin.board import Board
-from biren_plugin.core.library import CardReading, LibraryFacts
 from biren_plugin.core.model import DeviceList, HostFacts, Inventory
 from biren_plugin.core.observed import Holders, LibraryRound, Observed
+from biren_plugin.core.parse.brml import CardReading, LibraryFacts
 from biren_plugin.operate.daemon_state import DaemonState
 from biren_plugin.tally import Tally
 

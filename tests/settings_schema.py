@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 import attrs
 
-from biren_plugin.core.setting import HELP, Limits, Matching, Members, key_of
+from biren_plugin.core.setting_field import HELP, Limits, Matching, Members, key_of
 from biren_plugin.core.settings import SETTINGS
 
 SCHEMA: Final = Path(__file__).parents[1] / "schema/settings.schema.json"

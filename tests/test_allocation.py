@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biren_plugin.core.allocation import Placement, choose
-from biren_plugin.core.closeness import Pair
-from biren_plugin.core.library import CommonAncestor, P2PLink
 from biren_plugin.core.model import Card
-from biren_plugin.core.pair_search import EXACT_UP_TO
-from biren_plugin.core.topology import Topology, tree_of
-from biren_plugin.core.topology_sources import build_topology
+from biren_plugin.core.parse.brml import CommonAncestor, P2PLink
+from biren_plugin.core.placement.choose import Placement, choose
+from biren_plugin.core.placement.pair_scores import Pair
+from biren_plugin.core.placement.pair_search import EXACT_UP_TO
+from biren_plugin.core.placement.topology import Topology, tree_of
+from biren_plugin.core.placement.topology_builder import build_topology
 
 
 def placed(number: int, gpu: int) -> Card:

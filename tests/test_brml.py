@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import pytest
 
-from biren_plugin.core.library import (
+from biren_plugin.core.parse.brml import (
     CardReading,
     CommonAncestor,
     KnownCard,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biren_plugin.core.cdi import names_for, offerable, spec_for, withheld
+from biren_plugin.core.cdi.spec import names_for, offerable, spec_for, withheld
 from biren_plugin.core.container_edits import ContainerEdits, edits_for
 from biren_plugin.core.model import Card, Device, DeviceList, HostFacts, Mount, NodeState
 from biren_plugin.host.cdi_file import render

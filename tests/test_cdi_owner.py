@@ -16,7 +16,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from biren_plugin.core.cdi import spec_for
+from biren_plugin.core.cdi.spec import spec_for
 from biren_plugin.core.model import DeviceList
 from biren_plugin.errors import NoThread
 from biren_plugin.host import cdi_file

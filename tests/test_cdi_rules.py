@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.core.cdi import holds, spec_for
-from biren_plugin.core.cdi_check import compare
-from biren_plugin.core.cdi_rules import read_spec
+from biren_plugin.core.cdi.compare import compare
+from biren_plugin.core.cdi.rules import read_spec
+from biren_plugin.core.cdi.spec import holds, spec_for
 from biren_plugin.errors import CdiSpecInvalid
 from tests.cards import GPU, card, devices, listed
 

@@ -14,7 +14,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
-from biren_plugin.core.cdi import spec_for
+from biren_plugin.core.cdi.spec import spec_for
 from biren_plugin.core.model import DeviceList
 from biren_plugin.host.cdi_file import load, render
 from biren_plugin.host.cdi_owner import CdiOwner

@@ -3,8 +3,8 @@
 import attrs
 import pytest
 
-from biren_plugin.core.changes import Remark, remark_inventory, remark_list
 from biren_plugin.core.model import DeviceList, HostFacts, Inventory
+from biren_plugin.core.remarks import Remark, remark_inventory, remark_list
 from tests.cards import GPU, devices, listed
 
 ONE_CARD = Inventory((listed(GPU, *devices(GPU, 0)),))

@@ -4,8 +4,14 @@ import itertools
 
 import pytest
 
-from biren_plugin.core.closeness import LINK_WEIGHT, SAME_GPU, Pair, Place, pair_in_sysfs
-from biren_plugin.core.library import CommonAncestor, P2PLink
+from biren_plugin.core.parse.brml import CommonAncestor, P2PLink
+from biren_plugin.core.placement.pair_scores import (
+    LINK_WEIGHT,
+    SAME_GPU,
+    Pair,
+    Place,
+    pair_in_sysfs,
+)
 
 SWITCH = ("pci0000:00", "0000:00:01.0", "0000:01:00.0")
 """Root bus, root port, the switch's port upwards."""

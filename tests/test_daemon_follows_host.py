@@ -117,7 +117,7 @@ def agree(node: NodeInProcess) -> bool:
     if node.settled() and all(node.host.cards_of(gpu) for gpu in range(GPUS)):
         return seen == truth
     # The old cards of a GPU that is not settled, or gone, stay listed and Unhealthy: rules 3 and 4
-    # of core/inventory.
+    # of core/inventory/keeper.
     return healthy(seen) == healthy(truth)
 
 

@@ -16,7 +16,7 @@ import trio.testing
 
 from biren_plugin.core.diagnosis import Check, Verdict, exit_status, failure, ok, some_of, unknown
 from biren_plugin.core.diagnosis import warning as warned
-from biren_plugin.core.library import LibraryFacts
+from biren_plugin.core.parse.brml import LibraryFacts
 from biren_plugin.core.settings import Settings
 from biren_plugin.host import brml
 from biren_plugin.operate import doctor, status_view

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from biren_plugin.core.probes import PROBES
-from biren_plugin.core.setting import key_of
+from biren_plugin.core.health.probes import PROBES
+from biren_plugin.core.setting_field import key_of
 from biren_plugin.core.settings import SETTINGS
 from tests.documents import DOCUMENTS, ROOT, anchors
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from biren_plugin.core.gpus import group_by_gpu, name_of_gpu, shown_devices
+from biren_plugin.core.inventory.splits import group_by_gpu, name_of_gpu, shown_devices
 from biren_plugin.core.model import Card
 from tests.cards import GPU, HALF, card, gpu_cards
 

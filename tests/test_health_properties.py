@@ -7,9 +7,9 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biren_plugin.core.health import HealthKeeper, HealthPolicy
-from biren_plugin.core.inventory import InventoryKeeper
-from biren_plugin.core.library import CardReading, KnownCard, LibraryFacts, LibraryStatus
+from biren_plugin.core.health.recovery import LONGEST
+from biren_plugin.core.health.verdicts import HealthKeeper, HealthPolicy
+from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.model import (
     RESOURCE_OF_SPLIT,
     Card,
@@ -19,7 +19,7 @@ from biren_plugin.core.model import (
     Snapshot,
 )
 from biren_plugin.core.observed import LibraryRound, Observed
-from biren_plugin.core.recovery import LONGEST
+from biren_plugin.core.parse.brml import CardReading, KnownCard, LibraryFacts, LibraryStatus
 from tests.cards import card
 
 GPUS: Final = range(4)

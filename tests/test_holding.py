@@ -6,11 +6,11 @@ from random import Random
 import attrs
 import pytest
 
-from biren_plugin.core.health import HealthKeeper, HealthPolicy
-from biren_plugin.core.inventory import InventoryKeeper
-from biren_plugin.core.library import CardReading, LibraryFacts
+from biren_plugin.core.health.verdicts import HealthKeeper, HealthPolicy
+from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.model import Card
 from biren_plugin.core.observed import Holder, Holders, LibraryRound, Observed
+from biren_plugin.core.parse.brml import CardReading, LibraryFacts
 from tests.cards import card, snapshot
 
 GPUS = 4

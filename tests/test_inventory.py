@@ -3,16 +3,16 @@
 import attrs
 import pytest
 
-from biren_plugin.core.inventory import (
+from biren_plugin.core.inventory.keeper import (
     APPEAR_SETTLE,
     EMPTY_LINGER,
     SPLIT_SETTLE,
     InventoryKeeper,
 )
-from biren_plugin.core.leaving import RETIRE_AFTER
-from biren_plugin.core.library import CardReading, KnownCard, LibraryFacts
+from biren_plugin.core.inventory.retiring import RETIRE_AFTER
 from biren_plugin.core.model import Card, Device, HostFacts, Inventory, NodeState, Snapshot
 from biren_plugin.core.observed import Holder, LibraryRound, Observed
+from biren_plugin.core.parse.brml import CardReading, KnownCard, LibraryFacts
 from tests.cards import GPU, HALF, QUARTER, card, gpu_cards, ids, snapshot
 
 HOST = HostFacts(control_node=True)

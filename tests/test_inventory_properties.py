@@ -7,14 +7,14 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biren_plugin.core.health import HealthKeeper, HealthPolicy
-from biren_plugin.core.inventory import (
+from biren_plugin.core.health.verdicts import HealthKeeper, HealthPolicy
+from biren_plugin.core.inventory.keeper import (
     APPEAR_SETTLE,
     EMPTY_LINGER,
     SPLIT_SETTLE,
     InventoryKeeper,
 )
-from biren_plugin.core.leaving import RETIRE_AFTER
+from biren_plugin.core.inventory.retiring import RETIRE_AFTER
 from biren_plugin.core.model import Card, Inventory, NodeState, Snapshot
 from biren_plugin.core.observed import Observed
 from tests.cards import GPU, HALF, QUARTER, card

@@ -4,7 +4,7 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.core.library import (
+from biren_plugin.core.parse.brml import (
     CardReading,
     CommonAncestor,
     LibraryStatus,

@@ -16,7 +16,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
-from biren_plugin.core.library import (
+from biren_plugin.core.model import Snapshot
+from biren_plugin.core.observed import Holder, LibraryRound, Observed
+from biren_plugin.core.parse.brml import (
     CardReading,
     CommonAncestor,
     KnownCard,
@@ -24,8 +26,6 @@ from biren_plugin.core.library import (
     P2PLink,
     ReturnCode,
 )
-from biren_plugin.core.model import Snapshot
-from biren_plugin.core.observed import Holder, LibraryRound, Observed
 from biren_plugin.host.library import RETRY, SOONER, query_library
 from biren_plugin.host.library_reader import LibraryReader, Links
 from biren_plugin.host.lookout import FOLLOWING, PATIENCE, SHARED

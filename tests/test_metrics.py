@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from biren_plugin.board import Board
-from biren_plugin.core.library import CardReading
 from biren_plugin.core.model import Device
 from biren_plugin.core.observed import Holder
+from biren_plugin.core.parse.brml import CardReading
 from biren_plugin.errors import StreamEnded
 from biren_plugin.host.cdi_owner import OnDisk
 from biren_plugin.operate.daemon_state import DaemonState

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from biren_plugin.core.pair_search import EXACT_UP_TO, Pairs, best_by_pairs
+from biren_plugin.core.placement.pair_search import EXACT_UP_TO, Pairs, best_by_pairs
 
 
 def any_pairs(seed: int, units: int) -> Pairs:

@@ -16,12 +16,12 @@ import pytest
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.allocation import Placement
 from biren_plugin.core.container_edits import edits_for
-from biren_plugin.core.library import P2PLink
 from biren_plugin.core.model import Card, Device, DeviceList, Inventory
+from biren_plugin.core.parse.brml import P2PLink
+from biren_plugin.core.placement.choose import Placement
+from biren_plugin.core.placement.topology_builder import build_topology
 from biren_plugin.core.streams import Streams
-from biren_plugin.core.topology_sources import build_topology
 from biren_plugin.tasks.server import DevicePlugin, serve_plugin
 from biren_plugin.tasks.watch import watch_devices
 from tests.cards import GPU

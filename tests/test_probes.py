@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.core.library import CardReading, LibraryStatus
-from biren_plugin.core.model import Card, Device, FunctionState, Link, NodeState
-from biren_plugin.core.probes import (
+from biren_plugin.core.health.probes import (
     ALWAYS,
     OPTIONAL,
     PROBES,
@@ -22,6 +20,8 @@ from biren_plugin.core.probes import (
     Rising,
     find,
 )
+from biren_plugin.core.model import Card, Device, FunctionState, Link, NodeState
+from biren_plugin.core.parse.brml import CardReading, LibraryStatus
 from tests.cards import GPU, card
 
 CARD = attrs.evolve(card(0, 0, address="0000:3b:00.0"), link=Link(32.0, 16, 32.0, 16))

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.core.probes import Finding
-from biren_plugin.core.recovery import FLAP_MEMORY, LONGEST, Recovery
+from biren_plugin.core.health.probes import Finding
+from biren_plugin.core.health.recovery import FLAP_MEMORY, LONGEST, Recovery
 
 SILENT = Finding("pci-config", "its function is silent; reboot")
 HOT = Finding("library-temperature", "it is hot; cool it")

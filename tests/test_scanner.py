@@ -10,9 +10,9 @@ import trio
 from trio.testing import MockClock
 
 from biren_plugin.board import Board
-from biren_plugin.core.library import LibraryFacts
 from biren_plugin.core.model import Card, NodeState, Snapshot
 from biren_plugin.core.observed import LibraryRound, Observed
+from biren_plugin.core.parse.brml import LibraryFacts
 from biren_plugin.host.doorbell import Doorbell
 from biren_plugin.host.lookout import PATIENCE, SHARED
 from biren_plugin.host.reader import HostReader

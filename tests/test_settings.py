@@ -5,7 +5,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from biren_plugin.core.setting import read_words
+from biren_plugin.core.setting_field import read_words
 from biren_plugin.core.settings import MAX_PULSE, Settings
 from biren_plugin.errors import BadSetting, UsageError
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biren_plugin.core.gpus import group_by_gpu
+from biren_plugin.core.inventory.splits import group_by_gpu
 from biren_plugin.core.model import NodeState, Snapshot
 from biren_plugin.errors import UsageError
 from biren_plugin.host.reader import HostReader, read_once

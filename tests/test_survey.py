@@ -6,11 +6,11 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
-from biren_plugin.core.health import HealthPolicy
-from biren_plugin.core.inventory import SPLIT_SETTLE
-from biren_plugin.core.library import LibraryFacts, P2PLink
+from biren_plugin.core.health.verdicts import HealthPolicy
+from biren_plugin.core.inventory.keeper import SPLIT_SETTLE
 from biren_plugin.core.model import Inventory, Snapshot
 from biren_plugin.core.observed import LibraryRound, Observed
+from biren_plugin.core.parse.brml import LibraryFacts, P2PLink
 from biren_plugin.survey import survey_node
 from tests.cards import GPU, QUARTER, gpu_cards, ids, snapshot
 

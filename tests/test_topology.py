@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.core.library import CommonAncestor, LibraryFacts, P2PLink
 from biren_plugin.core.model import Card
 from biren_plugin.core.observed import LibraryRound
-from biren_plugin.core.topology import Branch, Scores, Topology, tree_of
-from biren_plugin.core.topology_sources import TopologyKeeper, build_topology
+from biren_plugin.core.parse.brml import CommonAncestor, LibraryFacts, P2PLink
+from biren_plugin.core.placement.topology import Branch, Scores, Topology, tree_of
+from biren_plugin.core.placement.topology_builder import TopologyKeeper, build_topology
 from tests.cards import card
 
 FOUR = [card(number, number) for number in (0, 1, 2, 10)]

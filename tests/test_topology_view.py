@@ -11,9 +11,9 @@ import trio
 from trio.testing import MockClock
 
 from biren_plugin.board import Board
-from biren_plugin.core.library import LibraryFacts, P2PLink
 from biren_plugin.core.observed import LibraryRound, Observed
-from biren_plugin.core.topology import Topology
+from biren_plugin.core.parse.brml import LibraryFacts, P2PLink
+from biren_plugin.core.placement.topology import Topology
 from biren_plugin.errors import LibraryUnusable
 from biren_plugin.operate import topology as view
 from biren_plugin.simulate.host import SimulatedHost

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.core import vfio
 from biren_plugin.core.model import FunctionState, NodeState
-from biren_plugin.core.vfio import Function, Group, Layout, lay_out
+from biren_plugin.core.parse import vfio
+from biren_plugin.core.parse.vfio import Function, Group, Layout, lay_out
 from tests.vfio_host import HYPERVISOR, VFIO, physical, virtual
 
 NODE = NodeState.CHARACTER_DEVICE

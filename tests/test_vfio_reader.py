@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from biren_plugin.core.changes import remark_inventory
 from biren_plugin.core.model import Card, FunctionState, Link, NodeState, Snapshot
+from biren_plugin.core.remarks import remark_inventory
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.reader import read_once
 from biren_plugin.host.vfio import VfioReader

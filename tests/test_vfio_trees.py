@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biren_plugin.core.changes import remark_inventory
-from biren_plugin.core.health import HealthKeeper
-from biren_plugin.core.inventory import InventoryKeeper
+from biren_plugin.core.health.verdicts import HealthKeeper
+from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Holder, Observed
+from biren_plugin.core.remarks import remark_inventory
 from biren_plugin.host.reader import read_once
 from biren_plugin.host.vfio import VfioReader
 from biren_plugin.operate.devices import judge_once

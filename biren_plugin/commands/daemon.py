@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterable
 
 from biren_plugin.commands.flags import CONFIG, with_settings
-from biren_plugin.core.setting import VARIABLE_PREFIX, variable_of
+from biren_plugin.core.setting_field import VARIABLE_PREFIX, variable_of
 from biren_plugin.core.settings import SETTINGS, Settings
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import attrs
 from cyclopts import Parameter, Token
 
-from biren_plugin.core.setting import HELP, key_of, read_words, variable_of
+from biren_plugin.core.setting_field import HELP, key_of, read_words, variable_of
 from biren_plugin.core.settings import SETTINGS, ContainerRuntime, Settings, Source
 from biren_plugin.errors import BadSetting, UsageError
 

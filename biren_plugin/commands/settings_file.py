@@ -17,7 +17,7 @@ import attrs
 from cyclopts import App, ArgumentCollection, Token
 
 from biren_plugin.commands.flags import CONFIG, FILE_SOURCE
-from biren_plugin.core.setting import key_of
+from biren_plugin.core.setting_field import key_of
 from biren_plugin.core.settings import SETTINGS
 from biren_plugin.errors import UsageError
 

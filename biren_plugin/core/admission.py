@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import attrs
 
-from biren_plugin.core.allocation import Placement, choose
 from biren_plugin.core.model import Card, Device, DeviceList, Inventory
-from biren_plugin.core.sysfs import number_of
-from biren_plugin.core.topology import Topology
+from biren_plugin.core.parse.sysfs import number_of
+from biren_plugin.core.placement.choose import Placement, choose
+from biren_plugin.core.placement.topology import Topology
 from biren_plugin.errors import InvalidRequest, NotReady
 
 _RETRY = "delete the pod so that it is scheduled anew"

@@ -10,7 +10,7 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.topology import NO_TOPOLOGY, Topology
+from biren_plugin.core.placement.topology import NO_TOPOLOGY, Topology
 
 RESOURCE_OF_SPLIT: Final = {
     1: "birentech.com/gpu",

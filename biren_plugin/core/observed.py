@@ -5,14 +5,14 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.library import (
+from biren_plugin.core.model import Snapshot
+from biren_plugin.core.parse.brml import (
     CardReading,
     CommonAncestor,
     KnownCard,
     LibraryFacts,
     P2PLink,
 )
-from biren_plugin.core.model import Snapshot
 
 
 @attrs.frozen

@@ -11,11 +11,11 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from biren_plugin.core.allocation import Placement
-from biren_plugin.core.health import HealthMode, HealthPolicy
-from biren_plugin.core.library import LibraryStatus
-from biren_plugin.core.probes import OPTIONAL
-from biren_plugin.core.setting import Limits, Matching, Members, setting
+from biren_plugin.core.health.probes import OPTIONAL
+from biren_plugin.core.health.verdicts import HealthMode, HealthPolicy
+from biren_plugin.core.parse.brml import LibraryStatus
+from biren_plugin.core.placement.choose import Placement
+from biren_plugin.core.setting_field import Limits, Matching, Members, setting
 
 ContainerRuntime = Literal["runc", "kata"]
 LogLevel = Literal["debug", "info", "warning", "error"]

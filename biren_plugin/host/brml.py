@@ -7,7 +7,7 @@ can be abandoned. One `Brml` serves any number of threads, none waits for anothe
 from pathlib import Path
 from typing import Any, Final
 
-from biren_plugin.core.library import (
+from biren_plugin.core.parse.brml import (
     CardReading,
     CommonAncestor,
     KnownCard,

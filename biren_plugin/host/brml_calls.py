@@ -13,7 +13,7 @@ from collections.abc import Callable
 from ctypes import c_char, c_char_p, c_int, c_uint, c_ulonglong, c_void_p
 from typing import Any, Final
 
-from biren_plugin.core.library import ReturnCode, text
+from biren_plugin.core.parse.brml import ReturnCode, text
 from biren_plugin.errors import LibraryMissing, LibraryUnusable
 
 _TEXT_SIZE: Final = 80

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from biren_plugin import __version__
-from biren_plugin.core.cdi import Spec
-from biren_plugin.core.cdi_rules import read_spec
+from biren_plugin.core.cdi.rules import read_spec
+from biren_plugin.core.cdi.spec import Spec
 from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid
 
 Format = Literal["yaml", "json"]

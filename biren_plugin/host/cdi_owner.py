@@ -19,7 +19,7 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.cdi import Spec, lacked, spec_for
+from biren_plugin.core.cdi.spec import Spec, lacked, spec_for
 from biren_plugin.core.model import DeviceList
 from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid
 from biren_plugin.host import cdi_file

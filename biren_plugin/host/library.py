@@ -16,9 +16,9 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.library import CardReading, KnownCard, LibraryFacts
 from biren_plugin.core.observed import LibraryRound, Observed
-from biren_plugin.core.sysfs import card_number
+from biren_plugin.core.parse.brml import CardReading, KnownCard, LibraryFacts
+from biren_plugin.core.parse.sysfs import card_number
 from biren_plugin.errors import HostUnreadable, LibraryMissing, LibraryUnusable
 from biren_plugin.host.library_reader import LISTING, Answer, LibraryReader, Links
 from biren_plugin.host.lookout import PATIENCE, Lookout, Round

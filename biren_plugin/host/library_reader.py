@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from biren_plugin.core.library import (
+from biren_plugin.core.parse.brml import (
     CardReading,
     CommonAncestor,
     KnownCard,
@@ -18,7 +18,7 @@ from biren_plugin.core.library import (
     P2PLink,
     ReturnCode,
 )
-from biren_plugin.core.sysfs import card_number
+from biren_plugin.core.parse.sysfs import card_number
 from biren_plugin.errors import LibraryCallFailed, LibraryMissing, LibraryUnusable
 
 if TYPE_CHECKING:

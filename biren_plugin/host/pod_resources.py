@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.gpus import shown_devices
+from biren_plugin.core.inventory.splits import shown_devices
 from biren_plugin.core.observed import NO_HOLDERS, Holder, Holders, Observed
 from biren_plugin.errors import PodResourcesUnknown
 from biren_plugin.wire.pod_resources import list_holders

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from biren_plugin.core import sysfs
 from biren_plugin.core.model import Card, HostFacts, Snapshot
+from biren_plugin.core.parse import sysfs
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.attributes import read_bytes, read_text, read_texts
 from biren_plugin.host.driver_files import read_host_facts

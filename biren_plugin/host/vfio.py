@@ -15,9 +15,9 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core import sysfs, vfio
 from biren_plugin.core.model import Card, Snapshot
-from biren_plugin.core.vfio import Function, Group, Layout
+from biren_plugin.core.parse import sysfs, vfio
+from biren_plugin.core.parse.vfio import Function, Group, Layout
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.attributes import read_bytes, read_text, read_texts
 from biren_plugin.host.rooted import NOT_THERE, node_state, resolve, under

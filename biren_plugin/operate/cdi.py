@@ -7,9 +7,9 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.cdi import FILE_NAME, Spec, spec_for
-from biren_plugin.core.cdi_check import compare, duplicates
-from biren_plugin.core.inventory import InventoryKeeper
+from biren_plugin.core.cdi.compare import compare, duplicates
+from biren_plugin.core.cdi.spec import FILE_NAME, Spec, spec_for
+from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.settings import ContainerRuntime

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from biren_plugin.core.health import HealthKeeper
-from biren_plugin.core.inventory import InventoryKeeper
+from biren_plugin.core.health.verdicts import HealthKeeper
+from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.model import Card, Device, Inventory, Link, Snapshot
 from biren_plugin.core.observed import Observed
 from biren_plugin.host.reader import HostReader, read_once

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from biren_plugin.core.model import Card, Device, Inventory, Snapshot
-from biren_plugin.core.vfio import address_of
+from biren_plugin.core.parse.vfio import address_of
 from biren_plugin.host.reader import read_once
 from biren_plugin.host.vfio import VfioReader
 from biren_plugin.operate.devices import judge_once, or_dash, resource_and_health

@@ -24,9 +24,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from biren_plugin import __version__
-from biren_plugin.core.library import CardReading
 from biren_plugin.core.model import Device, Inventory
 from biren_plugin.core.observed import NO_HOLDERS, Observed
+from biren_plugin.core.parse.brml import CardReading
 from biren_plugin.operate.daemon_state import DaemonState
 from biren_plugin.tally import CALL_BOUNDS, Latency
 

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import trio
 
-from biren_plugin.core import sysfs
 from biren_plugin.core.container_edits import CONTROL_NODE
+from biren_plugin.core.parse import sysfs
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable, ReportTooSlow
 from biren_plugin.host.reader import HostReader, read_once

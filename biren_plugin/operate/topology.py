@@ -9,11 +9,11 @@ from typing import Any, Final
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.closeness import Pair
-from biren_plugin.core.library import CommonAncestor, P2PLink
 from biren_plugin.core.observed import LibraryRound, Observed
-from biren_plugin.core.topology import Topology
-from biren_plugin.core.topology_sources import build_topology
+from biren_plugin.core.parse.brml import CommonAncestor, P2PLink
+from biren_plugin.core.placement.pair_scores import Pair
+from biren_plugin.core.placement.topology import Topology
+from biren_plugin.core.placement.topology_builder import build_topology
 from biren_plugin.errors import LibraryUnusable
 from biren_plugin.host.brml import Brml, find_library
 from biren_plugin.host.library import query_library

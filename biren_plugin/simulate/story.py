@@ -11,8 +11,8 @@ from typing import Final
 import trio
 
 from biren_plugin.core.model import RESOURCE_OF_SPLIT
+from biren_plugin.core.placement.topology_builder import build_topology
 from biren_plugin.core.settings import Settings
-from biren_plugin.core.topology_sources import build_topology
 from biren_plugin.daemon import run_daemon, stop_on_signal
 from biren_plugin.errors import PluginError
 from biren_plugin.host.kubelet_folder import KUBELET_SOCKET, read_kubelet_folder

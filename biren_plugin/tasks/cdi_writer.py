@@ -6,7 +6,7 @@ from typing import Final
 import trio
 
 from biren_plugin.board import Board, news_of
-from biren_plugin.core.cdi import offerable, withheld
+from biren_plugin.core.cdi.spec import offerable, withheld
 from biren_plugin.core.model import DeviceList
 from biren_plugin.host.cdi_owner import CdiOwner, OnDisk
 

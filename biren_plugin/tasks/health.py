@@ -5,8 +5,8 @@ import logging
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.changes import remark_list
 from biren_plugin.core.model import DeviceList, Inventory
+from biren_plugin.core.remarks import remark_list
 
 log = logging.getLogger(__name__)
 

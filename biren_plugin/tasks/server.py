@@ -9,9 +9,9 @@ import trio
 
 from biren_plugin.board import Board
 from biren_plugin.core.admission import PreferenceRequest, cards_for, preferred
-from biren_plugin.core.allocation import Placement
 from biren_plugin.core.container_edits import Answer, ContainerEdits
 from biren_plugin.core.model import DeviceList, Inventory
+from biren_plugin.core.placement.choose import Placement
 from biren_plugin.errors import NotReady, RequestRefused, SocketUnusable
 from biren_plugin.wire.device_plugin import Plugin, new_server
 from biren_plugin.wire.unix_grpc import FileIdentity, UnixListener

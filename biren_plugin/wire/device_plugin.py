@@ -8,7 +8,7 @@ from purerpc import FailedPreconditionError, InvalidArgumentError
 
 from biren_plugin.core.admission import PreferenceRequest
 from biren_plugin.core.container_edits import ContainerEdits
-from biren_plugin.core.leaving import ALLOCATE_DEADLINE
+from biren_plugin.core.inventory.retiring import ALLOCATE_DEADLINE
 from biren_plugin.core.model import DeviceList
 from biren_plugin.errors import InvalidRequest, NotReady
 from biren_plugin.wire import messages

@@ -11,11 +11,11 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.allocation import choose
-from biren_plugin.core.library import P2PLink
 from biren_plugin.core.model import Card
-from biren_plugin.core.topology import Topology
-from biren_plugin.core.topology_sources import build_topology
+from biren_plugin.core.parse.brml import P2PLink
+from biren_plugin.core.placement.choose import choose
+from biren_plugin.core.placement.topology import Topology
+from biren_plugin.core.placement.topology_builder import build_topology
 from tests.bench.figures import Figure
 
 PODS: Final = 10_000

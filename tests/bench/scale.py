@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from biren_plugin.core.health import HealthKeeper
-from biren_plugin.core.inventory import InventoryKeeper
+from biren_plugin.core.health.verdicts import HealthKeeper
+from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.observed import Observed
 from biren_plugin.host.reader import HostReader
 from biren_plugin.simulate.host import SimulatedHost

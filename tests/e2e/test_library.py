@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from biren_plugin.core.library import ReturnCode
+from biren_plugin.core.parse.brml import ReturnCode
 from biren_plugin.simulate.host import SimulatedHost
 from tests.brml import STATE_VARIABLE, WELL, BrmlState
 from tests.e2e.conftest import GPU, HALF

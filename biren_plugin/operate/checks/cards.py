@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from biren_plugin.core.diagnosis import Check, failure, ok, some_of, unknown, warning
-from biren_plugin.core.driver import MINIMUM_DRIVER, driver_suffices, version_numbers
 from biren_plugin.core.model import Card, NodeState, Snapshot
+from biren_plugin.core.parse.versions import MINIMUM_DRIVER, driver_suffices, version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.reader import HostReader, read_once

@@ -16,8 +16,8 @@ from ruamel.yaml.error import YAMLError
 
 from biren_plugin.core.container_runtime import CDI_GATE, LEAST_KUBELET, kubelet_passes_cdi
 from biren_plugin.core.diagnosis import Check, failure, ok, unknown, warning
-from biren_plugin.core.driver import version_numbers
 from biren_plugin.core.model import RESOURCE_OF_SPLIT
+from biren_plugin.core.parse.versions import version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.host.kubelet_folder import KUBELET_SOCKET, read_kubelet_folder, socket_name
 from biren_plugin.operate.checks import in_pod

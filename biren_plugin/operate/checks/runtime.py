@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from biren_plugin.core.cdi import FILE_NAME
+from biren_plugin.core.cdi.spec import FILE_NAME
 from biren_plugin.core.container_runtime import (
     ContainerdFacts,
     containerd_facts,
@@ -13,7 +13,7 @@ from biren_plugin.core.container_runtime import (
     imported,
 )
 from biren_plugin.core.diagnosis import Check, failure, ok, unknown
-from biren_plugin.core.driver import version_numbers
+from biren_plugin.core.parse.versions import version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.host.rooted import under
 from biren_plugin.operate.cdi import Look, findings

@@ -18,8 +18,8 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core import sysfs
 from biren_plugin.core.model import Card, FunctionState, NodeState
+from biren_plugin.core.parse import sysfs
 
 VENDOR: Final = "0x1ee0"
 HYPERVISOR_DRIVER: Final = "BEV_HYPER_DRIVER"

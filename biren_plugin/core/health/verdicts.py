@@ -16,10 +16,7 @@ from typing import Final, Literal
 
 import attrs
 
-from biren_plugin.core.library import LibraryStatus
-from biren_plugin.core.model import Device, Identity, Inventory, NodeState
-from biren_plugin.core.observed import Observed
-from biren_plugin.core.probes import (
+from biren_plugin.core.health.probes import (
     ALWAYS,
     OPTIONAL,
     PROBES,
@@ -29,7 +26,10 @@ from biren_plugin.core.probes import (
     can_tell,
     find,
 )
-from biren_plugin.core.recovery import Recovery
+from biren_plugin.core.health.recovery import Recovery
+from biren_plugin.core.model import Device, Identity, Inventory, NodeState
+from biren_plugin.core.observed import Observed
+from biren_plugin.core.parse.brml import LibraryStatus
 
 HealthMode = Literal["enforce", "observe", "off"]
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 
 import attrs
 
-from biren_plugin.core.driver import MINIMUM_DRIVER, driver_suffices
 from biren_plugin.core.model import Device, DeviceList, Inventory
+from biren_plugin.core.parse.versions import MINIMUM_DRIVER, driver_suffices
 
 
 @attrs.frozen

@@ -1,11 +1,11 @@
-"""What is close to what on a node, in a form made for choosing (`core/allocation`)."""
+"""What is close to what on a node, in a form made for choosing (`core/placement/choose`)."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from biren_plugin.core.closeness import Pair
+from biren_plugin.core.placement.pair_scores import Pair
 
 Scores = Sequence[Sequence[int]]
 """Of each two units, by their places in a list of units; symmetric."""

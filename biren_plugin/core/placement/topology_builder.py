@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from biren_plugin.core.closeness import Pair, Place, pair_in_sysfs
-from biren_plugin.core.library import CommonAncestor, P2PLink
 from biren_plugin.core.model import Card
 from biren_plugin.core.observed import LibraryRound
-from biren_plugin.core.sysfs import card_number
-from biren_plugin.core.topology import NO_TOPOLOGY, Topology, tree_of
+from biren_plugin.core.parse.brml import CommonAncestor, P2PLink
+from biren_plugin.core.parse.sysfs import card_number
+from biren_plugin.core.placement.pair_scores import Pair, Place, pair_in_sysfs
+from biren_plugin.core.placement.topology import NO_TOPOLOGY, Topology, tree_of
 
 
 def build_topology(

@@ -9,9 +9,9 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.gpus import name_of_gpu
-from biren_plugin.core.library import CardReading, LibraryStatus
+from biren_plugin.core.inventory.splits import name_of_gpu
 from biren_plugin.core.model import RESOURCE_OF_SPLIT, Card, Device, FunctionState, NodeState
+from biren_plugin.core.parse.brml import CardReading, LibraryStatus
 
 RISE_HOLD: Final = 10.0
 """Seconds for which a counter that rose is a finding: all cards' counters are read by then."""

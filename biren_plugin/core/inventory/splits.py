@@ -6,7 +6,7 @@ from typing import Final
 import attrs
 
 from biren_plugin.core.model import RESOURCE_OF_SPLIT, Card
-from biren_plugin.core.vfio import address_of
+from biren_plugin.core.parse.vfio import address_of
 
 _MEMORY_TOLERANCE: Final = 0.1
 

@@ -24,7 +24,9 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.gpus import (
+from biren_plugin.core.inventory.renamed_cards import Renamed
+from biren_plugin.core.inventory.retiring import Leaving
+from biren_plugin.core.inventory.splits import (
     Cards,
     contradicted_by_memory,
     group_by_gpu,
@@ -34,7 +36,6 @@ from biren_plugin.core.gpus import (
     split_of,
     with_known_memory,
 )
-from biren_plugin.core.leaving import Leaving
 from biren_plugin.core.model import (
     RESOURCE_OF_SPLIT,
     Card,
@@ -45,8 +46,7 @@ from biren_plugin.core.model import (
     Snapshot,
 )
 from biren_plugin.core.observed import NO_HOLDERS, Holders, LibraryRound, Observed
-from biren_plugin.core.renamed import Renamed
-from biren_plugin.core.sysfs import number_of
+from biren_plugin.core.parse.sysfs import number_of
 
 APPEAR_SETTLE: Final = 0.9  # two looks, a second apart, that agree
 SPLIT_SETTLE: Final = 3.0

@@ -15,7 +15,7 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.library import CommonAncestor, P2PLink
+from biren_plugin.core.parse.brml import CommonAncestor, P2PLink
 
 LINK_WEIGHT: Final = 1 << 24
 """What one unit of the vendor's measure is worth in steps of distance: 1024 cards have fewer."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Any, Final
 
-from biren_plugin.core.cdi import Spec
+from biren_plugin.core.cdi.spec import Spec
 from biren_plugin.errors import CdiSpecInvalid
 
 _VERSION: Final = re.compile(r"(?:0\.[3-8]\.0|1\.[01]\.0)")

@@ -12,7 +12,7 @@ Times are seconds.
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from biren_plugin.core.probes import Finding
+from biren_plugin.core.health.probes import Finding
 
 FLAP_MEMORY: Final = 3600.0
 LONGEST: Final = 600.0

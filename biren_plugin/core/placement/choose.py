@@ -1,7 +1,7 @@
 """Which units of a node a pod gets: the best choice there is, found without trying all of them.
 
 **What is best.** Of the choices that hold what must be in them, and as many units as were asked for:
-the greatest sum of scores over the pairs inside (`core/closeness`); of these the one whose leftover,
+the greatest sum of scores over the pairs inside (`core/placement/pair_scores`); of these the one whose leftover,
 the available units that it does not take, is worth most to the next pod; of these the one with the
 lowest numbers. A leftover is worth the whole GPUs in it first (the pairs of instances of one GPU),
 then the sum of scores over its pairs: groups stay whole. What is not available is in use or broken,
@@ -29,9 +29,9 @@ from typing import Final, Literal
 
 import attrs
 
-from biren_plugin.core.closeness import SAME_GPU
-from biren_plugin.core.pair_search import best_by_pairs
-from biren_plugin.core.topology import Branch, Scores, Topology, tree_of
+from biren_plugin.core.placement.pair_scores import SAME_GPU
+from biren_plugin.core.placement.pair_search import best_by_pairs
+from biren_plugin.core.placement.topology import Branch, Scores, Topology, tree_of
 
 Placement = Literal["packed", "spread"]
 

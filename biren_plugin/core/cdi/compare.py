@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from biren_plugin.core.cdi import KIND, Spec
+from biren_plugin.core.cdi.spec import KIND, Spec
 
 
 def compare(path: str, found: Spec, needed: Spec | None) -> list[str]:

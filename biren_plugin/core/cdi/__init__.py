@@ -1,0 +1,1 @@
+"""The node's CDI file: its content, the rules of runtimes, and how two files differ."""

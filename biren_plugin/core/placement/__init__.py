@@ -1,0 +1,1 @@
+"""Which cards a pod gets: how close cards are, and the best choice among them."""
