@@ -15,6 +15,7 @@ from biren_plugin.core.cdi.spec import FILE_NAME
 from biren_plugin.core.model import Card, Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.settings import Settings
+from biren_plugin.daemon_state import DaemonState
 from biren_plugin.errors import FolderDead, NodeError
 from biren_plugin.host import kubelet_folder, library, pod_resources
 from biren_plugin.host.cdi_owner import CdiOwner
@@ -27,8 +28,7 @@ from biren_plugin.host.reader import HostReader
 from biren_plugin.host.rooted import under
 from biren_plugin.host.scanner import Reader, scan_host
 from biren_plugin.host.vfio import VfioReader
-from biren_plugin.operate.daemon_state import DaemonState
-from biren_plugin.operate.views import views_of
+from biren_plugin.monitor.views import views_of
 from biren_plugin.serving import Serving
 from biren_plugin.supervise import keep_running, leaves
 from biren_plugin.survey import survey_node

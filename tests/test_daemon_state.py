@@ -5,7 +5,7 @@ import trio
 from trio.testing import MockClock
 
 from biren_plugin.board import Board
-from biren_plugin.operate.daemon_state import SLACK
+from biren_plugin.daemon_state import SLACK
 from tests.cards import GPU, HALF, devices, listed
 from tests.daemon_states import hold, new_state, register
 

@@ -18,7 +18,9 @@ from biren_plugin.core.diagnosis import Check, Verdict, exit_status, failure, ok
 from biren_plugin.core.diagnosis import warning as warned
 from biren_plugin.core.parse.brml import LibraryFacts
 from biren_plugin.core.settings import Settings
+from biren_plugin.daemon_state import DaemonState
 from biren_plugin.host import brml
+from biren_plugin.monitor.status import SOCKET, status_document
 from biren_plugin.operate import doctor, status_view
 from biren_plugin.operate.cdi import Look, generate
 from biren_plugin.operate.checks import daemon as daemon_check
@@ -30,8 +32,6 @@ from biren_plugin.operate.checks.library import check_library
 from biren_plugin.operate.checks.passthrough import check_passthrough
 from biren_plugin.operate.checks.process import check_limits, check_mounts
 from biren_plugin.operate.checks.runtime import check_cdi_file, check_runtime
-from biren_plugin.operate.daemon_state import DaemonState
-from biren_plugin.operate.status import SOCKET, status_document
 from biren_plugin.simulate.host import SimulatedHost
 from tests.cards import GPU, devices, listed
 from tests.daemon_states import hold, new_state, register

@@ -15,7 +15,7 @@ from trio.testing import (
 )
 
 from biren_plugin.errors import AddressUnusable
-from biren_plugin.operate.endpoint import (
+from biren_plugin.monitor.http import (
     CONNECTIONS,
     DEADLINE,
     FRESH,

@@ -8,7 +8,7 @@ _CODE = """
 import json, sys
 from biren_plugin import cli
 command, bound, _ = cli.app.parse_args(["--pulse=3", "--log-level=debug"])
-import biren_plugin.daemon, biren_plugin.operate.logs
+import biren_plugin.daemon, biren_plugin.monitor.logs
 print(json.dumps(sorted(sys.modules)))
 """
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.operate import logs
-from biren_plugin.operate.logs import BURST, PERIOD, SUBJECTS, RateLimit
+from biren_plugin.monitor import logs
+from biren_plugin.monitor.logs import BURST, PERIOD, SUBJECTS, RateLimit
 
 log = logging.getLogger("tests.anybody")
 
@@ -112,7 +112,7 @@ def test_event_about_the_same_subject_is_left_out_after_a_few_and_counted(
     stderr: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr("biren_plugin.operate.logs.time.monotonic", lambda: now)
+    monkeypatch.setattr("biren_plugin.monitor.logs.time.monotonic", lambda: now)
     logs.configure("info", "json")
     for degrees in range(BURST + 7):
         log.info("hot", extra={"event": "hot", "card": "card_0", "degrees": degrees})

@@ -12,10 +12,10 @@ from biren_plugin.board import Board
 from biren_plugin.core.model import Device
 from biren_plugin.core.observed import Holder
 from biren_plugin.core.parse.brml import CardReading
+from biren_plugin.daemon_state import DaemonState
 from biren_plugin.errors import StreamEnded
 from biren_plugin.host.cdi_owner import OnDisk
-from biren_plugin.operate.daemon_state import DaemonState
-from biren_plugin.operate.metrics import Metrics
+from biren_plugin.monitor.metrics import Metrics
 from biren_plugin.tally import CALL_BOUNDS, Latency, Tally
 from tests.cards import GPU, HALF, card, devices, listed
 from tests.daemon_states import hold, new_state, observe

@@ -10,9 +10,9 @@ import pytest
 
 from biren_plugin.core.model import Device
 from biren_plugin.core.observed import Holder
+from biren_plugin.daemon_state import DaemonState
+from biren_plugin.monitor.status import status_document
 from biren_plugin.operate import status_view
-from biren_plugin.operate.daemon_state import DaemonState
-from biren_plugin.operate.status import status_document
 from biren_plugin.operate.status_view import show_status
 from tests.cards import GPU, card, devices, listed
 from tests.daemon_states import hold, new_state, observe, register

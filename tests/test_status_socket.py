@@ -11,11 +11,11 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from biren_plugin.daemon_state import DaemonState
 from biren_plugin.errors import SocketUnusable, StatusUnavailable
-from biren_plugin.operate import status_socket
-from biren_plugin.operate.daemon_state import DaemonState
-from biren_plugin.operate.status import SOCKET
-from biren_plugin.operate.status_socket import CONNECTIONS, DEADLINE, LOOK_INTERVAL, serve_status
+from biren_plugin.monitor import status_socket
+from biren_plugin.monitor.status import SOCKET
+from biren_plugin.monitor.status_socket import CONNECTIONS, DEADLINE, LOOK_INTERVAL, serve_status
 from biren_plugin.operate.status_view import ask
 from tests.cards import GPU, devices, listed
 from tests.daemon_states import new_state

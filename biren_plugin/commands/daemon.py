@@ -22,7 +22,7 @@ def daemon(settings: Settings) -> int:
     import trio
 
     from biren_plugin.daemon import run_until_signal
-    from biren_plugin.operate import logs
+    from biren_plugin.monitor import logs
 
     logs.configure(settings.log_level, settings.log_format)
     for name in unknown_variables(os.environ.keys()):

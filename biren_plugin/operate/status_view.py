@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from biren_plugin.errors import StatusUnavailable
-from biren_plugin.operate.status import SOCKET
+from biren_plugin.monitor.status import SOCKET
 from biren_plugin.operate.tables import print_table
 
 ANSWER_DEADLINE: Final = 5.0

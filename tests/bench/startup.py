@@ -24,7 +24,7 @@ _TIMED = """
 import gc, time
 started = time.perf_counter()
 gc.disable()
-import biren_plugin.cli, trio, biren_plugin.daemon, biren_plugin.operate.logs
+import biren_plugin.cli, trio, biren_plugin.daemon, biren_plugin.monitor.logs
 print((time.perf_counter() - started) * 1000)
 """
 

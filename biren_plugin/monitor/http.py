@@ -16,9 +16,9 @@ import attrs
 import h11
 import trio
 
+from biren_plugin.daemon_state import DaemonState
 from biren_plugin.errors import AddressUnusable
-from biren_plugin.operate.daemon_state import DaemonState
-from biren_plugin.operate.metrics import CONTENT_TYPE, Metrics
+from biren_plugin.monitor.metrics import CONTENT_TYPE, Metrics
 
 log = logging.getLogger(__name__)
 

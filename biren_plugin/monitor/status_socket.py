@@ -14,9 +14,9 @@ from typing import Final
 
 import trio
 
+from biren_plugin.daemon_state import DaemonState
 from biren_plugin.errors import SocketUnusable
-from biren_plugin.operate.daemon_state import DaemonState
-from biren_plugin.operate.status import SOCKET, status_document
+from biren_plugin.monitor.status import SOCKET, status_document
 from biren_plugin.wire.unix_grpc import FileIdentity, UnixListener, is_served
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from biren_plugin.core.settings import Settings
-from biren_plugin.operate.daemon_state import DaemonState, follow_health
-from biren_plugin.operate.status_socket import serve_status
+from biren_plugin.daemon_state import DaemonState, follow_health
+from biren_plugin.monitor.status_socket import serve_status
 
 
 def views_of(state: DaemonState, settings: Settings) -> dict[str, Callable[[], Awaitable[None]]]:
@@ -18,7 +18,7 @@ def views_of(state: DaemonState, settings: Settings) -> dict[str, Callable[[], A
         "status": partial(serve_status, settings.status_dir, state),
     }
     if settings.metrics_address:
-        from biren_plugin.operate.endpoint import serve_endpoint  # h11 and prometheus: 3 MiB
+        from biren_plugin.monitor.http import serve_endpoint  # h11 and prometheus: 3 MiB
 
         views["metrics"] = partial(serve_endpoint, *settings.metrics_host_and_port(), state)
     return views

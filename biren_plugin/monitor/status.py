@@ -8,7 +8,7 @@ from typing import Any, Final
 from biren_plugin import __version__
 from biren_plugin.core.model import Device, DeviceList
 from biren_plugin.core.observed import NO_HOLDERS, Holder, Holders, Observed
-from biren_plugin.operate.daemon_state import DaemonState
+from biren_plugin.daemon_state import DaemonState
 
 SOCKET: Final = "status.sock"
 """The socket's name in the folder of `--status-dir`."""
