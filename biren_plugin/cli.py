@@ -9,8 +9,9 @@ from typing import Final, NoReturn
 import cyclopts
 from cyclopts import App
 
-from biren_plugin import __version__, pflag
-from biren_plugin.commands.daemon import daemon
+from biren_plugin import __version__
+from biren_plugin.commands import pflag
+from biren_plugin.commands.run_daemon import daemon
 from biren_plugin.commands.settings_file import fill_from_file
 from biren_plugin.core.setting_field import FALSE, TRUE
 from biren_plugin.errors import PluginError, UsageError
@@ -37,24 +38,26 @@ app = App(
 app.default(daemon)
 # By name: a module, and what it needs, is imported when its command is called.
 app.command(
-    "biren_plugin.commands.cdi:cdi",
+    "biren_plugin.commands.cdi_file_commands:cdi",
     name="cdi",
     help="Write the node's CDI file, or compare it with the node.",
 )
-app.command("biren_plugin.commands.devices:devices", help="Show the Biren cards of this host.")
 app.command(
-    "biren_plugin.commands.doctor:doctor",
+    "biren_plugin.commands.devices_command:devices", help="Show the Biren cards of this host."
+)
+app.command(
+    "biren_plugin.commands.doctor_command:doctor",
     help="""Say what keeps cards from being handed out, and what to do about it.
 
     Give it the daemon's flags. Exit status: 0, 1 with a warning, 2 with a failure.
     """,
 )
 app.command(
-    "biren_plugin.commands.simulate:simulate",
+    "biren_plugin.commands.run_simulation:simulate",
     help="Show the whole story on a simulated host, without hardware, root or Kubernetes.",
 )
 app.command(
-    "biren_plugin.commands.status:status",
+    "biren_plugin.commands.status_command:status",
     help="Show what the running daemon knows and does: resources, cards, and which pod has each.",
 )
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.core.container_runtime import (
+from biren_plugin.commands.doctor.container_runtime import (
     DEFAULT_CDI_DIRS,
     ContainerdFacts,
     containerd_facts,

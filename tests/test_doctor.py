@@ -14,24 +14,32 @@ import pytest
 import trio
 import trio.testing
 
-from biren_plugin.core.diagnosis import Check, Verdict, exit_status, failure, ok, some_of, unknown
-from biren_plugin.core.diagnosis import warning as warned
+from biren_plugin.commands import show_status
+from biren_plugin.commands.cdi_files import Look, generate
+from biren_plugin.commands.doctor.card_checks import check_cards
+from biren_plugin.commands.doctor.daemon_checks import check_daemon
+from biren_plugin.commands.doctor.diagnosis import (
+    Check,
+    Verdict,
+    exit_status,
+    failure,
+    ok,
+    some_of,
+    unknown,
+)
+from biren_plugin.commands.doctor.diagnosis import warning as warned
+from biren_plugin.commands.doctor.kubelet_checks import check_kubelet, check_kubelet_version
+from biren_plugin.commands.doctor.library_checks import check_library
+from biren_plugin.commands.doctor.passthrough_checks import check_passthrough
+from biren_plugin.commands.doctor.process_checks import check_limits, check_mounts
+from biren_plugin.commands.doctor.runtime_checks import check_cdi_file, check_runtime
+from biren_plugin.commands.doctor_command import daemon_checks as daemon_check
+from biren_plugin.commands.doctor_command import examination, library_checks, process_checks
 from biren_plugin.core.parse.brml import LibraryFacts
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon_state import DaemonState
 from biren_plugin.host import brml
 from biren_plugin.monitor.status import SOCKET, status_document
-from biren_plugin.operate import doctor, status_view
-from biren_plugin.operate.cdi import Look, generate
-from biren_plugin.operate.checks import daemon as daemon_check
-from biren_plugin.operate.checks import library, process
-from biren_plugin.operate.checks.cards import check_cards
-from biren_plugin.operate.checks.daemon import check_daemon
-from biren_plugin.operate.checks.kubelet import check_kubelet, check_kubelet_version
-from biren_plugin.operate.checks.library import check_library
-from biren_plugin.operate.checks.passthrough import check_passthrough
-from biren_plugin.operate.checks.process import check_limits, check_mounts
-from biren_plugin.operate.checks.runtime import check_cdi_file, check_runtime
 from biren_plugin.simulate.host import SimulatedHost
 from tests.cards import GPU, devices, listed
 from tests.daemon_states import hold, new_state, register
@@ -169,7 +177,7 @@ def test_library_that_answers_is_told_with_its_version_and_what_it_lacks(
         def names(self) -> list[str]:
             return []
 
-    monkeypatch.setattr(library, "LibraryReader", Answering)
+    monkeypatch.setattr(library_checks, "LibraryReader", Answering)
     (check,) = check_library(Settings())
     assert check.verdict is Verdict.OK
     assert check.seen == (
@@ -293,7 +301,7 @@ def test_daemon_that_cannot_be_asked_from_here_is_no_fault(tmp_path: Path) -> No
 def test_daemon_that_takes_the_question_and_does_not_answer_is_a_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(status_view, "ANSWER_DEADLINE", 0.05)
+    monkeypatch.setattr(show_status, "ANSWER_DEADLINE", 0.05)
     with (
         tempfile.TemporaryDirectory(prefix="br") as folder,
         socket.socket(socket.AF_UNIX) as stopped,
@@ -462,7 +470,7 @@ def test_mounts_matter_in_a_pod_only(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "3 1 0:3 / /dev rw - tmpfs tmpfs rw\n"
         "4 1 0:4 / /var/lib/kubelet/device-plugins rw - ext4 /dev/sda rw\n"
     )
-    monkeypatch.setattr(process, "_MOUNTINFO", table)
+    monkeypatch.setattr(process_checks, "_MOUNTINFO", table)
     settings = Settings(cdi_feature=True, mount_host_path=True, nfd_features_dir=Path("/nfd"))
     assert verdicts(check_mounts, settings) == {
         "mount of sys": "ok",
@@ -492,7 +500,7 @@ async def test_check_that_hangs_is_a_failure(autojump_clock: trio.testing.MockCl
         yield ok("never", "seen")
 
     try:
-        (check,) = await doctor.examine(Settings(), [("driver", hang)])
+        (check,) = await examination.examine(Settings(), [("driver", hang)])
     finally:
         release.set()
     assert (check.name, check.verdict) == ("driver", Verdict.FAILURE)
@@ -506,7 +514,7 @@ async def test_check_that_the_host_does_not_let_be_made_spoils_no_other() -> Non
     def fine(_settings: Settings) -> Iterator[Check]:
         yield ok("fine", "x")
 
-    refused, good = await doctor.examine(Settings(), [("limits", refuse), ("other", fine)])
+    refused, good = await examination.examine(Settings(), [("limits", refuse), ("other", fine)])
     assert refused == unknown("limits", "/sys/secret: Permission denied", "run doctor as root")
     assert good == ok("fine", "x")
 
@@ -519,7 +527,7 @@ async def test_check_with_a_bug_spoils_no_other() -> None:
     def fine(_settings: Settings) -> Iterator[Check]:
         yield ok("fine", "x")
 
-    stumbled, good = await doctor.examine(Settings(), [("limits", stumble), ("other", fine)])
+    stumbled, good = await examination.examine(Settings(), [("limits", stumble), ("other", fine)])
     assert (stumbled.name, stumbled.verdict) == ("limits", Verdict.UNKNOWN)
     assert "RuntimeError: deadlock detected" in stumbled.seen
     assert good == ok("fine", "x")
@@ -527,5 +535,5 @@ async def test_check_with_a_bug_spoils_no_other() -> None:
 
 def test_what_several_checks_need_is_there_before_their_threads_start() -> None:
     # Imported by two threads at once, it came out as a deadlock in one of three runs of `doctor`.
-    code = "import sys, biren_plugin.operate.doctor; sys.exit('ruamel.yaml' not in sys.modules)"
+    code = "import sys, biren_plugin.commands.doctor.examination; sys.exit('ruamel.yaml' not in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -18,5 +18,10 @@ def test_daemon_starts_without_what_other_commands_need() -> None:
     said = subprocess.run([sys.executable, "-c", _CODE], capture_output=True, text=True, check=True)
     modules = set(json.loads(said.stdout))
     assert "biren_plugin.daemon" in modules
-    unwanted = {"ruamel.yaml", "rich", "biren_plugin.operate.doctor", "biren_plugin.simulate"}
+    unwanted = {
+        "ruamel.yaml",
+        "rich",
+        "biren_plugin.commands.doctor.examination",
+        "biren_plugin.simulate",
+    }
     assert modules & unwanted == set()

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from biren_plugin.commands.pflag import rewrite
 from biren_plugin.core.setting_field import FALSE, TRUE
 from biren_plugin.errors import UsageError
-from biren_plugin.pflag import rewrite
 
 SWITCHES = ("--cdi-feature", "--help", "--version")
 

@@ -8,12 +8,12 @@ from typing import Any
 import jsonschema
 import pytest
 
+from biren_plugin.commands import show_status as status_command
+from biren_plugin.commands.show_status import show_status
 from biren_plugin.core.model import Device
 from biren_plugin.core.observed import Holder
 from biren_plugin.daemon_state import DaemonState
 from biren_plugin.monitor.status import status_document
-from biren_plugin.operate import status_view
-from biren_plugin.operate.status_view import show_status
 from tests.cards import GPU, card, devices, listed
 from tests.daemon_states import hold, new_state, observe, register
 
@@ -78,7 +78,7 @@ async def test_daemon_that_knows_nothing_yet_says_so() -> None:
 def shown(
     document: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> list[str]:
-    monkeypatch.setattr(status_view, "ask", lambda _folder: document)
+    monkeypatch.setattr(status_command, "ask", lambda _folder: document)
     show_status(Path("/nowhere"), as_json=False, watch=False)
     return capsys.readouterr().out.splitlines()
 
@@ -143,7 +143,7 @@ async def test_node_without_cards_is_said(
     ],
 )
 def test_spans_are_in_the_unit_that_people_would_use(since: str | None, span: str) -> None:
-    assert status_view._span(since, "2026-03-01T12:00:00Z") == span
+    assert status_command._span(since, "2026-03-01T12:00:00Z") == span
 
 
 def test_watching_goes_on_while_the_daemon_is_away_and_ends_with_control_c(
@@ -155,7 +155,7 @@ def test_watching_goes_on_while_the_daemon_is_away_and_ends_with_control_c(
         if (error := next(pauses)) is not None:
             raise error
 
-    monkeypatch.setattr("biren_plugin.operate.status_view.time.sleep", pause)
+    monkeypatch.setattr("biren_plugin.commands.show_status.time.sleep", pause)
     show_status(Path("/nowhere"), as_json=True, watch=True)
     captured = capsys.readouterr()
     assert captured.out == "", "what a program reads holds documents only"

@@ -11,12 +11,12 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from biren_plugin.commands.show_status import ask
 from biren_plugin.daemon_state import DaemonState
 from biren_plugin.errors import SocketUnusable, StatusUnavailable
 from biren_plugin.monitor import status_socket
 from biren_plugin.monitor.status import SOCKET
 from biren_plugin.monitor.status_socket import CONNECTIONS, DEADLINE, LOOK_INTERVAL, serve_status
-from biren_plugin.operate.status_view import ask
 from tests.cards import GPU, devices, listed
 from tests.daemon_states import new_state
 
@@ -173,7 +173,7 @@ def test_only_root_may_ask(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse(*_arguments: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("biren_plugin.operate.status_view.socket.socket.connect", refuse)
+    monkeypatch.setattr("biren_plugin.commands.show_status.socket.socket.connect", refuse)
     with pytest.raises(StatusUnavailable, match="only root may ask the daemon; try with sudo"):
         ask(folder)
 

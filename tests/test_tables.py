@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from biren_plugin.operate.tables import print_table
+from biren_plugin.commands.tables import print_table
 
 HEADINGS = ("CARD", "HEALTH")
 ROWS = [("card_0", "Healthy"), ("card_1", "Unhealthy: [bold]gone[/bold]")]

@@ -11,11 +11,11 @@ import trio
 from trio.testing import MockClock
 
 from biren_plugin.board import Board
+from biren_plugin.commands import show_topology as view
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import LibraryFacts, P2PLink
 from biren_plugin.core.placement.topology import Topology
 from biren_plugin.errors import LibraryUnusable
-from biren_plugin.operate import topology as view
 from biren_plugin.simulate.host import SimulatedHost
 
 FIRST = LibraryRound(0.0, LibraryFacts("libbiren-ml.so.1"))

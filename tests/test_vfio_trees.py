@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from biren_plugin.commands.show_devices import judge_once
 from biren_plugin.core.health.verdicts import HealthKeeper
 from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.model import Inventory
@@ -17,7 +18,6 @@ from biren_plugin.core.observed import Holder, Observed
 from biren_plugin.core.remarks import remark_inventory
 from biren_plugin.host.reader import read_once
 from biren_plugin.host.vfio import VfioReader
-from biren_plugin.operate.devices import judge_once
 from tests.cards import GPU
 from tests.vfio_host import HYPERVISOR, VFIO, VfioHost, physical, virtual
 

@@ -10,9 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from biren_plugin.commands.tables import print_table
 from biren_plugin.errors import StatusUnavailable
 from biren_plugin.monitor.status import SOCKET
-from biren_plugin.operate.tables import print_table
 
 ANSWER_DEADLINE: Final = 5.0
 REDRAW: Final = 1.0

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from biren_plugin.core.diagnosis import Check, failure, ok, some_of, unknown, warning
+from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, some_of, unknown, warning
+from biren_plugin.commands.show_status import ask
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import StatusUnavailable
-from biren_plugin.operate.status_view import ask
 
 _NAME: Final = "daemon"
 _ADVICE: Final = "each reason says what to do; all of them: br-gpu-device-plugin status"

@@ -9,6 +9,7 @@ from typing import Any, Final
 import trio
 
 from biren_plugin.board import Board
+from biren_plugin.commands.tables import print_table
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import CommonAncestor, P2PLink
 from biren_plugin.core.placement.pair_scores import Pair
@@ -19,7 +20,6 @@ from biren_plugin.host.brml import Brml, find_library
 from biren_plugin.host.library import query_library
 from biren_plugin.host.reader import HostReader, read_once
 from biren_plugin.host.vfio import VfioReader
-from biren_plugin.operate.tables import print_table
 
 _LIBRARY_DEADLINE: Final = 3.0
 """Seconds that the library has for telling of links; without it sysfs tells less."""

@@ -14,13 +14,17 @@ from typing import Final
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from biren_plugin.core.container_runtime import CDI_GATE, LEAST_KUBELET, kubelet_passes_cdi
-from biren_plugin.core.diagnosis import Check, failure, ok, unknown, warning
+from biren_plugin.commands.doctor import in_pod
+from biren_plugin.commands.doctor.container_runtime import (
+    CDI_GATE,
+    LEAST_KUBELET,
+    kubelet_passes_cdi,
+)
+from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, unknown, warning
 from biren_plugin.core.model import RESOURCE_OF_SPLIT
 from biren_plugin.core.parse.versions import version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.host.kubelet_folder import KUBELET_SOCKET, read_kubelet_folder, socket_name
-from biren_plugin.operate.checks import in_pod
 
 _OURS: Final = frozenset(map(socket_name, RESOURCE_OF_SPLIT.values()))
 _ANSWER_DEADLINE: Final = 2.0

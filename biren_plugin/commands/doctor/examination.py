@@ -14,18 +14,18 @@ from typing import Any, Final
 import trio
 
 from biren_plugin import __version__
-from biren_plugin.core.diagnosis import Check, exit_status, failure, unknown
+from biren_plugin.commands.doctor import in_pod
+from biren_plugin.commands.doctor.card_checks import check_cards
+from biren_plugin.commands.doctor.daemon_checks import check_daemon
+from biren_plugin.commands.doctor.diagnosis import Check, exit_status, failure, unknown
+from biren_plugin.commands.doctor.kubelet_checks import check_kubelet, check_kubelet_version
+from biren_plugin.commands.doctor.library_checks import check_library
+from biren_plugin.commands.doctor.passthrough_checks import check_passthrough
+from biren_plugin.commands.doctor.process_checks import check_limits, check_mounts
+from biren_plugin.commands.doctor.report import write_report
+from biren_plugin.commands.doctor.runtime_checks import check_cdi_file, check_runtime
+from biren_plugin.commands.tables import print_table
 from biren_plugin.core.settings import Settings
-from biren_plugin.operate.checks import in_pod
-from biren_plugin.operate.checks.cards import check_cards
-from biren_plugin.operate.checks.daemon import check_daemon
-from biren_plugin.operate.checks.kubelet import check_kubelet, check_kubelet_version
-from biren_plugin.operate.checks.library import check_library
-from biren_plugin.operate.checks.passthrough import check_passthrough
-from biren_plugin.operate.checks.process import check_limits, check_mounts
-from biren_plugin.operate.checks.runtime import check_cdi_file, check_runtime
-from biren_plugin.operate.report import write_report
-from biren_plugin.operate.tables import print_table
 
 DEADLINE: Final = 10.0
 """Seconds for one check, and for reading the trees of a report."""

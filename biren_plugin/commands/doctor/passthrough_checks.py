@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from biren_plugin.core.diagnosis import Check, failure, ok, some_of, unknown, warning
+from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, some_of, unknown, warning
+from biren_plugin.commands.show_devices import judge_once
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.reader import read_once
 from biren_plugin.host.rooted import under
 from biren_plugin.host.vfio import VfioReader
-from biren_plugin.operate.devices import judge_once
 
 PCI: Final = "/sys/bus/pci/devices"
 _GROUPS: Final = "/sys/kernel/iommu_groups"

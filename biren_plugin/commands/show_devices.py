@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from biren_plugin.commands.tables import print_table
 from biren_plugin.core.health.verdicts import HealthKeeper
 from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.model import Card, Device, Inventory, Link, Snapshot
 from biren_plugin.core.observed import Observed
 from biren_plugin.host.reader import HostReader, read_once
-from biren_plugin.operate.tables import print_table
 
 _HEADINGS = (
     "CARD", "RESOURCE", "GPU", "PCI ADDRESS", "NUMA", "MEMORY", "LINK", "DEVICE NODE", "HEALTH",

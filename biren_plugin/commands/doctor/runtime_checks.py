@@ -5,19 +5,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from biren_plugin.core.cdi.spec import FILE_NAME
-from biren_plugin.core.container_runtime import (
+from biren_plugin.commands.cdi_files import Look, findings
+from biren_plugin.commands.doctor.container_runtime import (
     ContainerdFacts,
     containerd_facts,
     containerd_reads_cdi,
     imported,
 )
-from biren_plugin.core.diagnosis import Check, failure, ok, unknown
+from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, unknown
+from biren_plugin.commands.doctor.kubelet_checks import program_version
+from biren_plugin.core.cdi.spec import FILE_NAME
 from biren_plugin.core.parse.versions import version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.host.rooted import under
-from biren_plugin.operate.cdi import Look, findings
-from biren_plugin.operate.checks.kubelet import program_version
 
 _CONFIGURATIONS: Final = (
     "/etc/containerd/config.toml",

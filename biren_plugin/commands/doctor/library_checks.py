@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from biren_plugin.core.diagnosis import Check, ok, some_of, unknown, warning
+from biren_plugin.commands.doctor import in_pod
+from biren_plugin.commands.doctor.diagnosis import Check, ok, some_of, unknown, warning
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import LibraryMissing, LibraryUnusable
 from biren_plugin.host.library_reader import LibraryReader
-from biren_plugin.operate.checks import in_pod
 
 _NAME = "management library"
 

@@ -28,15 +28,15 @@ def devices(
         Where the host's /sys and /dev are found.
     """
     if topology:
-        from biren_plugin.operate.topology import show_topology
+        from biren_plugin.commands.show_topology import show_topology
 
         show_topology(host_root, groups=container_runtime == "kata", as_json=json)
     elif container_runtime == "kata":
-        from biren_plugin.operate.groups import show_groups
+        from biren_plugin.commands.show_groups import show_groups
 
         show_groups(host_root, as_json=json)
     else:
-        from biren_plugin.operate.devices import show_devices
+        from biren_plugin.commands.show_devices import show_devices
 
         show_devices(host_root, as_json=json)
     return 0

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from typing import Final
 
-from biren_plugin.core.diagnosis import Check, failure, ok, some_of, unknown, warning
+from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, some_of, unknown, warning
+from biren_plugin.commands.show_devices import judge_once
 from biren_plugin.core.model import Card, NodeState, Snapshot
 from biren_plugin.core.parse.versions import MINIMUM_DRIVER, driver_suffices, version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.reader import HostReader, read_once
-from biren_plugin.operate.devices import judge_once
 
 _WITH_CONTROL_NODE: Final = (1, 10)
 """Drivers from here on are said to have /dev/biren-m."""

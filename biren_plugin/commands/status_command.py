@@ -1,8 +1,8 @@
 """`status`."""
 
 from biren_plugin.commands.flags import StatusDir, Switch
+from biren_plugin.commands.show_status import show_status
 from biren_plugin.core.settings import DEFAULT_STATUS_DIR
-from biren_plugin.operate.status_view import show_status
 
 
 def status(

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from biren_plugin.commands.doctor.examination import run_doctor
 from biren_plugin.commands.flags import Switch, with_settings
 from biren_plugin.core.settings import Settings
-from biren_plugin.operate.doctor import run_doctor
 
 
 @with_settings

@@ -58,8 +58,8 @@ def generate(
     cdi_dir
         The folder of the CDI file.
     """
-    from biren_plugin.operate.cdi import Look
-    from biren_plugin.operate.cdi import generate as generate_file
+    from biren_plugin.commands.cdi_files import Look
+    from biren_plugin.commands.cdi_files import generate as generate_file
 
     look = Look(host_root, container_runtime, mount_host_path, mount_dri_device)
     done = generate_file(look, cdi_dir, output, format, overwrite=overwrite)
@@ -93,8 +93,8 @@ def check(
     cdi_dir
         The folder of the CDI file.
     """
-    from biren_plugin.operate.cdi import Look
-    from biren_plugin.operate.cdi import check as check_file
+    from biren_plugin.commands.cdi_files import Look
+    from biren_plugin.commands.cdi_files import check as check_file
 
     look = Look(host_root, container_runtime, mount_host_path, mount_dri_device)
     return 0 if check_file(look, cdi_dir) else _EXIT_DIFFERS

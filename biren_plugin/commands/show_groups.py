@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from biren_plugin.commands.show_devices import judge_once, or_dash, resource_and_health
+from biren_plugin.commands.tables import print_table
 from biren_plugin.core.model import Card, Device, Inventory, Snapshot
 from biren_plugin.core.parse.vfio import address_of
 from biren_plugin.host.reader import read_once
 from biren_plugin.host.vfio import VfioReader
-from biren_plugin.operate.devices import judge_once, or_dash, resource_and_health
-from biren_plugin.operate.tables import print_table
 
 _HEADINGS = ("GROUP", "RESOURCE", "GPU", "FUNCTIONS", "NUMA", "HEALTH")
 

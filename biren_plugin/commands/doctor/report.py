@@ -16,15 +16,15 @@ from typing import Any, Final
 
 import trio
 
+from biren_plugin.commands.doctor.passthrough_checks import PCI, biren_functions
+from biren_plugin.commands.doctor.recording import Recorder
+from biren_plugin.commands.show_devices import document as devices_document
 from biren_plugin.core.container_edits import CONTROL_NODE
 from biren_plugin.core.parse import sysfs
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable, ReportTooSlow
 from biren_plugin.host.reader import HostReader, read_once
-from biren_plugin.host.recording import Recorder
 from biren_plugin.host.rooted import under
-from biren_plugin.operate.checks.passthrough import PCI, biren_functions
-from biren_plugin.operate.devices import document as devices_document
 
 _CLASS: Final = "/sys/class/biren"
 _DRM: Final = "/sys/class/drm"
