@@ -1,7 +1,8 @@
 """A Kubernetes device plugin for Biren GPUs: one trio daemon for each node.
 
-Rooms, from the top; each imports only from those below it: `cli`, `simulate`, `daemon`, `operate`
-and `resource` (with `supervise`), `tasks`, `host`, `wire` and `board`, `core`, `errors`.
+Rooms, from the top; each imports only from those below it: `cli`, `commands`, `simulate`, `daemon`,
+`device_plugin`, `monitor`, `sources` and `files`, `host` and `wire`, then `unix_sockets`,
+`daemon_state`, `board` and `supervise`, then `core`, then `errors`.
 """
 
 __version__ = "0.1.0"

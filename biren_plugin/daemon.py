@@ -12,27 +12,26 @@ import trio
 from biren_plugin import __version__
 from biren_plugin.board import Board
 from biren_plugin.core.cdi.spec import FILE_NAME
-from biren_plugin.core.model import Card, Inventory
+from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.settings import Settings
-from biren_plugin.daemon_state import DaemonState
+from biren_plugin.daemon_state import DaemonState, Tally
+from biren_plugin.device_plugin.folder import INTERVAL as FOLDER_INTERVAL
+from biren_plugin.device_plugin.folder import KubeletFolder, watch_kubelet_folder
+from biren_plugin.device_plugin.serving import Serving
 from biren_plugin.errors import FolderDead, NodeError
-from biren_plugin.host import kubelet_folder, library, pod_resources
-from biren_plugin.host.cdi_owner import CdiOwner
-from biren_plugin.host.doorbell import Doorbell
-from biren_plugin.host.feature_file import publish_labels
-from biren_plugin.host.kubelet_folder import KubeletFolder, watch_kubelet_folder
-from biren_plugin.host.library import query_library
-from biren_plugin.host.pod_resources import ask_holders
-from biren_plugin.host.reader import HostReader
-from biren_plugin.host.rooted import under
-from biren_plugin.host.scanner import Reader, scan_host
-from biren_plugin.host.vfio import VfioReader
+from biren_plugin.files.cdi_owner import CdiOwner
+from biren_plugin.files.nfd_labels import publish_labels
+from biren_plugin.host.folder_events import Doorbell
+from biren_plugin.host.host_paths import under
+from biren_plugin.host.readers import reader_of
 from biren_plugin.monitor.views import views_of
-from biren_plugin.serving import Serving
+from biren_plugin.sources import holders, library
+from biren_plugin.sources.holders import ask_holders
+from biren_plugin.sources.library import query_library
+from biren_plugin.sources.scan import scan_host
+from biren_plugin.sources.survey import survey_node
 from biren_plugin.supervise import keep_running, leaves
-from biren_plugin.survey import survey_node
-from biren_plugin.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +90,7 @@ async def run_daemon(settings: Settings) -> None:
         )  # fmt: skip
     folder = Board[KubeletFolder]()
     state = DaemonState(
-        Board[Observed](), Board[Inventory](), Tally(), {FOLDER_LOOP: kubelet_folder.INTERVAL}
+        Board[Observed](), Board[Inventory](), Tally(), {FOLDER_LOOP: FOLDER_INTERVAL}
     )
     dev = under(settings.host_root, "/dev")
     nodes = dev / ("vfio" if settings.container_runtime == "kata" else "biren")
@@ -134,7 +133,7 @@ def _sources(settings: Settings, bell: Doorbell, state: DaemonState) -> dict[str
     }
     state.intervals |= {
         HOST_LOOP: settings.health_interval,
-        HOLDERS_LOOP: pod_resources.INTERVAL,
+        HOLDERS_LOOP: holders.INTERVAL,
     }
     if settings.container_runtime == "runc":  # the library knows the driver's cards only
         interval = LIBRARY_ROUNDS * settings.health_interval
@@ -167,17 +166,8 @@ def _beside(settings: Settings, state: DaemonState, cdi: CdiOwner | None) -> lis
 
 
 async def _scan(settings: Settings, bell: Doorbell, state: DaemonState) -> None:
-    reader: Reader[Card]
-    if settings.container_runtime == "kata":
-        reader = VfioReader(settings.host_root)
-    else:
-        reader = HostReader(
-            settings.host_root,
-            mount_host_path=settings.mount_host_path,
-            mount_dri_device=settings.mount_dri_device,
-        )
     await scan_host(
-        reader,
+        reader_of(settings),
         bell,
         state.observed,
         interval=settings.health_interval,

@@ -4,8 +4,7 @@ from biren_plugin.board import Board
 from biren_plugin.core.model import DeviceList, HostFacts, Inventory
 from biren_plugin.core.observed import Holders, LibraryRound, Observed
 from biren_plugin.core.parse.brml import CardReading, LibraryFacts
-from biren_plugin.daemon_state import DaemonState
-from biren_plugin.tally import Tally
+from biren_plugin.daemon_state import DaemonState, Tally
 
 
 def new_state(*lists: DeviceList, **intervals: float) -> DaemonState:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from biren_plugin.host import cdi_file
+from biren_plugin.files import cdi_file
 
 
 def kill_at(step: int) -> None:

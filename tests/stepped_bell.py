@@ -2,7 +2,7 @@
 
 import trio
 
-from biren_plugin.host.doorbell import Doorbell
+from biren_plugin.host.folder_events import Doorbell
 
 
 class SteppedBell(Doorbell):

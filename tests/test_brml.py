@@ -16,7 +16,7 @@ from biren_plugin.core.parse.brml import (
     ReturnCode,
 )
 from biren_plugin.errors import LibraryCallFailed, LibraryMissing, LibraryUnusable
-from biren_plugin.host.brml import Brml, find_library
+from biren_plugin.host.brml_session import Brml, find_library
 from tests.brml import WELL, BrmlState, without_end
 
 EVERYTHING = CardReading(

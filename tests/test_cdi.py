@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from biren_plugin.core.cdi.spec import names_for, offerable, spec_for, withheld
 from biren_plugin.core.container_edits import ContainerEdits, edits_for
 from biren_plugin.core.model import Card, Device, DeviceList, HostFacts, Mount, NodeState
-from biren_plugin.host.cdi_file import render
+from biren_plugin.files.cdi_file import render
 from tests.cards import GPU, HALF, QUARTER, card, devices, ids, listed
 from tests.cdi import Resolved, resolve, validate
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from biren_plugin import __version__
 from biren_plugin.core.cdi.spec import spec_for
 from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid
-from biren_plugin.host import cdi_file
+from biren_plugin.files import cdi_file
 from tests.cards import GPU, devices, listed
 
 SPEC = spec_for([listed(GPU, *devices(GPU, 0, 1))])

@@ -16,11 +16,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from biren_plugin.core.cdi.spec import spec_for
+from biren_plugin.core.cdi.spec import OnDisk, spec_for
 from biren_plugin.core.model import DeviceList
 from biren_plugin.errors import NoThread
-from biren_plugin.host import cdi_file
-from biren_plugin.host.cdi_owner import LOOK_INTERVAL, CdiOwner, OnDisk
+from biren_plugin.files import cdi_file
+from biren_plugin.files.cdi_owner import LOOK_INTERVAL, CdiOwner
 from tests.cards import GPU, HALF, devices, listed
 
 GPUS = listed(GPU, *devices(GPU, 0, 1))

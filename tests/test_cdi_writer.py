@@ -16,9 +16,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from biren_plugin.board import Board
 from biren_plugin.core.cdi.spec import spec_for
 from biren_plugin.core.model import DeviceList
-from biren_plugin.host.cdi_file import load, render
-from biren_plugin.host.cdi_owner import CdiOwner
-from biren_plugin.tasks.cdi_writer import WRITE_DEADLINE, write_cdi_spec
+from biren_plugin.device_plugin.cdi_writer import WRITE_DEADLINE, write_cdi_spec
+from biren_plugin.files.cdi_file import load, render
+from biren_plugin.files.cdi_owner import CdiOwner
 from tests.cards import GPU, devices, listed
 
 CARD_0, CARD_1, CARD_2 = devices(GPU, 0, 1, 2)

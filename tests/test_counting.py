@@ -6,12 +6,12 @@ from biren_plugin.board import Board
 from biren_plugin.core.admission import PreferenceRequest
 from biren_plugin.core.container_edits import edits_for
 from biren_plugin.core.model import DeviceList, Inventory
-from biren_plugin.core.streams import Streams
+from biren_plugin.daemon_state import Tally
+from biren_plugin.device_plugin.counting import CountedPlugin
+from biren_plugin.device_plugin.server import DevicePlugin
+from biren_plugin.device_plugin.streams import Streams
+from biren_plugin.device_plugin.watch import watch_devices
 from biren_plugin.errors import RequestRefused
-from biren_plugin.tally import Tally
-from biren_plugin.tasks.counting import CountedPlugin
-from biren_plugin.tasks.server import DevicePlugin
-from biren_plugin.tasks.watch import watch_devices
 from tests.cards import GPU, devices, listed
 
 

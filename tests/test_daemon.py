@@ -15,10 +15,11 @@ from trio.testing import MockClock
 
 from biren_plugin.daemon import run_daemon, run_until_signal
 from biren_plugin.errors import FolderDead
-from biren_plugin.host.cdi_file import load
+from biren_plugin.files.cdi_file import load
+from biren_plugin.unix_sockets import FileIdentity
 from biren_plugin.wire.device_plugin import PluginClient
 from biren_plugin.wire.messages import ListedDevice
-from biren_plugin.wire.unix_grpc import Channel, FileIdentity, with_channel
+from biren_plugin.wire.unix_grpc import Channel, with_channel
 from tests.node_in_process import GPU, HALF, QUARTER, NodeInProcess, wait_until
 from tests.vfio_host import VFIO, VfioHost, physical
 

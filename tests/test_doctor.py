@@ -16,6 +16,8 @@ import trio.testing
 
 from biren_plugin.commands import show_status
 from biren_plugin.commands.cdi_files import Look, generate
+from biren_plugin.commands.doctor import daemon_checks as daemon_check
+from biren_plugin.commands.doctor import examination, library_checks, process_checks
 from biren_plugin.commands.doctor.card_checks import check_cards
 from biren_plugin.commands.doctor.daemon_checks import check_daemon
 from biren_plugin.commands.doctor.diagnosis import (
@@ -33,12 +35,10 @@ from biren_plugin.commands.doctor.library_checks import check_library
 from biren_plugin.commands.doctor.passthrough_checks import check_passthrough
 from biren_plugin.commands.doctor.process_checks import check_limits, check_mounts
 from biren_plugin.commands.doctor.runtime_checks import check_cdi_file, check_runtime
-from biren_plugin.commands.doctor_command import daemon_checks as daemon_check
-from biren_plugin.commands.doctor_command import examination, library_checks, process_checks
 from biren_plugin.core.parse.brml import LibraryFacts
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon_state import DaemonState
-from biren_plugin.host import brml
+from biren_plugin.host import brml_session
 from biren_plugin.monitor.status import SOCKET, status_document
 from biren_plugin.simulate.host import SimulatedHost
 from tests.cards import GPU, devices, listed
@@ -189,7 +189,7 @@ def test_library_that_a_pod_does_not_see_may_be_on_the_node(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    monkeypatch.setattr(brml, "find_library", lambda _root: [])
+    monkeypatch.setattr(brml_session, "find_library", lambda _root: [])
     assert verdicts(check_library, Settings()) == {"management library": "unknown"}
 
 

@@ -8,8 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from biren_plugin.host import doorbell
-from biren_plugin.host.doorbell import Doorbell
+from biren_plugin.host import folder_events
+from biren_plugin.host.folder_events import Doorbell
 
 DEADLINE = 20.0
 """Seconds. Events come from the kernel, which knows no mock clock, so waiting for one is real."""
@@ -160,7 +160,7 @@ async def test_node_without_inotify_is_looked_at_after_the_longest_time(
     def exhausted(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(doorbell, "INotify", exhausted)
+    monkeypatch.setattr(folder_events, "INotify", exhausted)
     with Doorbell([folder]) as bell:
         [record] = caplog.records
         assert "no inotify (Too many open files)" in record.getMessage()

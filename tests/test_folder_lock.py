@@ -11,9 +11,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
+from biren_plugin.device_plugin.folder import KubeletFolder, read_kubelet_folder
+from biren_plugin.device_plugin.folder_lock import HeldFolder, hold_folder
 from biren_plugin.errors import FolderDead
-from biren_plugin.host.folder_lock import HeldFolder, hold_folder
-from biren_plugin.host.kubelet_folder import KubeletFolder, read_kubelet_folder
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ import pytest
 import trio
 from purerpc import FailedPreconditionError, RpcFailedError
 
-from biren_plugin.wire.unix_grpc import DEFAULT_LIMITS, Channel, Server, UnixListener, with_channel
+from biren_plugin.unix_sockets import UnixListener
+from biren_plugin.wire.unix_grpc import DEFAULT_LIMITS, Channel, Server, with_channel
 from tests.hostile.service import Raw, Service, stub
 
 DEADLINE = 20.0  # real seconds, against a hang

@@ -1,7 +1,7 @@
 """Since when a card is as healthy as it is."""
 
-from biren_plugin.core.health_times import HealthTimes
 from biren_plugin.core.model import Device, Inventory
+from biren_plugin.daemon_state import HealthTimes
 from tests.cards import GPU, card, listed
 
 WELL = Device(card(0), GPU)

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.host.kubelet_folder import (
+from biren_plugin.device_plugin.folder import (
     KUBELET_SOCKET,
     KubeletFolder,
     read_kubelet_folder,

@@ -17,7 +17,7 @@ from biren_plugin.core.labels import feature_file, node_labels
 from biren_plugin.core.model import Device, Inventory, Snapshot
 from biren_plugin.core.observed import Observed
 from biren_plugin.errors import FeaturesUnwritable
-from biren_plugin.host.feature_file import NAME, REMOVE_DEADLINE, FeatureFile, publish_labels
+from biren_plugin.files.nfd_labels import NAME, REMOVE_DEADLINE, FeatureFile, publish_labels
 from tests.cards import GPU, GPU_MEMORY, HALF, QUARTER, card, listed
 
 

@@ -26,9 +26,9 @@ from biren_plugin.core.parse.brml import (
     P2PLink,
     ReturnCode,
 )
-from biren_plugin.host.library import RETRY, SOONER, query_library
-from biren_plugin.host.library_reader import LibraryReader, Links
-from biren_plugin.host.lookout import FOLLOWING, PATIENCE, SHARED
+from biren_plugin.host.brml_reader import LibraryReader, Links
+from biren_plugin.host.patient_reads import FOLLOWING, PATIENCE, SHARED
+from biren_plugin.sources.library import RETRY, SOONER, query_library
 from tests.brml import WELL, BrmlState
 from tests.cards import gpu_cards, snapshot
 

@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.errors import HostUnreadable
-from biren_plugin.host.lookout import FOLLOWING, PATIENCE, SHARED, Lookout, Round
+from biren_plugin.host.patient_reads import FOLLOWING, PATIENCE, SHARED, Lookout, Round
 
 THREE = ("card_0", "card_1", "card_2")
 LISTING = "the listing"

@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from biren_plugin.board import Board
+from biren_plugin.core.cdi.spec import OnDisk
 from biren_plugin.core.model import Device
 from biren_plugin.core.observed import Holder
 from biren_plugin.core.parse.brml import CardReading
-from biren_plugin.daemon_state import DaemonState
+from biren_plugin.daemon_state import CALL_BOUNDS, DaemonState, Latency, Tally
 from biren_plugin.errors import StreamEnded
-from biren_plugin.host.cdi_owner import OnDisk
 from biren_plugin.monitor.metrics import Metrics
-from biren_plugin.tally import CALL_BOUNDS, Latency, Tally
 from tests.cards import GPU, HALF, card, devices, listed
 from tests.daemon_states import hold, new_state, observe
 from tests.tools import need

@@ -9,10 +9,10 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
+from biren_plugin.device_plugin.folder import KUBELET_SOCKET, KubeletFolder, read_kubelet_folder
+from biren_plugin.device_plugin.registration import notice_restart
 from biren_plugin.errors import KubeletRestarted, PluginSocketGone
-from biren_plugin.host.kubelet_folder import KUBELET_SOCKET, KubeletFolder, read_kubelet_folder
-from biren_plugin.tasks.registration import notice_restart
-from biren_plugin.wire.unix_grpc import FileIdentity
+from biren_plugin.unix_sockets import FileIdentity
 
 
 class Node:

@@ -19,7 +19,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from biren_plugin.board import Board
 from biren_plugin.core.model import Snapshot
 from biren_plugin.core.observed import Observed
-from biren_plugin.host.pod_resources import (
+from biren_plugin.sources.holders import (
     DEADLINE,
     FORGET_AFTER,
     INTERVAL,

@@ -8,7 +8,8 @@ import pytest
 
 from biren_plugin.core.model import Card, Link, NodeState, Snapshot
 from biren_plugin.errors import HostUnreadable
-from biren_plugin.host.reader import HostReader, read_once
+from biren_plugin.host.driver_cards import HostReader
+from biren_plugin.host.readers import read_once
 from tests.recorded import HOSTS, copy_host
 
 GPU_MEMORY = 65_024 * 1024**2

@@ -18,18 +18,18 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
 from biren_plugin.core.rivals import RivalWatch
-from biren_plugin.core.streams import Streams
+from biren_plugin.device_plugin.folder import KUBELET_SOCKET, KubeletFolder, read_kubelet_folder
+from biren_plugin.device_plugin.registration import STREAM_DEADLINE, stay_registered
+from biren_plugin.device_plugin.streams import Streams
 from biren_plugin.errors import (
     InvalidRequest,
     PluginSocketGone,
     RegistrationFailed,
     StreamEnded,
 )
-from biren_plugin.host.kubelet_folder import KUBELET_SOCKET, KubeletFolder, read_kubelet_folder
-from biren_plugin.tasks.registration import STREAM_DEADLINE, stay_registered
+from biren_plugin.unix_sockets import FileIdentity, UnixListener
 from biren_plugin.wire.messages import PluginOptions, Registration
 from biren_plugin.wire.registration import new_registration_server
-from biren_plugin.wire.unix_grpc import FileIdentity, UnixListener
 
 RESOURCE = "birentech.com/gpu"
 DAY = 24 * 3600.0

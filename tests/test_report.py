@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import trio.testing
 
+from biren_plugin.commands.doctor import recording, report
 from biren_plugin.commands.doctor.recording import Recorder
-from biren_plugin.commands.doctor_command import recording, report
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import ReportTooSlow
-from biren_plugin.host.reader import HostReader, read_once
-from biren_plugin.host.vfio import VfioReader
+from biren_plugin.host.driver_cards import HostReader
+from biren_plugin.host.readers import read_once
+from biren_plugin.host.vfio_groups import VfioReader
 from tests.recorded import HOSTS
 
 

@@ -18,9 +18,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import Card, Device, DeviceList, Inventory
+from biren_plugin.device_plugin.folder import KubeletFolder, read_kubelet_folder, socket_name
+from biren_plugin.device_plugin.resource import ResourceMemory, run_resource
 from biren_plugin.errors import PluginSocketGone, SocketUnusable, StartTooSlow, StreamEnded
-from biren_plugin.host.kubelet_folder import KubeletFolder, read_kubelet_folder, socket_name
-from biren_plugin.resource import ResourceMemory, run_resource
 from biren_plugin.simulate.kubelet import SimulatedKubelet
 from biren_plugin.wire.device_plugin import PluginClient
 from biren_plugin.wire.messages import ListedDevice

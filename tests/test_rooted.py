@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biren_plugin.core.model import NodeState
-from biren_plugin.host.rooted import node_state, resolve, under
+from biren_plugin.host.host_paths import node_state, resolve, under
 
 
 @pytest.fixture

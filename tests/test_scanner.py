@@ -13,11 +13,11 @@ from biren_plugin.board import Board
 from biren_plugin.core.model import Card, NodeState, Snapshot
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import LibraryFacts
-from biren_plugin.host.doorbell import Doorbell
-from biren_plugin.host.lookout import PATIENCE, SHARED
-from biren_plugin.host.reader import HostReader
-from biren_plugin.host.scanner import scan_host
+from biren_plugin.host.driver_cards import HostReader
+from biren_plugin.host.folder_events import Doorbell
+from biren_plugin.host.patient_reads import PATIENCE, SHARED
 from biren_plugin.simulate.host import SimulatedHost
+from biren_plugin.sources.scan import scan_host
 from tests.cards import gpu_cards, snapshot
 from tests.stepped_bell import SteppedBell
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from biren_plugin.core.inventory.splits import group_by_gpu
 from biren_plugin.core.model import NodeState, Snapshot
 from biren_plugin.errors import UsageError
-from biren_plugin.host.reader import HostReader, read_once
+from biren_plugin.host.driver_cards import HostReader
+from biren_plugin.host.readers import read_once
 from biren_plugin.simulate.host import GPU_MEMORY, MAX_GPUS, SimulatedHost, read_splits
 
 

@@ -11,7 +11,7 @@ from biren_plugin.core.inventory.keeper import SPLIT_SETTLE
 from biren_plugin.core.model import Inventory, Snapshot
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import LibraryFacts, P2PLink
-from biren_plugin.survey import survey_node
+from biren_plugin.sources.survey import survey_node
 from tests.cards import GPU, QUARTER, gpu_cards, ids, snapshot
 
 ONE = Observed(snapshot(*gpu_cards(0, 0)))

@@ -1,6 +1,6 @@
 """Only root and our own user get through a socket, and only our own file is ever removed.
 
-Real sockets, whose calls return at once: nothing here waits for the clock.
+Real unix_sockets, whose calls return at once: nothing here waits for the clock.
 """
 
 import logging
@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from biren_plugin.wire.unix_grpc import FileIdentity, UnixListener, sockets
-from biren_plugin.wire.unix_grpc.sockets import peer_uid
+from biren_plugin import unix_sockets
+from biren_plugin.unix_sockets import FileIdentity, UnixListener, peer_uid
 
 DEADLINE = 10.0  # real seconds, against a hang; nothing takes any
 
@@ -55,7 +55,7 @@ async def test_only_root_and_our_own_user_may_connect(
 ) -> None:
     # What the kernel says cannot be faked without being root, so its answer is replaced.
     uids = iter([uid, os.getuid()])
-    monkeypatch.setattr(sockets, "peer_uid", lambda _stream: next(uids))
+    monkeypatch.setattr(unix_sockets, "peer_uid", lambda _stream: next(uids))
     with trio.fail_after(DEADLINE):
         async with (
             UnixListener(path) as listener,

@@ -11,8 +11,8 @@ from biren_plugin.commands.show_devices import judge_once
 from biren_plugin.core.model import Card, FunctionState, Link, NodeState, Snapshot
 from biren_plugin.core.remarks import remark_inventory
 from biren_plugin.errors import HostUnreadable
-from biren_plugin.host.reader import read_once
-from biren_plugin.host.vfio import VfioReader
+from biren_plugin.host.readers import read_once
+from biren_plugin.host.vfio_groups import VfioReader
 from tests.cards import GPU, HALF, QUARTER
 from tests.recorded import HOSTS
 from tests.vfio_host import VfioHost, physical, virtual

@@ -16,8 +16,8 @@ from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Holder, Observed
 from biren_plugin.core.remarks import remark_inventory
-from biren_plugin.host.reader import read_once
-from biren_plugin.host.vfio import VfioReader
+from biren_plugin.host.readers import read_once
+from biren_plugin.host.vfio_groups import VfioReader
 from tests.cards import GPU
 from tests.vfio_host import HYPERVISOR, VFIO, VfioHost, physical, virtual
 

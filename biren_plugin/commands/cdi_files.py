@@ -14,10 +14,11 @@ from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.settings import ContainerRuntime
 from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid
-from biren_plugin.host.cdi_file import Format, load, remove_leftover, render, write
-from biren_plugin.host.reader import HostReader, read_once
-from biren_plugin.host.rooted import resolve, under
-from biren_plugin.host.vfio import VfioReader
+from biren_plugin.files.cdi_file import Format, load, remove_leftover, render, write
+from biren_plugin.host.driver_cards import HostReader
+from biren_plugin.host.host_paths import resolve, under
+from biren_plugin.host.readers import read_once
+from biren_plugin.host.vfio_groups import VfioReader
 
 RUNTIME_FOLDERS: Final = ("/etc/cdi", "/var/run/cdi")
 """Where runtimes look for specs, on the host; a device in a later folder wins over an earlier one."""

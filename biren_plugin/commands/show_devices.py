@@ -10,7 +10,8 @@ from biren_plugin.core.health.verdicts import HealthKeeper
 from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.model import Card, Device, Inventory, Link, Snapshot
 from biren_plugin.core.observed import Observed
-from biren_plugin.host.reader import HostReader, read_once
+from biren_plugin.host.driver_cards import HostReader
+from biren_plugin.host.readers import read_once
 
 _HEADINGS = (
     "CARD", "RESOURCE", "GPU", "PCI ADDRESS", "NUMA", "MEMORY", "LINK", "DEVICE NODE", "HEALTH",

@@ -9,8 +9,8 @@ from biren_plugin.commands.show_devices import judge_once, or_dash, resource_and
 from biren_plugin.commands.tables import print_table
 from biren_plugin.core.model import Card, Device, Inventory, Snapshot
 from biren_plugin.core.parse.vfio import address_of
-from biren_plugin.host.reader import read_once
-from biren_plugin.host.vfio import VfioReader
+from biren_plugin.host.readers import read_once
+from biren_plugin.host.vfio_groups import VfioReader
 
 _HEADINGS = ("GROUP", "RESOURCE", "GPU", "FUNCTIONS", "NUMA", "HEALTH")
 

@@ -16,10 +16,11 @@ from biren_plugin.core.placement.pair_scores import Pair
 from biren_plugin.core.placement.topology import Topology
 from biren_plugin.core.placement.topology_builder import build_topology
 from biren_plugin.errors import LibraryUnusable
-from biren_plugin.host.brml import Brml, find_library
-from biren_plugin.host.library import query_library
-from biren_plugin.host.reader import HostReader, read_once
-from biren_plugin.host.vfio import VfioReader
+from biren_plugin.host.brml_session import Brml, find_library
+from biren_plugin.host.driver_cards import HostReader
+from biren_plugin.host.readers import read_once
+from biren_plugin.host.vfio_groups import VfioReader
+from biren_plugin.sources.library import query_library
 
 _LIBRARY_DEADLINE: Final = 3.0
 """Seconds that the library has for telling of links; without it sysfs tells less."""

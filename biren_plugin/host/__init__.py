@@ -1,4 +1,1 @@
-"""What is read from the node: sysfs, /dev, the driver's files, the kubelet's folder.
-
-Nothing in here decides; what was read goes to `core` as text and states.
-"""
+"""Blocking reads of /sys, /dev, driver files and the management library, and the threads for them."""

@@ -8,7 +8,7 @@ from typing import Final
 from biren_plugin.core.container_edits import CONTROL_NODE
 from biren_plugin.core.model import HostFacts, Mount, NodeState
 from biren_plugin.core.parse.sysfs import library_name
-from biren_plugin.host.rooted import node_state, resolve, under
+from biren_plugin.host.host_paths import node_state, resolve, under
 
 _LIBRARY_FOLDER: Final = "/usr/lib"
 _LIBRARIES: Final = ("libbiren-ml.so", "libbiren-ml.so.1")

@@ -27,8 +27,7 @@ from biren_plugin import __version__
 from biren_plugin.core.model import Device, Inventory
 from biren_plugin.core.observed import NO_HOLDERS, Observed
 from biren_plugin.core.parse.brml import CardReading
-from biren_plugin.daemon_state import DaemonState
-from biren_plugin.tally import CALL_BOUNDS, Latency
+from biren_plugin.daemon_state import CALL_BOUNDS, DaemonState, Latency
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 

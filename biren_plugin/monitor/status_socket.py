@@ -17,7 +17,7 @@ import trio
 from biren_plugin.daemon_state import DaemonState
 from biren_plugin.errors import SocketUnusable
 from biren_plugin.monitor.status import SOCKET, status_document
-from biren_plugin.wire.unix_grpc import FileIdentity, UnixListener, is_served
+from biren_plugin.unix_sockets import FileIdentity, UnixListener, is_served
 
 log = logging.getLogger(__name__)
 

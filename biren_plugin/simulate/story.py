@@ -14,9 +14,10 @@ from biren_plugin.core.model import RESOURCE_OF_SPLIT
 from biren_plugin.core.placement.topology_builder import build_topology
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon import run_daemon, stop_on_signal
+from biren_plugin.device_plugin.folder import KUBELET_SOCKET, read_kubelet_folder
 from biren_plugin.errors import PluginError
-from biren_plugin.host.kubelet_folder import KUBELET_SOCKET, read_kubelet_folder
-from biren_plugin.host.reader import HostReader, read_once
+from biren_plugin.host.driver_cards import HostReader
+from biren_plugin.host.readers import read_once
 from biren_plugin.simulate.host import SimulatedHost
 from biren_plugin.simulate.kubelet import SimulatedKubelet, View
 from biren_plugin.supervise import leaves

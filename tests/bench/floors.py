@@ -17,7 +17,8 @@ def serve_ours(socket: str) -> None:
     """On our own connection and call handling."""
     import trio
 
-    from biren_plugin.wire.unix_grpc import DEFAULT_LIMITS, Server, UnixListener
+    from biren_plugin.unix_sockets import UnixListener
+    from biren_plugin.wire.unix_grpc import DEFAULT_LIMITS, Server
 
     async def serve() -> None:
         server = Server([_servicer()], DEFAULT_LIMITS, on_bug=_raise)

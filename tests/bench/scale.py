@@ -10,7 +10,7 @@ from pathlib import Path
 from biren_plugin.core.health.verdicts import HealthKeeper
 from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.observed import Observed
-from biren_plugin.host.reader import HostReader
+from biren_plugin.host.driver_cards import HostReader
 from biren_plugin.simulate.host import SimulatedHost
 from biren_plugin.wire.messages import write_list
 from tests.bench.figures import Figure, spread

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from biren_plugin.host.cdi_file import load
+from biren_plugin.files.cdi_file import load
 from biren_plugin.simulate.host import SimulatedHost
 from tests.cdi import validate
 from tests.e2e.daemon import run_command

@@ -9,7 +9,8 @@ from biren_plugin.core.model import Card, NodeState, Snapshot
 from biren_plugin.core.parse.versions import MINIMUM_DRIVER, driver_suffices, version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable
-from biren_plugin.host.reader import HostReader, read_once
+from biren_plugin.host.driver_cards import HostReader
+from biren_plugin.host.readers import read_once
 
 _WITH_CONTROL_NODE: Final = (1, 10)
 """Drivers from here on are said to have /dev/biren-m."""

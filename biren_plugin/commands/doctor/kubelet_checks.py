@@ -24,7 +24,7 @@ from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, unknown, 
 from biren_plugin.core.model import RESOURCE_OF_SPLIT
 from biren_plugin.core.parse.versions import version_numbers
 from biren_plugin.core.settings import Settings
-from biren_plugin.host.kubelet_folder import KUBELET_SOCKET, read_kubelet_folder, socket_name
+from biren_plugin.device_plugin.folder import KUBELET_SOCKET, read_kubelet_folder, socket_name
 
 _OURS: Final = frozenset(map(socket_name, RESOURCE_OF_SPLIT.values()))
 _ANSWER_DEADLINE: Final = 2.0

@@ -7,7 +7,7 @@ from biren_plugin.commands.doctor import in_pod
 from biren_plugin.commands.doctor.diagnosis import Check, ok, some_of, unknown, warning
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import LibraryMissing, LibraryUnusable
-from biren_plugin.host.library_reader import LibraryReader
+from biren_plugin.host.brml_reader import LibraryReader
 
 _NAME = "management library"
 

@@ -9,9 +9,9 @@ from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, some_of, 
 from biren_plugin.commands.show_devices import judge_once
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable
-from biren_plugin.host.reader import read_once
-from biren_plugin.host.rooted import under
-from biren_plugin.host.vfio import VfioReader
+from biren_plugin.host.host_paths import under
+from biren_plugin.host.readers import read_once
+from biren_plugin.host.vfio_groups import VfioReader
 
 PCI: Final = "/sys/bus/pci/devices"
 _GROUPS: Final = "/sys/kernel/iommu_groups"

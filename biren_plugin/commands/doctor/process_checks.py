@@ -11,7 +11,7 @@ from biren_plugin.commands.doctor import in_pod
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, unknown, warning
 from biren_plugin.commands.doctor.mounts import mount_types, type_at
 from biren_plugin.core.settings import Settings
-from biren_plugin.host.rooted import under
+from biren_plugin.host.host_paths import under
 
 _MOUNTINFO: Final = Path("/proc/self/mountinfo")
 _ENOUGH_DESCRIPTORS: Final = 128

@@ -11,7 +11,7 @@ import tarfile
 from pathlib import Path
 from typing import Final
 
-from biren_plugin.host.rooted import under, walk
+from biren_plugin.host.host_paths import under, walk
 
 _MAX_FILE: Final = 65_536
 _MAX_ENTRIES: Final = 20_000

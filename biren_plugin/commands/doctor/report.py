@@ -23,8 +23,9 @@ from biren_plugin.core.container_edits import CONTROL_NODE
 from biren_plugin.core.parse import sysfs
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable, ReportTooSlow
-from biren_plugin.host.reader import HostReader, read_once
-from biren_plugin.host.rooted import under
+from biren_plugin.host.driver_cards import HostReader
+from biren_plugin.host.host_paths import under
+from biren_plugin.host.readers import read_once
 
 _CLASS: Final = "/sys/class/biren"
 _DRM: Final = "/sys/class/drm"

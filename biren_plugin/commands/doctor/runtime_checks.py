@@ -17,7 +17,7 @@ from biren_plugin.commands.doctor.kubelet_checks import program_version
 from biren_plugin.core.cdi.spec import FILE_NAME
 from biren_plugin.core.parse.versions import version_numbers
 from biren_plugin.core.settings import Settings
-from biren_plugin.host.rooted import under
+from biren_plugin.host.host_paths import under
 
 _CONFIGURATIONS: Final = (
     "/etc/containerd/config.toml",

@@ -34,6 +34,18 @@ Spec = dict[str, Any]
 """A CDI spec as JSON or YAML has it: schema/cdi.schema.json."""
 
 
+@attrs.frozen
+class OnDisk:
+    """What the file holds, as an answer to those who handed devices over."""
+
+    answers: int = 0
+    """The last hand-over that was seen to."""
+    spec: Spec | None = None
+    """None: there is no file, or none that a runtime loads."""
+    trouble: str = ""
+    """Why the file does not hold what was handed over, with what to do; empty if it does."""
+
+
 def device_name(card: Card) -> str:
     """`card_3`; `vfio-7` for the group `/dev/vfio/7`, whose path is no CDI name."""
     return f"vfio-{card.number}" if _is_group(card) else card.name

@@ -10,7 +10,7 @@ How the traps of purerpc 0.8.0 are avoided:
 
 | trap, and where upstream has it | here |
 | --- | --- |
-| TCP options on every socket (`SocketWrapper._set_socket_options`) | `sockets` |
+| TCP options on every socket (`SocketWrapper._set_socket_options`) | `unix_sockets` |
 | bare `except:` swallows `Cancelled` and bugs (`server.ConnectionHandler`) | `server` catches `Exception` in the call's task, answers, and tells `on_bug` |
 | a reset cancels nobody (`GRPCConnection._stream_reset`) | `Call.fail` cancels the handler's scope |
 | one bad frame ends every stream (`GRPCSocket._listen`, `grpclib.receive_data`) | `frames`: one frame at a time; errors of a call stay in the call |
@@ -28,18 +28,14 @@ from biren_plugin.wire.unix_grpc.client import Channel, responses, with_channel
 from biren_plugin.wire.unix_grpc.connection import ConnectionEnded
 from biren_plugin.wire.unix_grpc.limits import DEFAULT_LIMITS, Limits
 from biren_plugin.wire.unix_grpc.server import Server
-from biren_plugin.wire.unix_grpc.sockets import FileIdentity, UnixListener, is_served
 
 __all__ = [
     "DEFAULT_LIMITS",
     "CallEnded",
     "Channel",
     "ConnectionEnded",
-    "FileIdentity",
     "Limits",
     "Server",
-    "UnixListener",
-    "is_served",
     "responses",
     "with_channel",
 ]

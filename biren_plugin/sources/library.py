@@ -20,8 +20,8 @@ from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import CardReading, KnownCard, LibraryFacts
 from biren_plugin.core.parse.sysfs import card_number
 from biren_plugin.errors import HostUnreadable, LibraryMissing, LibraryUnusable
-from biren_plugin.host.library_reader import LISTING, Answer, LibraryReader, Links
-from biren_plugin.host.lookout import PATIENCE, Lookout, Round
+from biren_plugin.host.brml_reader import LISTING, Answer, LibraryReader, Links
+from biren_plugin.host.patient_reads import PATIENCE, Lookout, Round
 
 log = logging.getLogger(__name__)
 

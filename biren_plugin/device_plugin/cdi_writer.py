@@ -6,9 +6,9 @@ from typing import Final
 import trio
 
 from biren_plugin.board import Board, news_of
-from biren_plugin.core.cdi.spec import offerable, withheld
+from biren_plugin.core.cdi.spec import OnDisk, offerable, withheld
 from biren_plugin.core.model import DeviceList
-from biren_plugin.host.cdi_owner import CdiOwner, OnDisk
+from biren_plugin.files.cdi_owner import CdiOwner
 
 WRITE_DEADLINE: Final = 5.0
 """Seconds that good news waits for the disk."""

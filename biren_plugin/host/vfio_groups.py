@@ -19,8 +19,8 @@ from biren_plugin.core.model import Card, Snapshot
 from biren_plugin.core.parse import sysfs, vfio
 from biren_plugin.core.parse.vfio import Function, Group, Layout
 from biren_plugin.errors import HostUnreadable
-from biren_plugin.host.attributes import read_bytes, read_text, read_texts
-from biren_plugin.host.rooted import NOT_THERE, node_state, resolve, under
+from biren_plugin.host.host_paths import NOT_THERE, node_state, resolve, under
+from biren_plugin.host.sysfs_files import read_bytes, read_text, read_texts
 
 _FUNCTIONS: Final = "/sys/bus/pci/devices"
 _GROUPS: Final = "/sys/kernel/iommu_groups"

@@ -7,19 +7,16 @@ refuse to be read), the rest is still read.
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
 
 from biren_plugin.core.model import Card, HostFacts, Snapshot
 from biren_plugin.core.parse import sysfs
 from biren_plugin.errors import HostUnreadable
-from biren_plugin.host.attributes import read_bytes, read_text, read_texts
 from biren_plugin.host.driver_files import read_host_facts
-from biren_plugin.host.rooted import NOT_THERE, node_state, resolve, under
-
-if TYPE_CHECKING:
-    from biren_plugin.host.scanner import Reader
+from biren_plugin.host.host_paths import NOT_THERE, node_state, resolve, under
+from biren_plugin.host.sysfs_files import read_bytes, read_text, read_texts
 
 _CLASS: Final = "/sys/class/biren"
 _MODULES: Final = "/sys/module"
@@ -117,9 +114,3 @@ class HostReader:
             return "biren" in os.listdir(under(self._root, _MODULES))
         except OSError:
             return None
-
-
-def read_once(reader: "Reader[Card]") -> Snapshot:
-    """One look at the whole host, in this thread. Raises `HostUnreadable`."""
-    readings = {name: reader.read(name, anew=False) for name in reader.names()}
-    return reader.snapshot({name: card for name, card in readings.items() if card is not None}, ())

@@ -13,8 +13,8 @@ from biren_plugin.core.container_edits import Answer, ContainerEdits
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.core.placement.choose import Placement
 from biren_plugin.errors import NotReady, RequestRefused, SocketUnusable
+from biren_plugin.unix_sockets import FileIdentity, UnixListener
 from biren_plugin.wire.device_plugin import Plugin, new_server
-from biren_plugin.wire.unix_grpc import FileIdentity, UnixListener
 
 log = logging.getLogger(__name__)
 

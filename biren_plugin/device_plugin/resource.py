@@ -12,17 +12,17 @@ from biren_plugin.core.container_edits import edits_for
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.core.placement.choose import Placement
 from biren_plugin.core.rivals import RivalWatch
-from biren_plugin.core.streams import Streams
+from biren_plugin.daemon_state import Tally
+from biren_plugin.device_plugin.cdi_writer import write_cdi_spec
+from biren_plugin.device_plugin.counting import CountedPlugin
+from biren_plugin.device_plugin.folder import KubeletFolder, socket_name
+from biren_plugin.device_plugin.judge import probe_health
+from biren_plugin.device_plugin.registration import notice_restart, stay_registered
+from biren_plugin.device_plugin.server import DevicePlugin, serve_plugin
+from biren_plugin.device_plugin.streams import Streams
+from biren_plugin.device_plugin.watch import watch_devices
 from biren_plugin.errors import StartTooSlow
-from biren_plugin.host.cdi_owner import CdiOwner
-from biren_plugin.host.kubelet_folder import KubeletFolder, socket_name
-from biren_plugin.tally import Tally
-from biren_plugin.tasks.cdi_writer import write_cdi_spec
-from biren_plugin.tasks.counting import CountedPlugin
-from biren_plugin.tasks.health import probe_health
-from biren_plugin.tasks.registration import notice_restart, stay_registered
-from biren_plugin.tasks.server import DevicePlugin, serve_plugin
-from biren_plugin.tasks.watch import watch_devices
+from biren_plugin.files.cdi_owner import CdiOwner
 
 _START_DEADLINE = 10.0
 

@@ -22,7 +22,7 @@ from biren_plugin.core.parse.brml import (
 )
 from biren_plugin.errors import LibraryCallFailed
 from biren_plugin.host.brml_calls import BrmlCalls
-from biren_plugin.host.rooted import resolve, under
+from biren_plugin.host.host_paths import resolve, under
 
 _NAME: Final = "libbiren-ml.so.1"
 _FOLDERS: Final = (

@@ -15,8 +15,8 @@ from typing import Final, Self
 import trio
 
 from biren_plugin.board import Board
+from biren_plugin.device_plugin.folder import KubeletFolder
 from biren_plugin.errors import FolderDead
-from biren_plugin.host.kubelet_folder import KubeletFolder
 
 log = logging.getLogger(__name__)
 

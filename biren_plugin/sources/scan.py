@@ -1,35 +1,22 @@
 """Looks at the host, again and again, and posts what it saw: the first source of the survey."""
 
 import logging
-from collections.abc import Callable, Collection, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import attrs
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.model import Snapshot
 from biren_plugin.core.observed import Observed
 from biren_plugin.errors import HostUnreadable
-from biren_plugin.host.doorbell import Doorbell
-from biren_plugin.host.lookout import Lookout
+from biren_plugin.host.folder_events import Doorbell
+from biren_plugin.host.patient_reads import Lookout
+from biren_plugin.host.readers import Reader
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-class Reader(Protocol[T]):
-    """What looks at a host: for cards or for VFIO groups."""
-
-    def names(self) -> list[str]:
-        """What there is to read. Blocks; raises `HostUnreadable`."""
-
-    def read(self, name: str, *, anew: bool) -> T | None:
-        """One of them, None if it has gone; `anew`: nothing is taken from an earlier look. Blocks."""
-
-    def snapshot(self, readings: Mapping[str, T], hung: Collection[str]) -> Snapshot:
-        """The whole host, from the last reading of each that there is."""
 
 
 async def scan_host(

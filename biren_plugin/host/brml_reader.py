@@ -22,7 +22,7 @@ from biren_plugin.core.parse.sysfs import card_number
 from biren_plugin.errors import LibraryCallFailed, LibraryMissing, LibraryUnusable
 
 if TYPE_CHECKING:
-    from biren_plugin.host.brml import Brml
+    from biren_plugin.host.brml_session import Brml
 
 LISTING: Final = "the list of its cards"
 """What stands for `known_cards` among the names that are read."""
@@ -112,7 +112,10 @@ class LibraryReader:
         return Links(among, p2p, ancestors)
 
     def _open(self) -> Library:
-        from biren_plugin.host.brml import Brml, find_library  # ctypes: not before it is needed
+        from biren_plugin.host.brml_session import (  # ctypes: not before it is needed
+            Brml,
+            find_library,
+        )
 
         failure: LibraryUnusable = LibraryMissing("there is no management library on this node")
         for path in find_library(self._root):

@@ -10,9 +10,9 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.host.doorbell import Doorbell
-from biren_plugin.host.rooted import NOT_THERE
-from biren_plugin.wire.unix_grpc import FileIdentity
+from biren_plugin.host.folder_events import Doorbell
+from biren_plugin.host.host_paths import NOT_THERE
+from biren_plugin.unix_sockets import FileIdentity
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from biren_plugin.core.admission import PreferenceRequest
 from biren_plugin.core.container_edits import ContainerEdits
 from biren_plugin.core.model import DeviceList
+from biren_plugin.daemon_state import Outcome, Tally
 from biren_plugin.errors import RequestRefused
-from biren_plugin.tally import Outcome, Tally
 from biren_plugin.wire.device_plugin import Plugin
 
 

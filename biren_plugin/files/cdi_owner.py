@@ -19,29 +19,17 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.cdi.spec import Spec, lacked, spec_for
+from biren_plugin.core.cdi.spec import OnDisk, Spec, lacked, spec_for
 from biren_plugin.core.model import DeviceList
 from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid
-from biren_plugin.host import cdi_file
-from biren_plugin.host.one_thread import OneThread
-from biren_plugin.wire.unix_grpc import FileIdentity
+from biren_plugin.files import cdi_file
+from biren_plugin.host.worker_thread import OneThread
+from biren_plugin.unix_sockets import FileIdentity
 
 log = logging.getLogger(__name__)
 
 LOOK_INTERVAL: Final = 5.0
 """Seconds between looks at a file that nobody has asked to be changed."""
-
-
-@attrs.frozen
-class OnDisk:
-    """What the file holds, as an answer to those who handed devices over."""
-
-    answers: int = 0
-    """The last hand-over that was seen to."""
-    spec: Spec | None = None
-    """None: there is no file, or none that a runtime loads."""
-    trouble: str = ""
-    """Why the file does not hold what was handed over, with what to do; empty if it does."""
 
 
 @attrs.frozen

@@ -11,13 +11,13 @@ import trio
 from biren_plugin.board import Board
 from biren_plugin.core.placement.choose import Placement
 from biren_plugin.daemon_state import DaemonState
+from biren_plugin.device_plugin.folder import KubeletFolder
+from biren_plugin.device_plugin.folder_lock import hold_folder
+from biren_plugin.device_plugin.resource import ResourceMemory, run_resource
 from biren_plugin.errors import KubeletRestarted, NodeError
-from biren_plugin.host.cdi_owner import CdiOwner
-from biren_plugin.host.folder_lock import hold_folder
-from biren_plugin.host.kubelet_folder import KubeletFolder
-from biren_plugin.resource import ResourceMemory, run_resource
+from biren_plugin.files.cdi_owner import CdiOwner
 from biren_plugin.supervise import keep_running
-from biren_plugin.wire.unix_grpc import FileIdentity
+from biren_plugin.unix_sockets import FileIdentity
 
 log = logging.getLogger(__name__)
 

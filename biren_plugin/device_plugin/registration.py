@@ -14,17 +14,17 @@ import trio
 
 from biren_plugin.board import Board
 from biren_plugin.core.rivals import RivalWatch
-from biren_plugin.core.streams import Streams
+from biren_plugin.device_plugin.folder import KUBELET_SOCKET, KubeletFolder
+from biren_plugin.device_plugin.streams import Streams
 from biren_plugin.errors import (
     KubeletRestarted,
     PluginSocketGone,
     RegistrationFailed,
     StreamEnded,
 )
-from biren_plugin.host.kubelet_folder import KUBELET_SOCKET, KubeletFolder
+from biren_plugin.unix_sockets import FileIdentity, is_served
 from biren_plugin.wire.messages import Registration
 from biren_plugin.wire.registration import register
-from biren_plugin.wire.unix_grpc import FileIdentity, is_served
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from biren_plugin.core.labels import feature_file, node_labels
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.errors import FeaturesUnwritable, NoThread
-from biren_plugin.host.one_thread import OneThread
-from biren_plugin.wire.unix_grpc import FileIdentity
+from biren_plugin.host.worker_thread import OneThread
+from biren_plugin.unix_sockets import FileIdentity
 
 log = logging.getLogger(__name__)
 

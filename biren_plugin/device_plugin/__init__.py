@@ -1,0 +1,1 @@
+"""Offers cards through the kubelet's device plugin API: one supervised subtree for each resource."""

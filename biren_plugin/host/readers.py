@@ -1,0 +1,41 @@
+"""Which reader a node needs: one of the driver's cards, or one of a kata node's VFIO groups."""
+
+from collections.abc import Collection, Mapping
+from typing import Protocol, TypeVar
+
+from biren_plugin.core.model import Card, Snapshot
+from biren_plugin.core.settings import Settings
+from biren_plugin.host.driver_cards import HostReader
+from biren_plugin.host.vfio_groups import VfioReader
+
+T = TypeVar("T")
+
+
+class Reader(Protocol[T]):
+    """What looks at a host: for cards or for VFIO groups."""
+
+    def names(self) -> list[str]:
+        """What there is to read. Blocks; raises `HostUnreadable`."""
+
+    def read(self, name: str, *, anew: bool) -> T | None:
+        """One of them, None if it has gone; `anew`: nothing is taken from an earlier look. Blocks."""
+
+    def snapshot(self, readings: Mapping[str, T], hung: Collection[str]) -> Snapshot:
+        """The whole host, from the last reading of each that there is."""
+
+
+def reader_of(settings: Settings) -> Reader[Card]:
+    """The reader for the node's container runtime."""
+    if settings.container_runtime == "kata":
+        return VfioReader(settings.host_root)
+    return HostReader(
+        settings.host_root,
+        mount_host_path=settings.mount_host_path,
+        mount_dri_device=settings.mount_dri_device,
+    )
+
+
+def read_once(reader: "Reader[Card]") -> Snapshot:
+    """One look at the whole host, in this thread. Raises `HostUnreadable`."""
+    readings = {name: reader.read(name, anew=False) for name in reader.names()}
+    return reader.snapshot({name: card for name, card in readings.items() if card is not None}, ())
