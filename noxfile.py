@@ -137,7 +137,7 @@ def lock(session: nox.Session) -> None:
 def pictures(session: nox.Session) -> None:
     """The README's picture, from a run of `simulate`."""
     session.install("-e", ".")
-    session.run("python", "-m", "tests.pictures")
+    session.run("python", "-m", "tests.support.pictures")
 
 
 @nox.session

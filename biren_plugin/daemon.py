@@ -15,14 +15,14 @@ from biren_plugin.core.cdi.spec import FILE_NAME
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.settings import Settings
-from biren_plugin.daemon_state import DaemonState, Tally
+from biren_plugin.daemon_state import Counters, DaemonState
 from biren_plugin.device_plugin.folder import INTERVAL as FOLDER_INTERVAL
 from biren_plugin.device_plugin.folder import KubeletFolder, watch_kubelet_folder
 from biren_plugin.device_plugin.serving import Serving
 from biren_plugin.errors import FolderDead, NodeError
 from biren_plugin.files.cdi_owner import CdiOwner
 from biren_plugin.files.nfd_labels import publish_labels
-from biren_plugin.host.folder_events import Doorbell
+from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import under
 from biren_plugin.host.readers import reader_of
 from biren_plugin.monitor.views import views_of
@@ -90,19 +90,19 @@ async def run_daemon(settings: Settings) -> None:
         )  # fmt: skip
     folder = Board[KubeletFolder]()
     state = DaemonState(
-        Board[Observed](), Board[Inventory](), Tally(), {FOLDER_LOOP: FOLDER_INTERVAL}
+        Board[Observed](), Board[Inventory](), Counters(), {FOLDER_LOOP: FOLDER_INTERVAL}
     )
     dev = under(settings.host_root, "/dev")
     nodes = dev / ("vfio" if settings.container_runtime == "kata" else "biren")
     plugins = settings.device_plugin_dir
-    with Doorbell([dev, nodes]) as dev_bell, Doorbell([plugins.parent, plugins]) as bell:
+    with FolderEvents([dev, nodes]) as dev_bell, FolderEvents([plugins.parent, plugins]) as bell:
         async with trio.open_nursery() as nursery:
-            turned = partial(state.tally.turned, FOLDER_LOOP)
+            turned = partial(state.counters.turned, FOLDER_LOOP)
             nursery.start_soon(watch_kubelet_folder, plugins, bell, folder, turned)
             for name, task in _sources(settings, dev_bell, state).items():
-                nursery.start_soon(_keep, task, name, state.tally)
+                nursery.start_soon(_keep, task, name, state.counters)
             for name, task in views_of(state, settings).items():
-                nursery.start_soon(_keep, task, name, state.tally, _never)
+                nursery.start_soon(_keep, task, name, state.counters, _never)
             cdi = _cdi_owner(settings)
             state.cdi_file = cdi.on_disk if cdi is not None else None
             beside = _beside(settings, state, cdi)
@@ -115,15 +115,15 @@ def _never() -> bool:
 
 
 async def _keep(
-    task: Task, name: str, tally: Tally, worked: Callable[[], bool] = lambda: True
+    task: Task, name: str, counters: Counters, worked: Callable[[], bool] = lambda: True
 ) -> None:
-    on_failure = partial(tally.restarted, name)
+    on_failure = partial(counters.restarted, name)
     await keep_running(task, name, expected=(NodeError,), worked=worked, on_failure=on_failure)
 
 
-def _sources(settings: Settings, bell: Doorbell, state: DaemonState) -> dict[str, Task]:
+def _sources(settings: Settings, bell: FolderEvents, state: DaemonState) -> dict[str, Task]:
     """What looks at the node, and the survey that makes one inventory of it."""
-    observed, turned = state.observed, state.tally.turned
+    observed, turned = state.observed, state.counters.turned
     sources: dict[str, Task] = {
         HOST_LOOP: partial(_scan, settings, bell, state),
         HOLDERS_LOOP: partial(
@@ -158,19 +158,19 @@ def _beside(settings: Settings, state: DaemonState, cdi: CdiOwner | None) -> lis
     """What is for the one instance that serves: one that stands by writes no file."""
     tasks: list[Task] = []
     if cdi is not None:
-        tasks.append(partial(_keep, cdi.run, "cdi-file", state.tally))
+        tasks.append(partial(_keep, cdi.run, "cdi-file", state.counters))
     if settings.nfd_features_dir is not None:
         labels = partial(publish_labels, settings.nfd_features_dir, state.inventory, state.observed)
-        tasks.append(partial(_keep, labels, "node-labels", state.tally, _never))
+        tasks.append(partial(_keep, labels, "node-labels", state.counters, _never))
     return tasks
 
 
-async def _scan(settings: Settings, bell: Doorbell, state: DaemonState) -> None:
+async def _scan(settings: Settings, bell: FolderEvents, state: DaemonState) -> None:
     await scan_host(
         reader_of(settings),
         bell,
         state.observed,
         interval=settings.health_interval,
         pulse=settings.pulse,
-        turned=partial(state.tally.turned, HOST_LOOP),
+        turned=partial(state.counters.turned, HOST_LOOP),
     )

@@ -52,7 +52,7 @@ class Turn:
 
 
 @attrs.define
-class Tally:
+class Counters:
     """All that is counted in one daemon."""
 
     registrations: Counter[str] = attrs.Factory(Counter)
@@ -126,7 +126,7 @@ class DaemonState:
 
     observed: Board[Observed]
     inventory: Board[Inventory]
-    tally: Tally
+    counters: Counters
     intervals: dict[str, float]
     """Seconds between turns, by name of each loop that looks at something."""
     role: Role = "waiting"
@@ -177,7 +177,7 @@ class DaemonState:
         now = trio.current_time()
         sentences = []
         for loop, interval in self.intervals.items():
-            turn = self.tally.turns.get(loop)
+            turn = self.counters.turns.get(loop)
             idle = now - (turn.at if turn is not None else self.started)
             if idle > interval + SLACK:
                 sentences.append(f"{loop}: no progress for {idle:.0f} s")

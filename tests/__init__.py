@@ -1,1 +1,1 @@
-"""Tests, and the fixtures that they share."""
+"""Tests, by the room that they test; what they share is in `support`."""

@@ -15,10 +15,10 @@ from biren_plugin.core.observed import Observed
 from biren_plugin.core.settings import ContainerRuntime
 from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid
 from biren_plugin.files.cdi_file import Format, load, remove_leftover, render, write
-from biren_plugin.host.driver_cards import HostReader
+from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.host_paths import resolve, under
 from biren_plugin.host.readers import read_once
-from biren_plugin.host.vfio_groups import VfioReader
+from biren_plugin.host.vfio_groups import VfioGroupReader
 
 RUNTIME_FOLDERS: Final = ("/etc/cdi", "/var/run/cdi")
 """Where runtimes look for specs, on the host; a device in a later folder wins over an earlier one."""
@@ -37,10 +37,10 @@ class Look:
     def inventory(self) -> Inventory:
         """What the node holds; nothing is remembered, so a split counts as it looks now."""
         if self.container_runtime == "kata":
-            snapshot = read_once(VfioReader(self.host_root))
+            snapshot = read_once(VfioGroupReader(self.host_root))
         else:
             snapshot = read_once(
-                HostReader(
+                DriverCardReader(
                     self.host_root,
                     mount_host_path=self.mount_host_path,
                     mount_dri_device=self.mount_dri_device,

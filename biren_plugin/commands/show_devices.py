@@ -10,7 +10,7 @@ from biren_plugin.core.health.verdicts import HealthKeeper
 from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.model import Card, Device, Inventory, Link, Snapshot
 from biren_plugin.core.observed import Observed
-from biren_plugin.host.driver_cards import HostReader
+from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.readers import read_once
 
 _HEADINGS = (
@@ -21,7 +21,7 @@ _GIB = 1024**3
 
 def show_devices(host_root: Path, *, as_json: bool) -> None:
     """Prints the cards below `host_root`; nothing is remembered, so a split counts as it looks now."""
-    snapshot = read_once(HostReader(host_root))
+    snapshot = read_once(DriverCardReader(host_root))
     if as_json:
         json.dump(document(snapshot), sys.stdout, indent=2)
         print()

@@ -10,14 +10,14 @@ from biren_plugin.commands.tables import print_table
 from biren_plugin.core.model import Card, Device, Inventory, Snapshot
 from biren_plugin.core.parse.vfio import address_of
 from biren_plugin.host.readers import read_once
-from biren_plugin.host.vfio_groups import VfioReader
+from biren_plugin.host.vfio_groups import VfioGroupReader
 
 _HEADINGS = ("GROUP", "RESOURCE", "GPU", "FUNCTIONS", "NUMA", "HEALTH")
 
 
 def show_groups(host_root: Path, *, as_json: bool) -> None:
     """Prints the groups below `host_root`, and a line for each function that no group is offered of."""
-    snapshot = read_once(VfioReader(host_root))
+    snapshot = read_once(VfioGroupReader(host_root))
     inventory = judge_once(snapshot)
     if as_json:
         json.dump(document(snapshot, inventory), sys.stdout, indent=2)

@@ -17,9 +17,9 @@ from biren_plugin.core.placement.topology import Topology
 from biren_plugin.core.placement.topology_builder import build_topology
 from biren_plugin.errors import LibraryUnusable
 from biren_plugin.host.brml_session import Brml, find_library
-from biren_plugin.host.driver_cards import HostReader
+from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.readers import read_once
-from biren_plugin.host.vfio_groups import VfioReader
+from biren_plugin.host.vfio_groups import VfioGroupReader
 from biren_plugin.sources.library import query_library
 
 _LIBRARY_DEADLINE: Final = 3.0
@@ -114,7 +114,7 @@ async def read_topology(host_root: Path, groups: bool = False) -> tuple[Topology
 
     A library that does not tell in time, for a broken driver perhaps, is left out.
     """
-    snapshot = read_once(VfioReader(host_root) if groups else HostReader(host_root))
+    snapshot = read_once(VfioGroupReader(host_root) if groups else DriverCardReader(host_root))
     library = None
     if snapshot.cards and not groups and _can_be_asked(host_root):
         library = await _ask_library(host_root, Observed(snapshot))

@@ -6,18 +6,18 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from biren_plugin.core.admission import PreferenceRequest
 from biren_plugin.core.container_edits import ContainerEdits
 from biren_plugin.core.model import DeviceList
-from biren_plugin.daemon_state import Outcome, Tally
+from biren_plugin.daemon_state import Counters, Outcome
 from biren_plugin.errors import RequestRefused
 from biren_plugin.wire.device_plugin import Plugin
 
 
 class CountedPlugin:
-    """Answers as `plugin` does, and tells `tally`."""
+    """Answers as `plugin` does, and tells `counters`."""
 
-    def __init__(self, plugin: Plugin, resource: str, tally: Tally) -> None:
+    def __init__(self, plugin: Plugin, resource: str, counters: Counters) -> None:
         self._plugin = plugin
         self._resource = resource
-        self._tally = tally
+        self._counters = counters
 
     @property
     def watch(self) -> Callable[[], AsyncGenerator[DeviceList, None]]:
@@ -30,7 +30,7 @@ class CountedPlugin:
         try:
             return self._plugin.prefer(requests)
         finally:
-            self._tally.preferring.add(time.perf_counter() - began)
+            self._counters.preferring.add(time.perf_counter() - began)
 
     def allocate(self, requests: Sequence[Sequence[str]]) -> list[ContainerEdits]:
         """What each container gets. Raises `RequestRefused`."""
@@ -43,6 +43,6 @@ class CountedPlugin:
             outcome = "refused"
             raise
         finally:
-            self._tally.allocating.add(time.perf_counter() - began)
-            self._tally.allocations[self._resource, outcome] += 1
+            self._counters.allocating.add(time.perf_counter() - began)
+            self._counters.allocations[self._resource, outcome] += 1
         return answer

@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.host.folder_events import Doorbell
+from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import NOT_THERE
 from biren_plugin.unix_sockets import FileIdentity
 
@@ -56,7 +56,7 @@ def read_kubelet_folder(path: Path) -> KubeletFolder:
 
 async def watch_kubelet_folder(
     path: Path,
-    doorbell: Doorbell,
+    folder_events: FolderEvents,
     board: Board[KubeletFolder],
     turned: Callable[[float], None] = lambda _seconds: None,
 ) -> None:
@@ -65,7 +65,7 @@ async def watch_kubelet_folder(
     `turned` is told how long each look took.
     """
     while True:
-        doorbell.arm()
+        folder_events.arm()
         began = trio.current_time()
         current = read_kubelet_folder(path)
         before = board.latest
@@ -94,4 +94,4 @@ async def watch_kubelet_folder(
                 )  # fmt: skip
             board.post(current)
         turned(trio.current_time() - began)
-        await doorbell.wait(INTERVAL)
+        await folder_events.wait(INTERVAL)

@@ -12,7 +12,7 @@ from biren_plugin.core.container_edits import edits_for
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.core.placement.choose import Placement
 from biren_plugin.core.rivals import RivalWatch
-from biren_plugin.daemon_state import Tally
+from biren_plugin.daemon_state import Counters
 from biren_plugin.device_plugin.cdi_writer import write_cdi_spec
 from biren_plugin.device_plugin.counting import CountedPlugin
 from biren_plugin.device_plugin.folder import KubeletFolder, socket_name
@@ -38,7 +38,7 @@ class ResourceMemory:
     registered: Board[bool] = attrs.Factory(Board)
     """Whether the kubelet took the registration and watches."""
     rivals: RivalWatch = attrs.Factory(RivalWatch)
-    tally: Tally = attrs.Factory(Tally)
+    counters: Counters = attrs.Factory(Counters)
 
 
 async def run_resource(
@@ -57,12 +57,12 @@ async def run_resource(
     memory.registered.post(False)
     socket = folder_path / socket_name(resource)
     streams = Board[Streams]()
-    tally = memory.tally
-    sent = partial(tally.list_sent, resource)
+    counters = memory.counters
+    sent = partial(counters.list_sent, resource)
     watch = partial(watch_devices, memory.offered, streams, sent)
     answer = edits_for if cdi is None else names_for
     plugin = DevicePlugin(memory.offered, inventory, watch, placement, answer)
-    counted = CountedPlugin(plugin, resource, tally)
+    counted = CountedPlugin(plugin, resource, counters)
     judged = memory.offered if cdi is None else memory.judged
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(_START_DEADLINE) as starting:
@@ -82,5 +82,5 @@ async def run_resource(
             streams,
             memory.registered,
             memory.rivals,
-            partial(tally.registered, resource),
+            partial(counters.registered, resource),
         )

@@ -71,7 +71,7 @@ class Serving:
                     nursery.start_soon(self._run_resource, resource, running[resource])
 
     async def _run_resource(self, resource: str, scope: trio.CancelScope) -> None:
-        memory = ResourceMemory(tally=self.state.tally)
+        memory = ResourceMemory(counters=self.state.counters)
         kubelet: FileIdentity | None = None
 
         async def live() -> None:
@@ -99,5 +99,5 @@ class Serving:
                 at_once=(KubeletRestarted,),
                 sooner=kubelet_changed,
                 worked=lambda: bool(memory.registered.latest),
-                on_failure=partial(self.state.tally.restarted, resource),
+                on_failure=partial(self.state.counters.restarted, resource),
             )

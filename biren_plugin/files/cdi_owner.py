@@ -23,7 +23,7 @@ from biren_plugin.core.cdi.spec import OnDisk, Spec, lacked, spec_for
 from biren_plugin.core.model import DeviceList
 from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid
 from biren_plugin.files import cdi_file
-from biren_plugin.host.worker_thread import OneThread
+from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.unix_sockets import FileIdentity
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class CdiOwner:
         self.on_disk = Board[OnDisk]()
         self._file = OwnedFile(path, overwrite=overwrite)
         self._wanted = Board[_Wanted]()
-        self._thread = OneThread()
+        self._thread = WorkerThread()
         self._said = ""
 
     def hand(self, devices: DeviceList) -> int:

@@ -16,7 +16,7 @@ from biren_plugin.core.labels import feature_file, node_labels
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.errors import FeaturesUnwritable, NoThread
-from biren_plugin.host.worker_thread import OneThread
+from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.unix_sockets import FileIdentity
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ async def publish_labels(
     Raises `FeaturesUnwritable` and `NoThread`.
     """
     file = FeatureFile(folder)
-    thread = OneThread()
+    thread = WorkerThread()
     try:
         with inventory.subscribe() as inventories:
             async for current in inventories:

@@ -1,6 +1,6 @@
 """What there is to ask the management library, and the asking: in threads, for it all blocks.
 
-A `Lookout` calls `names` and `read`; whoever looks sets `cards`, `linked` and `idle` between looks.
+A `PatientReads` calls `names` and `read`; whoever looks sets `cards`, `linked` and `idle` between looks.
 """
 
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ class Library:
     facts: LibraryFacts
 
 
-class LibraryReader:
+class BrmlReader:
     """Opens the library of the host below `root` at the first look; later ones find it open."""
 
     def __init__(self, root: Path) -> None:

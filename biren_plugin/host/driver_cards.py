@@ -1,6 +1,6 @@
 """Reads the host: cards from `/sys/class/biren` and `/dev/biren`, and what goes with them.
 
-Blocking; `lookout` runs it in threads. Whatever a file does (vanish between two looks, hold garbage,
+Blocking; `patient_reads` runs it in threads. Whatever a file does (vanish between two looks, hold garbage,
 refuse to be read), the rest is still read.
 """
 
@@ -22,7 +22,7 @@ _CLASS: Final = "/sys/class/biren"
 _MODULES: Final = "/sys/module"
 
 
-class HostReader:
+class DriverCardReader:
     """Reads a host below `root`. Keeps what never changes of a card from look to look.
 
     `mount_host_path` and `mount_dri_device`: whether containers get the driver's files and vgem's

@@ -27,7 +27,7 @@ _REST = 0.02
 """Seconds: changes come in bursts (a node for each card), one look serves them all."""
 
 
-class Doorbell:
+class FolderEvents:
     """Waits for changes directly in `folders`, which may or may not exist. Owns a descriptor."""
 
     def __init__(self, folders: Iterable[Path]) -> None:

@@ -46,7 +46,7 @@ class Round(Generic[T]):
     """Those of them that have taken `PATIENCE`."""
 
 
-class Lookout(Generic[T]):
+class PatientReads(Generic[T]):
     """Reads, by `read`, each of the `names` that are listed anew at each look.
 
     Both are called in threads. `read` gives None for what is not there. `what` says what is read, as
@@ -162,7 +162,7 @@ class _Thread(Generic[T]):
         self._outcome: outcome.Outcome[None] | None = None
         self._then: Callable[[], None] = lambda: None
         try:
-            trio.lowlevel.start_thread_soon(self._run, self._deliver, "lookout")
+            trio.lowlevel.start_thread_soon(self._run, self._deliver, "patient_reads")
         except RuntimeError as error:  # as Python says EAGAIN: the node's fault, and no bug
             raise HostUnreadable(
                 f"{error}: processes have run out on the node, or in the pod's cgroup (pids.max)"

@@ -5,8 +5,8 @@ from typing import Protocol, TypeVar
 
 from biren_plugin.core.model import Card, Snapshot
 from biren_plugin.core.settings import Settings
-from biren_plugin.host.driver_cards import HostReader
-from biren_plugin.host.vfio_groups import VfioReader
+from biren_plugin.host.driver_cards import DriverCardReader
+from biren_plugin.host.vfio_groups import VfioGroupReader
 
 T = TypeVar("T")
 
@@ -27,8 +27,8 @@ class Reader(Protocol[T]):
 def reader_of(settings: Settings) -> Reader[Card]:
     """The reader for the node's container runtime."""
     if settings.container_runtime == "kata":
-        return VfioReader(settings.host_root)
-    return HostReader(
+        return VfioGroupReader(settings.host_root)
+    return DriverCardReader(
         settings.host_root,
         mount_host_path=settings.mount_host_path,
         mount_dri_device=settings.mount_dri_device,

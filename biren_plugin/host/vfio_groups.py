@@ -1,6 +1,6 @@
 """Reads the host of a kata node: IOMMU groups of Biren functions, and their nodes in /dev/vfio.
 
-Blocking; `lookout` runs it in threads. The listing follows links and reads one attribute of each new
+Blocking; `patient_reads` runs it in threads. The listing follows links and reads one attribute of each new
 function, its vendor, from what the kernel remembers: whatever asks a device or waits for its driver
 is read group by group, so that one that hangs holds up its own group only. Whatever a file does
 (vanish between two looks, lead nowhere, hold garbage), the rest is still read.
@@ -37,7 +37,7 @@ class _Fixed:
     path: tuple[str, ...]
 
 
-class VfioReader:
+class VfioGroupReader:
     """Reads a host below `root`. Keeps what never changes of a function from look to look."""
 
     def __init__(self, root: Path) -> None:

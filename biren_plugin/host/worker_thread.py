@@ -15,7 +15,7 @@ from biren_plugin.errors import NoThread
 T = TypeVar("T")
 
 
-class OneThread:
+class WorkerThread:
     """Makes calls in turn; whoever is cancelled leaves its call behind, which still counts."""
 
     def __init__(self) -> None:

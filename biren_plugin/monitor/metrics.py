@@ -138,7 +138,7 @@ class Metrics(Collector):
         yield errors
 
     def _of_kubelet(self, inventory: Inventory) -> Iterator[Metric]:
-        tally = self._state.tally
+        counters = self._state.counters
         registered = GaugeMetricFamily(
             "br_gpu_registered",
             "1: the kubelet took the resource's registration and watches.",
@@ -151,40 +151,42 @@ class Metrics(Collector):
         )
         for each in inventory.lists:
             registered.add_metric([each.resource], self._state.is_registered(each.resource))
-            if each.resource in tally.lists_sent:
-                sent.add_metric([each.resource], tally.lists_sent[each.resource])
+            if each.resource in counters.lists_sent:
+                sent.add_metric([each.resource], counters.lists_sent[each.resource])
         yield from (registered, sent)
         yield _counter(
             "br_gpu_registrations",
             "Registrations that the kubelet took.",
             ["resource"],
-            (([resource], count) for resource, count in tally.registrations.items()),
+            (([resource], count) for resource, count in counters.registrations.items()),
         )
         yield _counter(
             "br_gpu_allocations",
             "Allocations, by how they came out.",
             ["resource", "outcome"],
-            (([*key], count) for key, count in tally.allocations.items()),
+            (([*key], count) for key, count in counters.allocations.items()),
         )
-        yield _histogram("br_gpu_allocation_seconds", "Time that Allocate took.", tally.allocating)
+        yield _histogram(
+            "br_gpu_allocation_seconds", "Time that Allocate took.", counters.allocating
+        )
         yield _histogram(
             "br_gpu_preferred_allocation_seconds",
             "Time that GetPreferredAllocation took.",
-            tally.preferring,
+            counters.preferring,
         )
 
     def _of_daemon(self) -> Iterator[Metric]:
-        tally = self._state.tally
+        counters = self._state.counters
         yield _counter(
             "br_gpu_restarts",
             "Subtrees that failed and were started again, by class of the error.",
             ["subtree", "cause"],
-            (([*key], count) for key, count in tally.restarts.items()),
+            (([*key], count) for key, count in counters.restarts.items()),
         )
         probes = GaugeMetricFamily(
             "br_gpu_probe_seconds", "Time that the last look took.", labels=["probe"]
         )
-        for loop, turn in tally.turns.items():
+        for loop, turn in counters.turns.items():
             probes.add_metric([loop], turn.seconds)
         yield probes
         if self._state.cdi_file is not None:

@@ -37,7 +37,7 @@ def _resource(devices: DeviceList, state: DaemonState, holders: Holders) -> dict
     return {
         "resource": resource,
         "registered": state.is_registered(resource),
-        "last_list": _timestamp(state.tally.lists_sent.get(resource)),
+        "last_list": _timestamp(state.counters.lists_sent.get(resource)),
         "devices": [
             _device(
                 each,

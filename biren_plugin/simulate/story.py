@@ -16,7 +16,7 @@ from biren_plugin.core.settings import Settings
 from biren_plugin.daemon import run_daemon, stop_on_signal
 from biren_plugin.device_plugin.folder import KUBELET_SOCKET, read_kubelet_folder
 from biren_plugin.errors import PluginError
-from biren_plugin.host.driver_cards import HostReader
+from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.readers import read_once
 from biren_plugin.simulate.host import SimulatedHost
 from biren_plugin.simulate.kubelet import SimulatedKubelet, View
@@ -76,7 +76,7 @@ class _Story:
     ) -> None:
         self.host = SimulatedHost(folder / "host")
         self.host.add_gpus(splits)
-        self._topology = build_topology(read_once(HostReader(self.host.root)).cards)
+        self._topology = build_topology(read_once(DriverCardReader(self.host.root)).cards)
         self.plugins = folder / "device-plugins"
         self.plugins.mkdir()
         self._nursery = nursery

@@ -2,7 +2,7 @@
 
 1. The library is optional: without one, or with one that cannot be used, that is said once, what it
    had told is forgotten, and it is tried again after `RETRY`, or when the node shows other cards.
-2. Its calls may never return: they are made in the threads of a `Lookout`, so that a card whose calls
+2. Its calls may never return: they are made in the threads of a `PatientReads`, so that a card whose calls
    hang costs no other card more than a moment.
 3. How cards are linked is read once for each list of cards, for the number of pairs is large.
 """
@@ -20,8 +20,8 @@ from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import CardReading, KnownCard, LibraryFacts
 from biren_plugin.core.parse.sysfs import card_number
 from biren_plugin.errors import HostUnreadable, LibraryMissing, LibraryUnusable
-from biren_plugin.host.brml_reader import LISTING, Answer, LibraryReader, Links
-from biren_plugin.host.patient_reads import PATIENCE, Lookout, Round
+from biren_plugin.host.brml_reader import LISTING, Answer, BrmlReader, Links
+from biren_plugin.host.patient_reads import PATIENCE, PatientReads, Round
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +43,8 @@ async def query_library(
 
     `turned` is told how long each took.
     """
-    reader = LibraryReader(root)
-    lookout = Lookout[Answer](reader.names, reader.read, "the management library")
+    reader = BrmlReader(root)
+    patient_reads = PatientReads[Answer](reader.names, reader.read, "the management library")
     latest: LibraryRound | None = None
     trouble = ""
     silent: frozenset[str] = frozenset()
@@ -59,7 +59,7 @@ async def query_library(
         next_round = began + interval
         reader.cards = cards = (observed.latest or Observed()).card_names
         try:
-            look = await lookout.look()
+            look = await patient_reads.look()
         except (HostUnreadable, LibraryUnusable) as error:
             if str(error) != trouble:
                 level = logging.INFO if isinstance(error, LibraryMissing) else logging.WARNING

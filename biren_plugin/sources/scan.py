@@ -10,8 +10,8 @@ import trio
 from biren_plugin.board import Board
 from biren_plugin.core.observed import Observed
 from biren_plugin.errors import HostUnreadable
-from biren_plugin.host.folder_events import Doorbell
-from biren_plugin.host.patient_reads import Lookout
+from biren_plugin.host.folder_events import FolderEvents
+from biren_plugin.host.patient_reads import PatientReads
 from biren_plugin.host.readers import Reader
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 async def scan_host(
     reader: Reader[T],
-    doorbell: Doorbell,
+    folder_events: FolderEvents,
     observed: Board[Observed],
     *,
     interval: float,
@@ -33,16 +33,18 @@ async def scan_host(
     `turned` is told how long each look took. Where the host cannot be read, that is said once, and what was posted stays.
     """
     anew = False
-    lookout = Lookout(reader.names, lambda name: reader.read(name, anew=anew), "/sys and /dev")
+    patient_reads = PatientReads(
+        reader.names, lambda name: reader.read(name, anew=anew), "/sys and /dev"
+    )
     readings: Mapping[str, T] = {}
     next_beat = trio.current_time() + pulse
     trouble = ""
     while True:
-        doorbell.arm()
+        folder_events.arm()
         began = trio.current_time()
         anew |= bool(pulse) and trio.current_time() >= next_beat
         try:
-            look = await lookout.look()
+            look = await patient_reads.look()
         except HostUnreadable as error:
             if str(error) != trouble:
                 log.error(
@@ -64,4 +66,4 @@ async def scan_host(
                 anew = False
             observed.post(seen)
         turned(trio.current_time() - began)
-        await doorbell.wait(interval)
+        await folder_events.wait(interval)

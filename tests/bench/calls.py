@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.bench.figures import Figure, percentile, spread
 from tests.bench.load import load
-from tests.simulated_node import Node
+from tests.support.simulated_node import Node
 
 EIGHT_WHOLE = dict.fromkeys(range(8), 1)
 _SPARE_PORT = "50955"

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.bench.calls import EIGHT_WHOLE
 from tests.bench.figures import Figure, spread
 from tests.brml.on_host import HostLibrary
-from tests.simulated_node import Node
+from tests.support.simulated_node import Node
 
 THREE_RESOURCES = {0: 1, 1: 1, 2: 1, 3: 1, 4: 1, 5: 2, 6: 4, 7: 4}
 GPU = "birentech.com/gpu"

@@ -4,7 +4,7 @@ from typing import Final
 
 from tests.bench.figures import Figure, spread
 from tests.bench.load import load
-from tests.simulated_node import Node
+from tests.support.simulated_node import Node
 
 _TARGETS: Final = {8: 1.5, 16: None, 24: 2.5, 32: 3.0, 64: None, 128: 10.0}
 """Milliseconds at the 99th percentile."""

@@ -11,7 +11,7 @@ from tests.bench.document import print_table
 from tests.bench.figures import Figure, growth
 from tests.bench.load import load
 from tests.bench.scale import measure_looks
-from tests.simulated_node import Node
+from tests.support.simulated_node import Node
 
 _OVER_ECHO = 1.3 * 1.25
 _OVER_C = 2 * 1.25

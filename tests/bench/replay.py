@@ -52,7 +52,7 @@ WAYS: Final[Mapping[str, Way]] = {
 
 
 @attrs.define
-class _Tally:
+class _Counters:
     links: int = 0
     pairs: int = 0
     fours: int = 0
@@ -65,9 +65,9 @@ def measure_replay() -> list[Figure]:
     figures = []
     for name, splits in [("8 whole GPUs", EIGHT_WHOLE), ("halves and quarters", MIXED)]:
         for way in WAYS:
-            tally = _replay(_cards(splits), WAYS[way])
-            score = tally.links / tally.pairs
-            share = tally.whole / tally.fours * 100
+            counters = _replay(_cards(splits), WAYS[way])
+            score = counters.links / counters.pairs
+            share = counters.whole / counters.fours * 100
             figures += [
                 Figure(f"{name}, {way}: mean link score of a pair", "", score),
                 Figure(f"{name}, {way}: pods of 4 in one piece", "%", share),
@@ -84,7 +84,7 @@ def _cards(splits: Mapping[int, int]) -> list[Card]:
     ]
 
 
-def _replay(cards: Sequence[Card], way: Way) -> _Tally:
+def _replay(cards: Sequence[Card], way: Way) -> _Counters:
     chance = random.Random(6)
     links = {
         (one.number, two.number): P2PLink.DIRECT if one.numa_node == two.numa_node else P2PLink.NONE
@@ -94,7 +94,7 @@ def _replay(cards: Sequence[Card], way: Way) -> _Tally:
     card = {each.name: each for each in cards}
     free = {each.split or 1: {c.name for c in cards if c.split == each.split} for each in cards}
     running: list[tuple[int, list[str]]] = []
-    tally = _Tally()
+    counters = _Counters()
     for _ in range(PODS):
         split, size = chance.choice(sorted(free)), chance.choice(_SIZES)
         if running and chance.random() < len(running) / _LIFE:
@@ -107,18 +107,20 @@ def _replay(cards: Sequence[Card], way: Way) -> _Tally:
         chosen = way(topology, list(free[split]), size, draws)
         free[split].difference_update(chosen)
         running.append((split, chosen))
-        _count(tally, [card[each] for each in chosen], topology)
-    return tally
+        _count(counters, [card[each] for each in chosen], topology)
+    return counters
 
 
-def _count(tally: _Tally, chosen: Sequence[Card], topology: Topology) -> None:
+def _count(counters: _Counters, chosen: Sequence[Card], topology: Topology) -> None:
     for one, two in itertools.combinations(chosen, 2):
         pair = topology.pairs[topology.place[one.name]][topology.place[two.name]]
-        tally.pairs += 1
-        tally.links += ((P2PLink.DIRECT if pair.same_gpu else pair.link or P2PLink.NONE) + 1) ** 2
+        counters.pairs += 1
+        counters.links += (
+            (P2PLink.DIRECT if pair.same_gpu else pair.link or P2PLink.NONE) + 1
+        ) ** 2
     if len(chosen) == _GROUP:
-        tally.fours += 1
+        counters.fours += 1
         groups = {each.numa_node for each in chosen}
         gpus = {each.physical_id for each in chosen}
         parts = chosen[0].split or 1
-        tally.whole += len(groups) == 1 and len(gpus) == _GROUP // parts
+        counters.whole += len(groups) == 1 and len(gpus) == _GROUP // parts

@@ -10,12 +10,12 @@ from pathlib import Path
 from biren_plugin.core.health.verdicts import HealthKeeper
 from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.observed import Observed
-from biren_plugin.host.driver_cards import HostReader
+from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.simulate.host import SimulatedHost
 from biren_plugin.wire.messages import write_list
 from tests.bench.figures import Figure, spread
 from tests.bench.load import load
-from tests.simulated_node import Node
+from tests.support.simulated_node import Node
 
 CARDS = (8, 64, 256)
 GPU = "birentech.com/gpu"
@@ -93,7 +93,7 @@ def _measure_looks(cards: int, rounds: int) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="br") as folder:
         host = SimulatedHost(Path(folder) / "host")
         host.add_gpus(dict.fromkeys(range(cards), 1))
-        reader, keeper, health = HostReader(host.root), InventoryKeeper(), HealthKeeper()
+        reader, keeper, health = DriverCardReader(host.root), InventoryKeeper(), HealthKeeper()
         for round_ in range(rounds):
             started = time.thread_time()
             readings = {name: reader.read(name) for name in reader.names()}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.bench.calls import EIGHT_WHOLE
 from tests.bench.figures import Figure
-from tests.simulated_node import Node
+from tests.support.simulated_node import Node
 
 _COMMAND = str(Path(sys.executable).with_name("br-gpu-device-plugin"))
 _ROW = re.compile(r"import time: +(\d+) \| +\d+ \| +(\S+)")

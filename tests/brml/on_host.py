@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.brml import STATE_VARIABLE, WELL, BrmlState, build_stand_in
-from tests.host_truth import cards_by_gpu
+from tests.support.host_truth import cards_by_gpu
 
 _MOST_GPUS = 64
 

@@ -1,6 +1,6 @@
 """With --cdi-feature pods get names, and never one that the node's CDI file lacks.
 
-The test kubelet resolves no names; `tests.cdi` does, as a runtime would.
+The test kubelet resolves no names; `tests.support.cdi_resolver` does, as a runtime would.
 """
 
 import os
@@ -13,11 +13,11 @@ import pytest
 
 from biren_plugin.files.cdi_file import load
 from biren_plugin.simulate.host import SimulatedHost
-from tests.cdi import resolve, validate
 from tests.e2e.conftest import GPU, HALF, QUARTER
 from tests.e2e.daemon import DaemonProcess, run_command
 from tests.kubelet.client import Event, KubeletProcess
-from tests.recorded import copy_host
+from tests.support.cdi_resolver import resolve, validate
+from tests.support.recorded import copy_host
 
 VENDORS = """\
 cdiVersion: 0.5.0

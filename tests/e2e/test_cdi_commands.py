@@ -8,9 +8,9 @@ import pytest
 
 from biren_plugin.files.cdi_file import load
 from biren_plugin.simulate.host import SimulatedHost
-from tests.cdi import validate
 from tests.e2e.daemon import run_command
-from tests.recorded import HOSTS
+from tests.support.cdi_resolver import validate
+from tests.support.recorded import HOSTS
 
 RECORDED = ["broken", "eight_whole", "mixed", "unsettled"]
 

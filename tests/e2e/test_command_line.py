@@ -13,7 +13,7 @@ from biren_plugin.simulate.host import SimulatedHost
 from tests.e2e.conftest import GPU
 from tests.e2e.daemon import COMMAND, DEADLINE, DaemonProcess, run_command
 from tests.kubelet.client import KubeletProcess
-from tests.recorded import HOSTS
+from tests.support.recorded import HOSTS
 
 VENDORS_FLAGS = (
     "--cdi-feature",

@@ -10,7 +10,7 @@ import pytest
 from biren_plugin.simulate.host import GPU_MEMORY, SimulatedHost
 from tests.e2e.conftest import GPU, HALF, QUARTER
 from tests.e2e.daemon import run_command
-from tests.recorded import HOSTS
+from tests.support.recorded import HOSTS
 
 SCHEMA = Path(__file__).parents[2] / "schema/devices.schema.json"
 

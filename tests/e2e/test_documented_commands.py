@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from biren_plugin.simulate.host import SimulatedHost
-from tests.documents import ROOT, commands
 from tests.e2e.conftest import GPU
 from tests.e2e.daemon import DaemonProcess, run_command
 from tests.kubelet.client import KubeletProcess
+from tests.support.documents import ROOT, commands
 
 OURS = "br-gpu-device-plugin"
 ELSEWHERE = {

@@ -9,8 +9,8 @@ import pytest
 from tests.e2e.conftest import GPU, HALF, QUARTER, streams_ended, strings_of
 from tests.e2e.daemon import DaemonProcess, run_command
 from tests.kubelet.client import KubeletProcess
-from tests.recorded import HOSTS, copy_host
-from tests.vfio_host import VFIO, VfioHost, physical
+from tests.support.recorded import HOSTS, copy_host
+from tests.support.vfio_host import VFIO, VfioHost, physical
 
 KATA = ("--container-runtime=kata", "--recover-after=0.5")
 SCHEMA = Path(__file__).parents[2] / "schema/groups.schema.json"

@@ -20,7 +20,7 @@ from biren_plugin.simulate.host import SimulatedHost
 from tests.e2e.conftest import GPU, QUARTER
 from tests.e2e.daemon import COMMAND, DaemonProcess
 from tests.kubelet.client import KubeletProcess
-from tests.recorded import HOSTS, copy_host
+from tests.support.recorded import HOSTS, copy_host
 
 TIMEOUT: Final = 60.0
 TREE: Final = "/usr/local/birensupa/driver"

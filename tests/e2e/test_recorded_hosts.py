@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.e2e.conftest import GPU, HALF, QUARTER, strings_of
 from tests.e2e.daemon import DaemonProcess
 from tests.kubelet.client import KubeletProcess
-from tests.recorded import HOSTS, copy_host
+from tests.support.recorded import HOSTS, copy_host
 
 
 def names(*numbers: int) -> list[str]:

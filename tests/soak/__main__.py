@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.simulated_node import Node
 from tests.soak.disk_trouble import DiskTrouble
 from tests.soak.library_trouble import LibraryTrouble
 from tests.soak.schedule import Schedule, SoakError, settle
 from tests.soak.state import State, growth
+from tests.support.simulated_node import Node
 
 _SPLITS = {0: 1, 1: 1, 2: 1, 3: 1, 4: 1, 5: 2, 6: 4, 7: 4}
 _RESTARTS_BETWEEN_PAUSES = 50

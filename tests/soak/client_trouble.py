@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.hostile import frames
-from tests.simulated_node import Node
+from tests.support.simulated_node import Node
 
 _METHOD = "/v1beta1.DevicePlugin/ListAndWatch"
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.simulated_node import Node
+from tests.support.simulated_node import Node
 
 _ENDING = 20.0
 """Seconds within which a daemon must have ended."""

@@ -3,8 +3,8 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 
-from tests.host_truth import Devices, cards_by_gpu, truth
-from tests.simulated_node import Node
+from tests.support.host_truth import Devices, cards_by_gpu, truth
+from tests.support.simulated_node import Node
 
 _SPARED = 0
 """This GPU stays well: a probe that condemns all cards of a node is itself the suspect."""

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.simulated_node import Node
 from tests.soak.daemon_trouble import DaemonTrouble
+from tests.support.simulated_node import Node
 
 _LONGEST_STOP = 3.0
 """Seconds: less than the deadlines of the commands that a stopped kubelet would not obey."""

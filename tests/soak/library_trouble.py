@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.brml.on_host import HostLibrary
-from tests.host_truth import cards_by_gpu
-from tests.simulated_node import Node
+from tests.support.host_truth import cards_by_gpu
+from tests.support.simulated_node import Node
 
 _OF_A_CARD = ("brmlDeviceGetHealthStatus", "brmlDeviceGetHandleByNodeId")
 _OF_ALL = ("brmlDeviceGetCount", "brmlDeviceGetTemperature")

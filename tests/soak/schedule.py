@@ -14,8 +14,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.host_truth import Devices
-from tests.simulated_node import Node
 from tests.soak.client_trouble import ClientTrouble
 from tests.soak.daemon_trouble import DaemonTrouble
 from tests.soak.disk_trouble import DiskTrouble
@@ -24,6 +22,8 @@ from tests.soak.kubelet_trouble import KubeletTrouble
 from tests.soak.library_trouble import LibraryTrouble
 from tests.soak.state import State, growth, read_state
 from tests.soak.trouble import Trouble
+from tests.support.host_truth import Devices
+from tests.support.simulated_node import Node
 
 ENDING_SHARE = 1 / 3
 _EVENTS_BETWEEN_PAUSES = 10

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import attrs
 
-from tests.simulated_node import Node
+from tests.support.simulated_node import Node
 
 MEMORY_GROWTH = 3.0
 """MiB that may be added: what a first round of everything leaves in caches, and no more."""

@@ -9,7 +9,7 @@ from biren_plugin.core.model import Card, NodeState, Snapshot
 from biren_plugin.core.parse.versions import MINIMUM_DRIVER, driver_suffices, version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable
-from biren_plugin.host.driver_cards import HostReader
+from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.readers import read_once
 
 _WITH_CONTROL_NODE: Final = (1, 10)
@@ -22,7 +22,7 @@ def check_cards(settings: Settings) -> Iterator[Check]:
     if settings.container_runtime == "kata":
         yield ok("driver", "not needed: --container-runtime kata hands out VFIO groups")
         return
-    reader = HostReader(
+    reader = DriverCardReader(
         settings.host_root,
         mount_host_path=settings.mount_host_path,
         mount_dri_device=settings.mount_dri_device,

@@ -7,14 +7,14 @@ from biren_plugin.commands.doctor import in_pod
 from biren_plugin.commands.doctor.diagnosis import Check, ok, some_of, unknown, warning
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import LibraryMissing, LibraryUnusable
-from biren_plugin.host.brml_reader import LibraryReader
+from biren_plugin.host.brml_reader import BrmlReader
 
 _NAME = "management library"
 
 
 def check_library(settings: Settings) -> Iterator[Check]:
     """One row. Opens the library, which may hang with a broken driver."""
-    reader = LibraryReader(settings.host_root)
+    reader = BrmlReader(settings.host_root)
     try:
         reader.names()
     except LibraryMissing:

@@ -11,7 +11,7 @@ from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.host_paths import under
 from biren_plugin.host.readers import read_once
-from biren_plugin.host.vfio_groups import VfioReader
+from biren_plugin.host.vfio_groups import VfioGroupReader
 
 PCI: Final = "/sys/bus/pci/devices"
 _GROUPS: Final = "/sys/kernel/iommu_groups"
@@ -87,7 +87,7 @@ def _groups(root: Path) -> Check:
         "each says what to do; all of them: br-gpu-device-plugin devices --container-runtime kata"
     )
     try:
-        inventory = judge_once(read_once(VfioReader(root)))
+        inventory = judge_once(read_once(VfioGroupReader(root)))
     except HostUnreadable as error:
         return unknown(name, f"{error}", "run doctor as root")
     devices = [device for each in inventory.lists for device in each.devices]

@@ -23,7 +23,7 @@ from biren_plugin.core.container_edits import CONTROL_NODE
 from biren_plugin.core.parse import sysfs
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable, ReportTooSlow
-from biren_plugin.host.driver_cards import HostReader
+from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.host_paths import under
 from biren_plugin.host.readers import read_once
 
@@ -61,7 +61,7 @@ def _pack(settings: Settings, diagnosis: dict[str, Any]) -> bytes:
             recorder.add(path)
         recorder.add_text("doctor.json", _text({**diagnosis, "complete": not recorder.full}))
         with suppress(HostUnreadable):  # doctor.json says so
-            devices = devices_document(read_once(HostReader(settings.host_root)))
+            devices = devices_document(read_once(DriverCardReader(settings.host_root)))
             recorder.add_text("devices.json", _text(devices))
     return packed.getvalue()
 

@@ -1,0 +1,539 @@
+"""`doctor` sees each prerequisite that is not met, and says what to do; what hangs keeps nobody."""
+
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from biren_plugin.commands import show_status
+from biren_plugin.commands.cdi_files import Look, generate
+from biren_plugin.commands.doctor import daemon_checks as daemon_check
+from biren_plugin.commands.doctor import examination, library_checks, process_checks
+from biren_plugin.commands.doctor.card_checks import check_cards
+from biren_plugin.commands.doctor.daemon_checks import check_daemon
+from biren_plugin.commands.doctor.diagnosis import (
+    Check,
+    Verdict,
+    exit_status,
+    failure,
+    ok,
+    some_of,
+    unknown,
+)
+from biren_plugin.commands.doctor.diagnosis import warning as warned
+from biren_plugin.commands.doctor.kubelet_checks import check_kubelet, check_kubelet_version
+from biren_plugin.commands.doctor.library_checks import check_library
+from biren_plugin.commands.doctor.passthrough_checks import check_passthrough
+from biren_plugin.commands.doctor.process_checks import check_limits, check_mounts
+from biren_plugin.commands.doctor.runtime_checks import check_cdi_file, check_runtime
+from biren_plugin.core.parse.brml import LibraryFacts
+from biren_plugin.core.settings import Settings
+from biren_plugin.daemon_state import DaemonState
+from biren_plugin.host import brml_session
+from biren_plugin.monitor.status import SOCKET, status_document
+from biren_plugin.simulate.host import SimulatedHost
+from tests.support.cards import GPU, devices, listed
+from tests.support.daemon_states import hold, new_state, register
+from tests.support.recorded import HOSTS
+
+Examination = Callable[[Settings], Iterator[Check]]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> SimulatedHost:
+    return SimulatedHost(tmp_path / "host")
+
+
+@pytest.fixture(autouse=True)
+def no_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+
+
+def rows(examination: Examination, settings: Settings) -> dict[str, Check]:
+    checks = list(examination(settings))
+    found = {check.name: check for check in checks}
+    assert len(found) == len(checks), "two rows of one name"
+    for check in checks:
+        assert check.seen
+        assert check.advice or check.verdict in (Verdict.OK, Verdict.UNKNOWN)
+    return found
+
+
+def verdicts(examination: Examination, settings: Settings) -> dict[str, str]:
+    return {name: check.verdict.value for name, check in rows(examination, settings).items()}
+
+
+def test_exit_status_is_that_of_the_worst_row() -> None:
+    good = [ok("a", "x"), unknown("b", "x")]
+    assert exit_status([]) == 0
+    assert exit_status(good) == 0
+    assert exit_status([*good, warned("c", "x", "y")]) == 1
+    assert exit_status([failure("d", "x", "y"), warned("c", "x", "y"), *good]) == 2
+
+
+def test_long_list_is_cut_short_with_what_is_left_out() -> None:
+    assert some_of(["a", "b"]) == "a; b"
+    assert some_of(["a", "b", "c", "d", "e"]) == "a; b; c; and 2 more"
+
+
+def test_host_with_all_that_it_needs_is_well(host: SimulatedHost) -> None:
+    host.add_gpus({0: 1, 1: 2})
+    settings = Settings(host_root=host.root, mount_host_path=True)
+    found = rows(check_cards, settings)
+    assert {check.verdict for check in found.values()} == {Verdict.OK}
+    assert found["driver"].seen == "loaded, version 1.12.0"
+    assert found["cards"].seen == "3 cards, on 2 GPUs"
+    assert found["driver files"].seen == "5 to be mounted"
+
+
+def test_missing_driver_is_a_failure_with_the_command_that_loads_it(tmp_path: Path) -> None:
+    found = rows(check_cards, Settings(host_root=tmp_path))
+    assert found["driver"].verdict is Verdict.FAILURE
+    assert "modprobe biren" in found["driver"].advice
+
+
+@pytest.mark.parametrize(
+    ("version", "verdict"),
+    [("1.2.1", "failure"), ("1.2.2", "ok"), ("1.12.0", "ok"), ("", "unknown"), ("x", "unknown")],
+)
+def test_driver_must_be_1_2_2_or_newer(host: SimulatedHost, version: str, verdict: str) -> None:
+    (host.root / "sys/module/biren/version").write_text(f"{version}\n")
+    assert verdicts(check_cards, Settings(host_root=host.root))["driver"] == verdict
+
+
+def test_cards_without_the_drivers_module_are_a_warning(host: SimulatedHost) -> None:
+    host.add_gpus({0: 1})
+    host.unload_module()
+    (host.root / "sys/module").mkdir(exist_ok=True)
+    driver = rows(check_cards, Settings(host_root=host.root))["driver"]
+    assert driver.verdict is Verdict.WARNING
+    assert "unloaded" in driver.seen
+
+
+@pytest.mark.parametrize(("version", "verdict"), [("1.9.0", "ok"), ("1.10.0", "warning")])
+def test_control_node_is_missed_only_where_the_driver_should_have_it(
+    host: SimulatedHost, version: str, verdict: str
+) -> None:
+    (host.root / "dev/biren-m").unlink()
+    (host.root / "sys/module/biren/version").write_text(version)
+    assert verdicts(check_cards, Settings(host_root=host.root))["control node"] == verdict
+
+
+def test_missing_node_is_named_and_its_card_is_not_well(host: SimulatedHost) -> None:
+    host.add_gpus({0: 1, 1: 1})
+    host.pull_node("card_1")
+    found = rows(check_cards, Settings(host_root=host.root))
+    assert found["device nodes"].verdict is Verdict.FAILURE
+    assert "/dev/biren/card_1 is missing" in found["device nodes"].seen
+    assert "card_0" not in found["device nodes"].seen
+    assert found["health"].seen.startswith("card_1: ")
+
+
+def test_unsettled_split_is_a_warning() -> None:
+    assert verdicts(check_cards, Settings(host_root=HOSTS / "unsettled"))["splits"] == "warning"
+
+
+def test_vgem_and_driver_files_matter_only_if_asked_for(host: SimulatedHost) -> None:
+    (host.root / "usr/bin/brsmi").unlink()
+    plain = verdicts(check_cards, Settings(host_root=host.root))
+    assert plain["vgem"] == "ok"
+    assert "driver files" not in plain
+    asked = Settings(host_root=host.root, mount_dri_device=True, mount_host_path=True)
+    found = rows(check_cards, asked)
+    assert found["vgem"].verdict is Verdict.WARNING
+    assert "/usr/bin/brsmi" in found["driver files"].seen
+    mixed = Settings(host_root=HOSTS / "mixed", mount_dri_device=True)
+    assert "renderD129" in rows(check_cards, mixed)["vgem"].seen
+
+
+def test_library_is_optional_and_one_that_cannot_be_loaded_is_a_warning(
+    host: SimulatedHost, tmp_path: Path
+) -> None:
+    assert verdicts(check_library, Settings(host_root=tmp_path / "none")) == {
+        "management library": "ok"
+    }
+    assert verdicts(check_library, Settings(host_root=host.root)) == {
+        "management library": "warning"
+    }
+
+
+def test_library_that_answers_is_told_with_its_version_and_what_it_lacks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Answering:
+        def __init__(self, _root: Path) -> None:
+            facts = LibraryFacts("/usr/lib/libbiren-ml.so.1", "1.12.0", "1.5.0", tuple("abcde"))
+            self.library = SimpleNamespace(facts=facts)
+
+        def names(self) -> list[str]:
+            return []
+
+    monkeypatch.setattr(library_checks, "BrmlReader", Answering)
+    (check,) = check_library(Settings())
+    assert check.verdict is Verdict.OK
+    assert check.seen == (
+        "/usr/lib/libbiren-ml.so.1, version 1.5.0, too old for a; b; c; and 2 more"
+    )
+
+
+def test_library_that_a_pod_does_not_see_may_be_on_the_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setattr(brml_session, "find_library", lambda _root: [])
+    assert verdicts(check_library, Settings()) == {"management library": "unknown"}
+
+
+def add_function(root: Path, address: str, driver: str | None) -> None:
+    function = root / "sys/bus/pci/devices" / address
+    function.mkdir(parents=True)
+    (function / "vendor").write_text("0x1ee0\n")
+    if driver is not None:
+        folder = root / "sys/bus/pci/drivers" / driver
+        folder.mkdir(parents=True, exist_ok=True)
+        (function / "driver").symlink_to(f"../../drivers/{driver}")
+
+
+def test_kata_needs_an_iommu_and_functions_that_are_bound(tmp_path: Path) -> None:
+    settings = Settings(host_root=tmp_path, container_runtime="kata")
+    assert verdicts(check_passthrough, settings) == {
+        "IOMMU": "failure",
+        "VFIO functions": "unknown",
+    }
+    (tmp_path / "sys/kernel/iommu_groups/7").mkdir(parents=True)
+    (tmp_path / "sys/bus/pci/devices").mkdir(parents=True)
+    assert verdicts(check_passthrough, settings) == {"IOMMU": "ok", "VFIO functions": "failure"}
+    add_function(tmp_path, "0000:3b:00.0", "vfio-pci")
+    add_function(tmp_path, "0000:3c:00.0", "BEV_HYPER_DRIVER")
+    assert verdicts(check_passthrough, settings)["VFIO functions"] == "ok"
+    add_function(tmp_path, "0000:3d:00.0", "biren")
+    add_function(tmp_path, "0000:3e:00.0", None)
+    seen = rows(check_passthrough, settings)["VFIO functions"].seen
+    assert seen == "0000:3d:00.0 is bound to biren; 0000:3e:00.0 is bound to nothing"
+    assert verdicts(check_cards, settings) == {"driver": "ok"}
+    assert verdicts(check_passthrough, Settings(host_root=tmp_path)) == {"IOMMU": "ok"}
+
+
+def test_kata_node_is_judged_as_the_daemon_judges_it() -> None:
+    settings = Settings(host_root=HOSTS / "sriov_mixed", container_runtime="kata")
+    found = rows(check_passthrough, settings)
+    assert found["VFIO functions"].seen == "0000:04:00.3 is bound to biren"
+    groups = found["VFIO groups"]
+    assert groups.verdict is Verdict.FAILURE
+    assert groups.seen.startswith(
+        "/dev/vfio/18: function 0000:02:00.1 (snd_hda_intel) of its IOMMU"
+    )
+
+
+def test_functions_without_a_group_give_nothing_to_hand_out(tmp_path: Path) -> None:
+    settings = Settings(host_root=tmp_path, container_runtime="kata")
+    add_function(tmp_path, "0000:3b:00.0", "vfio-pci")
+    groups = rows(check_passthrough, settings)["VFIO groups"]
+    assert groups.verdict is Verdict.FAILURE
+    assert "no IOMMU group" in groups.seen
+
+
+def test_sound_groups_are_well_and_what_nothing_is_made_of_is_a_warning(tmp_path: Path) -> None:
+    settings = Settings(host_root=tmp_path, container_runtime="kata")
+    add_function(tmp_path, "0000:3b:00.0", "vfio-pci")
+    group = tmp_path / "sys/kernel/iommu_groups/7"
+    group.mkdir(parents=True)
+    (tmp_path / "sys/bus/pci/devices/0000:3b:00.0/iommu_group").symlink_to(group)
+    (tmp_path / "dev/vfio").mkdir(parents=True)
+    (tmp_path / "dev/vfio/7").symlink_to("/dev/null")
+    assert rows(check_passthrough, settings)["VFIO groups"].verdict is Verdict.OK
+    add_function(tmp_path, "0000:3c:00.0", "vfio-pci")
+    assert rows(check_passthrough, settings)["VFIO groups"].verdict is Verdict.WARNING
+
+
+@pytest.fixture
+async def daemon(monkeypatch: pytest.MonkeyPatch) -> DaemonState:
+    """The daemon that `doctor` asks: it serves card_0 and card_1."""
+    state = new_state(listed(GPU, *devices(GPU, 0, 1)))
+    monkeypatch.setattr(daemon_check, "ask", lambda _folder: status_document(state))
+    return state
+
+
+async def test_daemon_tells_what_one_look_does_not_show(daemon: DaemonState) -> None:
+    found = rows(check_daemon, Settings())["daemon"]
+    assert found.verdict is Verdict.OK
+    assert found.seen.endswith("2 devices healthy")
+
+    first, second = devices(GPU, 0, 1)
+    doubtful = attrs.evolve(first, warnings=("it is hot",))
+    hold(daemon, listed(GPU, doubtful, second))
+    found = rows(check_daemon, Settings())["daemon"]
+    assert found.verdict is Verdict.WARNING
+    assert "card_0: it is hot" in found.seen
+
+    hold(daemon, listed(GPU, doubtful, attrs.evolve(second, reasons=("it loses data",))))
+    found = rows(check_daemon, Settings())["daemon"]
+    assert found.verdict is Verdict.FAILURE
+    assert "card_1: it loses data" in found.seen
+
+
+async def test_daemon_that_is_not_registered_is_a_failure_unless_it_stands_by(
+    daemon: DaemonState,
+) -> None:
+    register(daemon, GPU, taken=False)
+    found = rows(check_daemon, Settings())["daemon"]
+    assert found.verdict is Verdict.FAILURE
+    assert "not registered with the kubelet" in found.seen
+    daemon.stand_by()
+    assert verdicts(check_daemon, Settings()) == {"daemon": "ok"}
+
+
+def test_daemon_that_cannot_be_asked_from_here_is_no_fault(tmp_path: Path) -> None:
+    found = rows(check_daemon, Settings(status_dir=tmp_path))["daemon"]
+    assert found.verdict is Verdict.UNKNOWN
+    assert "in the daemon's container" in found.seen
+
+
+def test_daemon_that_takes_the_question_and_does_not_answer_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(show_status, "ANSWER_DEADLINE", 0.05)
+    with (
+        tempfile.TemporaryDirectory(prefix="br") as folder,
+        socket.socket(socket.AF_UNIX) as stopped,
+    ):
+        stopped.bind(f"{folder}/{SOCKET}")
+        stopped.listen()  # and nobody accepts
+        found = rows(check_daemon, Settings(status_dir=Path(folder)))["daemon"]
+    assert found.verdict is Verdict.FAILURE
+
+
+async def test_kubelet_that_answers_is_told_from_the_socket_that_it_left_behind(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(device_plugin_dir=tmp_path, pod_resources_dir=tmp_path / "none")
+    assert verdicts(check_kubelet, settings) == {
+        "kubelet's folder": "ok",
+        "kubelet's socket": "failure",
+        "other plugins": "ok",
+        "pod resources": "warning",
+    }
+    with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM) as listener:
+        await listener.bind(f"{tmp_path / 'kubelet.sock'}")
+        listener.listen()
+        assert verdicts(check_kubelet, settings)["kubelet's socket"] == "ok"
+    check = rows(check_kubelet, settings)["kubelet's socket"]
+    assert check.verdict is Verdict.FAILURE
+    assert "nobody answers" in check.seen
+
+
+def test_folder_that_is_missing_is_a_failure(tmp_path: Path) -> None:
+    settings = Settings(device_plugin_dir=tmp_path / "none", pod_resources_dir=tmp_path)
+    assert verdicts(check_kubelet, settings)["kubelet's folder"] == "failure"
+
+
+def test_another_plugin_for_the_same_cards_is_named_and_others_are_not(tmp_path: Path) -> None:
+    settings = Settings(device_plugin_dir=tmp_path, pod_resources_dir=tmp_path)
+    for name in ("birentech.com-gpu.sock", "nvidia.sock"):
+        (tmp_path / name).touch()
+    assert rows(check_kubelet, settings)["other plugins"].seen == (
+        "none; of ours birentech.com-gpu.sock"
+    )
+    (tmp_path / "biren-device-plugin.sock").touch()
+    check = rows(check_kubelet, settings)["other plugins"]
+    assert check.verdict is Verdict.WARNING
+    assert check.seen == "biren-device-plugin.sock beside ours"
+
+
+@pytest.mark.parametrize(
+    ("config", "verdict"),
+    [
+        ("featureGates: {DevicePluginCDIDevices: false}", "failure"),
+        ("featureGates: {DevicePluginCDIDevices: true}", "ok"),
+        ("featureGates: []", "unknown"),
+        ("a: [", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_gate_is_read_from_the_kubelets_configuration(
+    tmp_path: Path, config: str | None, verdict: str
+) -> None:
+    if config is not None:
+        (tmp_path / "config.yaml").write_text(config)
+    settings = Settings(
+        host_root=tmp_path, device_plugin_dir=tmp_path / "device-plugins", cdi_feature=True
+    )
+    assert verdicts(check_kubelet_version, settings) == {
+        "kubelet's version": "unknown",  # a program of another root is not run
+        "kubelet's CDI gate": verdict,
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "verdict"),
+    [
+        ("Kubernetes v1.31.2", "ok"),
+        ("Kubernetes v1.12.0", "failure"),
+        ("who knows", "unknown"),
+    ],
+)
+def test_version_is_asked_of_the_program_on_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, verdict: str
+) -> None:
+    program = tmp_path / "kubelet"
+    program.write_text(f"#!/bin/sh\necho '{said}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert verdicts(check_kubelet_version, Settings())["kubelet's version"] == verdict
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")  # in a pod it is not the host's
+    assert verdicts(check_kubelet_version, Settings())["kubelet's version"] == "unknown"
+
+
+def configure_containerd(root: Path, text: str) -> None:
+    path = root / "etc/containerd/config.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("config", "verdict"),
+    [
+        ("enable_cdi = true", "ok"),
+        ("enable_cdi = false", "failure"),
+        ("", "unknown"),
+        ('enable_cdi = true\ncdi_spec_dirs = ["/opt/cdi"]', "failure"),
+    ],
+)
+def test_containerd_must_read_the_folder_of_the_cdi_file(
+    tmp_path: Path, config: str, verdict: str
+) -> None:
+    configure_containerd(tmp_path, f'[plugins."io.containerd.grpc.v1.cri"]\n{config}')
+    settings = Settings(host_root=tmp_path, cdi_feature=True)
+    assert verdicts(check_runtime, settings)["containerd's CDI folders"] == verdict
+    without = verdicts(check_runtime, Settings(host_root=tmp_path))
+    assert without["containerd's CDI folders"] == "ok"
+
+
+def test_birens_own_runtime_is_named_and_does_no_harm(tmp_path: Path) -> None:
+    runtimes = '[plugins."io.containerd.cri.v1.runtime".containerd.runtimes'
+    configure_containerd(tmp_path, f"{runtimes}.biren]\n{runtimes}.runc]\n")
+    check = rows(check_runtime, Settings(host_root=tmp_path))["biren runtime"]
+    assert check.verdict is Verdict.OK
+    assert "has biren," in check.seen
+
+
+def test_files_that_containerds_configuration_imports_are_read_too(tmp_path: Path) -> None:
+    configure_containerd(tmp_path, 'imports = ["/etc/containerd/conf.d/*.toml", "relative", 3]')
+    folder = tmp_path / "etc/containerd/conf.d"
+    folder.mkdir()
+    (folder / "cdi.toml").write_text('[plugins."io.containerd.cri.v1.runtime"]\nenable_cdi = true')
+    (folder / "odd.toml").write_text("= no TOML")
+    found = verdicts(check_runtime, Settings(host_root=tmp_path, cdi_feature=True))
+    assert found["containerd's CDI folders"] == "ok"
+
+
+@pytest.mark.parametrize("text", [None, "= no TOML"])
+def test_configuration_that_is_not_to_be_seen_is_neither_good_nor_bad(
+    tmp_path: Path, text: str | None
+) -> None:
+    if text is not None:
+        configure_containerd(tmp_path, text)
+    found = verdicts(check_runtime, Settings(host_root=tmp_path, cdi_feature=True))
+    assert set(found.values()) == {"unknown"}
+
+
+def test_cdi_file_must_be_as_the_node_needs_it(host: SimulatedHost, tmp_path: Path) -> None:
+    host.add_gpus({0: 1})
+    asked = Settings(host_root=host.root, cdi_dir=tmp_path, cdi_feature=True)
+    file = tmp_path / "biren.yaml"
+    assert rows(check_cdi_file, asked)["CDI file"].seen.startswith(f"{file}: missing")
+    file.write_text("a: [")
+    assert verdicts(check_cdi_file, asked) == {"CDI file": "failure"}
+    generate(Look(host.root, "runc", False, False), tmp_path, None, "yaml", overwrite=True)
+    assert verdicts(check_cdi_file, asked) == {"CDI file": "ok"}
+    host.add_gpus({1: 1})
+    assert "card_1" in rows(check_cdi_file, asked)["CDI file"].seen
+    assert verdicts(check_cdi_file, Settings(cdi_dir=tmp_path)) == {"CDI file": "ok"}
+
+
+def test_mounts_matter_in_a_pod_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verdicts(check_mounts, Settings()) == {"mounts": "ok"}
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    table = tmp_path / "mountinfo"
+    table.write_text(
+        "1 0 0:1 / / ro - overlay overlay rw\n"
+        "2 1 0:2 / /sys ro - sysfs sysfs ro\n"
+        "3 1 0:3 / /dev rw - tmpfs tmpfs rw\n"
+        "4 1 0:4 / /var/lib/kubelet/device-plugins rw - ext4 /dev/sda rw\n"
+    )
+    monkeypatch.setattr(process_checks, "_MOUNTINFO", table)
+    settings = Settings(cdi_feature=True, mount_host_path=True, nfd_features_dir=Path("/nfd"))
+    assert verdicts(check_mounts, settings) == {
+        "mount of sys": "ok",
+        "mount of dev": "failure",
+        "mount of kubelet": "ok",
+        "mount of pod resources": "warning",
+        "mount of usr": "warning",
+        "mount of CDI": "failure",
+        "mount of features": "warning",
+    }
+
+
+def test_limits_of_this_process_are_looked_at() -> None:
+    assert set(verdicts(check_limits, Settings())) == {"descriptors", "inotify"}
+
+
+def test_few_descriptors_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _which: (64, 64))
+    assert verdicts(check_limits, Settings())["descriptors"] == "warning"
+
+
+async def test_check_that_hangs_is_a_failure(autojump_clock: trio.testing.MockClock) -> None:
+    release = threading.Event()
+
+    def hang(_settings: Settings) -> Iterator[Check]:
+        release.wait()
+        yield ok("never", "seen")
+
+    try:
+        (check,) = await examination.examine(Settings(), [("driver", hang)])
+    finally:
+        release.set()
+    assert (check.name, check.verdict) == ("driver", Verdict.FAILURE)
+
+
+async def test_check_that_the_host_does_not_let_be_made_spoils_no_other() -> None:
+    def refuse(_settings: Settings) -> Iterator[Check]:
+        yield ok("lost", "with the rest of its examination")
+        raise PermissionError(13, "Permission denied", "/sys/secret")
+
+    def fine(_settings: Settings) -> Iterator[Check]:
+        yield ok("fine", "x")
+
+    refused, good = await examination.examine(Settings(), [("limits", refuse), ("other", fine)])
+    assert refused == unknown("limits", "/sys/secret: Permission denied", "run doctor as root")
+    assert good == ok("fine", "x")
+
+
+async def test_check_with_a_bug_spoils_no_other() -> None:
+    def stumble(_settings: Settings) -> Iterator[Check]:
+        yield ok("lost", "with the rest of its examination")
+        raise RuntimeError("deadlock detected")
+
+    def fine(_settings: Settings) -> Iterator[Check]:
+        yield ok("fine", "x")
+
+    stumbled, good = await examination.examine(Settings(), [("limits", stumble), ("other", fine)])
+    assert (stumbled.name, stumbled.verdict) == ("limits", Verdict.UNKNOWN)
+    assert "RuntimeError: deadlock detected" in stumbled.seen
+    assert good == ok("fine", "x")
+
+
+def test_what_several_checks_need_is_there_before_their_threads_start() -> None:
+    # Imported by two threads at once, it came out as a deadlock in one of three runs of `doctor`.
+    code = "import sys, biren_plugin.commands.doctor.examination; sys.exit('ruamel.yaml' not in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

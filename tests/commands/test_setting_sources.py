@@ -1,0 +1,216 @@
+"""A setting's value: its flag before its variable, before the file, before the default."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, get_args, get_origin
+from unittest import mock
+
+import attrs
+import jsonschema
+import pytest
+from cyclopts import App
+from hypothesis import given
+from hypothesis import strategies as st
+
+from biren_plugin.commands.flags import with_settings
+from biren_plugin.commands.run_daemon import unknown_variables
+from biren_plugin.commands.settings_file import fill_from_file
+from biren_plugin.core.setting_field import HELP, Limits, Members, key_of, variable_of
+from biren_plugin.core.settings import SETTINGS, Settings
+from biren_plugin.errors import UsageError
+from tests.support.settings_schema import SCHEMA, document
+
+BY_NAME: Final = {field.name: field for field in SETTINGS}
+
+
+def read(
+    *flags: str, variables: Mapping[str, str] = {}, file: str | bytes | None = None
+) -> Settings:
+    """The settings that a command is given with these flags, variables and text of the file."""
+    taken: list[Settings] = []
+
+    @with_settings
+    def command(settings: Settings) -> int:
+        taken.append(settings)
+        return 0
+
+    app = App(config=[fill_from_file])
+    app.default(command)
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, variables):
+        words = list(flags)
+        if file is not None:
+            path = Path(folder) / "settings.yaml"
+            path.write_bytes(file if isinstance(file, bytes) else file.encode())
+            words.append(f"--config={path}")
+        app(words, exit_on_error=False, print_error=False, result_action="return_value")
+    (settings,) = taken
+    return settings
+
+
+def refusal(*flags: str, variables: Mapping[str, str] = {}, file: str | bytes | None = None) -> str:
+    """Why these settings are refused; the path of the file is FILE."""
+    with pytest.raises(UsageError) as refused:
+        read(*flags, variables=variables, file=file)
+    words = str(refused.value).split()
+    return " ".join("FILE," if word.endswith("settings.yaml,") else word for word in words)
+
+
+def values_of(field: "attrs.Attribute[Any]") -> st.SearchStrategy[Any]:
+    """Values that a setting may have."""
+    kind: Any = field.type
+    valid = field.validator
+    if get_origin(kind) is Literal:
+        return st.sampled_from(get_args(kind))
+    if isinstance(valid, Members):
+        return st.lists(st.sampled_from(valid.names), min_size=1).map(tuple)
+    if isinstance(valid, Limits) and kind is int:
+        return st.integers(int(valid.least), int(valid.most))
+    if isinstance(valid, Limits):
+        return st.integers(int(valid.least * 10), int(valid.most * 10)).map(lambda n: n / 10)
+    if kind is bool:
+        return st.booleans()
+    if kind is str:
+        return st.sampled_from([":9400", "127.0.0.1:1", "[::1]:65535", "node-3.example:80"])
+    return st.sampled_from(["/a", "/b/c", "relative", "/with space"]).map(Path)
+
+
+def words_of(value: Any) -> list[str]:
+    """A value as the words of a flag."""
+    if isinstance(value, bool):
+        return ["true" if value else "false"]
+    return list(value) if isinstance(value, tuple) else [str(value)]
+
+
+Told = dict[str, dict[str, Any]]
+
+
+@st.composite
+def told(draw: st.DrawFn) -> Told:
+    """For each source some settings with values."""
+    names = st.sets(st.sampled_from(sorted(BY_NAME)), max_size=6)
+    return {
+        source: {name: draw(values_of(BY_NAME[name])) for name in sorted(draw(names))}
+        for source in ("flag", "environment", "file")
+    }
+
+
+@given(told())
+def test_first_source_that_tells_a_setting_counts_and_is_named(told: Told) -> None:
+    flags = [
+        f"--{key_of(name)}={word}"
+        for name, value in told["flag"].items()
+        for word in words_of(value)
+    ]
+    variables = {
+        variable_of(name): ",".join(words_of(value)) for name, value in told["environment"].items()
+    }
+    file = json.dumps(
+        {
+            key_of(name): list(value) if isinstance(value, tuple) else words_of(value)[0]
+            for name, value in told["file"].items()
+        }
+    )
+    settings = read(*flags, variables=variables, file=file)
+    for field in SETTINGS:
+        source = next((each for each, values in told.items() if field.name in values), None)
+        expected = told[source][field.name] if source else field.default
+        assert getattr(settings, field.name) == expected
+        assert settings.origins.get(field.name) == source
+
+
+@given(told())
+def test_schema_takes_what_the_file_may_say(told: Told) -> None:
+    words = json.dumps({key_of(name): value for name, value in told["file"].items()}, default=str)
+    jsonschema.Draft202012Validator(document()).validate(json.loads(words))
+    assert attrs.evolve(read(file=words), origins={}) == Settings(**told["file"])
+
+
+def test_schema_on_disk_is_what_the_settings_make_it() -> None:
+    jsonschema.Draft202012Validator.check_schema(document())
+    assert json.loads(SCHEMA.read_text()) == document(), "see tests/support/settings_schema.py"
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    assert [field.name for field in SETTINGS if not field.metadata.get(HELP)] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        ("pulze: 3", "FILE, line 1: pulze: there is no such setting; did you mean pulse?"),
+        ("# why\ncdi_feature: true",
+         "FILE, line 2: cdi_feature: there is no such setting; did you mean cdi-feature?"),
+        ("config: other.yaml", "FILE, line 1: config: there is no such setting; settings are"),
+        ("pulse: often", "FILE, line 1: pulse often: give a whole number"),
+        ("pulse: 99999", "FILE, line 1: pulse 99999: give whole seconds from 0 (no heartbeat)"),
+        ("\npulse: [1]", "FILE, line 2: pulse: give one value"),
+        ("pulse:", "FILE, line 1: pulse: give one value"),
+        ("pulse: 1\npulse: 2", "FILE, line 2: pulse: it stands in line 1 already; remove one"),
+        ("cdi-feature: yes", "FILE, line 1: cdi-feature yes: give true or false"),
+        ("health-interval: 0", "FILE, line 1: health-interval 0: give seconds from 0.1 to 3600"),
+        ("recover-after: soon", "FILE, line 1: recover-after soon: give seconds, as in 1.5"),
+        ('cdi-dir: ""', "FILE, line 1: cdi-dir : give a path"),
+        ("container-runtime: docker",
+         'FILE, line 1: container-runtime docker: give one of "runc", "kata"'),
+        ("disable-probe: link-width", "FILE, line 1: disable-probe: give a list, as in [a, b]"),
+        ("disable-probe: [x]", "FILE, line 1: disable-probe x: give one of driver-module"),
+        ("- pulse", "FILE, line 1: give lines of KEY: VALUE, as in pulse: 300"),
+        ("pulse: 1\n---\npulse: 2", "FILE, line 2: expected a single document in the stream"),
+        ('pulse: "', "FILE, line 1: while scanning a quoted scalar"),
+        (b"pulse: \xff", "this is no YAML"),
+        (b"[" * 20_000, "this is no YAML"),
+        (b"? [pulse]\n: 1\n", "line 1: ?: there is no such setting"),
+        ("#" * 70_000, "it has more than 65536 bytes, and is no settings file"),
+    ],
+    ids=lambda value: repr(value[:30]),
+)  # fmt: skip
+def test_wrong_file_is_refused_by_line_and_key_with_what_would_be_right(
+    file: str | bytes, why: str
+) -> None:
+    assert why in refusal(file=file)
+
+
+@pytest.mark.parametrize("file", ["", "# nothing\n", "{}"])
+def test_empty_file_says_nothing(file: str) -> None:
+    assert read(file=file) == Settings()
+
+
+def test_wrong_value_that_an_earlier_source_replaces_is_not_read() -> None:
+    assert read("--pulse=1", variables={"BR_GPU_PULSE": "x"}, file="pulse: y").pulse == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "why"),
+    [
+        ("BR_GPU_PULSE", "often", "BR_GPU_PULSE often: give a whole number"),
+        ("BR_GPU_PULSE", "99999", "BR_GPU_PULSE 99999: give whole seconds from 0"),
+        ("BR_GPU_CDI_FEATURE", "yes", "BR_GPU_CDI_FEATURE yes: give true or false"),
+        ("BR_GPU_DISABLE_PROBE", "sysfs,x", "BR_GPU_DISABLE_PROBE x: give one of"),
+        ("BR_GPU_CONFIG", "/nowhere", "BR_GPU_CONFIG /nowhere: No such file or directory"),
+    ],
+)
+def test_wrong_variable_is_refused_by_its_name(variable: str, value: str, why: str) -> None:
+    assert why in refusal(variables={variable: value})
+
+
+def test_empty_variable_is_as_if_not_set() -> None:
+    variables = {variable_of(field.name): "" for field in SETTINGS}
+    assert read(variables=variables, file="pulse: 5") == Settings(pulse=5)
+
+
+def test_unknown_variables_are_told_from_known_and_foreign_ones() -> None:
+    names = ["BR_GPU_PULSE", "BR_GPU_CONFIG", "BR_GPU_PULZE", "PULSE", "BR_GPU_"]
+    assert unknown_variables(names) == ["BR_GPU_", "BR_GPU_PULZE"]
+
+
+def test_log_line_says_where_a_value_came_from() -> None:
+    settings = read("--pulse=1", variables={"BR_GPU_LOG_LEVEL": "debug"}, file="cdi-dir: /c")
+    said = settings.differing()
+    assert said == "pulse=1, cdi_dir=/c (file), log_level=debug (environment)"
+
+
+def test_given_default_is_no_difference() -> None:
+    assert read(variables={"BR_GPU_PULSE": "0"}).differing() == "all defaults"

@@ -1,0 +1,162 @@
+"""What `status` says, as a document for programs and as tables for people."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from biren_plugin.commands import show_status as status_command
+from biren_plugin.commands.show_status import show_status
+from biren_plugin.core.model import Device
+from biren_plugin.core.observed import Holder
+from biren_plugin.daemon_state import DaemonState
+from biren_plugin.monitor.status import status_document
+from tests.support.cards import GPU, card, devices, listed
+from tests.support.daemon_states import hold, new_state, observe, register
+
+SCHEMA = Path(__file__).parents[2] / "schema/status.schema.json"
+SICK = Device(card(1, 7, address="0000:3b:00.0"), GPU, ("it is hot",))
+TRAIN = {(GPU, "card_0"): Holder("default", "train", "main")}
+
+
+@pytest.fixture
+async def state() -> DaemonState:
+    state = new_state(listed(GPU, *devices(GPU, 0), SICK))
+    observe(state, holders=TRAIN)
+    return state
+
+
+def check(document: dict[str, Any]) -> None:
+    schema = json.loads(SCHEMA.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(document)
+
+
+async def test_document_tells_each_card_its_health_since_when_and_who_has_it(
+    state: DaemonState,
+) -> None:
+    document = status_document(state)
+    check(document)
+    (gpus,) = document["resources"]
+    assert gpus["registered"] is True
+    well, sick = gpus["devices"]
+    assert well["healthy"] is True
+    assert well["holder"] == {"namespace": "default", "pod": "train", "container": "main"}
+    assert sick == {
+        "card": "card_1",
+        "healthy": False,
+        "since": "2023-11-14T22:13:20Z",
+        "reasons": ["it is hot"],
+        "warnings": [],
+        "physical_gpu": 7,
+        "pci_address": "0000:3b:00.0",
+        "numa_node": None,
+        "holder": None,
+    }
+
+
+async def test_problems_are_what_is_stuck_what_is_to_come_and_what_is_distrusted(
+    state: DaemonState,
+) -> None:
+    register(state, GPU, taken=False)
+    document = status_document(state)
+    check(document)
+    assert document["problems"] == [f"{GPU}: not registered with the kubelet"]
+
+
+async def test_daemon_that_knows_nothing_yet_says_so() -> None:
+    state = new_state()
+    document = status_document(state)
+    check(document)
+    assert document["holders_known"] is False
+    assert document["resources"] == []
+
+
+def shown(
+    document: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    monkeypatch.setattr(status_command, "ask", lambda _folder: document)
+    show_status(Path("/nowhere"), as_json=False, watch=False)
+    return capsys.readouterr().out.splitlines()
+
+
+async def test_table_has_a_row_for_each_card(
+    state: DaemonState, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(state, GPU, taken=False)
+    document = status_document(state) | {"time": "2023-11-15T03:13:20Z"}
+    first, problem, _, _, resource, _, headings, well, sick = shown(document, capsys, monkeypatch)
+    assert first.startswith(f"br-gpu-device-plugin {document['version']}, process {os.getpid()}")
+    assert problem == f"! {GPU}: not registered with the kubelet"
+    assert resource.split() == [GPU, "NO", "1", "of", "2", "-"]
+    assert headings.split() == ["CARD", "RESOURCE", "HEALTH", "FOR", "POD", "REASON"]
+    assert well.split() == ["card_0", GPU, "Healthy", "5", "h", "default/train"]
+    assert sick.split(maxsplit=6) == ["card_1", GPU, "Unhealthy", "5", "h", "-", "it is hot"]
+
+
+async def test_holders_that_nobody_tells_are_unknown_and_not_none(
+    state: DaemonState, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observe(state, holders=None)
+    *_, well, _ = shown(status_document(state), capsys, monkeypatch)
+    assert well.split()[-1] == "unknown"
+
+
+async def test_table_in_a_terminal_shows_what_a_reason_says_word_for_word(
+    state: DaemonState, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(state, listed(GPU, SICK.because("[red]see[/red] `dmesg`")))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    *_, row = shown(status_document(state), capsys, monkeypatch)
+    assert "it is hot; [red]see[/red] `dmesg`" in row
+    assert "\033[1;31mUnhealthy" in row
+
+
+async def test_node_without_cards_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = status_document(new_state())
+    assert shown(document, capsys, monkeypatch)[-1] == (
+        "No Biren card: see `br-gpu-device-plugin doctor`."
+    )
+    document["driver_loaded"] = False
+    assert shown(document, capsys, monkeypatch)[-1] == (
+        "No driver, or no /sys of the host: see `br-gpu-device-plugin doctor`."
+    )
+
+
+@pytest.mark.parametrize(
+    ("since", "span"),
+    [
+        (None, "-"),
+        ("2026-03-01T12:00:00Z", "0 s"),
+        ("2026-03-01T12:00:01Z", "0 s"),
+        ("2026-03-01T11:58:01Z", "119 s"),
+        ("2026-03-01T11:58:00Z", "2 min"),
+        ("2026-03-01T09:59:00Z", "2 h"),
+        ("2026-02-01T12:00:00Z", "28 d"),
+    ],
+)
+def test_spans_are_in_the_unit_that_people_would_use(since: str | None, span: str) -> None:
+    assert status_command._span(since, "2026-03-01T12:00:00Z") == span
+
+
+def test_watching_goes_on_while_the_daemon_is_away_and_ends_with_control_c(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = iter([None, KeyboardInterrupt])
+
+    def pause(_seconds: float) -> None:
+        if (error := next(pauses)) is not None:
+            raise error
+
+    monkeypatch.setattr("biren_plugin.commands.show_status.time.sleep", pause)
+    show_status(Path("/nowhere"), as_json=True, watch=True)
+    captured = capsys.readouterr()
+    assert captured.out == "", "what a program reads holds documents only"
+    assert captured.err.count("no daemon runs here") == 2

@@ -1,0 +1,112 @@
+"""A file that runtimes would refuse is refused with the rule that it breaks."""
+
+import contextlib
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from biren_plugin.core.cdi.compare import compare
+from biren_plugin.core.cdi.rules import read_spec
+from biren_plugin.core.cdi.spec import holds, spec_for
+from biren_plugin.errors import CdiSpecInvalid
+from tests.support.cards import GPU, card, devices, listed
+
+SPEC: dict[str, Any] = {
+    "cdiVersion": "0.6.0",
+    "kind": "vendor.com/net.card",
+    "annotations": {"vendor.com/why": "because"},
+    "devices": [
+        {
+            "name": "0:a",
+            "containerEdits": {
+                "deviceNodes": [{"path": "/dev/x", "type": "c", "permissions": "rwm", "major": 1}],
+                "mounts": [{"hostPath": "/a", "containerPath": "/b", "options": ["ro"]}],
+            },
+        },
+        {"name": "b", "containerEdits": {"env": ["A=B"]}},
+    ],
+    "containerEdits": {"hooks": [{"hookName": "createContainer", "path": "/bin/true"}]},
+}
+
+
+def test_field_without_a_value_is_as_good_as_none() -> None:
+    spec = copy.deepcopy(SPEC) | {"kind": "birentech.com/gpu"}
+    spec["devices"][0]["containerEdits"]["deviceNodes"] = None
+    assert not holds(read_spec(spec), card(0))
+
+
+def test_valid_spec_of_another_vendor_is_taken_as_it_is() -> None:
+    assert read_spec(copy.deepcopy(SPEC)) == SPEC
+
+
+DEVICE = ("devices", 0)
+EDITS = (*DEVICE, "containerEdits")
+NODE = (*EDITS, "deviceNodes", 0)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "said"),
+    [
+        (("cdiVersion",), "2.0.0", "cdiVersion '2.0.0'"),
+        (("cdiVersion",), 0.5, "cdiVersion of the document: missing, or no text"),
+        (("kind",), "birentech.com/1-2-gpu", "kind 'birentech.com/1-2-gpu'"),
+        (("kind",), "gpu", "kind 'gpu'"),
+        (("kind",), None, "kind of the document"),
+        (("comment",), "mine", "unknown field 'comment'"),
+        (("devices",), [], "no device"),
+        (("devices",), {"name": "a"}, "devices of the document: no list"),
+        ((*DEVICE, "name"), "/dev/vfio/7", "device name '/dev/vfio/7'"),
+        ((*DEVICE, "name"), "b", "device b is there twice"),
+        ((*DEVICE, "paths"), [], "a device: unknown field 'paths'"),
+        (EDITS, {}, "containerEdits of device 0:a are empty"),
+        (EDITS, {"env": []}, "containerEdits of device 0:a are empty"),
+        (EDITS, None, "containerEdits of device 0:a: no mapping"),
+        ((*EDITS, "environment"), ["A=B"], "unknown field 'environment'"),
+        ((*NODE, "path"), "", "path of device 0:a"),
+        ((*NODE, "type"), "x", "type 'x'"),
+        ((*NODE, "permissions"), "rwx", "permissions 'rwx'"),
+        ((*NODE, "mode"), 1, "unknown field 'mode'"),
+        ((*EDITS, "deviceNodes"), {"path": "/dev/x"}, "deviceNodes of device 0:a: no list"),
+        ((*EDITS, "mounts", 0, "hostPath"), None, "hostPath of device 0:a"),
+        ((*EDITS, "mounts", 0), "/a:/b", "a mount of device 0:a: no mapping"),
+        (("containerEdits",), {}, "containerEdits of the document are empty"),
+    ],
+)
+def test_broken_rule_is_named(where: tuple[Any, ...], value: Any, said: str) -> None:
+    spec = copy.deepcopy(SPEC)
+    target: Any = spec
+    for step in where[:-1]:
+        target = target[step]
+    target[where[-1]] = value
+    with pytest.raises(CdiSpecInvalid, match=said):
+        read_spec(spec)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["cdiVersion", "kind", "devices", "name", "containerEdits", "deviceNodes", "mounts"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+)
+
+
+@given(anything, st.sampled_from([None, "devices", "containerEdits"]))
+def test_whatever_a_file_holds_it_is_invalid_or_can_be_used(
+    document: Any, field: str | None
+) -> None:
+    found = document if field is None else {**SPEC, field: document}
+    with contextlib.suppress(CdiSpecInvalid):
+        spec = read_spec(found)
+        assert spec == found
+        holds(spec, card(0))
+        compare("biren.yaml", spec, spec_for([listed(GPU, *devices(GPU, 0))]))

@@ -1,0 +1,381 @@
+"""Verdicts over time: what counts, what is set aside, and what remains of a fault that is over."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import pytest
+
+from biren_plugin.core.health.verdicts import MOMENT, HealthKeeper, HealthMode, HealthPolicy
+from biren_plugin.core.inventory.keeper import SPLIT_SETTLE, InventoryKeeper
+from biren_plugin.core.model import Card, Device, FunctionState, Inventory, NodeState, Snapshot
+from biren_plugin.core.observed import LibraryRound, Observed
+from biren_plugin.core.parse.brml import CardReading, KnownCard, LibraryFacts, LibraryStatus
+from tests.support.cards import card, gpu_cards
+
+FACTS = LibraryFacts("libbiren-ml.so.1")
+EIGHT = tuple(
+    attrs.evolve(card(number, number), function=FunctionState.ANSWERS) for number in range(8)
+)
+
+
+class Node:
+    """The keepers of one daemon, and a clock that each look sets."""
+
+    def __init__(self, **policy: Any) -> None:
+        self._inventory = InventoryKeeper()
+        self._health = HealthKeeper(HealthPolicy(**{"recover_after": 30.0, **policy}))
+        self.now = 0.0
+        self.latest = Inventory()
+
+    def look(
+        self,
+        cards: Sequence[Card],
+        at: float | None = None,
+        module: bool | None = True,
+        **seen: Any,
+    ) -> Mapping[str, Device]:
+        """The devices by id after a look, one second after the last unless `at` says when."""
+        self.now = self.now + 1.0 if at is None else at
+        snapshot = Snapshot(tuple(cards), module_loaded=module)
+        observed = Observed(snapshot, **seen)
+        self.latest = self._health.judge(
+            self._inventory.update(observed, self.now), observed, self.now
+        )
+        return {each.id: each for one in self.latest.lists for each in one.devices}
+
+
+def sick(cards: Sequence[Card], *numbers: int, **faults: Any) -> list[Card]:
+    """The cards, those with these numbers with faults; all if none is named."""
+    chosen = numbers or tuple(each.number for each in cards)
+    return [attrs.evolve(each, **faults) if each.number in chosen else each for each in cards]
+
+
+def silent(*numbers: int) -> list[Card]:
+    return sick(EIGHT, *numbers, function=FunctionState.SILENT)
+
+
+def unhealthy(devices: Mapping[str, Device]) -> set[str]:
+    return {id_ for id_, device in devices.items() if not device.healthy}
+
+
+def library(
+    numbers: Sequence[int] = range(8), hung: Sequence[int] = (), **said: Mapping[int, Any]
+) -> LibraryRound:
+    """A round that knows these cards; `said` gives fields of readings by number."""
+    readings = {
+        number: CardReading(
+            number, **{field: values[number] for field, values in said.items() if number in values}
+        )
+        for number in numbers
+        if number not in hung
+    }
+    known = {number: KnownCard(number) for number in numbers}
+    return LibraryRound(0.0, FACTS, known, readings, frozenset(hung))
+
+
+def test_sick_card_is_out_of_service_alone_and_comes_back_when_it_was_well_for_long() -> None:
+    node = Node(recover_after=5.0)
+    assert not unhealthy(node.look(EIGHT))
+    devices = node.look(silent(3))
+    assert unhealthy(devices) == {"card_3"}
+    assert "answers 0xFF" in devices["card_3"].reasons[0]
+    for _ in range(5):
+        assert unhealthy(node.look(EIGHT)) == {"card_3"}
+    assert not unhealthy(node.look(EIGHT))
+
+
+def test_warning_is_shown_and_does_not_count() -> None:
+    device = Node().look(EIGHT, library=library(status={2: LibraryStatus.WARNING}))["card_2"]
+    assert device.healthy
+    assert "health status warning" in device.warnings[0]
+
+
+def test_card_without_a_reading_is_well() -> None:
+    node = Node()
+    assert not unhealthy(node.look(EIGHT, library=library(numbers=(0,))))
+    assert node.look(EIGHT, library=library(numbers=(0,)))["card_1"].warnings, "it is unknown there"
+
+
+def test_card_whose_calls_hang_is_out_of_service_alone() -> None:
+    devices = Node().look(EIGHT, library=library(hung=[5]))
+    assert unhealthy(devices) == {"card_5"}
+    assert "did not answer for 5 s" in devices["card_5"].reasons[0]
+
+
+def test_module_that_goes_condemns_all_and_one_that_never_was_none() -> None:
+    node = Node()
+    assert not unhealthy(node.look(EIGHT, module=False)), "a driver may be built in"
+    assert not unhealthy(node.look(EIGHT, module=True))
+    assert not unhealthy(node.look(EIGHT, module=None)), "missing data is no fault"
+    assert len(unhealthy(node.look(EIGHT, module=False))) == 8
+
+
+class TestSuspects:
+    """A probe that condemns every card of a node at once is itself the suspect."""
+
+    def test_probe_that_condemns_all_is_set_aside_with_a_warning(self) -> None:
+        node = Node()
+        node.look(EIGHT)
+        devices = node.look(silent())
+        assert not unhealthy(devices)
+        assert all(
+            "not counted, as the probe is suspect" in d.warnings[0] for d in devices.values()
+        )
+        [suspect] = node.latest.suspects
+        assert "pci-config condemned all 8 cards" in suspect
+
+    def test_cards_that_fell_one_by_one_within_a_moment_are_taken_back(self) -> None:
+        node = Node()
+        node.look(EIGHT)
+        for number in range(7):
+            assert len(unhealthy(node.look(silent(*range(number + 1))))) == number + 1
+        assert not unhealthy(node.look(silent()))
+
+    def test_cards_that_fell_over_a_long_time_stay_condemned(self) -> None:
+        node = Node()
+        node.look(EIGHT)
+        for number in range(8):
+            devices = node.look(silent(*range(number + 1)), at=node.now + MOMENT / 2 + 1)
+        assert len(unhealthy(devices)) == 8
+        assert not node.latest.suspects
+
+    def test_suspect_is_believed_again_once_it_tells_cards_apart(self) -> None:
+        node = Node()
+        node.look(EIGHT)
+        node.look(silent())
+        node.look(silent(), at=MOMENT + 5)
+        assert not unhealthy(node.look(silent(1))), "one that just came round may bring the others"
+        devices = node.look(silent(1), at=node.now + MOMENT)
+        assert unhealthy(devices) == {"card_1"}
+        assert not node.latest.suspects
+
+    def test_cards_that_come_round_one_by_one_are_not_condemned_on_the_way(self) -> None:
+        node = Node()
+        node.look(EIGHT)
+        node.look(EIGHT, library=library(hung=range(8)))
+        for number in range(8):
+            assert not unhealthy(node.look(EIGHT, library=library(hung=range(number, 8))))
+        node.look(EIGHT, library=library(), at=node.now + MOMENT)
+        assert not node.latest.suspects
+
+    def test_card_that_was_sick_before_stays_so_when_its_probe_goes_mad(self) -> None:
+        node = Node()
+        node.look(EIGHT)
+        node.look(silent(3))
+        assert unhealthy(node.look(silent(), at=node.now + MOMENT + 1)) == {"card_3"}
+        [suspect] = node.latest.suspects
+        assert "pci-config condemned all 7 other cards" in suspect
+        [reason] = node.look(silent(*(set(range(8)) - {3})))["card_3"].reasons
+        assert "well again and returns to service once" in reason, "and recovers as any other"
+
+    @pytest.mark.parametrize(
+        ("dumb", "mad"),
+        [
+            ({"hung": True}, {"function": FunctionState.SILENT}),
+            ({"function": FunctionState.UNKNOWN}, {"function": FunctionState.SILENT}),
+            ({"aer_fatal": None}, {"aer_fatal": 1}),
+        ],
+    )
+    def test_card_of_which_sysfs_tells_nothing_has_no_say(
+        self, dumb: dict[str, Any], mad: dict[str, Any]
+    ) -> None:
+        before = sick(sick(EIGHT, aer_fatal=0), 5, **dumb)
+        node = Node()
+        node.look(before)
+        devices = node.look(sick(before, *(set(range(8)) - {5}), **mad))
+        assert unhealthy(devices) <= {"card_5"}
+        assert node.latest.suspects
+
+    @pytest.mark.parametrize(
+        ("field", "good", "bad"),
+        [
+            ("status", LibraryStatus.OK, LibraryStatus.ERROR),
+            ("ecc_uncorrected", 0, 1),
+            ("temperature", 40, 120),
+            ("svi_current", 1, 4),
+            ("timed_out", False, True),
+        ],
+    )
+    def test_card_of_which_the_library_tells_nothing_has_no_say(
+        self, field: str, good: object, bad: object
+    ) -> None:
+        limits = {"shutdown_temperature": dict.fromkeys(range(8), 100)}
+        others = [number for number in range(8) if number != 5]
+        node = Node()
+        for value in (good, bad):
+            said: dict[str, Any] = {field: dict.fromkeys(others, value), **limits}
+            devices = node.look(EIGHT, library=library(numbers=others, **said))
+        assert not unhealthy(devices)
+        assert node.latest.suspects
+
+    def test_card_that_just_came_does_not_clear_a_suspect(self) -> None:
+        node = Node()
+        node.look(EIGHT[:7])
+        node.look(silent()[:7])
+        for _ in range(3):
+            assert not unhealthy(node.look([*silent()[:7], EIGHT[7]]))
+        assert node.latest.suspects
+        devices = node.look([*silent()[:7], EIGHT[7]], at=node.now + MOMENT)
+        assert len(unhealthy(devices)) == 7
+
+    def test_cards_that_are_gone_have_no_say(self) -> None:
+        node = Node()
+        node.look(EIGHT)
+        pulled = sick(EIGHT, 7, node=NodeState.MISSING)
+        seven = sick(pulled, *range(7), function=FunctionState.SILENT)
+        assert unhealthy(node.look(seven)) == {"card_7"}
+        assert node.latest.suspects
+
+    @pytest.mark.parametrize("gpus", [1, 2])
+    def test_node_of_two_gpus_is_too_small_to_suspect_a_probe(self, gpus: int) -> None:
+        node = Node()
+        node.look(EIGHT[:gpus])
+        assert len(unhealthy(node.look(silent()[:gpus]))) == gpus
+
+    def test_node_of_three_gpus_is_large_enough(self) -> None:
+        node = Node()
+        node.look(EIGHT[:3])
+        assert not unhealthy(node.look(silent()[:3]))
+        pulled = [*silent()[:2], attrs.evolve(EIGHT[2], node=NodeState.MISSING)]
+        assert unhealthy(node.look(pulled)) == {"card_2"}, "and stays so when one is pulled"
+
+    def test_daemon_that_starts_on_a_node_all_sick_suspects_the_probe(self) -> None:
+        node = Node()
+        assert not unhealthy(node.look(silent()))
+        assert node.latest.suspects
+
+    def test_moment_is_over_after_its_last_instant(self) -> None:
+        for late, condemned in ((0.0, 0), (0.1, 3)):
+            node = Node()
+            node.look(EIGHT[:3])
+            node.look(silent(0)[:3])
+            devices = node.look(silent()[:3], at=node.now + MOMENT + late)
+            assert len(unhealthy(devices)) == condemned
+
+    def test_instances_of_one_gpu_are_no_crowd(self) -> None:
+        quarters = gpu_cards(0, 0, 1, 2, 3)
+        node = Node()
+        node.look(quarters)
+        assert len(unhealthy(node.look(sick(quarters, function=FunctionState.SILENT)))) == 4
+
+    def test_device_nodes_are_never_suspect(self) -> None:
+        node = Node()
+        node.look(EIGHT)
+        assert len(unhealthy(node.look(sick(EIGHT, node=NodeState.MISSING)))) == 8
+
+    def test_binding_is_never_suspect(self) -> None:
+        groups = [
+            attrs.evolve(card(number, number << 8, parts=1), name=f"/dev/vfio/{number}", split=1)
+            for number in range(4)
+        ]
+        node = Node()
+        node.look(groups)
+        devices = node.look(sick(groups, unbound=("0000:01:00.0 (biren)",)))
+        assert len(unhealthy(devices)) == 4
+
+    def test_library_that_hangs_for_all_is_suspect(self) -> None:
+        node = Node()
+        node.look(EIGHT)
+        assert not unhealthy(node.look(EIGHT, library=library(hung=range(8))))
+        assert "library-hang" in node.latest.suspects[0]
+
+
+class TestModes:
+    """An operator can watch verdicts before they count, or look at nothing but the cards."""
+
+    def test_observed_verdict_is_a_warning(self) -> None:
+        node = Node(mode="observe")
+        node.look(EIGHT)
+        device = node.look(silent(3))["card_3"]
+        assert device.healthy
+        assert "observed, not counted: its PCI function" in device.warnings[0]
+
+    def test_observed_recovery_takes_as_long_as_it_would(self) -> None:
+        node = Node(mode="observe", recover_after=3.0)
+        node.look(EIGHT)
+        node.look(silent(3))
+        assert "observed, not counted: it is well again" in node.look(EIGHT)["card_3"].warnings[0]
+        for _ in range(3):
+            last = node.look(EIGHT)["card_3"]
+        assert not last.warnings
+
+    @pytest.mark.parametrize("mode", ["enforce", "observe", "off"])
+    def test_card_that_is_not_there_counts_in_every_mode(self, mode: HealthMode) -> None:
+        node = Node(mode=mode)
+        node.look(EIGHT)
+        assert unhealthy(node.look(sick(EIGHT, 2, node=NodeState.MISSING))) == {"card_2"}
+
+    def test_mode_off_looks_at_nothing_else(self) -> None:
+        node = Node(mode="off")
+        node.look(EIGHT)
+        device = node.look(silent(3))["card_3"]
+        assert device.healthy
+        assert not device.warnings
+
+    def test_disabled_probe_is_not_looked_at(self) -> None:
+        node = Node(disabled=frozenset({"pci-config"}))
+        node.look(EIGHT)
+        assert not unhealthy(node.look(silent(3)))
+
+
+class TestIdentity:
+    """A card is its GPU and instance: a new name changes nothing, a new split everything."""
+
+    def test_card_that_is_renamed_is_still_sick(self) -> None:
+        node = Node()
+        node.look(EIGHT)
+        node.look(silent(3))
+        renamed = [
+            *EIGHT[:3],
+            attrs.evolve(EIGHT[3], name="card_11", number=11),
+            *EIGHT[4:],
+        ]
+        node.look(renamed)
+        devices = node.look(renamed, at=node.now + SPLIT_SETTLE)
+        assert unhealthy(devices) == {"card_3", "card_11"}
+        assert "replaced" in devices["card_3"].reasons[0]
+        assert "well again" in devices["card_11"].reasons[0]
+
+    def test_new_split_starts_with_a_clean_record(self) -> None:
+        node = Node()
+        node.look(EIGHT)
+        node.look(silent(7))
+        anew = [*EIGHT[:7], *gpu_cards(7, 8, 9)]
+        node.look(anew)
+        node.look(anew, at=node.now + SPLIT_SETTLE)
+        devices = node.look(anew, at=node.now + 10)
+        assert not unhealthy(devices)
+        assert {"card_8", "card_9"} <= devices.keys()
+        node.look(EIGHT)
+        assert not node.look(EIGHT, at=node.now + SPLIT_SETTLE)["card_7"].reasons
+
+    def test_counter_of_another_gpu_that_took_a_name_is_no_rise(self) -> None:
+        counts = {0: 0, 1: 900}
+        cards = [attrs.evolve(card(gpu, gpu), aer_fatal=counts[gpu]) for gpu in (0, 1)]
+        swapped = [attrs.evolve(card(gpu, 1 - gpu), aer_fatal=counts[1 - gpu]) for gpu in (0, 1)]
+        node = Node()
+        node.look(cards)
+        for _ in range(6):
+            devices = node.look(swapped)
+        assert not unhealthy(devices)
+
+
+@pytest.mark.parametrize("mode", ["enforce", "observe"])
+def test_card_is_not_well_while_it_is_not_clear_what_it_is(mode: HealthMode) -> None:
+    node = Node(recover_after=30.0, mode=mode)
+    node.look(EIGHT)
+    node.look(silent(3))
+    node.look(EIGHT)
+    node.look([*EIGHT[:3], *gpu_cards(3, 3, 8, 9), *EIGHT[4:]])
+    device = node.look(EIGHT, at=node.now + 60)["card_3"]
+    assert "well again and returns to service once" in (*device.reasons, *device.warnings)[0]
+
+
+def test_replaced_card_keeps_the_reason_why_it_leaves() -> None:
+    node = Node()
+    node.look(EIGHT)
+    anew = [*EIGHT[:7], *gpu_cards(7, 8, 9)]
+    node.look(anew)
+    device = node.look(anew, at=node.now + SPLIT_SETTLE)["card_7"]
+    assert device.reasons == ("replaced by a new split of GPU 7",)

@@ -1,0 +1,118 @@
+"""The log tells each change that an operator would want to know, once, and nothing else."""
+
+import attrs
+import pytest
+
+from biren_plugin.core.model import DeviceList, HostFacts, Inventory
+from biren_plugin.core.remarks import Remark, remark_inventory, remark_list
+from tests.support.cards import GPU, devices, listed
+
+ONE_CARD = Inventory((listed(GPU, *devices(GPU, 0)),))
+NO_CARD = Inventory()
+NO_DRIVER = Inventory(driver_loaded=False)
+
+
+@pytest.mark.parametrize("before", [None, ONE_CARD, NO_DRIVER])
+def test_node_without_cards_says_what_to_check(before: Inventory | None) -> None:
+    [remark] = remark_inventory(before, NO_CARD)
+    assert remark.bad
+    assert "no Biren card in /sys/class/biren" in remark.text
+    assert "lspci" in remark.text
+
+
+@pytest.mark.parametrize("before", [None, ONE_CARD, NO_CARD])
+def test_node_without_the_driver_says_what_to_check(before: Inventory | None) -> None:
+    [remark] = remark_inventory(before, NO_DRIVER)
+    assert remark.bad
+    assert "no /sys/class/biren" in remark.text
+    assert "modprobe biren" in remark.text
+
+
+@pytest.mark.parametrize("same", [NO_CARD, NO_DRIVER, ONE_CARD])
+def test_what_stays_as_it_was_is_not_told_again(same: Inventory) -> None:
+    assert remark_inventory(same, same) == []
+
+
+def test_node_with_cards_needs_no_remark() -> None:
+    assert remark_inventory(None, ONE_CARD) == []
+
+
+def test_unsettled_cards_and_absent_files_are_told_once() -> None:
+    first = Inventory(ONE_CARD.lists, ("GPU 1 hangs",), host=HostFacts(absent=("/usr/bin/brsmi",)))
+    second = Inventory(
+        ONE_CARD.lists,
+        ("GPU 1 hangs", "GPU 2 hangs"),
+        host=HostFacts(absent=("/usr/bin/brsmi", "/usr/lib/libbiren-ml.so")),
+    )
+    assert remark_inventory(None, first) == [
+        Remark("GPU 1 hangs", bad=True),
+        Remark("containers will lack /usr/bin/brsmi: it is not on the node", bad=True),
+    ]
+    assert remark_inventory(first, second) == [
+        Remark("GPU 2 hangs", bad=True),
+        Remark("containers will lack /usr/lib/libbiren-ml.so: it is not on the node", bad=True),
+    ]
+    assert remark_inventory(second, first) == []
+
+
+def test_first_list_tells_what_was_found() -> None:
+    three = listed(GPU, *devices(GPU, 0, 1, 2))
+    assert remark_list(None, three) == [Remark(f"{GPU}: found card_0, card_1, card_2 (3)")]
+    assert remark_list(None, listed(GPU, *devices(GPU, 7))) == [Remark(f"{GPU}: found card_7")]
+
+
+def test_unchanged_list_is_not_told() -> None:
+    one, two = devices(GPU, 0, 1)
+    before = listed(GPU, one, two.because("its node is missing"))
+    assert remark_list(before, before) == []
+    assert remark_list(before, DeviceList(GPU, before.devices, pulse=1)) == []
+    assert remark_list(None, listed(GPU)) == []
+
+
+def test_new_card_is_told_apart_from_those_that_were_there() -> None:
+    before, after = listed(GPU, *devices(GPU, 0)), listed(GPU, *devices(GPU, 0, 1))
+    assert remark_list(before, after) == [Remark(f"{GPU}: found card_1")]
+
+
+def test_card_that_turns_unhealthy_or_changes_its_reason_is_told_with_the_reason() -> None:
+    [device] = devices(GPU, 0)
+    missing = listed(GPU, device.because("its node is missing"))
+    both = listed(GPU, device.because("its node is missing", "it is hot"))
+    said = Remark(f"{GPU}: card_0 is Unhealthy: its node is missing", bad=True)
+    assert remark_list(None, missing) == [said], "found and Unhealthy is one line, not two"
+    assert remark_list(listed(GPU, device), missing) == [said]
+    assert remark_list(missing, both) == [
+        Remark(f"{GPU}: card_0 is Unhealthy: its node is missing; it is hot", bad=True)
+    ]
+
+
+def test_card_that_recovers_is_told() -> None:
+    [device] = devices(GPU, 0)
+    before, after = listed(GPU, device.because("its node is missing")), listed(GPU, device)
+    assert remark_list(before, after) == [Remark(f"{GPU}: card_0 is Healthy again")]
+
+
+def test_warning_of_a_healthy_card_is_told_once() -> None:
+    [device] = devices(GPU, 0)
+    warned = attrs.evolve(device, warnings=("its link is narrow",))
+    both = attrs.evolve(device, warnings=("its link is narrow", "it is warm"))
+    narrow = Remark(f"{GPU}: card_0: its link is narrow", bad=True)
+    assert remark_list(listed(GPU, device), listed(GPU, warned)) == [narrow]
+    assert remark_list(listed(GPU, warned), listed(GPU, warned)) == []
+    assert remark_list(listed(GPU, warned), listed(GPU, both)) == [
+        Remark(f"{GPU}: card_0: it is warm", bad=True)
+    ]
+
+
+def test_probe_that_is_set_aside_is_told_once() -> None:
+    suspect = Inventory(ONE_CARD.lists, suspects=("probe pci-config condemned all",))
+    assert remark_inventory(ONE_CARD, suspect) == [
+        Remark("probe pci-config condemned all", bad=True)
+    ]
+    assert remark_inventory(suspect, suspect) == []
+
+
+def test_cards_that_left_are_told() -> None:
+    before = listed(GPU, *devices(GPU, 0, 1, 2))
+    after = listed(GPU, *devices(GPU, 1))
+    assert remark_list(before, after) == [Remark(f"{GPU}: card_0, card_2 (2) left the list")]

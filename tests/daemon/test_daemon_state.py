@@ -1,0 +1,67 @@
+"""When the daemon is live, and when it is ready."""
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from biren_plugin.board import Board
+from biren_plugin.daemon_state import SLACK
+from tests.support.cards import GPU, HALF, devices, listed
+from tests.support.daemon_states import hold, new_state, register
+
+
+async def test_ready_once_every_resource_is_registered() -> None:
+    state = new_state(listed(GPU, *devices(GPU, 0)), listed(HALF, *devices(HALF, 1, 2)))
+    assert state.unready() == []
+    register(state, HALF, taken=False)
+    assert state.unready() == [f"{HALF}: not registered with the kubelet"]
+
+
+async def test_resource_whose_subtree_waits_to_start_again_is_not_registered() -> None:
+    state = new_state(listed(GPU, *devices(GPU, 0)))
+    told = Board[bool]()
+    with state.life_of(GPU, told, Board()):
+        told.post(True)
+        assert state.is_registered(GPU)
+    assert not state.is_registered(GPU)
+
+
+async def test_end_of_an_earlier_life_leaves_the_later_ones_registration() -> None:
+    state = new_state()
+    earlier, later = Board[bool](), Board[bool]()
+    later.post(True)
+    with state.life_of(GPU, earlier, Board()):
+        state.registered[GPU] = later
+    assert state.is_registered(GPU)
+
+
+async def test_node_without_cards_is_ready_and_one_not_yet_read_is_not() -> None:
+    state = new_state()
+    assert state.unready() == []
+    state.role = "waiting"
+    assert state.unready() == [], "nothing to register"
+    hold(state, listed(GPU, *devices(GPU, 0)))
+    assert state.unready() == ["the kubelet's folder is not there yet"]
+    state.inventory = Board()
+    assert state.unready() == ["the host has not been read yet"]
+
+
+async def test_instance_that_stands_by_is_ready_whatever_it_lacks() -> None:
+    state = new_state(listed(GPU, *devices(GPU, 0)))
+    state.registered.clear()
+    state.stand_by()
+    assert state.unready() == []
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["from the start", "after a turn"])
+async def test_loop_without_progress_is_named(autojump_clock: MockClock, *, turned: bool) -> None:
+    state = new_state(host=10.0, library=3600.0)
+    if turned:
+        await trio.sleep(30.0)
+        state.counters.turned("host", 0.1)
+    await trio.sleep(10.0 + SLACK)
+    assert state.stuck() == []
+    await trio.sleep(1.0)
+    assert state.stuck() == ["host: no progress for 41 s"]
+    state.counters.turned("host", 0.1)
+    assert state.stuck() == []

@@ -1,0 +1,54 @@
+"""The counted plugin answers as the plain one, and each call is counted once, by how it came out."""
+
+import pytest
+
+from biren_plugin.board import Board
+from biren_plugin.core.admission import PreferenceRequest
+from biren_plugin.core.container_edits import edits_for
+from biren_plugin.core.model import DeviceList, Inventory
+from biren_plugin.daemon_state import Counters
+from biren_plugin.device_plugin.counting import CountedPlugin
+from biren_plugin.device_plugin.server import DevicePlugin
+from biren_plugin.device_plugin.streams import Streams
+from biren_plugin.device_plugin.watch import watch_devices
+from biren_plugin.errors import RequestRefused
+from tests.support.cards import GPU, devices, listed
+
+
+def counted(offered: Board[DeviceList]) -> tuple[CountedPlugin, DevicePlugin, Counters]:
+    counters = Counters()
+    plugin = DevicePlugin(
+        offered,
+        Board[Inventory](),
+        lambda: watch_devices(offered, Board[Streams]()),
+        "packed",
+        edits_for,
+    )
+    return CountedPlugin(plugin, GPU, counters), plugin, counters
+
+
+async def test_answers_are_the_plain_plugins() -> None:
+    offered = Board[DeviceList]()
+    offered.post(listed(GPU, *devices(GPU, 0, 1)))
+    both, plugin, counters = counted(offered)
+    wish = [PreferenceRequest(("card_1", "card_0"), (), 1)]
+    assert both.allocate([["card_0"]]) == plugin.allocate([["card_0"]])
+    assert both.prefer(wish) == plugin.prefer(wish) == [["card_0"]]
+    assert both.watch is plugin.watch
+    assert counters.allocations == {(GPU, "answered"): 1}
+    assert sum(counters.allocating.counts) == sum(counters.preferring.counts) == 1
+
+
+async def test_refusals_and_bugs_are_counted_and_let_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    offered = Board[DeviceList]()
+    offered.post(listed(GPU))
+    both, plugin, counters = counted(offered)
+    with pytest.raises(RequestRefused):
+        both.allocate([["card_7"]])
+    monkeypatch.setattr(plugin, "allocate", lambda _requests: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        both.allocate([["card_7"]])
+    assert counters.allocations == {(GPU, "refused"): 1, (GPU, "failed"): 1}
+    assert sum(counters.allocating.counts) == 2

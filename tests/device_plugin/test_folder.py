@@ -1,0 +1,150 @@
+"""The kubelet's folder is known as it is, and what the daemon waits for in it is said once."""
+
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from biren_plugin.board import Board
+from biren_plugin.device_plugin.folder import (
+    KUBELET_SOCKET,
+    KubeletFolder,
+    read_kubelet_folder,
+    watch_kubelet_folder,
+)
+from tests.support.stepped_events import SteppedEvents
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    """A short path: that of a Unix socket has at most 107 bytes, and pytest's tmp_path is long."""
+    with tempfile.TemporaryDirectory(prefix="br") as folder:
+        yield Path(folder, "plugins")
+
+
+@pytest.fixture
+def board() -> Board[KubeletFolder]:
+    return Board[KubeletFolder]()
+
+
+@pytest.fixture
+async def bell(path: Path, board: Board[KubeletFolder]) -> AsyncIterator[SteppedEvents]:
+    """Rings for a watcher that posts on `board`, and that has looked once: no folder was there."""
+    bell = SteppedEvents()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_kubelet_folder, path, bell, board)
+        await bell.asleep.wait()
+        yield bell
+        nursery.cancel_scope.cancel()
+
+
+def listen(path: Path) -> None:
+    """Puts a socket there, as a process leaves one behind."""
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_folder_that_is_not_there_is_told_from_an_empty_one(path: Path) -> None:
+    assert read_kubelet_folder(path) == KubeletFolder()
+    path.mkdir()
+    assert read_kubelet_folder(path) == KubeletFolder(exists=True)
+
+
+def test_file_in_the_place_of_the_folder_is_no_folder(path: Path) -> None:
+    path.touch()
+    assert not read_kubelet_folder(path).exists
+
+
+def test_only_sockets_names_count(path: Path) -> None:
+    path.mkdir()
+    for name in ("kubelet.sock", "biren-gpu.sock"):
+        listen(path / name)
+    (path / "kubelet_internal_checkpoint").touch()
+    (path / "gone.sock").symlink_to("nowhere")
+    seen = read_kubelet_folder(path)
+    assert seen.sockets.keys() == {"kubelet.sock", "biren-gpu.sock"}
+    assert seen.kubelet == seen.sockets["kubelet.sock"]
+
+
+def test_new_socket_of_the_same_name_is_another_kubelet(path: Path) -> None:
+    path.mkdir()
+    socket_path = path / KUBELET_SOCKET
+    listen(socket_path)
+    before = read_kubelet_folder(path)
+    assert read_kubelet_folder(path) == before
+    socket_path.unlink()
+    listen(socket_path)
+    assert read_kubelet_folder(path).kubelet not in (None, before.kubelet)
+
+
+async def test_folder_is_posted_at_once_and_whenever_it_changed(
+    path: Path, board: Board[KubeletFolder], bell: SteppedEvents
+) -> None:
+    with board.subscribe() as posted:
+        assert posted.receive_nowait() == KubeletFolder()
+        path.mkdir()
+        listen(path / KUBELET_SOCKET)
+        await bell.ring()
+        assert posted.receive_nowait().kubelet is not None
+        await bell.ring()
+        with pytest.raises(trio.WouldBlock):
+            posted.receive_nowait()
+        listen(path / "biren-gpu.sock")
+        await bell.ring()
+        assert posted.receive_nowait().sockets.keys() == {KUBELET_SOCKET, "biren-gpu.sock"}
+        (path / KUBELET_SOCKET).unlink()
+        await bell.ring()
+        assert posted.receive_nowait().kubelet is None
+
+
+async def test_bell_is_armed_before_each_look(bell: SteppedEvents) -> None:
+    assert bell.armed == 1
+    await bell.ring()
+    await bell.ring()
+    assert bell.armed == 3
+
+
+async def test_missing_folder_is_said_once_with_what_to_check(
+    path: Path, bell: SteppedEvents, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        await bell.ring()
+    [text] = warnings(caplog)
+    assert f"no folder {path}: waiting" in text
+    assert "is the kubelet's folder mounted" in text
+
+
+async def test_missing_kubelet_is_said_once_whatever_else_changes(
+    path: Path, bell: SteppedEvents, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.mkdir()
+    await bell.ring()
+    listen(path / "other.sock")
+    await bell.ring()
+    assert warnings(caplog)[1:] == [f"no kubelet.sock in {path}: waiting for the kubelet"]
+
+
+async def test_each_new_wait_is_said_again(
+    path: Path, bell: SteppedEvents, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.mkdir()
+    await bell.ring()
+    listen(path / KUBELET_SOCKET)
+    await bell.ring()
+    (path / KUBELET_SOCKET).unlink()
+    await bell.ring()
+    path.rmdir()
+    await bell.ring()
+    assert [text.split(" ", 2)[1] for text in warnings(caplog)] == [
+        "folder",
+        "kubelet.sock",
+        "kubelet.sock",
+        "folder",
+    ]

@@ -1,0 +1,330 @@
+"""The owner writes what it may, says what it may not, and mends what it can.
+
+Threads touch the disk, so time stands still here unless a test moves it.
+"""
+
+import errno
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from biren_plugin.core.cdi.spec import OnDisk, spec_for
+from biren_plugin.core.model import DeviceList
+from biren_plugin.errors import NoThread
+from biren_plugin.files import cdi_file
+from biren_plugin.files.cdi_owner import LOOK_INTERVAL, CdiOwner
+from tests.support.cards import GPU, HALF, devices, listed
+
+GPUS = listed(GPU, *devices(GPU, 0, 1))
+MORE = listed(GPU, *devices(GPU, 0, 1, 2))
+HALVES = listed(HALF, *devices(HALF, 5, 6))
+MINE = "# mine\n"
+FULL = "No space left on device"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "biren.yaml"
+
+
+@asynccontextmanager
+async def running(owner: CdiOwner) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(owner.run)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def seen_to(owner: CdiOwner, *lists: DeviceList) -> OnDisk:
+    """Hands these over, and waits for the answer."""
+    numbers = [owner.hand(each) for each in lists]
+    with trio.fail_after(60):
+        return await owner.on_disk.wait_for(lambda on_disk: on_disk.answers >= numbers[-1])
+
+
+async def without_trouble(owner: CdiOwner) -> OnDisk:
+    with trio.fail_after(60):
+        return await owner.on_disk.wait_for(lambda on_disk: not on_disk.trouble)
+
+
+def put(path: Path, *lists: DeviceList) -> str:
+    """A file that was there before; its text."""
+    spec: Any = spec_for(lists)
+    path.write_text(MINE + cdi_file.render(spec, "yaml"))
+    return path.read_text()
+
+
+def written(path: Path) -> list[str]:
+    spec = cdi_file.load(path)
+    assert spec is not None
+    return [device["name"] for device in spec["devices"]]
+
+
+async def test_nothing_is_touched_before_there_is_something_to_say(
+    path: Path, mock_clock: MockClock
+) -> None:
+    old = put(path, MORE)
+    async with running(CdiOwner(path, overwrite=True)):
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(3600)
+        await trio.testing.wait_all_tasks_blocked()
+        assert path.read_text() == old
+
+
+async def test_one_file_holds_the_devices_of_all_resources(
+    path: Path, mock_clock: MockClock
+) -> None:
+    owner = CdiOwner(path, overwrite=False)
+    async with running(owner):
+        on_disk = await seen_to(owner, GPUS, HALVES)
+        assert (on_disk.spec, on_disk.trouble) == (spec_for([GPUS, HALVES]), "")
+        assert written(path) == ["card_0", "card_1", "card_5", "card_6"]
+
+
+async def test_file_of_this_life_is_kept_in_step_and_removed_with_its_last_device(
+    path: Path, mock_clock: MockClock
+) -> None:
+    owner = CdiOwner(path, overwrite=False)
+    async with running(owner):
+        await seen_to(owner, GPUS, HALVES)
+        await seen_to(owner, MORE)
+        assert written(path) == ["card_0", "card_1", "card_2", "card_5", "card_6"]
+        await seen_to(owner, listed(GPU))
+        assert written(path) == ["card_5", "card_6"]
+        owner.forget(GPU)
+        empty = listed(HALF)
+        assert (await seen_to(owner, empty)).trouble == ""
+        assert not path.exists()
+        await seen_to(owner, GPUS)
+        assert written(path) == ["card_0", "card_1"]
+
+
+async def test_file_that_was_there_is_never_touched_and_what_it_lacks_is_said_once(
+    path: Path, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = put(path, GPUS)
+    owner = CdiOwner(path, overwrite=False)
+    async with running(owner):
+        assert (await seen_to(owner, GPUS)).trouble == ""
+        assert not caplog.messages
+        on_disk = await seen_to(owner, MORE, HALVES)
+        assert on_disk.spec == spec_for([GPUS]), "it is what counts"
+        await look_again(mock_clock)
+        await trio.testing.wait_all_tasks_blocked()
+    (line,) = caplog.messages
+    assert line.startswith(f"{path} was there before this daemon: it is left as it is")
+    assert "--overwrite-cdi-config" in line
+    assert "it lacks card_2, card_5, card_6" in line
+    assert path.read_text() == old
+
+
+async def test_file_that_no_runtime_loads_is_not_touched_either(
+    path: Path, mock_clock: MockClock
+) -> None:
+    path.write_text("kind: birentech.com/1-2-gpu\n")
+    owner = CdiOwner(path, overwrite=False)
+    async with running(owner):
+        on_disk = await seen_to(owner, GPUS)
+    assert on_disk.spec is None
+    assert "no valid CDI spec" in on_disk.trouble
+    assert "--overwrite-cdi-config" in on_disk.trouble
+    assert path.read_text() == "kind: birentech.com/1-2-gpu\n"
+
+
+@pytest.mark.parametrize("old", ["kind: birentech.com/1-2-gpu\n", None], ids=["invalid", "same"])
+async def test_with_overwrite_the_file_is_written_afresh(
+    path: Path, mock_clock: MockClock, old: str | None
+) -> None:
+    path.write_text(old or put(path, GPUS))
+    owner = CdiOwner(path, overwrite=True)
+    async with running(owner):
+        assert (await seen_to(owner, GPUS)).trouble == ""
+        assert path.read_text() == cdi_file.render(spec_for([GPUS]) or {}, "yaml")
+        await seen_to(owner, listed(GPU))
+        assert not path.exists(), "the whole file is ours"
+
+
+async def test_symlink_is_in_the_way_even_with_overwrite_and_what_it_holds_counts(
+    path: Path, mock_clock: MockClock
+) -> None:
+    put(path.with_name("elsewhere"), GPUS)
+    path.symlink_to("elsewhere")
+    owner = CdiOwner(path, overwrite=True)
+    async with running(owner):
+        on_disk = await seen_to(owner, MORE)
+    assert on_disk.spec == spec_for([GPUS])
+    assert "is a symlink" in on_disk.trouble
+    assert path.is_symlink()
+
+
+async def look_again(clock: MockClock) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    clock.jump(LOOK_INTERVAL)
+
+
+async def test_full_disk_keeps_what_worked_and_is_tried_again(
+    path: Path,
+    mock_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    owner = CdiOwner(path, overwrite=False)
+    async with running(owner):
+        await seen_to(owner, GPUS)
+        with monkeypatch.context() as full:
+            full.setattr(os, "fsync", fail_as_full)
+            on_disk = await seen_to(owner, MORE)
+            assert on_disk.spec == spec_for([GPUS])
+            assert FULL in on_disk.trouble
+            await look_again(mock_clock)
+            await trio.testing.wait_all_tasks_blocked()
+        await look_again(mock_clock)
+        await without_trouble(owner)
+        assert written(path) == ["card_0", "card_1", "card_2"]
+    first, trouble, second, last = caplog.messages
+    assert first == f"{path} written: 2 devices"
+    assert f"{FULL}; make room on its file system; it lacks card_2" in trouble
+    assert second == f"{path} written: 3 devices"
+    assert last == f"{path} holds every device again"
+
+
+def fail_as_full(_descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, FULL)
+
+
+async def test_new_file_whose_folder_cannot_be_flushed_is_still_ours(
+    path: Path, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = CdiOwner(path, overwrite=False)
+
+    def fail(_path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with running(owner):
+        with monkeypatch.context() as broken:
+            broken.setattr(cdi_file, "_flush_folder", fail)
+            on_disk = await seen_to(owner, GPUS)
+            assert on_disk.spec == spec_for([GPUS]), "it is there, though perhaps not for good"
+            assert "Input/output error" in on_disk.trouble
+        assert (await seen_to(owner, MORE)).trouble == ""
+        assert written(path) == ["card_0", "card_1", "card_2"]
+
+
+async def test_file_that_somebody_deletes_is_written_anew(
+    path: Path, mock_clock: MockClock
+) -> None:
+    owner = CdiOwner(path, overwrite=False)
+    async with running(owner):
+        await seen_to(owner, GPUS)
+        path.unlink()
+        await look_again(mock_clock)
+        with owner.on_disk.subscribe() as answers:
+            await answers.receive()
+            with trio.fail_after(60):
+                await answers.receive()
+        assert written(path) == ["card_0", "card_1"]
+
+
+async def test_file_that_somebody_puts_in_the_place_of_ours_is_theirs(
+    path: Path, mock_clock: MockClock
+) -> None:
+    owner = CdiOwner(path, overwrite=False)
+    async with running(owner):
+        await seen_to(owner, GPUS)
+        path.unlink()
+        theirs = put(path, listed(GPU, *devices(GPU, 0)))
+        on_disk = await seen_to(owner, MORE)
+        assert on_disk.spec == spec_for([listed(GPU, *devices(GPU, 0))])
+        assert path.read_text() == theirs
+
+
+async def test_with_overwrite_it_is_put_back(path: Path, mock_clock: MockClock) -> None:
+    owner = CdiOwner(path, overwrite=True)
+    async with running(owner):
+        await seen_to(owner, GPUS)
+        path.write_text("kind: [")
+        await seen_to(owner, GPUS)
+        assert written(path) == ["card_0", "card_1"]
+
+
+async def test_file_that_somebody_mends_counts_as_mended(path: Path, mock_clock: MockClock) -> None:
+    path.write_text("")
+    owner = CdiOwner(path, overwrite=False)
+    async with running(owner):
+        await seen_to(owner, GPUS)
+        put(path, GPUS)
+        await look_again(mock_clock)
+        assert (await without_trouble(owner)).spec == spec_for([GPUS])
+
+
+async def test_disk_that_hangs_holds_up_one_thread_and_no_end(
+    path: Path, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    threads: list[int] = []
+
+    def hang(_descriptor: int) -> None:
+        threads.append(threading.get_ident())
+        goes_on.wait(60)
+
+    monkeypatch.setattr(os, "fsync", hang)
+    owner = CdiOwner(path, overwrite=False)
+    try:
+        async with running(owner):
+            owner.hand(GPUS)
+            await trio.testing.wait_all_tasks_blocked()
+        async with running(owner):  # as when the kubelet's folder was made anew
+            owner.hand(MORE)
+            for _ in range(3):
+                await look_again(mock_clock)
+            assert owner.on_disk.latest is None
+            goes_on.set()
+            await without_trouble(owner)
+            assert written(path) == ["card_0", "card_1", "card_2"]
+    finally:
+        goes_on.set()
+
+
+async def test_file_that_could_not_be_read_for_a_moment_is_read_again(
+    path: Path, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when descriptors run out; the file is not ours, so nobody else would touch it."""
+    put(path, GPUS)
+    open_file = Path.open
+
+    def fail(*_arguments: Any) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    owner = CdiOwner(path, overwrite=False)
+    async with running(owner):
+        monkeypatch.setattr(Path, "open", fail)
+        assert "Too many open files" in (await seen_to(owner, GPUS)).trouble
+        monkeypatch.setattr(Path, "open", open_file)
+        assert await seen_to(owner, GPUS) == OnDisk(2, spec_for([GPUS]))
+
+
+async def test_no_thread_to_be_had_is_the_nodes_fault(
+    path: Path, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five bugs would end the daemon, on a node that could not start it again."""
+
+    def fail(*_arguments: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    owner = CdiOwner(path, overwrite=False)
+    owner.hand(GPUS)
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr("trio._threads.start_thread_soon", fail)
+        with pytest.raises(NoThread, match=r"can't start new thread: .*pids\.max"):
+            await owner.run()
+    async with running(owner):
+        assert (await without_trouble(owner)).spec == spec_for([GPUS])

@@ -1,0 +1,240 @@
+"""One look reads the whole host, and nothing that a file does spoils the rest of it."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from biren_plugin.core.model import Card, Link, NodeState, Snapshot
+from biren_plugin.errors import HostUnreadable
+from biren_plugin.host.driver_cards import DriverCardReader
+from biren_plugin.host.readers import read_once
+from tests.support.recorded import HOSTS, copy_host
+
+GPU_MEMORY = 65_024 * 1024**2
+LINK = Link(speed=32.0, width=16, max_speed=32.0, max_width=16)
+
+
+def read(name: str) -> Snapshot:
+    return read_once(DriverCardReader(HOSTS / name))
+
+
+def read_anew(reader: DriverCardReader) -> Snapshot:
+    cards = {name: reader.read(name, anew=True) for name in reader.names()}
+    return reader.snapshot({name: card for name, card in cards.items() if card is not None}, ())
+
+
+def by_number(look: Snapshot) -> dict[int, Card]:
+    return {card.number: card for card in look.cards}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    return copy_host("eight_whole", tmp_path / "host")
+
+
+@pytest.fixture
+def broken() -> dict[int, Card]:
+    return by_number(read("broken"))
+
+
+def attribute(host: Path, number: int, name: str) -> Path:
+    return host / f"sys/class/biren/card_{number}/device/{name}"
+
+
+def test_whole_gpus_are_read_with_all_that_sysfs_tells() -> None:
+    look = read("eight_whole")
+    assert look.driver_loaded
+    assert look.host.control_node
+    assert look.cards == tuple(
+        Card(
+            name=f"card_{number}",
+            number=number,
+            physical_id=number,
+            memory=GPU_MEMORY,
+            pci_path=("pci0000:00", f"0000:00:0{number // 4}.0", f"0000:{number + 1:02x}:00.0"),
+            product="0x0106",
+            numa_node=number // 4,
+            link=LINK,
+        )
+        for number in range(8)
+    )
+
+
+def test_instances_share_their_gpu_its_address_and_its_memory() -> None:
+    cards = by_number(read("mixed"))
+    assert list(cards) == list(range(11)), "by number, not by name"
+    assert [cards[number].physical_id for number in cards] == [0, 1, 2, 2, 3, 3, 4, 4, 4, 4, 5]
+    assert {cards[number].pci_address for number in (6, 7, 8, 9)} == {"0000:05:00.0"}
+    assert [cards[number].memory for number in (0, 2, 6)] == [
+        GPU_MEMORY,
+        GPU_MEMORY // 2,
+        GPU_MEMORY // 4,
+    ]
+
+
+def test_unsettled_split_is_read_as_it_is() -> None:
+    look = read("unsettled")
+    assert [card.physical_id for card in look.cards] == [0, 1, 1, 1, 2, 2]
+
+
+def test_node_without_the_driver_has_no_card() -> None:
+    assert read("empty") == Snapshot(driver_loaded=False)
+
+
+def test_driver_without_a_card_is_another_thing(tmp_path: Path) -> None:
+    (tmp_path / "sys/class/biren").mkdir(parents=True)
+    assert read_once(DriverCardReader(tmp_path)) == Snapshot(driver_loaded=True)
+
+
+def test_only_cards_that_lead_somewhere_are_read(broken: dict[int, Card]) -> None:
+    assert list(broken) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
+
+
+def test_what_stands_in_dev_is_told(broken: dict[int, Card]) -> None:
+    states = {number: card.node for number, card in broken.items()}
+    assert states.pop(0) is NodeState.OTHER
+    assert states.pop(9) is NodeState.MISSING
+    assert set(states.values()) == {NodeState.CHARACTER_DEVICE}
+
+
+def test_attributes_that_cannot_be_read_are_none(broken: dict[int, Card]) -> None:
+    assert [number for number, card in broken.items() if card.physical_id is None] == [
+        1, 2, 6, 7, 8,
+    ]  # fmt: skip
+    assert [number for number, card in broken.items() if card.memory is None] == [1, 3, 4, 7, 8]
+    assert [number for number, card in broken.items() if card.numa_node is None] == [2, 3, 4, 8]
+    assert broken[3].link == Link(max_speed=32.0, max_width=16)
+    assert broken[8] == Card("card_8", 8)
+
+
+def test_one_broken_card_leaves_the_next_alone(broken: dict[int, Card]) -> None:
+    assert broken[10] == Card(
+        "card_10",
+        10,
+        physical_id=10,
+        memory=GPU_MEMORY,
+        pci_path=("pci0000:00", "0000:00:02.0", "0000:0b:00.0"),
+        product="0x0106",
+        numa_node=2,
+        link=LINK,
+    )
+
+
+def test_fifo_in_the_place_of_an_attribute_blocks_nobody(host: Path) -> None:
+    physical_id = attribute(host, 0, "physical_id")
+    physical_id.unlink()
+    os.mkfifo(physical_id)
+    cards = read_once(DriverCardReader(host)).cards
+    assert [card.physical_id for card in cards] == [None, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_attribute_whose_read_fails_is_none(host: Path) -> None:
+    physical_id = attribute(host, 0, "physical_id")
+    physical_id.unlink()
+    physical_id.symlink_to("/proc/self/mem")  # opens, and fails with EIO when read
+    cards = read_once(DriverCardReader(host)).cards
+    assert [card.physical_id for card in cards] == [None, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_class_link_that_leads_to_itself_is_no_card(host: Path) -> None:
+    link = host / "sys/class/biren/card_0"
+    link.unlink()
+    link.symlink_to("card_0")
+    assert list(by_number(read_once(DriverCardReader(host)))) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_what_can_change_is_read_at_every_look(host: Path) -> None:
+    reader = DriverCardReader(host)
+    before = read_once(reader)
+    attribute(host, 0, "physical_id").write_text("40\n")
+    attribute(host, 0, "mem_info").write_text("MemTotal: 5\n")
+    (host / "dev/biren/card_0").unlink()
+    first, *others = read_once(reader).cards
+    assert (first.physical_id, first.memory) == (40, 5 * 1024)
+    assert first.node is NodeState.MISSING
+    assert tuple(others) == before.cards[1:]
+
+
+def test_what_never_changes_is_read_again_only_when_all_is_read_anew(host: Path) -> None:
+    reader = DriverCardReader(host)
+    before = read_once(reader)
+    attribute(host, 0, "numa_node").write_text("9\n")
+    assert read_once(reader) == before
+    assert read_anew(reader).cards[0].numa_node == 9
+    assert read_once(reader).cards[0].numa_node == 9
+
+
+def test_card_that_left_is_read_from_scratch_when_it_comes_back(host: Path) -> None:
+    reader = DriverCardReader(host)
+    read_once(reader)
+    link = host / "sys/class/biren/card_0"
+    target = link.readlink()
+    link.unlink()
+    assert list(by_number(read_once(reader))) == [1, 2, 3, 4, 5, 6, 7]
+    attribute_of_gpu = host / "sys/devices/pci0000:00/0000:00:00.0/0000:01:00.0/numa_node"
+    attribute_of_gpu.write_text("9\n")
+    link.symlink_to(target)
+    assert read_once(reader).cards[0].numa_node == 9
+
+
+def test_name_that_passed_to_another_gpu_between_two_looks_is_read_from_scratch(
+    host: Path,
+) -> None:
+    reader = DriverCardReader(host)
+    read_once(reader)
+    link = host / "sys/class/biren/card_0"
+    link.unlink()
+    link.symlink_to((host / "sys/class/biren/card_7").readlink())
+    first = read_once(reader).cards[0]
+    assert (first.name, first.physical_id) == ("card_0", 7)
+    assert (first.pci_address, first.numa_node) == ("0000:08:00.0", 1)
+
+
+def test_name_that_passed_to_another_gpu_in_the_same_inode_is_read_from_scratch(
+    host: Path,
+) -> None:
+    """File systems give a new folder the inode of the one that was just removed."""
+    reader = DriverCardReader(host)
+    read_once(reader)
+    device = host / "sys/devices/pci0000:00/0000:00:00.0/biren/card_0/device"
+    made = device.parent.stat().st_ctime_ns
+    while device.parent.stat().st_ctime_ns == made:  # file systems count time in coarse ticks
+        device.unlink()
+        device.symlink_to("../../../0000:00:01.0/0000:08:00.0")
+    first = read_once(reader).cards[0]
+    assert first.physical_id == 7
+    assert (first.pci_address, first.numa_node) == ("0000:08:00.0", 1)
+
+
+def test_drivers_files_and_render_node_are_read_only_if_wanted() -> None:
+    assert read("mixed").host.mounts == ()
+    assert read("mixed").host.dri_node is None
+    wanted = read_once(
+        DriverCardReader(HOSTS / "mixed", mount_host_path=True, mount_dri_device=True)
+    ).host
+    assert len(wanted.mounts) == 5
+    assert wanted.dri_node == "/dev/dri/renderD129"
+
+
+def test_nothing_on_the_host_makes_a_look_fail(host: Path) -> None:
+    too_long = "x" * 300
+    for path in ("dev/biren-m", "dev/biren/card_0", "sys/class/biren/card_1"):
+        (host / path).unlink()
+        (host / path).symlink_to(too_long)
+    cards = by_number(read_once(DriverCardReader(host)))
+    assert cards[0].node is NodeState.MISSING
+    assert list(cards) == [0, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO])
+def test_class_folder_that_cannot_be_listed_is_not_taken_for_absent(
+    host: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(_path: object) -> list[str]:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(HostUnreadable, match=os.strerror(number)):
+        read_once(DriverCardReader(host))

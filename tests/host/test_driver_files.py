@@ -1,0 +1,118 @@
+"""Containers get those of the driver's files that are really there, and what is absent is said."""
+
+from pathlib import Path
+
+import pytest
+
+from biren_plugin.core.model import HostFacts, Mount
+from biren_plugin.host.driver_files import read_host_facts
+from tests.support.recorded import HOSTS, copy_host
+
+TREE = "/usr/local/birensupa/driver"
+DRIVER = f"{TREE}/biren-smi"
+LIBRARY = f"{DRIVER}/lib/libbiren-ml.so.1.12.0"
+VGEM_ABSENT = "a render node of vgem in /dev/dri (on the node: `modprobe vgem`)"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    return copy_host("mixed", tmp_path / "host")
+
+
+def files(root: Path) -> HostFacts:
+    return read_host_facts(root, mount_host_path=True, mount_dri_device=False)
+
+
+def render_node(root: Path) -> HostFacts:
+    return read_host_facts(root, mount_host_path=False, mount_dri_device=True)
+
+
+def test_what_nobody_wants_is_not_read() -> None:
+    facts = read_host_facts(HOSTS / "empty", mount_host_path=False, mount_dri_device=False)
+    assert facts == HostFacts()
+
+
+def test_files_are_mounted_from_where_they_really_are(host: Path) -> None:
+    facts = files(host)
+    assert facts.mounts == (
+        Mount(LIBRARY, "/opt/birentech/lib/libbiren-ml.so"),
+        Mount(LIBRARY, "/opt/birentech/lib/libbiren-ml.so.1"),
+        Mount(LIBRARY, "/opt/birentech/lib/libbiren-ml.so.1.12.0"),
+        Mount(f"{DRIVER}/bin/brsmi", "/opt/birentech/bin/brsmi"),
+        Mount(TREE, TREE),
+    )
+    assert facts.absent == ()
+
+
+def test_each_version_of_the_library_is_mounted_and_nothing_else(host: Path) -> None:
+    for name in ("libbiren-ml.so.2", "libbiren-ml.so.2.bak", "libother.so.1"):
+        (host / "usr/lib" / name).touch()
+    targets = {mount.container_path.rpartition("/")[2] for mount in files(host).mounts}
+    assert "libbiren-ml.so.2" in targets
+    assert not targets & {"libbiren-ml.so.2.bak", "libother.so.1"}
+
+
+def test_file_whose_link_leads_nowhere_is_absent_and_not_mounted(host: Path) -> None:
+    (host / DRIVER.lstrip("/") / "bin/brsmi").unlink()
+    facts = files(host)
+    assert facts.absent == ("/usr/bin/brsmi",)
+    assert all("brsmi" not in mount.container_path for mount in facts.mounts)
+
+
+def test_drivers_tree_is_mounted_from_where_its_link_leads(host: Path) -> None:
+    tree = host / TREE.lstrip("/")
+    tree.rename(tree.with_name("driver-1.12.0"))
+    tree.symlink_to("driver-1.12.0")
+    assert files(host).mounts[-1] == Mount(f"{TREE}-1.12.0", TREE)
+    tree.unlink()
+    tree.touch()
+    assert all(mount.container_path != TREE for mount in files(host).mounts), "it is no folder"
+
+
+def test_node_without_the_driver_lacks_every_file() -> None:
+    facts = files(HOSTS / "empty")
+    assert facts.mounts == ()
+    assert facts.absent == (
+        "/usr/lib/libbiren-ml.so",
+        "/usr/lib/libbiren-ml.so.1",
+        "/usr/bin/brsmi",
+    )
+
+
+def test_control_node_counts_if_it_is_a_character_device(host: Path) -> None:
+    assert files(host).control_node
+    control = host / "dev/biren-m"
+    control.unlink()
+    assert not files(host).control_node
+    control.touch()
+    assert not files(host).control_node
+
+
+def test_control_node_that_cannot_be_looked_at_is_not_there(host: Path) -> None:
+    control = host / "dev/biren-m"
+    control.unlink()
+    control.symlink_to("x" * 300)
+    assert not files(host).control_node
+
+
+def test_render_node_is_that_of_vgem_and_no_other_drivers(host: Path) -> None:
+    assert render_node(host).dri_node == "/dev/dri/renderD129"
+    assert render_node(host).absent == ()
+
+
+def test_node_without_vgem_says_how_to_get_it(host: Path) -> None:
+    (host / "sys/class/drm/renderD129").unlink()
+    assert render_node(host) == HostFacts(control_node=True, absent=(VGEM_ABSENT,))
+    assert render_node(HOSTS / "empty").absent == (VGEM_ABSENT,)
+
+
+def test_render_node_without_a_driver_is_passed_over(host: Path) -> None:
+    (host / "sys/devices/platform/ast/driver").unlink()
+    assert render_node(host).dri_node == "/dev/dri/renderD129"
+
+
+def test_render_node_that_is_not_in_dev_is_absent(host: Path) -> None:
+    (host / "dev/dri/renderD129").unlink()
+    facts = render_node(host)
+    assert facts.dri_node is None, "a container that was promised it could not start"
+    assert facts.absent == (VGEM_ABSENT,)

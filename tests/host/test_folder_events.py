@@ -1,0 +1,179 @@
+"""A folder_events rings for changes in its folders, and without any event after a time at the latest."""
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from biren_plugin.host import folder_events
+from biren_plugin.host.folder_events import FolderEvents
+
+DEADLINE = 20.0
+"""Seconds. Events come from the kernel, which knows no mock clock, so waiting for one is real."""
+LONG = 3600.0
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "biren"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def bell(tmp_path: Path, folder: Path) -> Iterator[FolderEvents]:
+    with FolderEvents([tmp_path, folder]) as made:
+        yield made
+
+
+async def rings_for_what_happened(bell: FolderEvents) -> bool:
+    """Whether the bell rings at once: an event that is there already keeps the clock from jumping."""
+    started = trio.current_time()
+    await bell.wait(LONG)
+    return trio.current_time() - started < LONG
+
+
+async def test_change_while_waiting_ends_the_wait(bell: FolderEvents, folder: Path) -> None:
+    bell.arm()
+    with trio.fail_after(DEADLINE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bell.wait, LONG)
+            await wait_all_tasks_blocked()
+            (folder / "card_0").touch()
+
+
+@pytest.mark.parametrize("change", ["created", "deleted", "moved away", "moved here", "linked"])
+async def test_change_between_arming_and_waiting_is_not_lost(
+    bell: FolderEvents, folder: Path, tmp_path: Path, change: str, autojump_clock: MockClock
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for path in (folder / "card_0", outside / "card_1"):
+        path.touch()
+    bell.arm()
+    match change:
+        case "created":
+            (folder / "card_2").touch()
+        case "deleted":
+            (folder / "card_0").unlink()
+        case "moved away":
+            (folder / "card_0").rename(outside / "card_0")
+        case "moved here":
+            (outside / "card_1").rename(folder / "card_1")
+        case _:
+            (folder / "card_2").symlink_to("/dev/null")
+    assert await rings_for_what_happened(bell)
+
+
+async def test_reading_and_writing_a_file_is_no_change(
+    bell: FolderEvents, folder: Path, autojump_clock: MockClock
+) -> None:
+    (folder / "card_0").touch()
+    bell.arm()
+    (folder / "card_0").write_text("text")
+    (folder / "card_0").read_text()
+    assert not await rings_for_what_happened(bell)
+
+
+async def test_burst_of_changes_rings_once(
+    bell: FolderEvents, folder: Path, autojump_clock: MockClock
+) -> None:
+    bell.arm()
+    for number in range(100):
+        (folder / f"card_{number}").touch()
+    assert await rings_for_what_happened(bell)
+    assert not await rings_for_what_happened(bell)
+
+
+async def test_change_that_follows_closely_rings_no_second_time(
+    bell: FolderEvents, folder: Path, mock_clock: MockClock
+) -> None:
+    bell.arm()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bell.wait, LONG)
+        for number in range(3):
+            await wait_all_tasks_blocked()
+            (folder / f"card_{number}").touch()
+        await wait_all_tasks_blocked()
+        mock_clock.jump(1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bell.wait, LONG)
+        await wait_all_tasks_blocked()
+        assert nursery.child_tasks, "the bell rang again"
+        nursery.cancel_scope.cancel()
+
+
+async def test_quiet_folder_ends_the_wait_after_the_longest_time(
+    bell: FolderEvents, autojump_clock: MockClock
+) -> None:
+    bell.arm()
+    started = trio.current_time()
+    await bell.wait(1.0)
+    assert trio.current_time() - started == 1.0
+
+
+async def test_folder_that_is_made_later_is_watched_from_the_next_arming_on(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    late = tmp_path / "late"
+    with FolderEvents([late]) as bell:
+        bell.arm()
+        late.mkdir()
+        (late / "card_0").touch()
+        assert not await rings_for_what_happened(bell)
+        bell.arm()
+        (late / "card_1").touch()
+        assert await rings_for_what_happened(bell)
+
+
+async def test_folder_that_is_made_anew_is_watched_again(
+    bell: FolderEvents, folder: Path, autojump_clock: MockClock
+) -> None:
+    bell.arm()
+    folder.rmdir()
+    folder.mkdir()
+    assert await rings_for_what_happened(bell)
+    bell.arm()
+    (folder / "card_0").touch()
+    assert await rings_for_what_happened(bell)
+
+
+async def test_arming_again_and_again_changes_nothing(
+    bell: FolderEvents, folder: Path, autojump_clock: MockClock
+) -> None:
+    for _ in range(3):
+        bell.arm()
+    assert not await rings_for_what_happened(bell)
+    (folder / "card_0").touch()
+    assert await rings_for_what_happened(bell)
+
+
+async def test_node_without_inotify_is_looked_at_after_the_longest_time(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: MockClock,
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(folder_events, "INotify", exhausted)
+    with FolderEvents([folder]) as bell:
+        [record] = caplog.records
+        assert "no inotify (Too many open files)" in record.getMessage()
+        assert "fs.inotify.max_user_instances" in record.getMessage()
+        bell.arm()
+        (folder / "card_0").touch()
+        started = trio.current_time()
+        await bell.wait(1.0)
+        assert trio.current_time() - started == 1.0
+
+
+def test_doorbell_gives_its_descriptor_back(folder: Path) -> None:
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
+    with FolderEvents([folder]) as bell:
+        bell.arm()
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before

@@ -1,0 +1,334 @@
+"""A reading that hangs costs what it hangs at, and nobody else."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from biren_plugin.errors import HostUnreadable
+from biren_plugin.host.patient_reads import FOLLOWING, PATIENCE, SHARED, PatientReads, Round
+
+THREE = ("card_0", "card_1", "card_2")
+LISTING = "the listing"
+
+
+class Host:
+    """Three cards, of which some hang whoever reads them, for as long as a test says."""
+
+    def __init__(self) -> None:
+        self.names: Sequence[str] = THREE
+        self.hangs_at: set[str] = set()
+        self.threads: list[str] = []
+        """For each thread that has begun to hang, where."""
+        self._began = threading.Condition()
+        self._let_go = threading.Event()
+
+    def list_names(self) -> Sequence[str]:
+        self._hang_if_told(LISTING)
+        return self.names
+
+    def read(self, name: str) -> str:
+        self._hang_if_told(name)
+        return f"{name} was read"
+
+    def _hang_if_told(self, where: str) -> None:
+        if where in self.hangs_at:
+            let_go = self._let_go
+            with self._began:
+                self.threads.append(where)
+                self._began.notify_all()
+            let_go.wait()
+
+    def wait_for_hangs(self, count: int) -> None:
+        """Returns once so many threads have begun to hang; blocks."""
+        with self._began:
+            assert self._began.wait_for(lambda: len(self.threads) >= count, 10)
+
+    def let_go(self) -> None:
+        """Whatever hangs now comes back; nothing hangs from now on."""
+        self.let_go_of_all_but()
+
+    def let_go_of_all_but(self, *names: str) -> None:
+        """Whatever hangs now comes back; from now on only these hang."""
+        self.hangs_at = set(names)
+        let_go, self._let_go = self._let_go, threading.Event()
+        let_go.set()
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    host = Host()
+    yield host
+    host.let_go()  # or threads would outlive the test
+
+
+@pytest.fixture
+def patient_reads(host: Host) -> PatientReads[str]:
+    return PatientReads(host.list_names, host.read, "the host")
+
+
+async def look_past(
+    patient_reads: PatientReads[str], host: Host, clock: MockClock, *jumps: float, hanging: int = 0
+) -> Round[str]:
+    """A look, with time moved on each time that one more thread than `hanging` hangs.
+
+    (A clock that jumps by itself does not see that a thread is at work.)
+    """
+    looks: list[Round[str]] = []
+
+    async def look() -> None:
+        looks.append(await patient_reads.look())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        for number, jump in enumerate(jumps, hanging + 1):
+            await trio.to_thread.run_sync(host.wait_for_hangs, number)
+            await wait_all_tasks_blocked()
+            clock.jump(jump)
+    return looks[0]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for a thread that comes back in a moment of its own."""
+    with trio.fail_after(1e6):  # the clock stands still
+        while not condition():
+            await trio.lowlevel.checkpoint()
+
+
+async def test_everything_is_read_in_turn(
+    patient_reads: PatientReads[str], mock_clock: MockClock
+) -> None:
+    assert await patient_reads.look() == Round({name: f"{name} was read" for name in THREE})
+
+
+async def test_what_is_not_there_has_no_value(host: Host, mock_clock: MockClock) -> None:
+    patient_reads = PatientReads(
+        host.list_names, lambda name: None if name == "card_1" else name, "the host"
+    )
+    assert set((await patient_reads.look()).values) == {"card_0", "card_2"}
+
+
+async def test_others_are_read_beside_one_that_hangs(
+    patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
+) -> None:
+    host.hangs_at = {"card_1"}
+    look = await look_past(patient_reads, host, mock_clock, SHARED)
+    assert set(look.values) == {"card_0", "card_2"}
+    assert (set(look.pending), set(look.hung)) == ({"card_1"}, set())
+    assert host.threads == ["card_1"]
+    again = await patient_reads.look()
+    assert set(again.values) == {"card_0", "card_2"}
+    assert host.threads == ["card_1"], "its thread is not replaced"
+
+
+async def test_what_does_not_come_back_counts_as_hung_when_patience_ends(
+    patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
+) -> None:
+    host.hangs_at = {"card_1"}
+    await look_past(patient_reads, host, mock_clock, SHARED)
+    mock_clock.jump(PATIENCE - SHARED - 0.1)
+    assert (await patient_reads.look()).hung == set()
+    mock_clock.jump(0.1)
+    look = await patient_reads.look()
+    assert (set(look.pending), set(look.hung)) == ({"card_1"}, {"card_1"})
+
+
+async def test_further_ones_that_hang_are_left_sooner(
+    patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
+) -> None:
+    host.hangs_at = set(THREE)
+    look = await look_past(patient_reads, host, mock_clock, SHARED, FOLLOWING, FOLLOWING)
+    assert look == Round({}, frozenset(THREE))
+    assert sorted(host.threads) == sorted(THREE)
+
+
+async def test_slow_thread_that_makes_way_is_not_given_up(
+    host: Host, mock_clock: MockClock
+) -> None:
+    """Each card takes nearly as long as it may: together they take longer."""
+    began = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+    steps = [threading.Event() for _ in THREE]
+
+    def read(name: str) -> str:
+        token.run_sync_soon(began.set)
+        steps[THREE.index(name)].wait()
+        return name
+
+    patient_reads = PatientReads(host.list_names, read, "the host")
+    looks: list[Round[str]] = []
+
+    async def look() -> None:
+        looks.append(await patient_reads.look())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        for step in steps:
+            await began.wait()
+            began = trio.Event()
+            await wait_all_tasks_blocked()
+            mock_clock.jump(SHARED - 0.01)
+            step.set()
+    assert set(looks[0].values) == set(THREE)
+    assert looks[0].pending == set()
+
+
+async def test_value_that_comes_late_counts_when_it_comes(
+    patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
+) -> None:
+    host.hangs_at = {"card_1"}
+    await look_past(patient_reads, host, mock_clock, SHARED)
+    host.let_go()
+    look = await patient_reads.look()
+    while look.pending:
+        look = await patient_reads.look()
+    assert look.values["card_1"] == "card_1 was read"
+
+
+async def test_one_that_was_slow_has_a_thread_of_its_own_until_it_is_quick(
+    patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
+) -> None:
+    host.hangs_at = {"card_1"}
+    await look_past(patient_reads, host, mock_clock, SHARED)
+    host.let_go()
+    while (await patient_reads.look()).pending:
+        pass  # the thread comes back in a moment of its own
+    host.hangs_at = {"card_1"}
+    look = await patient_reads.look()
+    assert set(look.values) >= {"card_0", "card_2"}, "nobody waits for it this time"
+    host.wait_for_hangs(2)
+    host.let_go()
+    while "card_1" not in (look := await patient_reads.look()).values or look.pending:
+        pass
+    assert look == Round({name: f"{name} was read" for name in THREE})
+
+
+async def test_one_that_is_gone_when_its_thread_comes_back_is_forgotten(
+    patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
+) -> None:
+    gone: list[str] = []
+    patient_reads = PatientReads(
+        lambda: [name for name in host.list_names() if name not in gone],
+        lambda name: value if (value := host.read(name)) and name not in gone else None,
+        "the host",
+    )
+    host.hangs_at = {"card_1"}
+    await look_past(patient_reads, host, mock_clock, SHARED)
+    gone.append("card_1")
+    host.let_go()
+    while (look := await patient_reads.look()).pending:
+        pass
+    assert set(look.values) == {"card_0", "card_2"}
+
+
+async def test_listing_that_hangs_is_an_error_and_takes_one_thread(
+    patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
+) -> None:
+    host.hangs_at = {LISTING}
+    for _ in range(3):
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(HostUnreadable, match="the host takes more than 5 s")
+        ):
+            await look_past(patient_reads, host, mock_clock, PATIENCE)
+    assert host.threads == [LISTING]
+
+
+async def test_what_a_listing_brings_that_was_late_is_not_believed(
+    patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
+) -> None:
+    host.hangs_at = {LISTING}
+    with pytest.RaisesGroup(HostUnreadable):
+        await look_past(patient_reads, host, mock_clock, PATIENCE)
+    host.names = ("card_5",)
+    host.let_go()
+    look = None
+    while look is None:
+        try:
+            look = await patient_reads.look()
+        except HostUnreadable:
+            await trio.lowlevel.checkpoint()
+    assert set(look.values) == {"card_5"}
+
+
+async def test_name_at_which_a_late_listing_hangs_costs_the_others_nothing(
+    patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
+) -> None:
+    """As a driver does that lets go of its lock, but for one card."""
+    host.hangs_at = {LISTING}
+    with pytest.RaisesGroup(HostUnreadable):
+        await look_past(patient_reads, host, mock_clock, PATIENCE)
+    host.let_go_of_all_but("card_1")
+    await trio.to_thread.run_sync(host.wait_for_hangs, 2)
+    with pytest.raises(HostUnreadable):
+        await patient_reads.look()  # it may go on in a moment
+    mock_clock.jump(SHARED)
+    look = await patient_reads.look()
+    assert set(look.values) == {"card_0", "card_2"}
+    assert (set(look.pending), set(look.hung)) == ({"card_1"}, set())
+    mock_clock.jump(PATIENCE)
+    assert (await patient_reads.look()).hung == {"card_1"}
+    assert host.threads == [LISTING, "card_1"], "its thread is not replaced"
+    host.let_go()
+    await until(lambda: not patient_reads._own)
+    assert set((await patient_reads.look()).values) == set(THREE)
+
+
+@pytest.mark.parametrize("where", ["card_1", LISTING])
+async def test_process_that_was_stopped_takes_nothing_for_hung(
+    patient_reads: PatientReads[str], host: Host, mock_clock: MockClock, where: str
+) -> None:
+    host.hangs_at = {where}
+    looks: list[Round[str]] = []
+
+    async def look() -> None:
+        looks.append(await patient_reads.look())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        await trio.to_thread.run_sync(host.wait_for_hangs, 1)
+        await wait_all_tasks_blocked()
+        mock_clock.jump(3600)
+        await wait_all_tasks_blocked()
+        host.let_go()
+    assert looks == [Round({name: f"{name} was read" for name in THREE})]
+
+
+async def test_no_thread_to_be_had_is_the_nodes_fault(
+    patient_reads: PatientReads[str], mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five bugs would end the daemon, on a node that could not start it again."""
+
+    def fail(*_arguments: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(trio.lowlevel, "start_thread_soon", fail)
+        with pytest.raises(HostUnreadable, match=r"can't start new thread: .*pids\.max"):
+            await patient_reads.look()
+    assert set((await patient_reads.look()).values) == set(THREE)
+
+
+async def test_bug_in_reading_is_raised_also_when_it_comes_late(
+    host: Host, mock_clock: MockClock
+) -> None:
+    def read(name: str) -> str:
+        host.read(name)
+        if name == "card_1":
+            raise KeyError(name)
+        return name
+
+    with pytest.raises(KeyError):
+        await PatientReads(host.list_names, read, "the host").look()
+    patient_reads = PatientReads(host.list_names, read, "the host")
+    host.hangs_at = {"card_1"}
+    await look_past(patient_reads, host, mock_clock, SHARED)
+    host.let_go()
+
+    async def look_until_it_comes() -> None:
+        while True:
+            await patient_reads.look()
+
+    with pytest.raises(KeyError):
+        await look_until_it_comes()

@@ -1,0 +1,269 @@
+"""HTTP for the kubelet and Prometheus, and for those who mean harm: none of them holds up another."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from functools import partial
+
+import h11
+import pytest
+import trio
+from trio.testing import (
+    MockClock,
+    lockstep_stream_pair,
+    memory_stream_pair,
+    wait_all_tasks_blocked,
+)
+
+from biren_plugin.errors import AddressUnusable
+from biren_plugin.monitor.http import (
+    CONNECTIONS,
+    DEADLINE,
+    FRESH,
+    HEAD_SIZE,
+    Endpoint,
+    serve_endpoint,
+)
+from tests.support.cards import GPU, devices, listed
+from tests.support.daemon_states import hold, new_state, register
+
+Client = trio.abc.HalfCloseableStream
+
+
+@pytest.fixture
+async def endpoint() -> Endpoint:
+    return Endpoint(new_state(listed(GPU, *devices(GPU, 0))))
+
+
+async def read_all(client: Client) -> bytes:
+    answer = bytearray()
+    with contextlib.suppress(trio.BrokenResourceError):
+        while piece := await client.receive_some():
+            answer += piece
+    return bytes(answer)
+
+
+async def exchange(endpoint: Endpoint, request: bytes, *, ends: bool = True) -> bytes:
+    """Everything that comes back on one connection; `ends`: the client says that it is done."""
+    near, far = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(endpoint.handle, far)
+        await near.send_all(request)
+        if ends:
+            await near.send_eof()
+        return await read_all(near)
+
+
+def get(path: str, method: str = "GET") -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nHost: node\r\n\r\n".encode()
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+async def test_metrics_are_the_text_format(endpoint: Endpoint) -> None:
+    answer = await exchange(endpoint, get("/metrics?x=1"))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert status_of(answer) == 200
+    assert b"content-type: text/plain; version=0.0.4" in head.lower()
+    assert f"content-length: {len(body)}".encode() in head.lower()
+    assert b"br_gpu_devices{" in body
+
+
+async def test_head_has_no_body(endpoint: Endpoint) -> None:
+    answer = await exchange(endpoint, get("/healthz", "HEAD"))
+    assert status_of(answer) == 200
+    assert b"content-length: 5\r\n" in answer.lower()
+    assert answer.endswith(b"\r\n\r\n")
+
+
+async def test_probes_name_what_is_wrong() -> None:
+    state = new_state(listed(GPU, *devices(GPU, 0)))
+    endpoint = Endpoint(state)
+    assert (await exchange(endpoint, get("/readyz"))).endswith(b"ready\n")
+    register(state, GPU, taken=False)
+    answer = await exchange(endpoint, get("/readyz"))
+    assert status_of(answer) == 503
+    assert answer.endswith(b"birentech.com/gpu: not registered with the kubelet\n")
+    assert status_of(await exchange(endpoint, get("/healthz"))) == 200
+
+
+async def test_stuck_loop_fails_the_liveness_probe(autojump_clock: MockClock) -> None:
+    endpoint = Endpoint(new_state(host=1.0))
+    await trio.sleep(3600)
+    answer = await exchange(endpoint, get("/healthz"))
+    assert status_of(answer) == 503
+    assert b"host: no progress for 3600 s\n" in answer
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (get("/nothing"), 404),
+        (get("/../etc/passwd"), 404),
+        (get("/metrics", "POST"), 405),
+        (get("/metrics", "BREW"), 405),
+        (b"GET /metrics HTTP/1.0\r\n\r\n", 200),
+        (b"POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\n\r\nbody", 405),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 404),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 404),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+        (b"GET /" + b"a" * HEAD_SIZE, 431),
+        (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * HEAD_SIZE, 431),
+    ],
+)
+async def test_strange_request_gets_its_status(
+    endpoint: Endpoint, request_: bytes, status: int
+) -> None:
+    assert status_of(await exchange(endpoint, request_)) == status
+
+
+@pytest.mark.parametrize("request_", [b"", b"GET /metr", b"\r\n\r\n"])
+async def test_client_that_leaves_before_it_has_asked_gets_nothing(
+    endpoint: Endpoint, request_: bytes
+) -> None:
+    answer = await exchange(endpoint, request_)
+    assert answer == b"" or status_of(answer) == 400
+
+
+async def test_client_that_does_not_go_on_is_let_go(
+    endpoint: Endpoint, autojump_clock: MockClock
+) -> None:
+    assert await exchange(endpoint, b"GET /metrics HTTP/1.1\r\nHo", ends=False) == b""
+    assert trio.current_time() == pytest.approx(DEADLINE)
+
+
+async def test_trickle_of_bytes_gains_no_time(
+    endpoint: Endpoint, autojump_clock: MockClock
+) -> None:
+    near, far = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(endpoint.handle, far)
+        with contextlib.suppress(trio.BrokenResourceError):
+            for byte in get("/metrics") * 10:
+                await near.send_all(bytes([byte]))
+                await trio.sleep(0.5)
+    assert trio.current_time() <= DEADLINE + 0.5
+
+
+async def test_client_that_does_not_read_is_let_go(
+    endpoint: Endpoint, autojump_clock: MockClock
+) -> None:
+    near, far = lockstep_stream_pair()  # whose send waits for the other's receive
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(endpoint.handle, far)
+        await near.send_all(get("/metrics"))
+    assert trio.current_time() == pytest.approx(DEADLINE)
+
+
+async def test_client_that_goes_on_sending_is_cut_off(endpoint: Endpoint) -> None:
+    near, far = lockstep_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(endpoint.handle, far)
+        await near.send_all(get("/healthz"))
+        nursery.start_soon(read_all, near)
+        with contextlib.suppress(trio.BrokenResourceError):
+            while True:
+                await near.send_all(b"more" * 1024)
+    assert not endpoint._open
+
+
+async def test_probe_gets_through_when_all_connections_are_taken(endpoint: Endpoint) -> None:
+    idle = []
+    async with trio.open_nursery() as nursery:
+        for _ in range(CONNECTIONS):
+            near, far = memory_stream_pair()
+            idle.append(near)
+            nursery.start_soon(endpoint.handle, far)
+            await wait_all_tasks_blocked()  # so that they come in this order
+        assert status_of(await exchange(endpoint, get("/healthz"))) == 200
+        assert await read_all(idle[0]) == b"", "the first made room"
+        await idle[1].send_all(get("/healthz"))
+        await idle[1].send_eof()
+        assert status_of(await read_all(idle[1])) == 200, "the others did not"
+        nursery.cancel_scope.cancel()
+
+
+async def test_metrics_are_made_once_a_second_at_most(autojump_clock: MockClock) -> None:
+    state = new_state(listed(GPU, *devices(GPU, 0)))
+    endpoint = Endpoint(state)
+    before = await exchange(endpoint, get("/metrics"))
+    hold(state, listed(GPU, *devices(GPU, 0, 1)))
+    assert await exchange(endpoint, get("/metrics")) == before
+    await trio.sleep(FRESH)
+    assert b"card_1" in await exchange(endpoint, get("/metrics"))
+
+
+async def test_bug_of_a_page_is_answered_and_logged(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(endpoint._metrics, "text", lambda: 1 / 0)
+    answer = await exchange(endpoint, get("/metrics"))
+    assert status_of(answer) == 500
+    assert b"ZeroDivision" not in answer
+    assert "ZeroDivisionError" in caplog.text
+
+
+@contextlib.asynccontextmanager
+async def served() -> AsyncIterator[int]:
+    """The endpoint on a real port."""
+    async with trio.open_nursery() as nursery:
+        serve = partial(serve_endpoint, "127.0.0.1", 0, new_state(listed(GPU, *devices(GPU, 0))))
+        yield await nursery.start(serve)
+        nursery.cancel_scope.cancel()
+
+
+async def ask(port: int, request: bytes) -> list[h11.Event]:
+    """One request over TCP, read by h11's client side."""
+    http = h11.Connection(h11.CLIENT)
+    http.send(h11.Request(method="GET", target="/", headers=[("host", "node")]))
+    http.send(h11.EndOfMessage())
+    events: list[h11.Event] = []
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(request)
+        while not events or not isinstance(events[-1], h11.EndOfMessage):
+            event = http.next_event()
+            if event is h11.NEED_DATA:
+                http.receive_data(bytes(await stream.receive_some()))
+            elif isinstance(event, h11.Event):
+                events.append(event)
+    return events
+
+
+# Real time from here on: sockets. Nothing waits for the clock but the accepting, 5 ms a connection.
+
+
+async def test_answer_arrives_whole_over_tcp_though_the_body_was_not_read() -> None:
+    with trio.fail_after(30):
+        async with served() as port:
+            body = (
+                b"POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 9000\r\n\r\n" + b"x" * 9000
+            )
+            refusal, *_ = await ask(port, body)
+            assert isinstance(refusal, h11.Response)
+            assert refusal.status_code == 405
+
+
+async def test_kubelets_probe_gets_through_a_crowd_that_only_connects() -> None:
+    with trio.fail_after(30):
+        async with served() as port, contextlib.AsyncExitStack() as crowd:
+            for _ in range(2 * CONNECTIONS):
+                await crowd.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
+            response, *_ = await ask(port, get("/readyz"))
+            assert isinstance(response, h11.Response)
+            assert response.status_code == 200
+
+
+async def test_address_in_use_is_said_in_a_line() -> None:
+    async with served() as port:
+        with pytest.raises(AddressUnusable, match=f"cannot listen on 127.0.0.1:{port} .*in use"):
+            await serve_endpoint("127.0.0.1", port, new_state())
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64])
+async def test_name_that_none_can_have_is_no_bug(host: str) -> None:
+    """Five bugs would end the daemon."""
+    with pytest.raises(AddressUnusable, match=f"cannot listen on {host}:9400 .*--metrics-address"):
+        await serve_endpoint(host, 9400, new_state())

@@ -1,0 +1,211 @@
+"""The socket that tells the daemon's status: who gets through, what a crowd costs, whose it is."""
+
+import contextlib
+import stat
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from biren_plugin.commands.show_status import ask
+from biren_plugin.daemon_state import DaemonState
+from biren_plugin.errors import SocketUnusable, StatusUnavailable
+from biren_plugin.monitor import status_socket
+from biren_plugin.monitor.status import SOCKET
+from biren_plugin.monitor.status_socket import CONNECTIONS, DEADLINE, LOOK_INTERVAL, serve_status
+from tests.support.cards import GPU, devices, listed
+from tests.support.daemon_states import new_state
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short path, for sockets; the folder of the socket is not there yet."""
+    with tempfile.TemporaryDirectory(prefix="br") as path:
+        yield Path(path) / "status"
+
+
+@pytest.fixture
+def fast_clock() -> MockClock:
+    """Sockets are real, so time cannot jump: it runs twenty times as fast."""
+    return MockClock(rate=20)
+
+
+@pytest.fixture
+async def state() -> DaemonState:
+    return new_state(listed(GPU, *devices(GPU, 0)))
+
+
+async def told(folder: Path) -> dict[str, Any]:
+    return await trio.to_thread.run_sync(ask, folder)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    with trio.fail_after(60):
+        while not holds():  # noqa: ASYNC110 - files set no event
+            await trio.sleep(0.1)  # on a clock that runs twenty times as fast
+
+
+@contextlib.asynccontextmanager
+async def serving(folder: Path, state: DaemonState) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        before = identity(folder)
+        nursery.start_soon(serve_status, folder, state)
+        await until(lambda: identity(folder) not in (None, before))
+        yield
+        nursery.cancel_scope.cancel()
+
+
+def identity(folder: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(FileNotFoundError):
+        status = (folder / SOCKET).stat()
+        return status.st_ino, status.st_mtime_ns
+    return None
+
+
+async def test_socket_is_its_owners_alone(
+    folder: Path, state: DaemonState, fast_clock: MockClock
+) -> None:
+    async with serving(folder, state):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert stat.S_IMODE((folder / SOCKET).stat().st_mode) == 0o600
+        assert (await told(folder))["role"] == "serving"
+    assert not (folder / SOCKET).exists()
+
+
+async def test_mounted_folder_is_closed_to_others_and_a_folder_of_others_is_left_as_it_is(
+    folder: Path, state: DaemonState, fast_clock: MockClock
+) -> None:
+    folder.mkdir(mode=0o755)
+    async with serving(folder, state):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    folder.chmod(0o755)
+    (folder / "another's file").touch()
+    async with serving(folder, state):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+        assert stat.S_IMODE((folder / SOCKET).stat().st_mode) == 0o600
+
+
+async def test_newer_daemon_takes_the_socket_over_and_the_olders_end_leaves_it(
+    folder: Path, state: DaemonState, fast_clock: MockClock
+) -> None:
+    newer = new_state()
+    newer.stand_by()
+    older_life = trio.CancelScope()
+
+    async def older() -> None:
+        with older_life:
+            await serve_status(folder, state)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(older)
+        await until(lambda: identity(folder) is not None)
+        assert (await told(folder))["role"] == "serving"
+        async with serving(folder, newer):
+            assert (await told(folder))["role"] == "standing by"
+            await trio.sleep(5 * LOOK_INTERVAL)
+            assert (await told(folder))["role"] == "standing by", "the older does not fight for it"
+            older_life.cancel()
+            await wait_all_tasks_blocked()
+            assert (await told(folder))["role"] == "standing by"
+
+
+async def test_older_daemon_listens_again_when_the_newer_one_has_gone(
+    folder: Path, state: DaemonState, fast_clock: MockClock
+) -> None:
+    async with serving(folder, state):
+        async with serving(folder, new_state()):
+            pass
+        assert identity(folder) is None
+        await until(lambda: identity(folder) is not None)
+        assert (await told(folder))["resources"]
+
+
+async def test_older_daemon_takes_the_place_of_one_that_was_killed(
+    folder: Path, state: DaemonState, fast_clock: MockClock
+) -> None:
+    async with serving(folder, state):
+        (folder / SOCKET).unlink()
+        killed = trio.socket.socket(trio.socket.AF_UNIX)
+        await killed.bind(str(folder / SOCKET))
+        killed.close()  # the file stays
+        left = identity(folder)
+        await until(lambda: identity(folder) not in (None, left))
+        assert (await told(folder))["resources"]
+
+
+async def test_crowd_that_does_not_read_is_bounded_and_let_go(
+    folder: Path, state: DaemonState, fast_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # More than a socket's buffer holds, so that the writing waits for the reader.
+    monkeypatch.setattr(status_socket, "status_document", lambda _state: "x" * 2**19)
+    async with serving(folder, state), contextlib.AsyncExitStack() as crowd:
+        fast_clock.rate = 0.0
+        for _ in range(CONNECTIONS):
+            one = await crowd.enter_async_context(await trio.open_unix_socket(folder / SOCKET))
+            assert await one.receive_some(1) != b""
+        async with await trio.open_unix_socket(folder / SOCKET) as late:
+            assert await late.receive_some() == b"", "no room"
+        fast_clock.jump(DEADLINE)
+        await wait_all_tasks_blocked()
+        async with await trio.open_unix_socket(folder / SOCKET) as later:
+            assert await later.receive_some() != b""
+
+
+async def test_folder_that_cannot_be_made_is_said_in_a_line(
+    folder: Path, state: DaemonState
+) -> None:
+    folder.write_text("a file in its place")
+    with pytest.raises(SocketUnusable, match=r"`status` cannot be answered: .*see --status-dir"):
+        await serve_status(folder, state)
+
+
+def test_without_a_daemon_one_line_says_what_to_do(folder: Path) -> None:
+    with pytest.raises(StatusUnavailable, match="no daemon runs here: nobody serves"):
+        ask(folder)
+
+
+def test_only_root_may_ask(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Root, who runs the tests in CI, is never refused: the refusal is what connect() would raise.
+    def refuse(*_arguments: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("biren_plugin.commands.show_status.socket.socket.connect", refuse)
+    with pytest.raises(StatusUnavailable, match="only root may ask the daemon; try with sudo"):
+        ask(folder)
+
+
+async def test_daemon_that_breaks_off_is_no_traceback(folder: Path) -> None:
+    folder.mkdir()
+    with trio.socket.socket(trio.socket.AF_UNIX) as listener:
+        await listener.bind(str(folder / SOCKET))
+        listener.listen()
+
+        async def break_off() -> None:
+            connection, _ = await listener.accept()
+            await connection.send(b'{"version": ')
+            connection.close()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(break_off)
+            with pytest.raises(StatusUnavailable, match="did not answer"):
+                await trio.to_thread.run_sync(ask, folder)
+
+
+async def test_bug_in_it_is_logged_and_the_next_question_answered(
+    folder: Path,
+    state: DaemonState,
+    fast_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(folder, state):
+        with monkeypatch.context() as patched:
+            patched.setattr(status_socket, "status_document", lambda _state: 1 / 0)
+            with pytest.raises(StatusUnavailable, match="did not answer"):
+                await told(folder)
+        assert "ZeroDivisionError" in caplog.text
+        assert (await told(folder))["role"] == "serving"

@@ -1,0 +1,374 @@
+"""Who holds what arrives from a kubelet that is not ours; one that is bad in any way is said once.
+
+The kubelet's threads know no mock clock: it stands still unless a test moves it.
+"""
+
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from biren_plugin.board import Board
+from biren_plugin.core.model import Snapshot
+from biren_plugin.core.observed import Observed
+from biren_plugin.sources.holders import (
+    DEADLINE,
+    FORGET_AFTER,
+    INTERVAL,
+    SOCKET,
+    SOONER,
+    ask_holders,
+)
+from tests.kubelet.pod_resources import PodResources
+from tests.support.cards import GPU, gpu_cards, snapshot
+
+HELD = {(GPU, "card_0"): "default/train", (GPU, "card_1"): "team/serve"}
+REAL_DEADLINE = 20.0
+"""Seconds for what takes milliseconds: only a test that fails waits so long."""
+SHOWN = snapshot(*gpu_cards(0, 0), *gpu_cards(1, 1))
+
+
+def pods(seen: Observed) -> dict[tuple[str, str], str] | None:
+    """Who holds what, each pod as `namespace/name`."""
+    if seen.holders is None:
+        return None
+    return {key: str(holder) for key, holder in seen.holders.items()}
+
+
+class Node:
+    """A host with `card_0` and `card_1`, a kubelet that may run, and the task that asks it."""
+
+    def __init__(self, folder: Path, clock: MockClock) -> None:
+        self.folder = folder
+        self.holders: dict[tuple[str, str], str] = dict(HELD)
+        self.kubelet = PodResources(folder, lambda: self.holders)
+        self.observed = Board[Observed]()
+        self._clock = clock
+        self.show(SHOWN)
+
+    def show(self, seen: Snapshot) -> None:
+        """The host shows these cards now."""
+        self.observed.post(attrs.evolve(self.observed.latest or Observed(), snapshot=seen))
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """The task runs."""
+        assert trio.lowlevel.current_clock() is self._clock, (
+            "the test itself must ask for the clock"
+        )
+        nursery.start_soon(ask_holders, self.folder, self.observed)
+
+    async def tells(self, holders: dict[tuple[str, str], str] | None) -> None:
+        """Waits until the board says just this."""
+        await self.observed.wait_for(lambda seen: pods(seen) == holders)
+        await wait_all_tasks_blocked()
+
+    async def asked(self) -> None:
+        """Waits until the kubelet was asked once more."""
+        assert await trio.to_thread.run_sync(lambda: self.kubelet.asked.acquire(timeout=20))
+
+    def pass_time(self, seconds: float) -> None:
+        """The clock moves on."""
+        self._clock.jump(seconds)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short path: that of a Unix socket has at most 107 bytes, and pytest's tmp_path is long."""
+    with tempfile.TemporaryDirectory(prefix="br") as path:
+        yield Path(path) / "pod-resources"
+
+
+@pytest.fixture
+def idle_node(folder: Path, mock_clock: MockClock) -> Node:
+    """No kubelet runs."""
+    return Node(folder, mock_clock)
+
+
+@pytest.fixture
+async def node(idle_node: Node) -> AsyncIterator[Node]:
+    """With a kubelet."""
+    idle_node.kubelet.start()
+    yield idle_node
+    idle_node.kubelet.stop()
+
+
+@contextmanager
+def answering(folder: Path, *answers: bytes) -> Iterator[None]:
+    """In the kubelet's place, one that says these bytes on each connection, and closes it."""
+    folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / SOCKET))
+        listener.listen()
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    for answer in answers:
+                        connection.sendall(answer)
+                    connection.shutdown(socket.SHUT_WR)
+                    connection.recv(1 << 16)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield
+        listener.shutdown(socket.SHUT_RDWR)  # wakes accept, which closing would not
+        thread.join(10)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for what a thread or a log line brings, which sets no event."""
+    deadline = time.monotonic() + REAL_DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline
+        await wait_all_tasks_blocked()
+    await wait_all_tasks_blocked()
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+
+
+async def test_who_holds_what_arrives(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    node.holders["nvidia.com/gpu", "card_0"] = "other/vendor"
+    node.start(nursery)
+    await node.tells(HELD)
+
+
+async def test_node_without_pods_holds_nothing(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    node.holders.clear()
+    node.start(nursery)
+    await node.tells({})
+
+
+async def test_what_other_sources_told_is_left_as_it_was(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    node.start(nursery)
+    await node.tells(HELD)
+    assert node.observed.latest is not None
+    assert node.observed.latest.snapshot == SHOWN
+
+
+async def test_kubelet_is_asked_again_after_the_interval(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    node.start(nursery)
+    await node.tells(HELD)
+    del node.holders[GPU, "card_1"]
+    node.pass_time(INTERVAL)
+    await node.tells({(GPU, "card_0"): "default/train"})
+
+
+async def test_kubelet_is_asked_sooner_when_the_node_shows_another_split(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    node.holders.clear()
+    node.start(nursery)
+    await node.tells({})
+    node.holders[GPU, "card_0"] = "default/late"
+    node.show(snapshot(*gpu_cards(0, 0, 1)))  # the same names
+    await wait_all_tasks_blocked()
+    node.pass_time(SOONER)
+    await node.tells({(GPU, "card_0"): "default/late"})
+
+
+async def test_pod_that_holds_what_is_gone_is_asked_for_until_it_lets_go(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    node.start(nursery)
+    await node.tells(HELD)
+    node.show(snapshot(*gpu_cards(0, 0)))
+    await wait_all_tasks_blocked()
+    for pod in ("default/one", "default/two", "default/three"):
+        node.holders = {(GPU, "card_1"): pod}
+        node.pass_time(SOONER)
+        await node.tells({(GPU, "card_1"): pod})
+    node.holders.clear()
+    node.pass_time(SOONER)
+    await node.tells({})
+
+
+async def test_socket_that_is_missing_is_said_once_and_used_when_it_appears(
+    idle_node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    node = idle_node
+    node.start(nursery)
+    for _ in range(3):
+        await wait_all_tasks_blocked()
+        node.pass_time(INTERVAL)
+    await wait_all_tasks_blocked()
+    [said] = warnings(caplog)
+    assert said == (
+        f"nobody tells which pod holds what: there is no {node.folder / SOCKET}; is that folder "
+        "mounted into the container?: a card that a pod holds may leave with a new split, and its "
+        "name be given to another pod, before that pod has gone"
+    )
+    node.kubelet.start()
+    node.pass_time(INTERVAL)
+    await node.tells(HELD)
+    assert caplog.messages[-1] == "the kubelet tells which pod holds what"
+    node.kubelet.stop()
+
+
+async def test_socket_that_nobody_serves_is_said_once(
+    idle_node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    idle_node.folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(idle_node.folder / SOCKET))
+    idle_node.start(nursery)
+    for _ in range(3):
+        await wait_all_tasks_blocked()
+        idle_node.pass_time(INTERVAL)
+    [said] = warnings(caplog)
+    assert "Connection refused; does the kubelet run?" in said
+
+
+async def test_path_that_is_too_long_for_a_socket_is_said(
+    tmp_path: Path, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = Node(tmp_path / ("x" * 120), mock_clock)
+    node.start(nursery)
+    await until(lambda: bool(warnings(caplog)))
+    assert "path too long" in warnings(caplog)[0]
+
+
+async def test_kubelet_that_hangs_is_given_up_in_time_and_asked_again(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.kubelet.hold()
+    node.start(nursery)
+    for _ in range(3):
+        await node.asked()
+        await wait_all_tasks_blocked()
+        node.pass_time(DEADLINE)
+        await until(lambda: bool(caplog.records))
+        node.pass_time(INTERVAL)
+    await node.asked()
+    [said] = warnings(caplog)
+    assert said.startswith("the kubelet did not answer in 5 s: ")
+    node.kubelet.release()
+    await node.tells(HELD)
+
+
+async def test_kubelet_that_refuses_is_said_with_its_text(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.kubelet.refuse("rejected by rate limit")
+    node.start(nursery)
+    await until(lambda: bool(caplog.records))
+    [said] = warnings(caplog)
+    assert said.startswith("the kubelet refused: ")
+    assert "rejected by rate limit" in said
+    node.kubelet.refuse(None)
+    node.pass_time(INTERVAL)
+    await node.tells(HELD)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(4096), b"\xff" * 4096],
+    ids=["nothing", "HTTP/1.1", "zeros", "ones"],
+)
+async def test_garbage_is_one_line_and_the_kubelet_asked_again(
+    idle_node: Node,
+    nursery: trio.Nursery,
+    mock_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+    answer: bytes,
+) -> None:
+    with answering(idle_node.folder, answer):
+        idle_node.start(nursery)
+        await until(lambda: bool(caplog.records))
+        assert warnings(caplog)[0].startswith("the kubelet broke off: ")
+    idle_node.kubelet.start()
+    idle_node.pass_time(INTERVAL)
+    await idle_node.tells(HELD)
+    idle_node.kubelet.stop()
+
+
+async def test_message_that_is_garbage_is_one_line(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.kubelet.say_instead(b"\xff" * 100)
+    node.start(nursery)
+    await until(lambda: bool(caplog.records))
+    [said] = warnings(caplog)
+    assert said.startswith("the kubelet broke off: unreadable answer: ")
+    node.kubelet.say_instead(None)
+    node.pass_time(INTERVAL)
+    await node.tells(HELD)
+
+
+async def test_answer_of_a_full_node_is_read_whole(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    node.holders = {(GPU, f"card_{n}"): f"default/{'p' * 200}-{n}" for n in range(40_000)}
+    node.start(nursery)
+    await node.tells(node.holders)
+
+
+async def test_answer_that_is_too_long_is_one_line_and_the_kubelet_asked_again(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.holders = {(GPU, f"card_{n}"): f"default/{'p' * 10_000}-{n}" for n in range(2000)}
+    node.start(nursery)
+    await until(lambda: bool(caplog.records))
+    [said] = warnings(caplog)
+    assert "16777216 are allowed" in said
+    node.holders = dict(HELD)
+    node.pass_time(INTERVAL)
+    await node.tells(HELD)
+
+
+async def test_kubelet_that_restarts_gives_no_card_away(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.start(nursery)
+    await node.tells(HELD)
+    node.kubelet.stop()
+    for _ in range(3):
+        node.pass_time(INTERVAL)
+        await wait_all_tasks_blocked()
+        assert node.observed.latest is not None
+        assert pods(node.observed.latest) == HELD
+    assert not caplog.records
+    del node.holders[GPU, "card_0"]
+    node.kubelet.start()
+    node.pass_time(SOONER)
+    await node.tells({(GPU, "card_1"): "team/serve"})
+    node.kubelet.stop()
+    node.kubelet.start()
+    assert not caplog.records, "a restart is no trouble"
+
+
+async def test_kubelet_that_stays_away_is_forgotten_and_said_once(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.start(nursery)
+    await node.tells(HELD)
+    node.kubelet.stop()
+    node.pass_time(FORGET_AFTER)
+    await node.tells(None)
+    for _ in range(3):
+        node.pass_time(INTERVAL)
+        await wait_all_tasks_blocked()
+    assert len(warnings(caplog)) == 1
+    node.kubelet.start()

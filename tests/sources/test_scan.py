@@ -1,0 +1,250 @@
+"""The scanner posts what the host shows, and a look that hangs takes nothing away."""
+
+import threading
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+from biren_plugin.board import Board
+from biren_plugin.core.model import Card, NodeState, Snapshot
+from biren_plugin.core.observed import LibraryRound, Observed
+from biren_plugin.core.parse.brml import LibraryFacts
+from biren_plugin.host.driver_cards import DriverCardReader
+from biren_plugin.host.folder_events import FolderEvents
+from biren_plugin.host.patient_reads import PATIENCE, SHARED
+from biren_plugin.simulate.host import SimulatedHost
+from biren_plugin.sources.scan import scan_host
+from tests.support.cards import gpu_cards, snapshot
+from tests.support.stepped_events import SteppedEvents
+
+PULSE = 300
+REAL_DEADLINE = 20.0
+
+ONE = snapshot(*gpu_cards(0, 0))
+TWO = snapshot(*gpu_cards(0, 0), *gpu_cards(1, 1))
+
+
+class ScriptedReader:
+    """Reads what a test says, and hangs in it for as long as a test says."""
+
+    def __init__(self) -> None:
+        self.holds = ONE
+        self.reads: list[bool] = []
+        """For each card that was read, whether all of it was to be read anew."""
+        self.hangs_at: str | None = None
+        """A card's name, or `listing`."""
+        self._hanging = threading.Event()
+        self._let_go = threading.Event()
+
+    def names(self) -> list[str]:
+        names = [card.name for card in self.holds.cards]
+        self._hang_if_told("listing")
+        return names
+
+    def read(self, name: str, *, anew: bool) -> Card | None:
+        self.reads.append(anew)
+        held = self.holds
+        self._hang_if_told(name)
+        return next((card for card in held.cards if card.name == name), None)
+
+    def snapshot(self, readings: Mapping[str, Card], hung: Collection[str]) -> Snapshot:
+        cards = {**{name: Card(name, 99) for name in hung}, **readings}
+        return attrs.evolve(
+            self.holds,
+            cards=tuple(attrs.evolve(card, hung=name in hung) for name, card in cards.items()),
+        )
+
+    def _hang_if_told(self, where: str) -> None:
+        if self.hangs_at == where:
+            self._hanging.set()
+            self._let_go.wait()
+
+    async def until_it_hangs(self) -> None:
+        assert await trio.to_thread.run_sync(self._hanging.wait, 10)
+
+    def let_go(self) -> None:
+        self.hangs_at = None
+        self._let_go.set()
+
+
+@pytest.fixture
+def reader() -> Iterator[ScriptedReader]:
+    reader = ScriptedReader()
+    yield reader
+    reader.let_go()  # or the thread would outlive the test, whatever the test did
+
+
+@pytest.fixture
+def observed() -> Board[Observed]:
+    return Board[Observed]()
+
+
+@pytest.fixture
+async def bell(
+    reader: ScriptedReader, observed: Board[Observed], mock_clock: MockClock
+) -> AsyncIterator[SteppedEvents]:
+    """Rings for a running scanner. Time stands still unless a test moves it.
+
+    (A clock that jumps by itself would jump over the deadline of every read: it does not see that a
+    thread is at work.)
+    """
+    bell = SteppedEvents()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: scan_host(reader, bell, observed, interval=1.0, pulse=PULSE))
+        await bell.asleep.wait()
+        yield bell
+        nursery.cancel_scope.cancel()
+
+
+def cards(observed: Board[Observed]) -> dict[str, bool]:
+    """Whether each card hangs."""
+    assert observed.latest is not None
+    assert observed.latest.snapshot is not None
+    return {card.name: card.hung for card in observed.latest.snapshot.cards}
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_first_look_is_posted_at_once(bell: SteppedEvents, observed: Board[Observed]) -> None:
+    assert cards(observed) == {"card_0": False}
+
+
+async def test_every_look_is_posted_so_that_time_passes_for_what_has_to_settle(
+    bell: SteppedEvents, observed: Board[Observed], reader: ScriptedReader
+) -> None:
+    with observed.subscribe() as posted:
+        posted.receive_nowait()
+        await bell.ring()
+        assert posted.receive_nowait().snapshot == ONE
+        reader.holds = TWO
+        await bell.ring()
+        assert posted.receive_nowait().snapshot == TWO
+
+
+async def test_what_other_sources_told_is_left_as_it_was(
+    bell: SteppedEvents, observed: Board[Observed]
+) -> None:
+    told = LibraryRound(0.0, LibraryFacts("libbiren-ml.so.1"))
+    observed.post(attrs.evolve(observed.latest or Observed(), library=told))
+    await bell.ring()
+    assert observed.latest is not None
+    assert observed.latest.library == told
+
+
+async def test_bell_is_armed_before_each_look(bell: SteppedEvents, reader: ScriptedReader) -> None:
+    assert (bell.armed, len(reader.reads)) == (1, 1)
+    reader.hangs_at = "listing"
+    bell.press()
+    await reader.until_it_hangs()
+    assert bell.armed == 2
+    reader.let_go()
+    await bell.asleep.wait()
+
+
+async def test_heartbeat_reads_all_anew_and_is_counted(
+    bell: SteppedEvents, observed: Board[Observed], reader: ScriptedReader, mock_clock: MockClock
+) -> None:
+    def pulse() -> int:
+        assert observed.latest is not None
+        return observed.latest.pulse
+
+    assert pulse() == 0
+    for beats in (1, 2):
+        mock_clock.jump(PULSE)
+        await bell.ring()
+        assert pulse() == beats
+        await bell.ring()
+        assert pulse() == beats
+    assert reader.reads == [False, True, False, True, False]
+
+
+async def test_look_that_hangs_is_said_once_and_leaves_what_was_known(
+    bell: SteppedEvents,
+    observed: Board[Observed],
+    reader: ScriptedReader,
+    mock_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reader.hangs_at = "listing"
+    bell.press()
+    await reader.until_it_hangs()
+    mock_clock.jump(PATIENCE)
+    await bell.asleep.wait()
+    assert cards(observed) == {"card_0": False}
+    assert len(errors(caplog)) == 1
+    assert "reading /sys and /dev takes more than 5 s" in errors(caplog)[0]
+    for _ in range(3):
+        await bell.ring()
+    assert len(errors(caplog)) == 1, "it is said once"
+
+
+async def test_scanner_carries_on_when_the_thread_comes_back(
+    bell: SteppedEvents,
+    observed: Board[Observed],
+    reader: ScriptedReader,
+    mock_clock: MockClock,
+) -> None:
+    reader.hangs_at = "listing"
+    bell.press()
+    await reader.until_it_hangs()
+    mock_clock.jump(PATIENCE)
+    await bell.asleep.wait()
+    reader.holds = TWO
+    reader.let_go()
+    while cards(observed) != {"card_0": False, "card_1": False}:
+        await bell.ring()  # the thread comes back in a moment of its own
+
+
+async def test_card_that_hangs_is_as_it_was_and_then_hung(
+    bell: SteppedEvents, observed: Board[Observed], reader: ScriptedReader, mock_clock: MockClock
+) -> None:
+    reader.holds = TWO
+    await bell.ring()
+    reader.hangs_at = "card_1"
+    bell.press()
+    await reader.until_it_hangs()
+    mock_clock.jump(SHARED)
+    await bell.asleep.wait()
+    assert cards(observed) == {"card_0": False, "card_1": False}
+    mock_clock.jump(PATIENCE)
+    await bell.ring()
+    assert cards(observed) == {"card_0": False, "card_1": True}
+
+
+async def test_card_that_hangs_from_the_start_is_hung_at_once(
+    bell: SteppedEvents, observed: Board[Observed], reader: ScriptedReader, mock_clock: MockClock
+) -> None:
+    reader.holds = TWO
+    reader.hangs_at = "card_1"
+    bell.press()
+    await reader.until_it_hangs()
+    mock_clock.jump(SHARED)
+    await bell.asleep.wait()
+    assert cards(observed) == {"card_0": False, "card_1": True}, "or GPUs would look smaller"
+
+
+async def test_event_in_dev_is_enough_for_a_look(tmp_path: Path, observed: Board[Observed]) -> None:
+    host = SimulatedHost(tmp_path / "host")
+    host.add_gpus({0: 1, 1: 1})
+
+    def states(seen: Observed) -> list[NodeState]:
+        return [card.node for card in seen.snapshot.cards] if seen.snapshot is not None else []
+
+    # Real time, with a deadline: events come from the kernel, which knows no mock clock.
+    with trio.fail_after(REAL_DEADLINE), FolderEvents([host.root / "dev/biren"]) as bell:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                lambda: scan_host(DriverCardReader(host.root), bell, observed, interval=3600.0)
+            )
+            await observed.wait_for(lambda seen: bool(states(seen)))
+            host.pull_node("card_1")
+            await observed.wait_for(
+                lambda seen: states(seen) == [NodeState.CHARACTER_DEVICE, NodeState.MISSING]
+            )
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,153 @@
+"""The survey posts what a node holds when that has changed, and says what an operator must know."""
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from biren_plugin.board import Board
+from biren_plugin.core.health.verdicts import HealthPolicy
+from biren_plugin.core.inventory.keeper import SPLIT_SETTLE
+from biren_plugin.core.model import Inventory, Snapshot
+from biren_plugin.core.observed import LibraryRound, Observed
+from biren_plugin.core.parse.brml import LibraryFacts, P2PLink
+from biren_plugin.sources.survey import survey_node
+from tests.support.cards import GPU, QUARTER, gpu_cards, ids, snapshot
+
+ONE = Observed(snapshot(*gpu_cards(0, 0)))
+TWO = Observed(snapshot(*gpu_cards(0, 0), *gpu_cards(1, 1)))
+
+
+@pytest.fixture
+def observed() -> Board[Observed]:
+    return Board[Observed]()
+
+
+@pytest.fixture
+def inventory(
+    observed: Board[Observed], nursery: trio.Nursery, mock_clock: MockClock
+) -> Board[Inventory]:
+    """That of a running survey."""
+    board = Board[Inventory]()
+    nursery.start_soon(survey_node, observed, board, HealthPolicy())
+    return board
+
+
+async def look(observed: Board[Observed], seen: Observed) -> None:
+    observed.post(seen)
+    await wait_all_tasks_blocked()
+
+
+def listed(inventory: Board[Inventory]) -> list[str]:
+    assert inventory.latest is not None
+    found = inventory.latest.list_of(GPU)
+    return ids(found.devices) if found is not None else []
+
+
+async def test_nothing_is_posted_before_the_host_was_seen(
+    observed: Board[Observed], inventory: Board[Inventory]
+) -> None:
+    await look(observed, Observed(holders={}))
+    assert inventory.latest is None
+    await look(observed, ONE)
+    assert listed(inventory) == ["card_0"]
+
+
+async def test_only_what_changed_is_posted(
+    observed: Board[Observed], inventory: Board[Inventory]
+) -> None:
+    await look(observed, ONE)
+    with inventory.subscribe() as posted:
+        posted.receive_nowait()
+        await look(observed, ONE)
+        with pytest.raises(trio.WouldBlock):
+            posted.receive_nowait()
+        await look(observed, attrs.evolve(ONE, pulse=1))
+        assert posted.receive_nowait().lists[0].pulse == 1
+
+
+async def test_topology_is_another_only_when_what_it_is_made_of_has_changed(
+    observed: Board[Observed], inventory: Board[Inventory]
+) -> None:
+    told = LibraryRound(0.0, LibraryFacts(""), links={(0, 1): P2PLink.DIRECT})
+    node = attrs.evolve(TWO, library=told)
+    await look(observed, node)
+    assert inventory.latest is not None
+    first = inventory.latest.topology
+    assert first.describe(["card_0", "card_1"]) == "directly linked"
+    await look(observed, attrs.evolve(node, library=attrs.evolve(told, at=5.0), pulse=1))
+    assert inventory.latest.topology is first
+    await look(observed, attrs.evolve(node, library=attrs.evolve(told, links={})))
+    assert inventory.latest.topology.describe(["card_0", "card_1"]) == "apart"
+
+
+async def test_topology_places_a_reused_name_where_its_new_card_is(
+    observed: Board[Observed], inventory: Board[Inventory], mock_clock: MockClock
+) -> None:
+    before = [*gpu_cards(0, 0), *gpu_cards(1, 1, 2, 3, 4), *gpu_cards(2, 5)]
+    after = Observed(snapshot(*gpu_cards(0, 0), *gpu_cards(1, 1), *gpu_cards(2, 2)))
+    await look(observed, Observed(snapshot(*before)))
+    await look(observed, after)
+    mock_clock.jump(SPLIT_SETTLE)
+    await look(observed, after)
+    assert inventory.latest is not None
+    assert [each.resource for each in inventory.latest.lists] == [GPU, QUARTER], "as it leaves"
+    assert inventory.latest.topology.describe(["card_1", "card_2"]) == "apart"
+
+
+async def test_time_passes_for_what_has_to_settle(
+    observed: Board[Observed], inventory: Board[Inventory], mock_clock: MockClock
+) -> None:
+    await look(observed, ONE)
+    await look(observed, TWO)
+    assert listed(inventory) == ["card_0"]
+    mock_clock.jump(1)
+    await look(observed, TWO)
+    assert listed(inventory) == ["card_0", "card_1"]
+
+
+async def test_operator_reads_once_what_is_waited_for(
+    observed: Board[Observed],
+    inventory: Board[Inventory],
+    mock_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for _ in range(10):
+        mock_clock.jump(1)
+        await look(observed, Observed(Snapshot(driver_loaded=False)))
+    said = [record for record in caplog.records if "waiting for the driver" in record.getMessage()]
+    assert [record.levelname for record in said] == ["WARNING"]
+
+
+@pytest.mark.parametrize("source", ["sysfs", "library"])
+async def test_driver_that_is_too_old_is_named_once(
+    observed: Board[Observed],
+    inventory: Board[Inventory],
+    mock_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+    source: str,
+) -> None:
+    old = ONE
+    if source == "sysfs":
+        assert ONE.snapshot is not None
+        old = attrs.evolve(ONE, snapshot=attrs.evolve(ONE.snapshot, driver_version="1.2.1"))
+    else:
+        facts = LibraryFacts("libbiren-ml.so.1", driver_version="1.2.1")
+        old = attrs.evolve(ONE, library=LibraryRound(0.0, facts))
+    for seen in (ONE, old, old, ONE, old):
+        await look(observed, seen)
+    [said] = [each.getMessage() for each in caplog.records if "driver" in each.getMessage()]
+    assert said == "driver 1.2.1 is too old: containers may fail on it; install 1.2.2 or newer"
+
+
+async def test_driver_that_suffices_or_is_not_told_is_no_remark(
+    observed: Board[Observed],
+    inventory: Board[Inventory],
+    mock_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert ONE.snapshot is not None
+    for version in ("1.2.2", "1.12.0", "of no kind", None):
+        snapshot_ = attrs.evolve(ONE.snapshot, driver_version=version)
+        await look(observed, attrs.evolve(ONE, snapshot=snapshot_))
+    assert not [each for each in caplog.records if each.levelname == "WARNING"]

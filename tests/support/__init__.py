@@ -1,0 +1,1 @@
+"""What tests share: hosts, cards, states, documents and real tools."""
