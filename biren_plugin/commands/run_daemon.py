@@ -23,7 +23,9 @@ def daemon(settings: Settings) -> int:
 
     from biren_plugin.daemon import run_until_signal
     from biren_plugin.monitor import logs
+    from biren_plugin.monitor.standard_error import replace_standard_error
 
+    replace_standard_error(logs.dropped)
     logs.configure(settings.log_level, settings.log_format)
     for name in unknown_variables(os.environ.keys()):
         logging.getLogger(__name__).warning(

@@ -141,6 +141,22 @@ class JsonFormatter(TextFormatter):
         return json.dumps(document, ensure_ascii=False, default=str)
 
 
+def dropped(count: int) -> str:
+    """The line about lines that standard error had no room for, as the log is configured."""
+    record = logging.makeLogRecord(
+        {
+            "name": __name__,
+            "levelno": logging.WARNING,
+            "levelname": "WARNING",
+            "msg": "%d lines of this log were dropped: standard error was not read, or its disk was full",
+            "args": (count,),
+            "event": "log_dropped",
+            "count": count,
+        }
+    )
+    return f"{logging.getLogger().handlers[0].format(record)}\n"
+
+
 def configure(level: str, log_format: Literal["auto", "text", "json"]) -> None:
     """Sends the log to standard error from `level` (`debug`, `info`, `warning`, `error`) on.
 
