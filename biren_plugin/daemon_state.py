@@ -124,10 +124,10 @@ turn 5 s, a failure a wait of 15 s."""
 class DaemonState:
     """Belongs to the daemon; whoever else has it only reads."""
 
-    observed: Board[Observed]
-    inventory: Board[Inventory]
-    counters: Counters
-    intervals: dict[str, float]
+    observed: Board[Observed] = attrs.Factory(Board)
+    inventory: Board[Inventory] = attrs.Factory(Board)
+    counters: Counters = attrs.Factory(Counters)
+    intervals: dict[str, float] = attrs.Factory(dict)
     """Seconds between turns, by name of each loop that looks at something."""
     role: Role = "waiting"
     registered: dict[str, Board[bool]] = attrs.Factory(dict)

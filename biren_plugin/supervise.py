@@ -3,11 +3,11 @@
 1. An *expected* error starts the subtree again after a wait that doubles from `first_wait` to
    `longest_wait`, jittered so that subtrees do not march in step.
 2. An error that calls for it (`at_once`) starts it again without a wait, and resets the waits.
-3. A wait ends early when `sooner` returns: what the subtree waits for may have come back.
+3. A wait ends early when `until_hope` returns: what the subtree waits for may have come back.
 4. After `quiet` seconds of running the waits start from the beginning.
 5. Any other error is a bug: logged with its traceback, then treated as an expected one; `bugs`
    of them with no quiet time between are let through, and end the process.
-6. A cause that keeps a subtree from coming to work (`worked`) is said once, not for each try.
+6. A cause that keeps a subtree from coming to work (`is_working`) is said once, not for each try.
 7. Each failure is told to `on_failure`, with its first cause, a bug before others.
 8. `Cancelled` passes through untouched. Errors come in groups, several deep: each leaf counts.
 """
@@ -43,16 +43,16 @@ async def keep_running(
     *,
     expected: Errors,
     at_once: Errors = (),
-    sooner: Callable[[], Awaitable[None]] = trio.sleep_forever,
-    worked: Callable[[], bool] = lambda: True,
+    until_hope: Callable[[], Awaitable[None]] = trio.sleep_forever,
+    is_working: Callable[[], bool] = lambda: True,
     on_failure: Callable[[Exception], None] = lambda _cause: None,
     pace: Pace = Pace(),
-    chance: Callable[[], float] = random.random,
+    random_number: Callable[[], float] = random.random,
 ) -> None:
     """Runs `run` again whenever it fails; returns when it returns.
 
-    `name` is how the log calls the subtree; `worked` says whether its last life had come to do its
-    work; `chance` gives numbers in [0, 1) for the jitter. Raises an `ExceptionGroup` of bugs when
+    `name` is how the log calls the subtree; `is_working` says whether its last life had come to do its
+    work; `random_number` gives numbers in [0, 1) for the jitter. Raises an `ExceptionGroup` of bugs when
     there were too many.
     """
     failures = 0
@@ -90,17 +90,17 @@ async def keep_running(
             await trio.lowlevel.checkpoint()
             continue
         wait = min(pace.first_wait * 2 ** min(failures, _DOUBLINGS), pace.longest_wait)
-        wait *= 1 + pace.jitter * (2 * chance() - 1)
+        wait *= 1 + pace.jitter * (2 * random_number() - 1)
         failures += 1
         text = _one_line(causes)
-        level = logging.WARNING if worked() or text != said else logging.DEBUG
+        level = logging.WARNING if is_working() or text != said else logging.DEBUG
         log.log(
             level, "%s starts again in %.1f s: %s", name, wait, text,
             extra={"event": "restarts", "subtree": name, "wait_seconds": round(wait, 1)},
         )  # fmt: skip
         said = text
         with trio.move_on_after(wait):
-            await sooner()
+            await until_hope()
             failures = 0
 
 

@@ -52,17 +52,17 @@ async def keep(
     subtree: Subtree,
     pace: Pace = PLAIN,
     *,
-    sooner: Callable[[], Awaitable[None]] = trio.sleep_forever,
-    chance: Callable[[], float] = lambda: 0.5,
+    until_hope: Callable[[], Awaitable[None]] = trio.sleep_forever,
+    random_number: Callable[[], float] = lambda: 0.5,
 ) -> list[float]:
     await keep_running(
         subtree.run,
         "the subtree",
         expected=(Expected, OSError),
         at_once=(AtOnce,),
-        sooner=sooner,
+        until_hope=until_hope,
         pace=pace,
-        chance=chance,
+        random_number=random_number,
     )
     return subtree.waits
 
@@ -80,7 +80,7 @@ async def test_waits_double_up_to_the_longest(autojump_clock: MockClock) -> None
 async def test_each_wait_is_jittered_both_ways(autojump_clock: MockClock) -> None:
     pace = attrs.evolve(PLAIN, jitter=0.5)
     chances = iter([0.0, 0.5, 0.75, 0.0])
-    waits = await keep(Subtree([Expected()] * 4), pace, chance=lambda: next(chances))
+    waits = await keep(Subtree([Expected()] * 4), pace, random_number=lambda: next(chances))
     assert waits == [0.5, 2, 5, 4]
 
 
@@ -118,11 +118,11 @@ async def test_one_error_among_several_that_is_not_at_once_makes_it_wait(
 
 
 async def test_a_wait_ends_early_when_what_it_waits_for_is_back(autojump_clock: MockClock) -> None:
-    async def sooner() -> None:
+    async def until_hope() -> None:
         await trio.sleep(3)
 
     # Waits would be 1, 2, 4, 8: the third is cut to 3, and the next begins anew.
-    assert await keep(Subtree([Expected()] * 5), sooner=sooner) == [1, 2, 3, 1, 2]
+    assert await keep(Subtree([Expected()] * 5), until_hope=until_hope) == [1, 2, 3, 1, 2]
 
 
 async def test_a_quiet_time_resets_the_waits(autojump_clock: MockClock) -> None:
@@ -269,7 +269,7 @@ async def test_a_cause_that_keeps_it_from_working_is_said_once(
             raise error
 
     with caplog.at_level(logging.WARNING):
-        await keep_running(run, "the subtree", expected=(Expected,), worked=lambda: False)
+        await keep_running(run, "the subtree", expected=(Expected,), is_working=lambda: False)
     texts = [record.getMessage().partition(" s: ")[2] for record in caplog.records]
     assert texts == ["no room", "other", "no room"]
 

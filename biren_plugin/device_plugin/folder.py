@@ -58,11 +58,11 @@ async def watch_kubelet_folder(
     path: Path,
     folder_events: FolderEvents,
     board: Board[KubeletFolder],
-    turned: Callable[[float], None] = lambda _seconds: None,
+    on_turn: Callable[[float], None] = lambda _seconds: None,
 ) -> None:
     """Posts the folder at first and whenever it changed; says once what it waits for.
 
-    `turned` is told how long each look took.
+    `on_turn` gets the seconds that each look took.
     """
     while True:
         folder_events.arm()
@@ -93,5 +93,5 @@ async def watch_kubelet_folder(
                     extra={"event": "kubelet_missing"},
                 )  # fmt: skip
             board.post(current)
-        turned(trio.current_time() - began)
+        on_turn(trio.current_time() - began)
         await folder_events.wait(INTERVAL)

@@ -6,18 +6,14 @@ old stream: kubelet 1.36 takes lists from an old stream too, and drops the new c
 """
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.rivals import RivalWatch
-from biren_plugin.device_plugin.folder import KUBELET_SOCKET, KubeletFolder
-from biren_plugin.device_plugin.streams import Streams
+from biren_plugin.device_plugin.node import Node, OwnSocket, ResourceMemory, Streams
 from biren_plugin.errors import (
-    KubeletRestarted,
     PluginSocketGone,
     RegistrationFailed,
     StreamEnded,
@@ -34,37 +30,27 @@ STREAM_DEADLINE: Final = 10.0
 """Seconds from the answer to the stream; older kubelets dial only then."""
 _SECOND_STREAM: Final = 1.0
 """Seconds in which a kubelet that answered two Registers opens its second stream."""
-LOOK_INTERVAL: Final = 1.0
-"""Seconds between looks at the two sockets when no change of the folder calls for one."""
-_FIRST_KNOCK: Final = 1 / 64
-_LONGEST_KNOCK: Final = 1.0
+_FIRST_WAIT: Final = 1 / 64
+_LONGEST_WAIT: Final = 1.0
 
 
 async def stay_registered(
-    resource: str,
-    socket: Path,
-    identity: FileIdentity,
-    folder: Board[KubeletFolder],
-    streams: Board[Streams],
-    registered: Board[bool],
-    rivals: RivalWatch,
-    on_registered: Callable[[], None] = lambda: None,
+    resource: str, socket: OwnSocket, node: Node, memory: ResourceMemory, streams: Board[Streams]
 ) -> None:
     """Registers `resource` once the kubelet serves, and watches over the stream. Ends by raising.
 
-    `identity` is that of our `socket`; `registered` and `on_registered` are told when the kubelet
-    watches; `rivals` outlives this task. Raises `PluginSocketGone`, `RegistrationFailed` and
-    `StreamEnded`.
+    Posts to `memory.registered` when the kubelet watches. Raises `PluginSocketGone`,
+    `RegistrationFailed` and `StreamEnded`.
     """
-    await folder.wait_for(lambda seen: seen.kubelet is not None)
-    stream = await _knock(socket.with_name(KUBELET_SOCKET), resource)
-    if FileIdentity.of(socket) != identity:
+    await node.folder.wait_for(lambda seen: seen.kubelet is not None)
+    stream = await _connect(node.kubelet_socket, resource)
+    if FileIdentity.of(socket.path) != socket.identity:
         # A kubelet that starts deletes it first: registered now, it would be registered twice.
         await trio.aclose_forcefully(stream)
-        raise PluginSocketGone(f"{socket} was deleted before it could be registered")
+        raise PluginSocketGone(f"{socket.path} was deleted before it could be registered")
     asked = trio.current_time()
     before = streams.latest or Streams()
-    await register(stream, Registration(socket.name, resource), REGISTER_DEADLINE)
+    await register(stream, Registration(socket.path.name, resource), REGISTER_DEADLINE)
     with trio.move_on_after(STREAM_DEADLINE) as waiting:
         await streams.wait_for(lambda seen: seen.opened > before.opened)
     if waiting.cancelled_caught:
@@ -73,20 +59,20 @@ async def stay_registered(
             f"{STREAM_DEADLINE:g} s; see the kubelet's log"
         )
     took = (trio.current_time() - asked) * 1000
-    registered.post(True)
-    on_registered()
+    memory.registered.post(True)
+    node.state.counters.registered(resource)
     log.info(
         "%s: registered and watched, in %.0f ms", resource, took,
         extra={"event": "registered", "resource": resource, "milliseconds": round(took, 1)},
     )  # fmt: skip
     await _first_end(streams, before)
     text = f"the kubelet ended the stream of {resource}"
-    kubelet_socket = socket.with_name(KUBELET_SOCKET)
-    kubelet = FileIdentity.of(kubelet_socket)
-    if await is_served(kubelet_socket) and rivals.stream_ended(trio.current_time(), kubelet):
+    kubelet = FileIdentity.of(node.kubelet_socket)
+    served = await is_served(node.kubelet_socket)
+    if served and memory.rivals.stream_ended(trio.current_time(), kubelet):
         text += (
             f" again and again: another plugin on this node registers {resource} too, the vendor's "
-            f"perhaps; see the sockets in {socket.parent}, and remove one of the two"
+            f"perhaps; see the sockets in {node.path}, and remove one of the two"
         )
     raise StreamEnded(text)
 
@@ -108,15 +94,15 @@ async def _first_end(streams: Board[Streams], before: Streams) -> None:
                 return
 
 
-async def _knock(path: Path, resource: str) -> trio.SocketStream:
+async def _connect(path: Path, resource: str) -> trio.SocketStream:
     """A connection to kubelet.sock, as soon as somebody listens: a stopped kubelet leaves the file."""
-    wait = _FIRST_KNOCK
+    wait = _FIRST_WAIT
     said = False
     while True:
         try:
             return await trio.open_unix_socket(path)
         except OSError as error:
-            if wait == _LONGEST_KNOCK and not said:
+            if wait == _LONGEST_WAIT and not said:
                 said = True
                 log.warning(
                     "%s: nobody serves %s (%s): waiting for the kubelet",
@@ -126,29 +112,4 @@ async def _knock(path: Path, resource: str) -> trio.SocketStream:
                     extra={"event": "kubelet_not_serving", "resource": resource},
                 )
         await trio.sleep(wait)
-        wait = min(wait * 2, _LONGEST_KNOCK)
-
-
-async def notice_restart(
-    socket: Path, identity: FileIdentity, folder: Board[KubeletFolder]
-) -> None:
-    """Ends by raising, when the kubelet's socket or ours (`identity`) is no longer the one it was.
-
-    `folder` says when to look; what it holds may be older than our socket. Raises
-    `KubeletRestarted` and `PluginSocketGone`.
-    """
-    kubelet_socket = socket.with_name(KUBELET_SOCKET)
-    first = FileIdentity.of(kubelet_socket)
-    with folder.subscribe() as changes:
-        while True:
-            kubelet = FileIdentity.of(kubelet_socket)
-            first = first or kubelet
-            if kubelet not in (None, first):
-                raise KubeletRestarted("the kubelet has restarted")
-            if (there := FileIdentity.of(socket)) != identity:
-                done = (
-                    "deleted" if there is None else "replaced; does another plugin use that name?"
-                )
-                raise PluginSocketGone(f"{socket} was {done}")
-            with trio.move_on_after(LOOK_INTERVAL):
-                await changes.receive()
+        wait = min(wait * 2, _LONGEST_WAIT)

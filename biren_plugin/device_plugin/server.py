@@ -1,6 +1,7 @@
-"""The five methods of DevicePlugin for one resource, on a socket of its own."""
+"""The five methods of DevicePlugin for one resource, counted and timed, on a socket of its own."""
 
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ from biren_plugin.core.admission import PreferenceRequest, cards_for, preferred
 from biren_plugin.core.container_edits import Answer, ContainerEdits
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.core.placement.choose import Placement
+from biren_plugin.daemon_state import Counters, Outcome
 from biren_plugin.errors import NotReady, RequestRefused, SocketUnusable
 from biren_plugin.unix_sockets import FileIdentity, UnixListener
 from biren_plugin.wire.device_plugin import Plugin, new_server
@@ -91,6 +93,43 @@ class DevicePlugin:
         if (offered := self._offered.latest) is None:
             raise NotReady("the device plugin has not read the node yet; try again")
         return offered
+
+
+class CountedPlugin:
+    """Answers as `plugin` does, and tells `counters`."""
+
+    def __init__(self, plugin: Plugin, resource: str, counters: Counters) -> None:
+        self._plugin = plugin
+        self._resource = resource
+        self._counters = counters
+
+    @property
+    def watch(self) -> Callable[[], AsyncGenerator[DeviceList, None]]:
+        """The lists of one stream."""
+        return self._plugin.watch
+
+    def prefer(self, requests: Sequence[PreferenceRequest]) -> list[list[str]]:
+        """The ids to choose. Raises `RequestRefused`."""
+        began = time.perf_counter()
+        try:
+            return self._plugin.prefer(requests)
+        finally:
+            self._counters.preferring.add(time.perf_counter() - began)
+
+    def allocate(self, requests: Sequence[Sequence[str]]) -> list[ContainerEdits]:
+        """What each container gets. Raises `RequestRefused`."""
+        began = time.perf_counter()
+        outcome: Outcome = "failed"
+        try:
+            answer = self._plugin.allocate(requests)
+            outcome = "answered"
+        except RequestRefused:
+            outcome = "refused"
+            raise
+        finally:
+            self._counters.allocating.add(time.perf_counter() - began)
+            self._counters.allocations[self._resource, outcome] += 1
+        return answer
 
 
 async def serve_plugin(

@@ -1,21 +1,16 @@
-"""What one instance does for the node: it holds the kubelet's folder, and runs a subtree a resource."""
+"""What one instance does for the node: hold the kubelet's directory, run a subtree for each resource."""
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import attrs
 import trio
 
-from biren_plugin.board import Board
-from biren_plugin.core.placement.choose import Placement
-from biren_plugin.daemon_state import DaemonState
-from biren_plugin.device_plugin.folder import KubeletFolder
 from biren_plugin.device_plugin.folder_lock import hold_folder
-from biren_plugin.device_plugin.resource import ResourceMemory, run_resource
+from biren_plugin.device_plugin.node import Node, ResourceMemory
+from biren_plugin.device_plugin.resource import run_resource
 from biren_plugin.errors import KubeletRestarted, NodeError
-from biren_plugin.files.cdi_owner import CdiOwner
 from biren_plugin.supervise import keep_running
 from biren_plugin.unix_sockets import FileIdentity
 
@@ -24,30 +19,27 @@ log = logging.getLogger(__name__)
 
 @attrs.frozen
 class Serving:
-    """Serves the kubelet's folder at `path` whenever no other instance does."""
+    """Serves the kubelet's directory whenever no other instance does."""
 
-    path: Path
-    folder: Board[KubeletFolder]
-    state: DaemonState
-    placement: Placement
-    cdi: CdiOwner | None = None
-    """The owner of the node's CDI file; None: containers get nodes and mounts."""
+    node: Node
     beside: Sequence[Callable[[], Awaitable[None]]] = ()
-    """What is for the one instance that serves, besides its resources."""
+    """What runs besides the resources in the one instance that serves."""
 
     async def run(self) -> None:
         """Ends only by failing or being cancelled; moves over to a folder that was made anew."""
         while True:
-            self.state.role = "waiting"
-            with await hold_folder(self.path, self.folder, self.state.stand_by) as held:
-                self.state.role = "serving"
+            self.node.state.role = "waiting"
+            with await hold_folder(
+                self.node.path, self.node.folder, self.node.state.stand_by
+            ) as held:
+                self.node.state.role = "serving"
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._run_resources, nursery)
                     for task in self.beside:
                         nursery.start_soon(task)
-                    await held.until_replaced(self.folder)
+                    await held.until_replaced(self.node.folder)
                     log.warning(
-                        "%s was removed or made anew: starting over in it", self.path,
+                        "%s was removed or made anew: starting over in it", self.node.path,
                         extra={"event": "folder_replaced"},
                     )  # fmt: skip
                     nursery.cancel_scope.cancel()
@@ -55,13 +47,13 @@ class Serving:
     async def _run_resources(self, nursery: trio.Nursery) -> None:
         """A subtree for each resource that the node has, for as long as it has it."""
         running: dict[str, trio.CancelScope] = {}
-        with self.state.inventory.subscribe() as inventories:
+        with self.node.state.inventory.subscribe() as inventories:
             async for current in inventories:
                 wanted = {devices.resource for devices in current.lists}
                 for resource in running.keys() - wanted:
                     running.pop(resource).cancel()
-                    if self.cdi is not None:
-                        self.cdi.forget(resource)
+                    if self.node.cdi is not None:
+                        self.node.cdi.forget(resource)
                     log.info(
                         "%s: the node has none any more", resource,
                         extra={"event": "resource_gone", "resource": resource},
@@ -71,25 +63,18 @@ class Serving:
                     nursery.start_soon(self._run_resource, resource, running[resource])
 
     async def _run_resource(self, resource: str, scope: trio.CancelScope) -> None:
-        memory = ResourceMemory(counters=self.state.counters)
+        memory = ResourceMemory()
+        folder = self.node.folder
         kubelet: FileIdentity | None = None
 
         async def live() -> None:
             nonlocal kubelet
-            kubelet = self.folder.latest.kubelet if self.folder.latest is not None else None
-            with self.state.life_of(resource, memory.registered, memory.offered):
-                await run_resource(
-                    resource,
-                    self.path,
-                    self.folder,
-                    self.state.inventory,
-                    memory,
-                    self.placement,
-                    self.cdi,
-                )
+            kubelet = folder.latest.kubelet if folder.latest is not None else None
+            with self.node.state.life_of(resource, memory.registered, memory.offered):
+                await run_resource(resource, self.node, memory)
 
-        async def kubelet_changed() -> None:
-            await self.folder.wait_for(lambda seen: seen.kubelet not in (None, kubelet))
+        async def until_kubelet_changed() -> None:
+            await folder.wait_for(lambda seen: seen.kubelet not in (None, kubelet))
 
         with scope:
             await keep_running(
@@ -97,7 +82,7 @@ class Serving:
                 resource,
                 expected=(NodeError,),
                 at_once=(KubeletRestarted,),
-                sooner=kubelet_changed,
-                worked=lambda: bool(memory.registered.latest),
-                on_failure=partial(self.state.counters.restarted, resource),
+                until_hope=until_kubelet_changed,
+                is_working=lambda: bool(memory.registered.latest),
+                on_failure=partial(self.node.state.counters.restarted, resource),
             )

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import DeviceList
-from biren_plugin.device_plugin.streams import Streams
+from biren_plugin.device_plugin.node import Streams
 
 
 async def watch_devices(

@@ -35,11 +35,11 @@ _VENDOR: Final = "birentech.com"
 async def ask_holders(
     folder: Path,
     observed: Board[Observed],
-    turned: Callable[[float], None] = lambda _seconds: None,
+    on_turn: Callable[[float], None] = lambda _seconds: None,
 ) -> None:
     """Posts who holds what, again and again; None while that cannot be known.
 
-    `turned` is told how long each question took.
+    `on_turn` gets the seconds that each question took.
     """
     trouble = ""
     holders: Holders | None = None
@@ -65,7 +65,7 @@ async def ask_holders(
         before = observed.latest or Observed()
         if holders != before.holders:
             observed.post(attrs.evolve(before, holders=holders))
-        turned(trio.current_time() - began)
+        on_turn(trio.current_time() - began)
         if not shown.issuperset(holders or NO_HOLDERS):
             wait = SOONER
         with trio.move_on_after(wait):

@@ -37,11 +37,11 @@ async def query_library(
     observed: Board[Observed],
     *,
     interval: float,
-    turned: Callable[[float], None] = lambda _seconds: None,
+    on_turn: Callable[[float], None] = lambda _seconds: None,
 ) -> None:
     """Posts a round every `interval` seconds, and sooner when the node shows other cards.
 
-    `turned` is told how long each took.
+    `on_turn` gets the seconds that each took.
     """
     reader = BrmlReader(root)
     patient_reads = PatientReads[Answer](reader.names, reader.read, "the management library")
@@ -49,7 +49,7 @@ async def query_library(
     trouble = ""
     silent: frozenset[str] = frozenset()
     while (observed.latest or Observed()).snapshot is None:
-        turned(
+        on_turn(
             0.0
         )  # nothing to ask about is no standstill: the liveness probe would end the daemon
         with trio.move_on_after(interval):
@@ -85,7 +85,7 @@ async def query_library(
         before = observed.latest or Observed()
         if before.library != latest:
             observed.post(attrs.evolve(before, library=latest))
-        turned(trio.current_time() - began)
+        on_turn(trio.current_time() - began)
         with trio.move_on_at(next_round):
             await observed.wait_for(lambda seen, cards=cards: seen.card_names != cards)  # type: ignore[misc]
 

@@ -26,11 +26,11 @@ async def scan_host(
     *,
     interval: float,
     pulse: int = 0,
-    turned: Callable[[float], None] = lambda _seconds: None,
+    on_turn: Callable[[float], None] = lambda _seconds: None,
 ) -> None:
     """Posts a snapshot every `interval` seconds at least; every `pulse` seconds all is read anew.
 
-    `turned` is told how long each look took. Where the host cannot be read, that is said once, and what was posted stays.
+    `on_turn` gets the seconds that each look took. Where the host cannot be read, that is said once, and what was posted stays.
     """
     anew = False
     patient_reads = PatientReads(
@@ -65,5 +65,5 @@ async def scan_host(
                 next_beat = trio.current_time() + pulse
                 anew = False
             observed.post(seen)
-        turned(trio.current_time() - began)
+        on_turn(trio.current_time() - began)
         await folder_events.wait(interval)

@@ -21,8 +21,8 @@ from biren_plugin.core.model import Card, Device, DeviceList, Inventory
 from biren_plugin.core.parse.brml import P2PLink
 from biren_plugin.core.placement.choose import Placement
 from biren_plugin.core.placement.topology_builder import build_topology
+from biren_plugin.device_plugin.node import Streams
 from biren_plugin.device_plugin.server import DevicePlugin, serve_plugin
-from biren_plugin.device_plugin.streams import Streams
 from biren_plugin.device_plugin.watch import watch_devices
 from tests.kubelet.protos import load
 from tests.support.cards import GPU

@@ -18,9 +18,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
 from biren_plugin.core.rivals import RivalWatch
+from biren_plugin.daemon_state import DaemonState
 from biren_plugin.device_plugin.folder import KUBELET_SOCKET, KubeletFolder, read_kubelet_folder
+from biren_plugin.device_plugin.node import Node, OwnSocket, ResourceMemory, Streams
 from biren_plugin.device_plugin.registration import STREAM_DEADLINE, stay_registered
-from biren_plugin.device_plugin.streams import Streams
 from biren_plugin.errors import (
     InvalidRequest,
     PluginSocketGone,
@@ -38,7 +39,7 @@ KUBELETS_DIAL = 10.0
 
 
 @attrs.define
-class Node:
+class Stage:
     """A kubelet's folder, and what a resource's subtree knows of it."""
 
     path: Path
@@ -95,15 +96,10 @@ class Node:
     async def stay(self) -> None:
         """The task under test, for two days at most."""
         with trio.fail_after(2 * DAY):
-            await stay_registered(
-                RESOURCE,
-                self.socket,
-                self.identity,
-                self.folder,
-                self.streams,
-                self.registered,
-                self.rivals,
-            )
+            node = Node(self.path, self.folder, DaemonState())
+            memory = ResourceMemory(registered=self.registered, rivals=self.rivals)
+            socket = OwnSocket(self.socket, self.identity)
+            await stay_registered(RESOURCE, socket, node, memory, self.streams)
 
     async def stream(self) -> None:
         """Waits until the kubelet has opened its stream."""
@@ -122,14 +118,14 @@ def _raise(error: Exception) -> None:
 
 
 @pytest.fixture
-def node() -> Iterator[Node]:
+def node() -> Iterator[Stage]:
     # A Unix socket's path has at most 107 bytes: pytest's tmp_path may be too long.
     with tempfile.TemporaryDirectory(prefix="br") as path:
-        yield Node(Path(path))
+        yield Stage(Path(path))
 
 
 async def test_nothing_is_tried_before_the_kubelets_socket_is_seen(
-    node: Node, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    node: Stage, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(node.stay)
@@ -143,7 +139,7 @@ async def test_nothing_is_tried_before_the_kubelets_socket_is_seen(
 
 
 async def test_socket_that_a_new_kubelet_has_wiped_is_not_registered(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     async with node.kubelet():
         node.socket.unlink()
@@ -153,7 +149,7 @@ async def test_socket_that_a_new_kubelet_has_wiped_is_not_registered(
 
 
 async def test_stream_that_ends_before_anybody_looked_is_an_end_all_the_same(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     async def take(_registration: Registration) -> None:
         node.hold({"a stream"})
@@ -167,7 +163,7 @@ async def test_stream_that_ends_before_anybody_looked_is_an_end_all_the_same(
 
 
 async def test_registration_names_the_file_and_carries_the_options(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     async with node.kubelet(), trio.open_nursery() as nursery:
         nursery.start_soon(node.stay)
@@ -178,7 +174,7 @@ async def test_registration_names_the_file_and_carries_the_options(
 
 
 async def test_registration_lasts_while_the_stream_is_open(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     async with node.kubelet():
         with trio.move_on_after(DAY) as day:
@@ -188,7 +184,7 @@ async def test_registration_lasts_while_the_stream_is_open(
 
 
 async def test_kubelet_that_opens_its_stream_only_after_it_answered_is_waited_for(
-    node: Node, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    node: Stage, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
 
@@ -206,7 +202,7 @@ async def test_kubelet_that_opens_its_stream_only_after_it_answered_is_waited_fo
 
 
 async def test_answer_without_a_stream_is_no_registration(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     async def take(_registration: Registration) -> None:
         """A kubelet that then forgets."""
@@ -216,7 +212,9 @@ async def test_answer_without_a_stream_is_no_registration(
             await node.stay()
 
 
-async def test_refusal_is_told_in_the_kubelets_words(node: Node, autojump_clock: MockClock) -> None:
+async def test_refusal_is_told_in_the_kubelets_words(
+    node: Stage, autojump_clock: MockClock
+) -> None:
     async def take(_registration: Registration) -> None:
         raise InvalidRequest("the resource name is invalid")
 
@@ -226,7 +224,7 @@ async def test_refusal_is_told_in_the_kubelets_words(node: Node, autojump_clock:
 
 
 async def test_kubelet_may_dial_for_as_long_as_it_does_before_it_answers(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     async def take(registration: Registration) -> None:
         await trio.sleep(KUBELETS_DIAL + 1)
@@ -239,7 +237,7 @@ async def test_kubelet_may_dial_for_as_long_as_it_does_before_it_answers(
 
 
 async def test_kubelet_that_never_answers_is_given_up(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     async def take(_registration: Registration) -> None:
         await trio.sleep_forever()
@@ -250,7 +248,7 @@ async def test_kubelet_that_never_answers_is_given_up(
 
 
 async def test_kubelet_that_dies_while_it_is_asked_broke_off(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     listener = UnixListener(node.path / KUBELET_SOCKET)
 
@@ -267,7 +265,7 @@ async def test_kubelet_that_dies_while_it_is_asked_broke_off(
 
 
 async def test_socket_that_a_stopped_kubelet_left_is_knocked_at_and_said_once(
-    node: Node, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    node: Stage, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     node.leave_dead_socket()
     node.look()
@@ -281,7 +279,7 @@ async def test_socket_that_a_stopped_kubelet_left_is_knocked_at_and_said_once(
     assert len(node.registrations) == 1
 
 
-async def end_of_stream(node: Node) -> str:
+async def end_of_stream(node: Stage) -> str:
     """Registers, loses the stream; why, in the error's words."""
     with pytest.RaisesGroup(StreamEnded) as caught:
         async with trio.open_nursery() as nursery:
@@ -293,14 +291,14 @@ async def end_of_stream(node: Node) -> str:
 
 
 async def test_stream_that_ends_ends_the_registration(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     async with node.kubelet():
         assert await end_of_stream(node) == f"the kubelet ended the stream of {RESOURCE}"
 
 
 async def test_streams_that_a_living_kubelet_ends_again_and_again_point_to_a_rival(
-    node: Node,
+    node: Stage,
     autojump_clock: MockClock,
 ) -> None:
     async with node.kubelet():
@@ -310,7 +308,7 @@ async def test_streams_that_a_living_kubelet_ends_again_and_again_point_to_a_riv
 
 
 async def test_streams_that_end_with_a_kubelet_still_there_and_soon_replaced_point_to_nobody(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     for _ in range(5):
         # A process that ends may close its streams before the socket that it listens on.
@@ -319,7 +317,7 @@ async def test_streams_that_end_with_a_kubelet_still_there_and_soon_replaced_poi
 
 
 async def test_streams_that_end_with_their_kubelets_point_to_nobody(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     for _ in range(5):
         with pytest.RaisesGroup(StreamEnded) as caught:
@@ -334,7 +332,7 @@ async def test_streams_that_end_with_their_kubelets_point_to_nobody(
 
 
 async def test_end_of_any_stream_since_the_registration_ends_it(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     # A kubelet that answered two Registers holds both streams, and drops its client with either.
     async def take(_registration: Registration) -> None:
@@ -355,7 +353,7 @@ async def test_end_of_any_stream_since_the_registration_ends_it(
 
 
 async def test_stream_that_ends_before_anyone_has_looked_again_is_noticed(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     answered = trio.Event()
 
@@ -376,7 +374,7 @@ async def test_stream_that_ends_before_anyone_has_looked_again_is_noticed(
 
 
 async def test_somebody_who_only_looks_later_on_ends_no_registration(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     async with node.kubelet():
         with pytest.RaisesGroup(StreamEnded):

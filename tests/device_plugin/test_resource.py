@@ -18,8 +18,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import Card, Device, DeviceList, Inventory
+from biren_plugin.daemon_state import DaemonState
 from biren_plugin.device_plugin.folder import KubeletFolder, read_kubelet_folder, socket_name
-from biren_plugin.device_plugin.resource import ResourceMemory, run_resource
+from biren_plugin.device_plugin.node import Node, ResourceMemory
+from biren_plugin.device_plugin.resource import run_resource
 from biren_plugin.errors import PluginSocketGone, SocketUnusable, StartTooSlow, StreamEnded
 from biren_plugin.simulate.kubelet import SimulatedKubelet
 from biren_plugin.wire.device_plugin import PluginClient
@@ -39,7 +41,7 @@ BOTH = inventory_of(CARD_0, CARD_1)
 ONE_PULLED = inventory_of(CARD_0, CARD_1.because("its node is missing"))
 
 
-class Node:
+class Stage:
     """What a life of the resource is given, a kubelet, and what the kubelet sees."""
 
     def __init__(self, path: Path) -> None:
@@ -53,14 +55,8 @@ class Node:
     async def live(self) -> None:
         """One life, which ends only by raising; two hours at most."""
         with trio.fail_after(7200):
-            await run_resource(
-                RESOURCE,
-                self.path,
-                self.folder,
-                self.inventory,
-                ResourceMemory(offered=self.offered),
-                "packed",
-            )
+            node = Node(self.path, self.folder, DaemonState(inventory=self.inventory))
+            await run_resource(RESOURCE, node, ResourceMemory(offered=self.offered))
 
     def look(self) -> None:
         """Posts what is in the folder now, as the daemon's watcher does."""
@@ -88,10 +84,10 @@ class Node:
 
 
 @pytest.fixture
-def node() -> Iterator[Node]:
+def node() -> Iterator[Stage]:
     # A Unix socket's path has at most 107 bytes: pytest's tmp_path may be too long.
     with tempfile.TemporaryDirectory(prefix="br") as path:
-        yield Node(Path(path))
+        yield Stage(Path(path))
 
 
 def test_socket_is_named_after_its_resource() -> None:
@@ -99,7 +95,7 @@ def test_socket_is_named_after_its_resource() -> None:
 
 
 async def test_socket_listens_only_once_there_are_verdicts(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(node.live)
@@ -113,7 +109,7 @@ async def test_socket_listens_only_once_there_are_verdicts(
 
 
 async def test_resource_is_served_while_the_kubelet_is_away(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     node.inventory.post(BOTH)
     async with trio.open_nursery() as nursery:
@@ -124,7 +120,7 @@ async def test_resource_is_served_while_the_kubelet_is_away(
 
 
 async def test_life_without_a_first_verdict_is_too_slow(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     with pytest.RaisesGroup(pytest.RaisesExc(StartTooSlow, match="did not start in 10 s")):
         await node.live()
@@ -132,7 +128,7 @@ async def test_life_without_a_first_verdict_is_too_slow(
 
 
 async def test_folder_that_cannot_hold_a_socket_ends_the_life_with_the_reason(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     node.inventory.post(BOTH)
     node.path = node.path / "gone"
@@ -143,7 +139,7 @@ async def test_folder_that_cannot_hold_a_socket_ends_the_life_with_the_reason(
 
 
 async def test_kubelet_gets_the_list_and_every_change_of_it(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     async with node.running():
         await node.sees(ListedDevice("card_0", True, (1,)), ListedDevice("card_1", True))
@@ -155,7 +151,7 @@ async def test_kubelet_gets_the_list_and_every_change_of_it(
         await node.sees()
 
 
-async def test_pod_gets_healthy_cards_only(node: Node, autojump_clock: MockClock) -> None:
+async def test_pod_gets_healthy_cards_only(node: Stage, autojump_clock: MockClock) -> None:
     async with node.running(ONE_PULLED):
         pod = await node.kubelet.admit(RESOURCE, 1)
         assert pod.ids == ("card_0",)
@@ -163,7 +159,7 @@ async def test_pod_gets_healthy_cards_only(node: Node, autojump_clock: MockClock
         assert pod.edits.device_nodes == ("/dev/biren/card_0",)
 
 
-async def ask(node: Node, *ids: str) -> None:
+async def ask(node: Stage, *ids: str) -> None:
     """`Allocate` with just these ids, as the kubelet's client."""
 
     async def allocate(channel: Channel) -> None:
@@ -172,7 +168,7 @@ async def ask(node: Node, *ids: str) -> None:
     await with_channel(await trio.open_unix_socket(node.socket), allocate)
 
 
-async def test_refusal_says_whose_fault_it_was(node: Node, autojump_clock: MockClock) -> None:
+async def test_refusal_says_whose_fault_it_was(node: Stage, autojump_clock: MockClock) -> None:
     async with node.running(ONE_PULLED):
         with pytest.raises(FailedPreconditionError, match=r"card_1 is Unhealthy: .*is missing"):
             await ask(node, "card_1")
@@ -182,7 +178,7 @@ async def test_refusal_says_whose_fault_it_was(node: Node, autojump_clock: MockC
 
 
 async def test_list_that_would_read_the_same_is_sent_with_the_heartbeat_only(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     async with node.running(ONE_PULLED):
         with node.kubelet.view.subscribe() as views:
@@ -198,7 +194,7 @@ async def test_list_that_would_read_the_same_is_sent_with_the_heartbeat_only(
                 await views.receive()
 
 
-async def test_deleted_socket_ends_the_life(node: Node, autojump_clock: MockClock) -> None:
+async def test_deleted_socket_ends_the_life(node: Stage, autojump_clock: MockClock) -> None:
     with pytest.RaisesGroup(PluginSocketGone, flatten_subgroups=True):
         async with node.running():
             node.socket.unlink()
@@ -206,7 +202,7 @@ async def test_deleted_socket_ends_the_life(node: Node, autojump_clock: MockCloc
 
 
 async def test_stream_that_the_kubelet_ends_ends_the_life(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     node.inventory.post(BOTH)
     with pytest.RaisesGroup(StreamEnded, flatten_subgroups=True):
@@ -223,7 +219,7 @@ async def test_stream_that_the_kubelet_ends_ends_the_life(
 
 
 async def test_end_of_a_life_ends_its_streams_and_removes_its_socket(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     ended = trio.Event()
 
@@ -247,7 +243,7 @@ async def test_end_of_a_life_ends_its_streams_and_removes_its_socket(
 
 
 async def test_second_life_remarks_only_on_what_has_changed(
-    node: Node, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    node: Stage, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     async with node.running():

@@ -166,7 +166,7 @@ async def test_waiting_for_a_host_that_cannot_be_read_is_no_standstill(
     """Or the liveness probe would end a daemon that a restart cannot help."""
     turns: list[float] = []
     query = partial(
-        query_library, tmp_path, Board[Observed](), interval=INTERVAL, turned=turns.append
+        query_library, tmp_path, Board[Observed](), interval=INTERVAL, on_turn=turns.append
     )
     nursery.start_soon(query)
     await trio.sleep(4 * INTERVAL + 1)

@@ -9,13 +9,15 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
+from biren_plugin.daemon_state import DaemonState
 from biren_plugin.device_plugin.folder import KUBELET_SOCKET, KubeletFolder, read_kubelet_folder
-from biren_plugin.device_plugin.registration import notice_restart
+from biren_plugin.device_plugin.kubelet_watch import watch_kubelet
+from biren_plugin.device_plugin.node import Node, OwnSocket
 from biren_plugin.errors import KubeletRestarted, PluginSocketGone
 from biren_plugin.unix_sockets import FileIdentity
 
 
-class Node:
+class Stage:
     """A kubelet's folder; its sockets are plain files, because nobody connects to them here."""
 
     def __init__(self, path: Path) -> None:
@@ -34,7 +36,8 @@ class Node:
         assert identity is not None
         self.look()
         task_status.started()
-        await notice_restart(self.socket, identity, self.folder)
+        node = Node(self.socket.parent, self.folder, DaemonState())
+        await watch_kubelet(OwnSocket(self.socket, identity), node)
 
 
 def new_file(path: Path) -> None:
@@ -45,12 +48,12 @@ def new_file(path: Path) -> None:
 
 
 @pytest.fixture
-def node() -> Iterator[Node]:
+def node() -> Iterator[Stage]:
     with tempfile.TemporaryDirectory(prefix="br") as path:
-        yield Node(Path(path))
+        yield Stage(Path(path))
 
 
-async def test_new_kubelet_is_noticed_at_the_event(node: Node, mock_clock: MockClock) -> None:
+async def test_new_kubelet_is_noticed_at_the_event(node: Stage, mock_clock: MockClock) -> None:
     new_file(node.kubelet)
     with pytest.RaisesGroup(KubeletRestarted):
         async with trio.open_nursery() as nursery:
@@ -62,7 +65,7 @@ async def test_new_kubelet_is_noticed_at_the_event(node: Node, mock_clock: MockC
             pytest.fail("the event alone was not enough")
 
 
-async def test_new_kubelet_is_noticed_by_looking(node: Node, autojump_clock: MockClock) -> None:
+async def test_new_kubelet_is_noticed_by_looking(node: Stage, autojump_clock: MockClock) -> None:
     new_file(node.kubelet)
     with pytest.RaisesGroup(KubeletRestarted):
         async with trio.open_nursery() as nursery:
@@ -75,7 +78,7 @@ async def test_new_kubelet_is_noticed_by_looking(node: Node, autojump_clock: Moc
 
 @pytest.mark.parametrize("change", [Path.unlink, new_file], ids=["deleted", "replaced"])
 async def test_socket_of_ours_that_is_gone_is_noticed_by_looking(
-    node: Node, autojump_clock: MockClock, change: Callable[[Path], None]
+    node: Stage, autojump_clock: MockClock, change: Callable[[Path], None]
 ) -> None:
     new_file(node.kubelet)
     with pytest.RaisesGroup(PluginSocketGone):
@@ -88,7 +91,7 @@ async def test_socket_of_ours_that_is_gone_is_noticed_by_looking(
 
 
 async def test_first_kubelet_and_one_that_stops_are_no_restart(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(node.notice)
@@ -103,7 +106,7 @@ async def test_first_kubelet_and_one_that_stops_are_no_restart(
 
 
 async def test_kubelet_that_comes_after_one_that_stopped_is_a_restart(
-    node: Node, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
     new_file(node.kubelet)
     with pytest.RaisesGroup(KubeletRestarted):

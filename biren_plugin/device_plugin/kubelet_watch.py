@@ -1,0 +1,34 @@
+"""Notice a restarted kubelet, and a socket of ours that is gone."""
+
+from typing import Final
+
+import trio
+
+from biren_plugin.device_plugin.node import Node, OwnSocket
+from biren_plugin.errors import KubeletRestarted, PluginSocketGone
+from biren_plugin.unix_sockets import FileIdentity
+
+READ_INTERVAL: Final = 1.0
+"""Seconds between reads of the two sockets when no change of the directory calls for one."""
+
+
+async def watch_kubelet(socket: OwnSocket, node: Node) -> None:
+    """Ends by raising, when the kubelet's socket or ours is no longer the one it was.
+
+    `node.folder` says when to read; what it holds may be older than our socket. Raises
+    `KubeletRestarted` and `PluginSocketGone`.
+    """
+    first = FileIdentity.of(node.kubelet_socket)
+    with node.folder.subscribe() as changes:
+        while True:
+            kubelet = FileIdentity.of(node.kubelet_socket)
+            first = first or kubelet
+            if kubelet not in (None, first):
+                raise KubeletRestarted("the kubelet has restarted")
+            if (there := FileIdentity.of(socket.path)) != socket.identity:
+                done = (
+                    "deleted" if there is None else "replaced; does another plugin use that name?"
+                )
+                raise PluginSocketGone(f"{socket.path} was {done}")
+            with trio.move_on_after(READ_INTERVAL):
+                await changes.receive()

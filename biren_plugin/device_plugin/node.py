@@ -1,0 +1,81 @@
+"""What the resources of a node share, and what each of them remembers from life to life."""
+
+from pathlib import Path
+
+import attrs
+
+from biren_plugin.board import Board
+from biren_plugin.core.model import DeviceList
+from biren_plugin.core.placement.choose import Placement
+from biren_plugin.core.rivals import RivalWatch
+from biren_plugin.daemon_state import DaemonState
+from biren_plugin.device_plugin.folder import KUBELET_SOCKET, KubeletFolder
+from biren_plugin.files.cdi_owner import CdiOwner
+from biren_plugin.unix_sockets import FileIdentity
+
+
+@attrs.frozen
+class Node:
+    """What every resource of the node is served from."""
+
+    path: Path
+    """The kubelet's device-plugins directory."""
+    folder: Board[KubeletFolder]
+    """What is in it."""
+    state: DaemonState
+    placement: Placement = "packed"
+    cdi: CdiOwner | None = None
+    """The owner of the node's CDI file; None: containers get nodes and mounts instead of CDI names."""
+
+    @property
+    def kubelet_socket(self) -> Path:
+        """Where the kubelet takes registrations."""
+        return self.path / KUBELET_SOCKET
+
+
+@attrs.frozen
+class ResourceMemory:
+    """What outlives each life of a resource's subtree."""
+
+    offered: Board[DeviceList] = attrs.Factory(Board)
+    """What the kubelet was sent last."""
+    judged: Board[DeviceList] = attrs.Factory(Board)
+    """The last list before CDI withheld devices, where CDI is on."""
+    registered: Board[bool] = attrs.Factory(Board)
+    """Whether the kubelet took the registration and watches."""
+    rivals: RivalWatch = attrs.Factory(RivalWatch)
+
+
+@attrs.frozen
+class OwnSocket:
+    """The socket that one life of a resource serves on."""
+
+    path: Path
+    identity: FileIdentity
+    """Another file in its place is not ours."""
+
+
+@attrs.frozen
+class Streams:
+    """The streams of one life of a resource; each is a token that equals itself only."""
+
+    open: frozenset[object] = frozenset()
+    opened: int = 0
+    """All that were opened so far: one that ended before anybody looked was there all the same."""
+
+    def with_new(self, stream: object) -> "Streams":
+        """One more is open."""
+        return Streams(self.open | {stream}, self.opened + 1)
+
+    def without(self, stream: object) -> "Streams":
+        """One has ended."""
+        return Streams(self.open - {stream}, self.opened)
+
+    def since(self, before: "Streams") -> "Streams":
+        """Those that are not of `before`."""
+        return Streams(self.open - before.open, self.opened - before.opened)
+
+    @property
+    def one_ended(self) -> bool:
+        """Whether one of them has ended."""
+        return len(self.open) < self.opened
