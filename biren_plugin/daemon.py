@@ -12,7 +12,7 @@ import trio
 
 from biren_plugin import __version__
 from biren_plugin.board import Board
-from biren_plugin.core.cdi.spec import FILE_NAME
+from biren_plugin.core.parse.vendor import CDI_FILE
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon_state import Counters, DaemonState, follow_health
 from biren_plugin.device_plugin.folder import INTERVAL as FOLDER_INTERVAL
@@ -24,7 +24,7 @@ from biren_plugin.files.cdi_owner import CdiOwner
 from biren_plugin.files.nfd_labels import publish_labels
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import under
-from biren_plugin.host.readers import reader_of
+from biren_plugin.host.readers import node_folder_of, reader_of
 from biren_plugin.monitor.status_socket import serve_status
 from biren_plugin.sources.holders import INTERVAL as HOLDERS_INTERVAL
 from biren_plugin.sources.holders import ask_holders
@@ -77,7 +77,7 @@ async def run_daemon(settings: Settings) -> None:
     cdi = _cdi_owner(settings)
     state.cdi_file = cdi.on_disk if cdi is not None else None
     dev = under(settings.host_root, "/dev")
-    nodes = dev / ("vfio" if settings.container_runtime == "kata" else "biren")
+    nodes = under(settings.host_root, node_folder_of(settings))
     with (
         FolderEvents([dev, nodes]) as dev_events,
         FolderEvents([plugins.parent, plugins]) as events,
@@ -147,7 +147,7 @@ def _labels_loop(settings: Settings, state: DaemonState) -> Iterator[Loop]:
 def _cdi_owner(settings: Settings) -> CdiOwner | None:
     if not settings.cdi_feature:
         return None
-    return CdiOwner(settings.cdi_dir / FILE_NAME, overwrite=settings.overwrite_cdi_config)
+    return CdiOwner(settings.cdi_dir / CDI_FILE, overwrite=settings.overwrite_cdi_config)
 
 
 def _log_start(settings: Settings) -> None:

@@ -8,10 +8,11 @@ from typing import Final
 import attrs
 
 from biren_plugin.core.cdi.compare import compare, duplicates
-from biren_plugin.core.cdi.spec import FILE_NAME, Spec, spec_for
+from biren_plugin.core.cdi.spec import Spec, spec_for
 from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
+from biren_plugin.core.parse.vendor import CDI_FILE
 from biren_plugin.core.settings import ContainerRuntime
 from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid
 from biren_plugin.files.cdi_file import Format, load, remove_leftover, render, write
@@ -72,7 +73,7 @@ def generate(
     if output == STDOUT:
         sys.stdout.write(render(spec, form))
         return True
-    path = output or cdi_dir / FILE_NAME
+    path = output or cdi_dir / CDI_FILE
     remove_leftover(path)
     if os.path.lexists(path) and not overwrite:
         same = _says(path, spec)
@@ -97,7 +98,7 @@ def _says(path: Path, spec: Spec) -> bool:
 def check(look: Look, cdi_dir: Path) -> bool:
     """Prints a line for each way in which the CDI file is not as the node needs it; True if none."""
     needed, lines = findings(look, cdi_dir)
-    path = cdi_dir / FILE_NAME
+    path = cdi_dir / CDI_FILE
     for line in lines or [f"{path}: as the node needs it" if needed else "no Biren card, no file"]:
         print(line)
     return not lines
@@ -105,7 +106,7 @@ def check(look: Look, cdi_dir: Path) -> bool:
 
 def findings(look: Look, cdi_dir: Path) -> tuple[Spec | None, list[str]]:
     """What the node needs, None without a card; and each way in which the file is not so."""
-    path = cdi_dir / FILE_NAME
+    path = cdi_dir / CDI_FILE
     needed = spec_for(look.inventory().lists)
     lines = []
     try:

@@ -8,8 +8,10 @@ from typing import Any
 from biren_plugin.commands.tables import print_table
 from biren_plugin.core.health.verdicts import HealthKeeper
 from biren_plugin.core.inventory.keeper import InventoryKeeper
-from biren_plugin.core.model import Card, Device, Inventory, Link, Snapshot
+from biren_plugin.core.model import Device, Inventory, Snapshot
 from biren_plugin.core.observed import Observed
+from biren_plugin.core.parse import vendor
+from biren_plugin.core.parse.card import Card, Link
 from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.readers import read_once
 
@@ -28,10 +30,10 @@ def show_devices(host_root: Path, *, as_json: bool) -> None:
     elif snapshot.cards:
         print_table(_HEADINGS, [_row(card, device) for card, device in _devices(snapshot)])
     else:
-        where = "/sys/class/biren"
+        where = vendor.CLASS_FOLDER
         found = "no card in it" if snapshot.driver_loaded else "it does not exist"
         print(
-            f"No Biren card on this host: {where}: {found}. Is the driver loaded (`modprobe biren`)?"
+            f"No Biren card on this host: {where}: {found}. Is the driver loaded (`{vendor.MODPROBE}`)?"
         )
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from biren_plugin.commands.show_devices import judge_once, or_dash, resource_and_health
 from biren_plugin.commands.tables import print_table
-from biren_plugin.core.model import Card, Device, Inventory, Snapshot
+from biren_plugin.core.model import Device, Inventory, Snapshot
+from biren_plugin.core.parse import vendor
+from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.vfio import address_of
 from biren_plugin.host.readers import read_once
 from biren_plugin.host.vfio_groups import VfioGroupReader
@@ -28,7 +30,7 @@ def show_groups(host_root: Path, *, as_json: bool) -> None:
     else:
         print(
             "No Biren function for VFIO on this host, neither bound to vfio-pci nor split by SR-IOV: "
-            "see `lspci -nnkd 1ee0:`"
+            f"see `{vendor.LSPCI_DRIVERS}`"
         )
     for sentence in inventory.unsettled:
         print(sentence)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import attrs
 
-from biren_plugin.core.model import Card, Device, DeviceList, Inventory
+from biren_plugin.core.model import Device, DeviceList, Inventory
+from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.sysfs import number_of
 from biren_plugin.core.placement.choose import Placement, choose
 from biren_plugin.core.placement.topology import Topology

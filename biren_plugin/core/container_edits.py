@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from biren_plugin.core.model import Card, HostFacts, Mount
-
-CONTROL_NODE = "/dev/biren-m"
+from biren_plugin.core.model import HostFacts, Mount
+from biren_plugin.core.parse.card import Card
+from biren_plugin.core.parse.vendor import CARDS_VARIABLE, CONTROL_NODE
 
 
 @attrs.frozen
@@ -40,7 +40,7 @@ def edits_for(cards: Sequence[Card], host: HostFacts) -> ContainerEdits:
 
 def environment(cards: Sequence[Card]) -> tuple[tuple[str, str], ...]:
     """`BR_PHY_CARDS`, which Biren's runtime reads: the cards in order of their numbers."""
-    return (("BR_PHY_CARDS", ",".join(card.name for card in by_number(cards))),)
+    return ((CARDS_VARIABLE, ",".join(card.name for card in by_number(cards))),)
 
 
 def shared_nodes(host: HostFacts) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from biren_plugin.core.model import RESOURCE_OF_SPLIT, Inventory
+from biren_plugin.core.model import Inventory
+from biren_plugin.core.parse.vendor import DOMAIN, RESOURCE_OF_SPLIT
 
 _SPLIT_OF_RESOURCE: Final = {resource: split for split, resource in RESOURCE_OF_SPLIT.items()}
 _VALUE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
@@ -49,9 +50,7 @@ def node_labels(inventory: Inventory, driver_version: str | None) -> dict[str, s
         "gpu.split": _common(f"{split}" for _, split in present),
         "driver.version": driver_version or "",
     }
-    return {
-        f"birentech.com/{name}": value for name, value in labels.items() if _VALUE.fullmatch(value)
-    }
+    return {f"{DOMAIN}/{name}": value for name, value in labels.items() if _VALUE.fullmatch(value)}
 
 
 def _common(values: Iterable[str]) -> str:

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 import attrs
 
 from biren_plugin.core.model import Device, DeviceList, Inventory
-from biren_plugin.core.parse.versions import MINIMUM_DRIVER, driver_suffices
+from biren_plugin.core.parse import vendor
+from biren_plugin.core.parse.vendor import MINIMUM_DRIVER
+from biren_plugin.core.parse.versions import driver_suffices
 
 
 @attrs.frozen
@@ -62,7 +64,7 @@ def _remark_empty(node: Inventory) -> Remark:
         case True, True:
             return Remark(
                 "no Biren function for VFIO in /sys/bus/pci/devices, neither bound to vfio-pci nor split "
-                "by SR-IOV: waiting; see `lspci -nnkd 1ee0:` on the node",
+                f"by SR-IOV: waiting; see `{vendor.LSPCI_DRIVERS}` on the node",
                 bad=True,
                 event="cards_missing",
             )
@@ -74,13 +76,13 @@ def _remark_empty(node: Inventory) -> Remark:
             )
         case False, True:
             return Remark(
-                "no Biren card in /sys/class/biren: waiting; see `lspci -d 1ee0:` on the node",
+                f"no Biren card in {vendor.CLASS_FOLDER}: waiting; see `{vendor.LSPCI}` on the node",
                 bad=True,
                 event="cards_missing",
             )
         case _:
             return Remark(
-                "no /sys/class/biren: waiting for the driver; on the node: `modprobe biren`; "
+                f"no {vendor.CLASS_FOLDER}: waiting for the driver; on the node: `{vendor.MODPROBE}`; "
                 "in a container: is the host's /sys mounted?",
                 bad=True,
                 event="driver_missing",

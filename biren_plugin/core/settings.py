@@ -13,6 +13,7 @@ import attrs
 
 from biren_plugin.core.health.probes import OPTIONAL
 from biren_plugin.core.health.verdicts import HealthMode, HealthPolicy
+from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.brml import LibraryStatus
 from biren_plugin.core.placement.choose import Placement
 from biren_plugin.core.setting_field import Limits, Matching, Members, setting
@@ -53,8 +54,8 @@ class Settings:
     )
     mount_host_path: bool = setting(
         False,
-        "Mount the driver's library and tool into each container, below /opt/birentech, and the "
-        "driver's own tree, /usr/local/birensupa/driver; all read-only.",
+        f"Mount the driver's library and tool into each container, below {vendor.CONTAINER_FOLDER}, and "
+        f"the driver's own tree, {vendor.DRIVER_TREE}; all read-only.",
     )
     overwrite_cdi_config: bool = setting(
         False,
@@ -77,7 +78,7 @@ class Settings:
     device_plugin_dir: Path = setting(
         Path("/var/lib/kubelet/device-plugins"), "The kubelet's folder of device plugin sockets."
     )
-    cdi_dir: Path = setting(DEFAULT_CDI_DIR, "The folder of the CDI file, biren.yaml.")
+    cdi_dir: Path = setting(DEFAULT_CDI_DIR, f"The folder of the CDI file, {vendor.CDI_FILE}.")
     log_level: LogLevel = setting("info", "The least important lines to log.")
     health_interval: float = setting(
         1.0,

@@ -15,13 +15,13 @@ from biren_plugin.board import Board
 from biren_plugin.core.labels import feature_file, node_labels
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
+from biren_plugin.core.parse.vendor import FEATURE_FILE
 from biren_plugin.errors import FeaturesUnwritable, NoThread
 from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.unix_sockets import FileIdentity
 
 log = logging.getLogger(__name__)
 
-NAME: Final = "biren.features"
 REMOVE_DEADLINE: Final = 1.0
 """Seconds that the daemon's end waits for the disk."""
 
@@ -33,7 +33,7 @@ class FeatureFile:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / NAME
+        self._path = folder / FEATURE_FILE
         self._text: str | None = None
         """What we wrote last; None: nothing yet."""
         self._written: FileIdentity | None = None
@@ -47,7 +47,7 @@ class FeatureFile:
             return False
         try:
             if text:
-                beside = self._path.with_name(f".{NAME}")  # NFD reads no hidden file
+                beside = self._path.with_name(f".{FEATURE_FILE}")  # NFD reads no hidden file
                 beside.write_text(text)
                 beside.replace(self._path)
             else:

@@ -19,6 +19,7 @@ from biren_plugin.core.parse.brml import (
     ReturnCode,
 )
 from biren_plugin.core.parse.sysfs import card_number
+from biren_plugin.core.parse.vendor import CARD_PREFIX
 from biren_plugin.errors import LibraryCallFailed, LibraryMissing, LibraryUnusable
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class BrmlReader:
         if self.library is None:
             self.library = self._open()
             self._driver_gone = False
-        rows = [f"{_LINKS_OF}card_{number}" for number in sorted(self.linked)[:-1]]
+        rows = [f"{_LINKS_OF}{CARD_PREFIX}{number}" for number in sorted(self.linked)[:-1]]
         return [*sorted(self.cards), LISTING, *rows]
 
     def read(self, name: str) -> Answer | None:

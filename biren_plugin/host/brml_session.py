@@ -20,16 +20,11 @@ from biren_plugin.core.parse.brml import (
     svi_split,
     text,
 )
+from biren_plugin.core.parse.vendor import LIBRARY_FOLDERS, LIBRARY_SONAME
 from biren_plugin.errors import LibraryCallFailed
 from biren_plugin.host.brml_calls import BrmlCalls
 from biren_plugin.host.host_paths import resolve, under
 
-_NAME: Final = "libbiren-ml.so.1"
-_FOLDERS: Final = (
-    "/usr/lib",
-    "/usr/local/birensupa/driver/biren-smi/lib",
-    "/opt/birentech/lib",
-)
 _MAX_GPUS: Final = 256
 """More than any server holds: a count beyond is garbage, and not worth that many calls."""
 
@@ -63,8 +58,10 @@ def find_library(root: Path) -> list[str]:
     On the host itself the loader is asked first. In a container that sees the host below `root`,
     only the host's files count; what they need themselves the loader seeks in the container.
     """
-    found = [real for folder in _FOLDERS if (real := resolve(root, f"{folder}/{_NAME}"))]
-    by_loader = [_NAME] if root == Path("/") else []
+    found = [
+        real for folder in LIBRARY_FOLDERS if (real := resolve(root, f"{folder}/{LIBRARY_SONAME}"))
+    ]
+    by_loader = [LIBRARY_SONAME] if root == Path("/") else []
     return by_loader + [str(under(root, real)) for real in dict.fromkeys(found)]
 
 

@@ -11,14 +11,14 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.model import Card, HostFacts, Snapshot
-from biren_plugin.core.parse import sysfs
+from biren_plugin.core.model import HostFacts, Snapshot
+from biren_plugin.core.parse import sysfs, vendor
+from biren_plugin.core.parse.card import Card
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.driver_files import read_host_facts
 from biren_plugin.host.host_paths import NOT_THERE, node_state, resolve, under
 from biren_plugin.host.sysfs_files import read_bytes, read_text, read_texts
 
-_CLASS: Final = "/sys/class/biren"
 _MODULES: Final = "/sys/module"
 
 
@@ -46,10 +46,12 @@ class DriverCardReader:
         listed: list[str] = []
         driver_loaded = True
         try:
-            listed = os.listdir(under(self._root, _CLASS))
+            listed = os.listdir(under(self._root, vendor.CLASS_FOLDER))
         except OSError as error:
             if error.errno not in NOT_THERE:
-                raise HostUnreadable(f"cannot read {_CLASS}: {error.strerror}") from error
+                raise HostUnreadable(
+                    f"cannot read {vendor.CLASS_FOLDER}: {error.strerror}"
+                ) from error
             driver_loaded = False
         numbers = {
             name: number for name in listed if (number := sysfs.card_number(name)) is not None
@@ -60,7 +62,7 @@ class DriverCardReader:
             host=self._read_facts(),
             driver_loaded=driver_loaded,
             module_loaded=self._module_loaded(),
-            driver_version=(read_text(f"{self._root}{_MODULES}/biren/version") or "").strip()
+            driver_version=(read_text(f"{self._root}{vendor.MODULE_FOLDER}/version") or "").strip()
             or None,
         )
         return sorted(numbers, key=lambda name: numbers[name])
@@ -69,7 +71,7 @@ class DriverCardReader:
         """One card, None if it has gone; `anew`: nothing is taken from an earlier look."""
         number = sysfs.card_number(name)
         assert number is not None  # it was listed
-        folder = f"{self._root}{_CLASS}/{name}"  # not `under`: a Path costs as much as a read
+        folder = f"{self._root}{vendor.CLASS_FOLDER}/{name}"  # not `under`: a Path costs as much as a read
         try:
             status = os.stat(folder)
         except OSError:
@@ -80,7 +82,7 @@ class DriverCardReader:
             self._fixed[name] = (identity, texts, self._pci_path(name))
         _, fixed, path = self._fixed[name]
         texts = fixed | read_texts(f"{folder}/device", sysfs.CHANGING_ATTRIBUTES)
-        node = node_state(self._root, f"/dev/biren/{name}")
+        node = node_state(self._root, f"{vendor.NODE_FOLDER}/{name}")
         config = read_bytes(f"{folder}/device/config", sysfs.VENDOR_ID_BYTES)
         return sysfs.read_card(name, number, texts, path, node, config)
 
@@ -96,11 +98,11 @@ class DriverCardReader:
         """What can be told of a card without reading its attributes: links lead to its PCI function."""
         number = sysfs.card_number(name)
         assert number is not None  # it was listed
-        node = node_state(self._root, f"/dev/biren/{name}")
+        node = node_state(self._root, f"{vendor.NODE_FOLDER}/{name}")
         return sysfs.read_card(name, number, {}, self._pci_path(name), node, None)
 
     def _pci_path(self, name: str) -> tuple[str, ...]:
-        return sysfs.pci_path(resolve(self._root, f"{_CLASS}/{name}/device") or "")
+        return sysfs.pci_path(resolve(self._root, f"{vendor.CLASS_FOLDER}/{name}/device") or "")
 
     def _read_facts(self) -> HostFacts:
         return read_host_facts(
@@ -111,6 +113,6 @@ class DriverCardReader:
 
     def _module_loaded(self) -> bool | None:
         try:
-            return "biren" in os.listdir(under(self._root, _MODULES))
+            return vendor.MODULE in os.listdir(under(self._root, _MODULES))
         except OSError:
             return None

@@ -5,17 +5,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from biren_plugin.core.container_edits import CONTROL_NODE
-from biren_plugin.core.model import HostFacts, Mount, NodeState
+from biren_plugin.core.model import HostFacts, Mount
+from biren_plugin.core.parse import vendor
+from biren_plugin.core.parse.card import NodeState
 from biren_plugin.core.parse.sysfs import library_name
 from biren_plugin.host.host_paths import node_state, resolve, under
 
-_LIBRARY_FOLDER: Final = "/usr/lib"
-_LIBRARIES: Final = ("libbiren-ml.so", "libbiren-ml.so.1")
-_TOOL: Final = "/usr/bin/brsmi"
-_DRIVER_TREE: Final = "/usr/local/birensupa/driver"
-"""What images link against, libbesu.so.1 among it; users mount it by hand where no plugin does."""
-_CONTAINER_FOLDER: Final = "/opt/birentech/"
 _DRM_CLASS: Final = "/sys/class/drm"
 
 
@@ -26,7 +21,7 @@ def read_host_facts(root: Path, *, mount_host_path: bool, mount_dri_device: bool
     if mount_dri_device and dri_node is None:
         absent.append("a render node of vgem in /dev/dri (on the node: `modprobe vgem`)")
     return HostFacts(
-        control_node=_is_node(root, CONTROL_NODE),
+        control_node=_is_node(root, vendor.CONTROL_NODE),
         dri_node=dri_node,
         mounts=tuple(mounts),
         absent=tuple(absent),
@@ -38,20 +33,20 @@ def _is_node(root: Path, path: str) -> bool:
 
 
 def _driver_mounts(root: Path) -> tuple[list[Mount], list[str]]:
-    names = set(_LIBRARIES)
+    names = {vendor.LIBRARY, vendor.LIBRARY_SONAME}
     with suppress(OSError):  # then each library is absent, below
-        names.update(filter(library_name, os.listdir(under(root, _LIBRARY_FOLDER))))
+        names.update(filter(library_name, os.listdir(under(root, vendor.LIBRARY_FOLDER))))
     mounts: list[Mount] = []
     absent: list[str] = []
-    for path in [*(f"{_LIBRARY_FOLDER}/{name}" for name in sorted(names)), _TOOL]:
+    for path in [*(f"{vendor.LIBRARY_FOLDER}/{name}" for name in sorted(names)), vendor.TOOL]:
         real = resolve(root, path)
         if real is None:
             absent.append(path)
         else:
-            mounts.append(Mount(real, _CONTAINER_FOLDER + path.removeprefix("/usr/")))
-    tree = resolve(root, _DRIVER_TREE)
+            mounts.append(Mount(real, vendor.CONTAINER_FOLDER + path.removeprefix("/usr")))
+    tree = resolve(root, vendor.DRIVER_TREE)
     if tree is not None and under(root, tree).is_dir():
-        mounts.append(Mount(tree, _DRIVER_TREE))
+        mounts.append(Mount(tree, vendor.DRIVER_TREE))
     return mounts, absent
 
 

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from biren_plugin.core.model import NodeState
+from biren_plugin.core.parse.card import NodeState
 
 NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 """What the kernel says of a path that leads nowhere; any other error says nothing about the path."""

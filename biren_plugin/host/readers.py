@@ -3,7 +3,9 @@
 from collections.abc import Collection, Mapping
 from typing import Protocol, TypeVar
 
-from biren_plugin.core.model import Card, Snapshot
+from biren_plugin.core.model import Snapshot
+from biren_plugin.core.parse import vendor, vfio
+from biren_plugin.core.parse.card import Card
 from biren_plugin.core.settings import Settings
 from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.vfio_groups import VfioGroupReader
@@ -33,6 +35,11 @@ def reader_of(settings: Settings) -> Reader[Card]:
         mount_host_path=settings.mount_host_path,
         mount_dri_device=settings.mount_dri_device,
     )
+
+
+def node_folder_of(settings: Settings) -> str:
+    """The host's directory that holds the device nodes of the node's cards."""
+    return vfio.NODE_FOLDER if settings.container_runtime == "kata" else vendor.NODE_FOLDER
 
 
 def read_once(reader: "Reader[Card]") -> Snapshot:

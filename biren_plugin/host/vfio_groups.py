@@ -15,8 +15,10 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.model import Card, Snapshot
+from biren_plugin.core.model import Snapshot
 from biren_plugin.core.parse import sysfs, vfio
+from biren_plugin.core.parse.card import Card
+from biren_plugin.core.parse.vendor import PCI_VENDOR
 from biren_plugin.core.parse.vfio import Function, Group, Layout
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.host_paths import NOT_THERE, node_state, resolve, under
@@ -133,7 +135,7 @@ class VfioGroupReader:
         vendor = read_text(f"{self._folder(address)}/vendor")
         if vendor is None:
             return False  # and is asked again
-        ours = vendor.strip() == vfio.VENDOR and vfio.pci_number(address) is not None
+        ours = vendor.strip() == PCI_VENDOR and vfio.pci_number(address) is not None
         self._is_biren[address] = (inode, ours)
         return ours
 

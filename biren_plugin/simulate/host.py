@@ -10,17 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from biren_plugin.core.model import RESOURCE_OF_SPLIT
+from biren_plugin.core.parse import vendor
+from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 from biren_plugin.errors import UsageError
+from biren_plugin.host.host_paths import under
 
 GPU_MEMORY: Final = 65_024 * 1024
 """KiB: a Biren166M."""
 MAX_GPUS: Final = 256
 _GPUS_PER_SWITCH: Final = 4
 """And so many on a NUMA node."""
-_DRIVER_FOLDER: Final = "usr/local/birensupa/driver/biren-smi"
+_DRIVER_VERSION: Final = "1.12.0"
 _ATTRIBUTES: Final = {
-    "vendor": "0x1ee0",
+    "vendor": vendor.PCI_VENDOR,
     "device": "0x0106",
     "current_link_speed": "32.0 GT/s PCIe",
     "current_link_width": "16",
@@ -28,7 +30,7 @@ _ATTRIBUTES: Final = {
     "max_link_width": "16",
 }
 _AER: Final = {"aer_dev_fatal": "FATAL", "aer_dev_nonfatal": "NONFATAL"}
-_VENDOR_ID: Final = b"\xe0\x1e"
+_VENDOR_ID: Final = vendor.PCI_VENDOR_ID.to_bytes(2, "little")
 _ALL_ONES: Final = b"\xff\xff"
 
 
@@ -54,29 +56,30 @@ class SimulatedHost:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._class = root / "sys/class/biren"
-        self._dev = root / "dev/biren"
+        self._class = under(root, vendor.CLASS_FOLDER)
+        self._dev = under(root, vendor.NODE_FOLDER)
         self._class.mkdir(parents=True)
         self._dev.mkdir(parents=True)
-        (root / "dev/biren-m").symlink_to("/dev/null")
-        self._module = root / "sys/module/biren"
+        under(root, vendor.CONTROL_NODE).symlink_to("/dev/null")
+        self._module = under(root, vendor.MODULE_FOLDER)
         self.load_module()
         self._install_driver_files()
 
     def _install_driver_files(self) -> None:
-        library = self.root / _DRIVER_FOLDER / "lib/libbiren-ml.so.1.12.0"
-        tool = self.root / _DRIVER_FOLDER / "bin/brsmi"
-        for file in (library, tool):
+        versioned = f"{vendor.LIBRARY}.{_DRIVER_VERSION}"
+        library = f"{vendor.SMI_FOLDER}/lib/{versioned}"
+        tool = f"{vendor.SMI_FOLDER}/bin/{Path(vendor.TOOL).name}"
+        for file in (under(self.root, library), under(self.root, tool)):
             file.parent.mkdir(parents=True)
             file.touch()
-        for folder in ("usr/lib", "usr/bin"):
-            (self.root / folder).mkdir(parents=True)
-        (self.root / "usr/lib/libbiren-ml.so.1.12.0").symlink_to(
-            f"/{_DRIVER_FOLDER}/lib/{library.name}"
-        )
-        (self.root / "usr/lib/libbiren-ml.so.1").symlink_to("libbiren-ml.so.1.12.0")
-        (self.root / "usr/lib/libbiren-ml.so").symlink_to("libbiren-ml.so.1")
-        (self.root / "usr/bin/brsmi").symlink_to(f"/{_DRIVER_FOLDER}/bin/brsmi")
+        libraries = under(self.root, vendor.LIBRARY_FOLDER)
+        link_to_tool = under(self.root, vendor.TOOL)
+        for folder in (libraries, link_to_tool.parent):
+            folder.mkdir(parents=True)
+        (libraries / versioned).symlink_to(library)
+        (libraries / vendor.LIBRARY_SONAME).symlink_to(versioned)
+        (libraries / vendor.LIBRARY).symlink_to(vendor.LIBRARY_SONAME)
+        link_to_tool.symlink_to(tool)
 
     def add_gpus(self, splits: Mapping[int, int]) -> None:
         """GPUs with so many instances each, by physical id; cards are numbered on from the last."""
@@ -102,13 +105,15 @@ class SimulatedHost:
         names = []
         for _ in range(parts):
             number = next(n for n in range(MAX_GPUS * 4) if not self._card(n).is_symlink())
-            names.append(f"card_{number}")
+            names.append(f"{vendor.CARD_PREFIX}{number}")
             self._add_card(gpu, names[-1])
         return names
 
     def cards_of(self, gpu: int) -> list[str]:
         """Names of the cards that a GPU has now."""
-        return sorted(path.name for path in self._function(gpu).glob("biren/card_*"))
+        return sorted(
+            path.name for path in self._function(gpu).glob(f"{vendor.MODULE}/{vendor.CARD_PREFIX}*")
+        )
 
     def cards_beside(self, name: str) -> list[str]:
         """Names of all cards of a card's GPU."""
@@ -116,7 +121,7 @@ class SimulatedHost:
         return self.cards_of(gpu)
 
     def _add_card(self, gpu: int, name: str) -> None:
-        folder = self._function(gpu) / "biren" / name
+        folder = self._function(gpu) / vendor.MODULE / name
         folder.mkdir(parents=True)
         (folder / "device").symlink_to("../..")
         self.put_node_back(name)
@@ -147,7 +152,7 @@ class SimulatedHost:
     def load_module(self) -> None:
         """The driver's module is loaded."""
         self._module.mkdir(parents=True)
-        (self._module / "version").write_text("1.12.0\n")
+        (self._module / "version").write_text(f"{_DRIVER_VERSION}\n")
 
     def unload_module(self) -> None:
         """The driver's module is gone; its cards are another matter."""
@@ -170,7 +175,7 @@ class SimulatedHost:
         return self._class / name / "device" / attribute
 
     def _card(self, number: int) -> Path:
-        return self._class / f"card_{number}"
+        return self._class / f"{vendor.CARD_PREFIX}{number}"
 
     def _function(self, gpu: int) -> Path:
         # Four functions behind one switch, each switch below a root bus of its own; eight bus

@@ -10,7 +10,8 @@ from typing import Final
 
 import trio
 
-from biren_plugin.core.model import RESOURCE_OF_SPLIT
+from biren_plugin.core.parse import vendor
+from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 from biren_plugin.core.placement.topology_builder import build_topology
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon import run_daemon, stop_on_signal
@@ -43,7 +44,7 @@ async def tell_story(splits: Mapping[int, int], keep_running: bool) -> bool:
     daemon_log = _keep_log()
     failures: list[Exception] = []
     told = False
-    with tempfile.TemporaryDirectory(prefix="biren-") as folder:
+    with tempfile.TemporaryDirectory(prefix="br-gpu-") as folder:
         try:
             async with trio.open_nursery() as nursery:
                 stay = trio.CancelScope()
@@ -111,7 +112,7 @@ class _Story:
         await self.step("it lists its devices", self._listed)
         await self.step("a pod is given cards", self._pod_starts)
         resource, cards = sorted(self._expected.items())[-1]
-        card = max(cards, key=lambda name: int(name.removeprefix("card_")))
+        card = max(cards, key=lambda name: int(name.removeprefix(vendor.CARD_PREFIX)))
         await self.step(f"{card} is pulled", lambda: self._card_is_pulled(resource, card))
         await self.step(f"{card} is put back", lambda: self._card_is_put_back(card))
         await self.step(
@@ -157,9 +158,9 @@ class _Story:
         resource, cards = sorted(self._expected.items())[-1]
         pod = await self._kubelet.admit(resource, min(2, len(cards)))
         names = ",".join(sorted(pod.ids))
-        if dict(pod.edits.env) != {"BR_PHY_CARDS": names}:
+        if dict(pod.edits.env) != {vendor.CARDS_VARIABLE: names}:
             raise StepFailed(f"the pod holds {names}, but its environment is {pod.edits.env}")
-        if not {f"/dev/biren/{name}" for name in pod.ids} <= set(pod.edits.device_nodes):
+        if not {f"{vendor.NODE_FOLDER}/{name}" for name in pod.ids} <= set(pod.edits.device_nodes):
             raise StepFailed(f"the pod holds {names}, but its nodes are {pod.edits.device_nodes}")
         return [
             f"{len(pod.ids)} of {resource}: {names}",

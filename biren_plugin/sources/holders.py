@@ -18,6 +18,7 @@ import trio
 from biren_plugin.board import Board
 from biren_plugin.core.inventory.splits import shown_devices
 from biren_plugin.core.observed import NO_HOLDERS, Holder, Holders, Observed
+from biren_plugin.core.parse.vendor import DOMAIN
 from biren_plugin.errors import PodResourcesUnknown
 from biren_plugin.wire.pod_resources import list_holders
 
@@ -29,7 +30,6 @@ INTERVAL: Final = 10.0
 SOONER: Final = 1.0
 FORGET_AFTER: Final = 60.0
 DEADLINE: Final = 5.0
-_VENDOR: Final = "birentech.com"
 
 
 async def ask_holders(
@@ -100,4 +100,4 @@ async def _ask(socket: Path) -> dict[tuple[str, str], Holder]:
             f"nobody tells which pod holds what: {socket}: {error.strerror or error}; "
             "does the kubelet run?"
         ) from error
-    return await list_holders(stream, _VENDOR, DEADLINE)
+    return await list_holders(stream, DOMAIN, DEADLINE)

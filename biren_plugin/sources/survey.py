@@ -13,8 +13,9 @@ import trio
 from biren_plugin.board import Board
 from biren_plugin.core.health.verdicts import HealthKeeper, HealthPolicy
 from biren_plugin.core.inventory.keeper import InventoryKeeper
-from biren_plugin.core.model import Card, Inventory
+from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
+from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.topology_builder import TopologyKeeper
 from biren_plugin.core.remarks import Remark, remark_driver, remark_inventory
 
@@ -37,7 +38,10 @@ async def survey_node(
             driver = seen.driver_version or driver
             now = trio.current_time()
             current = health.judge(keeper.update(seen, now), seen, now)
-            current = attrs.evolve(current, topology=topology.update(_cards(current), seen.library))
+            library = seen.library
+            links, ancestors = (library.links, library.ancestors) if library else ({}, {})
+            latest = topology.update(_cards(current), links, ancestors)
+            current = attrs.evolve(current, topology=latest)
             if current != inventory.latest:
                 _say(remark_inventory(inventory.latest, current))
                 inventory.post(current)

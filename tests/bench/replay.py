@@ -11,8 +11,8 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.model import Card
 from biren_plugin.core.parse.brml import P2PLink
+from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.choose import choose
 from biren_plugin.core.placement.topology import Topology
 from biren_plugin.core.placement.topology_builder import build_topology

@@ -17,8 +17,9 @@ import trio
 
 from biren_plugin.board import Board
 from biren_plugin.core.container_edits import edits_for
-from biren_plugin.core.model import Card, Device, DeviceList, Inventory
+from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.parse.brml import P2PLink
+from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.choose import Placement
 from biren_plugin.core.placement.topology_builder import build_topology
 from biren_plugin.device_plugin.node import Streams

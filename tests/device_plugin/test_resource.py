@@ -17,7 +17,8 @@ from purerpc import FailedPreconditionError, InvalidArgumentError
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
-from biren_plugin.core.model import Card, Device, DeviceList, Inventory
+from biren_plugin.core.model import Device, DeviceList, Inventory
+from biren_plugin.core.parse.card import Card
 from biren_plugin.daemon_state import DaemonState
 from biren_plugin.device_plugin.folder import KubeletFolder, read_kubelet_folder, socket_name
 from biren_plugin.device_plugin.node import Node, ResourceMemory

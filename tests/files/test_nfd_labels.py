@@ -16,8 +16,9 @@ from biren_plugin.board import Board
 from biren_plugin.core.labels import feature_file, node_labels
 from biren_plugin.core.model import Device, Inventory, Snapshot
 from biren_plugin.core.observed import Observed
+from biren_plugin.core.parse.vendor import FEATURE_FILE
 from biren_plugin.errors import FeaturesUnwritable
-from biren_plugin.files.nfd_labels import NAME, REMOVE_DEADLINE, FeatureFile, publish_labels
+from biren_plugin.files.nfd_labels import REMOVE_DEADLINE, FeatureFile, publish_labels
 from tests.support.cards import GPU, GPU_MEMORY, HALF, QUARTER, card, listed
 
 
@@ -96,12 +97,12 @@ def test_file_has_a_line_for_each_label_and_no_directive_of_nfd() -> None:
 def test_file_is_replaced_whole_and_left_alone_when_nothing_changed(tmp_path: Path) -> None:
     file = FeatureFile(tmp_path)
     assert file.write("one\n")
-    first = (tmp_path / NAME).stat().st_ino
+    first = (tmp_path / FEATURE_FILE).stat().st_ino
     assert not file.write("one\n")
-    assert (tmp_path / NAME).stat().st_ino == first
+    assert (tmp_path / FEATURE_FILE).stat().st_ino == first
     assert file.write("two\n")
-    assert [path.name for path in tmp_path.iterdir()] == [NAME]
-    assert (tmp_path / NAME).read_text() == "two\n"
+    assert [path.name for path in tmp_path.iterdir()] == [FEATURE_FILE]
+    assert (tmp_path / FEATURE_FILE).read_text() == "two\n"
     assert file.write("")
     assert list(tmp_path.iterdir()) == []
 
@@ -109,9 +110,9 @@ def test_file_is_replaced_whole_and_left_alone_when_nothing_changed(tmp_path: Pa
 def test_file_that_somebody_else_has_written_is_not_removed(tmp_path: Path) -> None:
     file = FeatureFile(tmp_path)
     file.write("ours\n")
-    (tmp_path / NAME).write_bytes(b"\xfftheirs\n")
+    (tmp_path / FEATURE_FILE).write_bytes(b"\xfftheirs\n")
     file.remove()
-    assert (tmp_path / NAME).exists()
+    assert (tmp_path / FEATURE_FILE).exists()
 
 
 def test_file_of_the_daemon_that_took_over_stays_though_it_reads_the_same(tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_file_of_the_daemon_that_took_over_stays_though_it_reads_the_same(tmp_pa
     old.write("text\n")
     new.write("text\n")
     old.remove()
-    assert (tmp_path / NAME).read_text() == "text\n"
+    assert (tmp_path / FEATURE_FILE).read_text() == "text\n"
     new.remove()
     assert list(tmp_path.iterdir()) == []
 
@@ -133,9 +134,9 @@ def test_file_that_a_killed_daemon_left_goes_when_there_is_no_card(tmp_path: Pat
 def test_file_that_somebody_deleted_is_written_anew(tmp_path: Path) -> None:
     file = FeatureFile(tmp_path)
     file.write("text\n")
-    (tmp_path / NAME).unlink()
+    (tmp_path / FEATURE_FILE).unlink()
     assert file.write("text\n")
-    assert (tmp_path / NAME).read_text() == "text\n"
+    assert (tmp_path / FEATURE_FILE).read_text() == "text\n"
 
 
 def test_folder_that_is_missing_is_named_with_the_flag(tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_labels_follow_the_inventory_and_go_with_the_daemon(tmp_path: Path) -> None:
     inventory, observed = Board[Inventory](), Board[Observed]()
     observed.post(Observed(Snapshot(driver_version="1.12.0")))
-    path = tmp_path / NAME
+    path = tmp_path / FEATURE_FILE
     async with trio.open_nursery() as nursery:
         nursery.start_soon(publish_labels, tmp_path, inventory, observed)
         for parts, count in (((1, 1), 2), ((1,), 1)):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from biren_plugin.core.model import Card, Link, NodeState, Snapshot
+from biren_plugin.core.model import Snapshot
+from biren_plugin.core.parse.card import Card, Link, NodeState
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.readers import read_once

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biren_plugin.core.model import NodeState
+from biren_plugin.core.parse.card import NodeState
 from biren_plugin.host.host_paths import node_state, resolve, under
 
 

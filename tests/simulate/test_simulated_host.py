@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biren_plugin.core.inventory.splits import group_by_gpu
-from biren_plugin.core.model import NodeState, Snapshot
+from biren_plugin.core.model import Snapshot
+from biren_plugin.core.parse.card import NodeState
 from biren_plugin.errors import UsageError
 from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.readers import read_once

@@ -10,9 +10,10 @@ import trio
 from trio.testing import MockClock
 
 from biren_plugin.board import Board
-from biren_plugin.core.model import Card, NodeState, Snapshot
+from biren_plugin.core.model import Snapshot
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import LibraryFacts
+from biren_plugin.core.parse.card import Card, NodeState
 from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.patient_reads import PATIENCE, SHARED

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from typing import Final
 
-from biren_plugin.core.model import Card, Device, DeviceList, NodeState, Snapshot
+from biren_plugin.core.model import Device, DeviceList, Snapshot
+from biren_plugin.core.parse.card import Card, NodeState
 
 GPU: Final = "birentech.com/gpu"
 HALF: Final = "birentech.com/1-2-gpu"

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from biren_plugin.core.model import RESOURCE_OF_SPLIT
+from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 from biren_plugin.simulate.host import SimulatedHost
 from tests.kubelet.client import KubeletProcess
 

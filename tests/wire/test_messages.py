@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biren_plugin.core.container_edits import ContainerEdits
-from biren_plugin.core.model import Card, Device, DeviceList, Mount
+from biren_plugin.core.model import Device, DeviceList, Mount
+from biren_plugin.core.parse.card import Card
 from biren_plugin.wire import messages
 from biren_plugin.wire._proto import deviceplugin_pb2 as pb
 from biren_plugin.wire.messages import ListedDevice, PluginOptions, Registration

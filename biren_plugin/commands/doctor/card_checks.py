@@ -5,16 +5,16 @@ from typing import Final
 
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, some_of, unknown, warning
 from biren_plugin.commands.show_devices import judge_once
-from biren_plugin.core.model import Card, NodeState, Snapshot
-from biren_plugin.core.parse.versions import MINIMUM_DRIVER, driver_suffices, version_numbers
+from biren_plugin.core.model import Snapshot
+from biren_plugin.core.parse import vendor
+from biren_plugin.core.parse.card import Card, NodeState
+from biren_plugin.core.parse.versions import driver_suffices, version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.readers import read_once
 
-_WITH_CONTROL_NODE: Final = (1, 10)
-"""Drivers from here on are said to have /dev/biren-m."""
-_SEE_SYS: Final = "on the node: `modprobe biren`; in a container: mount the host's /sys"
+_SEE_SYS: Final = f"on the node: `{vendor.MODPROBE}`; in a container: mount the host's /sys"
 
 
 def check_cards(settings: Settings) -> Iterator[Check]:
@@ -42,20 +42,27 @@ def check_cards(settings: Settings) -> Iterator[Check]:
 
 
 def _driver(snapshot: Snapshot) -> Check:
-    least = ".".join(map(str, MINIMUM_DRIVER))
+    least = ".".join(map(str, vendor.MINIMUM_DRIVER))
     if not snapshot.driver_loaded:
         if snapshot.module_loaded:
-            return failure("driver", "the module is loaded, /sys/class/biren is missing", _SEE_SYS)
-        return failure("driver", "not loaded: there is no /sys/class/biren", _SEE_SYS)
+            return failure(
+                "driver", f"the module is loaded, {vendor.CLASS_FOLDER} is missing", _SEE_SYS
+            )
+        return failure("driver", f"not loaded: there is no {vendor.CLASS_FOLDER}", _SEE_SYS)
     version = snapshot.driver_version
     if version is None and snapshot.module_loaded is False:
         # No failure: a driver that is built into the kernel need not have that folder.
         seen = (
-            "/sys/class/biren is there, but no /sys/module/biren: the module may have been unloaded"
+            f"{vendor.CLASS_FOLDER} is there, but no {vendor.MODULE_FOLDER}: "
+            "the module may have been unloaded"
         )
-        return warning("driver", seen, "on the node: `lsmod | grep biren`, `modprobe biren`")
+        return warning(
+            "driver", seen, f"on the node: `lsmod | grep {vendor.MODULE}`, `{vendor.MODPROBE}`"
+        )
     if version is None:
-        return unknown("driver", "loaded; /sys/module/biren/version does not tell which it is")
+        return unknown(
+            "driver", f"loaded; {vendor.MODULE_FOLDER}/version does not tell which it is"
+        )
     match driver_suffices(version):
         case None:
             return unknown("driver", f"loaded; its version {version!r} is no number")
@@ -68,7 +75,9 @@ def _driver(snapshot: Snapshot) -> Check:
 def _cards(snapshot: Snapshot) -> Check:
     cards = snapshot.cards
     if not cards:
-        return failure("cards", "no card in /sys/class/biren", "see `lspci -d 1ee0:` on the node")
+        return failure(
+            "cards", f"no card in {vendor.CLASS_FOLDER}", f"see `{vendor.LSPCI}` on the node"
+        )
     gpus = {card.physical_id for card in cards if card.physical_id is not None}
     return ok("cards", f"{len(cards)} cards, on {len(gpus)} GPUs")
 
@@ -80,10 +89,10 @@ def _nodes(cards: tuple[Card, ...]) -> Check:
         return failure(
             name,
             some_of([f"{card.path} is {card.node.value}" for card in bad]),
-            "in a container: mount the host's /dev; on the node: see `dmesg | grep -i biren`",
+            f"in a container: mount the host's /dev; on the node: see `{vendor.KERNEL_LOG}`",
         )
     if any(card.node is NodeState.UNKNOWN for card in cards):
-        return unknown(name, "/dev/biren cannot be looked at", "run doctor as root")
+        return unknown(name, f"{vendor.NODE_FOLDER} cannot be looked at", "run doctor as root")
     return ok(name, "a character device for each card" if cards else "none, as there is no card")
 
 
@@ -108,13 +117,13 @@ def _judgements(snapshot: Snapshot) -> Iterator[Check]:
 def _control_node(snapshot: Snapshot) -> Check:
     name = "control node"
     if snapshot.host.control_node:
-        return ok(name, "/dev/biren-m is there")
+        return ok(name, f"{vendor.CONTROL_NODE} is there")
     version = version_numbers(snapshot.driver_version or "")
-    if version is not None and version < _WITH_CONTROL_NODE:
-        return ok(name, "no /dev/biren-m, as with other drivers before 1.10")
+    if version is not None and version < vendor.CONTROL_NODE_SINCE:
+        return ok(name, f"no {vendor.CONTROL_NODE}, as with other drivers before 1.10")
     return warning(
         name,
-        "there is no /dev/biren-m",
+        f"there is no {vendor.CONTROL_NODE}",
         "Biren's libraries need it in each container; in a container: mount the host's /dev",
     )
 

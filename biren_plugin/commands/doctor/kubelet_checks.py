@@ -21,7 +21,8 @@ from biren_plugin.commands.doctor.container_runtime import (
     kubelet_passes_cdi,
 )
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, unknown, warning
-from biren_plugin.core.model import RESOURCE_OF_SPLIT
+from biren_plugin.core.parse import vendor
+from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 from biren_plugin.core.parse.versions import version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.device_plugin.folder import KUBELET_SOCKET, read_kubelet_folder, socket_name
@@ -73,7 +74,7 @@ def _socket(path: Path, *, there: bool) -> Check:
 
 def _rivals(sockets: set[str]) -> Check:
     name = "other plugins"
-    others = sorted(each for each in sockets - _OURS if "biren" in each.lower())
+    others = sorted(each for each in sockets - _OURS if vendor.MODULE in each.lower())
     if others:
         return warning(
             name,

@@ -7,6 +7,7 @@ from typing import Final
 
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, some_of, unknown, warning
 from biren_plugin.commands.show_devices import judge_once
+from biren_plugin.core.parse import vendor
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.host_paths import under
@@ -15,15 +16,14 @@ from biren_plugin.host.vfio_groups import VfioGroupReader
 
 PCI: Final = "/sys/bus/pci/devices"
 _GROUPS: Final = "/sys/kernel/iommu_groups"
-_VENDOR: Final = "0x1ee0"
-_HYPERVISOR_DRIVER: Final = "BEV_HYPER_DRIVER"
-"""Of a physical function whose virtual functions are handed out."""
 
 
 def biren_functions(root: Path) -> list[str]:
     """Addresses of Biren's PCI functions. Raises `OSError`."""
     folder = under(root, PCI)
-    return [name for name in sorted(os.listdir(folder)) if _vendor(folder / name) == _VENDOR]
+    return [
+        name for name in sorted(os.listdir(folder)) if _vendor(folder / name) == vendor.PCI_VENDOR
+    ]
 
 
 def _vendor(function: Path) -> str:
@@ -61,14 +61,14 @@ def check_passthrough(settings: Settings) -> Iterator[Check]:
     wrong = [
         f"{each} is bound to {driver or 'nothing'}"
         for each, driver in drivers.items()
-        if driver not in ("vfio-pci", _HYPERVISOR_DRIVER)
+        if driver not in ("vfio-pci", vendor.HYPERVISOR_DRIVER)
     ]
     if not functions:
-        yield failure(name, "no function of Biren's on the bus", "see `lspci -d 1ee0:`")
+        yield failure(name, "no function of Biren's on the bus", f"see `{vendor.LSPCI}`")
     elif wrong:
         yield failure(name, some_of(wrong), "bind each to vfio-pci")
     else:
-        yield ok(name, f"{len(functions)}, each bound to vfio-pci or {_HYPERVISOR_DRIVER}")
+        yield ok(name, f"{len(functions)}, each bound to vfio-pci or {vendor.HYPERVISOR_DRIVER}")
     if functions:
         yield _groups(root)
 

@@ -19,22 +19,20 @@ import trio
 from biren_plugin.commands.doctor.passthrough_checks import PCI, biren_functions
 from biren_plugin.commands.doctor.recording import Recorder
 from biren_plugin.commands.show_devices import document as devices_document
-from biren_plugin.core.container_edits import CONTROL_NODE
-from biren_plugin.core.parse import sysfs
+from biren_plugin.core.parse import sysfs, vendor
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable, ReportTooSlow
 from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.host_paths import under
 from biren_plugin.host.readers import read_once
 
-_CLASS: Final = "/sys/class/biren"
 _DRM: Final = "/sys/class/drm"
 _ATTRIBUTES: Final = (*sysfs.FIXED_ATTRIBUTES, *sysfs.CHANGING_ATTRIBUTES, "vendor")
 _FUNCTION: Final = ("config", "driver", "iommu_group", "physfn", "sriov_numvfs", "sriov_totalvfs")
 _FILES: Final = (
-    "/sys/module/biren/version",
-    CONTROL_NODE,
-    "/usr/bin/brsmi",
+    f"{vendor.MODULE_FOLDER}/version",
+    vendor.CONTROL_NODE,
+    vendor.TOOL,
 )
 
 
@@ -73,16 +71,16 @@ def _text(document: dict[str, Any]) -> str:
 def _paths(root: Path) -> Iterator[str]:
     """What the daemon reads of a host, or would if it had been told to."""
     yield from _FILES
-    for name in _listed(root, _CLASS):
-        yield f"{_CLASS}/{name}"
-        yield from (f"{_CLASS}/{name}/device/{each}" for each in _ATTRIBUTES)
-    for name in _listed(root, "/dev/biren"):
-        yield f"/dev/biren/{name}"
+    for name in _listed(root, vendor.CLASS_FOLDER):
+        yield f"{vendor.CLASS_FOLDER}/{name}"
+        yield from (f"{vendor.CLASS_FOLDER}/{name}/device/{each}" for each in _ATTRIBUTES)
+    for name in _listed(root, vendor.NODE_FOLDER):
+        yield f"{vendor.NODE_FOLDER}/{name}"
     for name in _listed(root, "/dev/vfio"):
         yield f"/dev/vfio/{name}"
-    for name in _listed(root, "/usr/lib"):
-        if name.startswith("libbiren-ml.so"):
-            yield f"/usr/lib/{name}"
+    for name in _listed(root, vendor.LIBRARY_FOLDER):
+        if name.startswith(vendor.LIBRARY):
+            yield f"{vendor.LIBRARY_FOLDER}/{name}"
     for name in _listed(root, _DRM):
         if name.startswith("renderD"):
             yield f"{_DRM}/{name}/device/driver"

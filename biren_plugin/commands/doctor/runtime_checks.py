@@ -14,7 +14,8 @@ from biren_plugin.commands.doctor.container_runtime import (
 )
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, unknown
 from biren_plugin.commands.doctor.kubelet_checks import program_version
-from biren_plugin.core.cdi.spec import FILE_NAME
+from biren_plugin.core.parse import vendor
+from biren_plugin.core.parse.vendor import CDI_FILE
 from biren_plugin.core.parse.versions import version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.host.host_paths import under
@@ -46,9 +47,9 @@ def check_runtime(settings: Settings) -> Iterator[Check]:
         return
     path, facts = found
     yield _cdi_folders(settings, path, facts, version)
-    others = [name for name in facts.runtimes if "biren" in name.lower()]
+    others = [name for name in facts.runtimes if vendor.RUNTIME_CLASS in name.lower()]
     if others:
-        seen = f"{path} has {', '.join(others)}, which adds /dev/biren-m itself"
+        seen = f"{path} has {', '.join(others)}, which adds {vendor.CONTROL_NODE} itself"
         yield ok("biren runtime", seen, "no harm; pods of this plugin need no runtimeClassName")
     else:
         yield ok("biren runtime", "none beside us")
@@ -113,7 +114,7 @@ def check_cdi_file(settings: Settings) -> Iterator[Check]:
         settings.mount_host_path,
         settings.mount_dri_device,
     )
-    path = settings.cdi_dir / FILE_NAME
+    path = settings.cdi_dir / CDI_FILE
     if not settings.cdi_feature:
         beside = f"; {path} is there all the same" if path.exists() else ""
         yield ok("CDI file", f"not needed without --cdi-feature{beside}")

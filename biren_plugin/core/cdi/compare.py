@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from biren_plugin.core.cdi.spec import KIND, Spec
+from biren_plugin.core.cdi.spec import Spec
+from biren_plugin.core.parse.vendor import CDI_KIND
 
 
 def compare(path: str, found: Spec, needed: Spec | None) -> list[str]:
     """A line for each difference between two valid specs; `needed` is None if there is no card."""
-    if found["kind"] != KIND:
-        return [f"{path}: wrong kind {found['kind']}, pods ask for {KIND}"]
+    if found["kind"] != CDI_KIND:
+        return [f"{path}: wrong kind {found['kind']}, pods ask for {CDI_KIND}"]
     there = _devices(found)
     wanted = _devices(needed) if needed is not None else {}
     lines = []
@@ -28,7 +29,7 @@ def duplicates(path: str, needed: Spec, others: Mapping[str, Spec]) -> list[str]
     lines = []
     for other, spec in others.items():
         names = _devices(needed).keys() & _devices(spec).keys()
-        if spec["kind"] == KIND and names:
+        if spec["kind"] == CDI_KIND and names:
             lines.append(
                 f"{other}: duplicate of {', '.join(_in_order(needed, names))} in {path}; remove one"
             )

@@ -17,12 +17,11 @@ from typing import Any, Final
 import attrs
 
 from biren_plugin.core.container_edits import ContainerEdits, by_number, environment, shared_nodes
-from biren_plugin.core.model import Card, Device, DeviceList, HostFacts, Mount
+from biren_plugin.core.model import Device, DeviceList, HostFacts, Mount
+from biren_plugin.core.parse.card import Card
+from biren_plugin.core.parse.vendor import CDI_KIND
 
-KIND: Final = "birentech.com/gpu"
-"""Of whole GPUs and of instances: a class may not begin with a digit, as that of `1-2-gpu` would."""
 VERSION: Final = "0.5.0"
-FILE_NAME: Final = "biren.yaml"
 MOUNT_OPTIONS: Final = ("ro", "rbind", "rprivate")
 """As a runtime mounts what `Allocate` names read-only."""
 
@@ -57,7 +56,7 @@ def names_for(cards: Sequence[Card], _host: HostFacts) -> ContainerEdits:
         return ContainerEdits()
     return ContainerEdits(
         env=environment(cards),
-        cdi_devices=tuple(f"{KIND}={device_name(card)}" for card in by_number(cards)),
+        cdi_devices=tuple(f"{CDI_KIND}={device_name(card)}" for card in by_number(cards)),
     )
 
 
@@ -80,7 +79,7 @@ def spec_for(lists: Sequence[DeviceList]) -> Spec | None:
     common = _edits([*nodes, *shared_nodes(host)], host.mounts)
     spec: Spec = {
         "cdiVersion": VERSION,
-        "kind": KIND,
+        "kind": CDI_KIND,
         "devices": [
             {"name": device_name(card), "containerEdits": _edits([card.path])} for card in ordered
         ],
@@ -114,7 +113,7 @@ def _is_group(card: Card) -> bool:
 
 def holds(spec: Spec | None, card: Card) -> bool:
     """Whether a valid spec, ours or another's, gives a container the card under the card's name."""
-    if spec is None or spec["kind"] != KIND:
+    if spec is None or spec["kind"] != CDI_KIND:
         return False
     return any(
         node["path"] == card.path

@@ -10,8 +10,11 @@ from typing import Final
 import attrs
 
 from biren_plugin.core.inventory.splits import name_of_gpu
-from biren_plugin.core.model import RESOURCE_OF_SPLIT, Card, Device, FunctionState, NodeState
+from biren_plugin.core.model import Device
+from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.brml import CardReading, LibraryStatus
+from biren_plugin.core.parse.card import Card, FunctionState, NodeState
+from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 
 RISE_HOLD: Final = 10.0
 """Seconds for which a counter that rose is a finding: all cards' counters are read by then."""
@@ -103,12 +106,12 @@ def _bus(look: Look) -> Iterator[tuple[str, bool]]:
     if card.is_group:
         yield (
             f"its {name_of_gpu(card)} is gone from sysfs, or no longer split by SR-IOV; "
-            "see `lspci -nnkd 1ee0:` and the kernel's log",
+            f"see `{vendor.LSPCI_DRIVERS}` and the kernel's log",
             True,
         )
     else:
         yield (
-            f"fell off the bus: {name_of_gpu(card)} is gone from sysfs; see `lspci -d 1ee0:` and the "
+            f"fell off the bus: {name_of_gpu(card)} is gone from sysfs; see `{vendor.LSPCI}` and the "
             "kernel's log, and reboot the node if it does not return",
             True,
         )
@@ -117,7 +120,7 @@ def _bus(look: Look) -> Iterator[tuple[str, bool]]:
 def _device_node(look: Look) -> Iterator[tuple[str, bool]]:
     card = look.card
     if card.present and card.node is NodeState.MISSING:
-        command = f"lspci -nnks {card.pci_address}" if card.is_group else "dmesg | grep -i biren"
+        command = f"lspci -nnks {card.pci_address}" if card.is_group else vendor.KERNEL_LOG
         yield f"device node {card.path} is missing; see `{command}` on the node", True
     if card.node is NodeState.OTHER:
         driver = "vfio-pci" if card.is_group else "the driver"
@@ -126,7 +129,7 @@ def _device_node(look: Look) -> Iterator[tuple[str, bool]]:
 
 def _module(look: Look) -> Iterator[tuple[str, bool]]:
     if look.module_gone:
-        yield "the driver's module is not loaded any more; on the node: `modprobe biren`", True
+        yield f"the driver's module is not loaded any more; on the node: `{vendor.MODPROBE}`", True
 
 
 def _sysfs(look: Look) -> Iterator[tuple[str, bool]]:

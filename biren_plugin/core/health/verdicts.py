@@ -27,9 +27,10 @@ from biren_plugin.core.health.probes import (
     find,
 )
 from biren_plugin.core.health.recovery import Recovery
-from biren_plugin.core.model import Device, Identity, Inventory, NodeState
+from biren_plugin.core.model import Device, Identity, Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse.brml import LibraryStatus
+from biren_plugin.core.parse.card import NodeState
 
 HealthMode = Literal["enforce", "observe", "off"]
 

@@ -36,17 +36,12 @@ from biren_plugin.core.inventory.splits import (
     split_of,
     with_known_memory,
 )
-from biren_plugin.core.model import (
-    RESOURCE_OF_SPLIT,
-    Card,
-    Device,
-    DeviceList,
-    HostFacts,
-    Inventory,
-    Snapshot,
-)
+from biren_plugin.core.model import Device, DeviceList, HostFacts, Inventory, Snapshot
 from biren_plugin.core.observed import NO_HOLDERS, Holders, LibraryRound, Observed
+from biren_plugin.core.parse import vendor
+from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.sysfs import number_of
+from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 
 APPEAR_SETTLE: Final = 0.9  # two looks, a second apart, that agree
 SPLIT_SETTLE: Final = 3.0
@@ -83,7 +78,7 @@ class InventoryKeeper:
         groups, strays = group_by_gpu(snapshot.cards, self._gpu_of)
         self._gpu_of = {card.name: gpu for gpu, cards in groups.items() for card in cards}
         unsettled = [
-            f"{card.name}: physical_id cannot be read; see /sys/class/biren/{card.name}/device"
+            f"{card.name}: physical_id cannot be read; see {vendor.CLASS_FOLDER}/{card.name}/device"
             for card in strays
         ]
         most = most_memory(groups)
@@ -164,14 +159,15 @@ class InventoryKeeper:
         for number, since in self._library_only.items():
             if now - since < SPLIT_SETTLE:  # it may just come or go
                 continue
+            name = f"{vendor.CARD_PREFIX}{number}"
             reason = (
-                f"card_{number} is known to the management library and not to /sys/class/biren; "
-                "see `brsmi gpu`, and `dmesg | grep -i biren`"
+                f"{name} is known to the management library and not to {vendor.CLASS_FOLDER}; "
+                f"see `brsmi gpu`, and `{vendor.KERNEL_LOG}`"
             )
             if (resource := RESOURCE_OF_SPLIT.get(known[number].split or 0)) is None:
                 without_split.append(reason)
                 continue
-            device = Device(Card(f"card_{number}", number, present=False), resource, (reason,))
+            device = Device(Card(name, number, present=False), resource, (reason,))
             self._leaving.keep(device, now)
         return without_split
 
@@ -296,7 +292,7 @@ def _describe_unsettled(seen: Cards) -> str:
     gpu = name_of_gpu(seen[0])
     if seen[0].split is not None and seen[0].split not in RESOURCE_OF_SPLIT:
         return f"{gpu} is split into {seen[0].split}: there is no resource for that"
-    kind, command = ("group", "lspci -nnkd 1ee0:") if seen[0].is_group else ("card", "brsmi gpu")
+    kind, command = ("group", vendor.LSPCI_DRIVERS) if seen[0].is_group else ("card", "brsmi gpu")
     there = f"1 {kind} is" if len(seen) == 1 else f"{len(seen)} {kind}s are"
     return (
         f"{gpu} is being split anew and has not settled, {there} there; "

@@ -5,7 +5,8 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.model import RESOURCE_OF_SPLIT, Card
+from biren_plugin.core.parse.card import Card
+from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 from biren_plugin.core.parse.vfio import address_of
 
 _MEMORY_TOLERANCE: Final = 0.1

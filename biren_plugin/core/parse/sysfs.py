@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from biren_plugin.core.model import Card, FunctionState, Link, NodeState
+from biren_plugin.core.parse import vendor
+from biren_plugin.core.parse.card import Card, FunctionState, Link, NodeState
 
 CHANGING_ATTRIBUTES: Final = (
     "physical_id",
@@ -29,7 +30,7 @@ FIXED_ATTRIBUTES: Final = (
 VENDOR_ID_BYTES: Final = 2
 """The beginning of `config`: reading it asks the device itself."""
 
-_CARD_NAME: Final = re.compile(r"card_(0|[1-9][0-9]{0,5})")
+_CARD_NAME: Final = re.compile(vendor.CARD_PREFIX + "(0|[1-9][0-9]{0,5})")
 _VFIO_GROUP: Final = re.compile(r"/dev/vfio/(0|[1-9][0-9]{0,5})")
 _PCI_ADDRESS: Final = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _PCI_ROOT: Final = re.compile(r"pci[0-9a-f]{4,8}:[0-9a-f]{2}")
@@ -40,7 +41,7 @@ _AER_TOTAL: Final = re.compile(r"^TOTAL_ERR_(?:FATAL|NONFATAL) ([0-9]{1,18})$", 
 _PCI_ID: Final = re.compile(r"0x[0-9a-f]{4}")
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _SPEED: Final = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,3})?)\s*GT/s")
-_LIBRARY: Final = re.compile(r"libbiren-ml\.so\.[0-9]+(?:\.[0-9]+)*")
+_LIBRARY: Final = re.compile(re.escape(vendor.LIBRARY) + r"\.[0-9]+(?:\.[0-9]+)*")
 
 
 def card_number(name: str) -> int | None:

@@ -6,8 +6,7 @@ Source of the least version: the vendor's installation guide.
 import re
 from typing import Final
 
-MINIMUM_DRIVER: Final = (1, 2, 2)
-"""The oldest driver that cards can be handed out with."""
+from biren_plugin.core.parse.vendor import MINIMUM_DRIVER
 
 _VERSION: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6}){1,5}(?![0-9.])")
 

@@ -18,12 +18,12 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.model import Card, FunctionState, NodeState
 from biren_plugin.core.parse import sysfs
+from biren_plugin.core.parse.card import Card, FunctionState, NodeState
+from biren_plugin.core.parse.vendor import HYPERVISOR_DRIVER
 
-VENDOR: Final = "0x1ee0"
-HYPERVISOR_DRIVER: Final = "BEV_HYPER_DRIVER"
 VFIO_DRIVER: Final = "vfio-pci"
+NODE_FOLDER: Final = "/dev/vfio"
 FIXED_ATTRIBUTES: Final = sysfs.FIXED_ATTRIBUTES
 """Of a physical function: read once."""
 CHANGING_ATTRIBUTES: Final = (
@@ -155,7 +155,7 @@ def lay_out(functions: Mapping[str, Function], known_wholes: Collection[str] = (
                 f"({', '.join(addresses)}): there is no resource for that"
             )
             continue
-        name = f"/dev/vfio/{number}"
+        name = f"{NODE_FOLDER}/{number}"
         physical_function = _in_order(address for _, address, _ in members)[0]
         groups[name] = Group(name, number, addresses, physical_function, members[0][2])
     return Layout(groups, frozenset(each.address for each in wholes), tuple(left_out))

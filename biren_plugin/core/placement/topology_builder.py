@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from biren_plugin.core.model import Card
-from biren_plugin.core.observed import LibraryRound
 from biren_plugin.core.parse.brml import CommonAncestor, P2PLink
+from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.sysfs import card_number
 from biren_plugin.core.placement.pair_scores import Pair, Place, pair_in_sysfs
 from biren_plugin.core.placement.topology import NO_TOPOLOGY, Topology, tree_of
@@ -70,12 +69,15 @@ class TopologyKeeper:
         self._ancestors: Mapping[tuple[int, int], CommonAncestor] = {}
         self._latest = NO_TOPOLOGY
 
-    def update(self, cards: Iterable[Card], library: LibraryRound | None) -> Topology:
-        """The topology of these cards, with what the library last said of them."""
+    def update(
+        self,
+        cards: Iterable[Card],
+        links: Mapping[tuple[int, int], P2PLink] = {},
+        ancestors: Mapping[tuple[int, int], CommonAncestor] = {},
+    ) -> Topology:
+        """The topology of these cards; `links` and `ancestors` as in `build_topology`."""
         by_name = {card.name: card for card in cards}
         places = {name: _place(card) for name, card in by_name.items()}
-        links = library.links if library is not None else {}
-        ancestors = library.ancestors if library is not None else {}
         # The same round comes with many a look: only another one is looked through.
         told_anew = (links is not self._links and links != self._links) or (
             ancestors is not self._ancestors and ancestors != self._ancestors

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from biren_plugin.core.cdi.spec import names_for, offerable, spec_for, withheld
 from biren_plugin.core.container_edits import ContainerEdits, edits_for
-from biren_plugin.core.model import Card, Device, DeviceList, HostFacts, Mount, NodeState
+from biren_plugin.core.model import Device, DeviceList, HostFacts, Mount
+from biren_plugin.core.parse.card import Card, NodeState
 from biren_plugin.files.cdi_file import render
 from tests.support.cards import GPU, HALF, QUARTER, card, devices, ids, listed
 from tests.support.cdi_resolver import Resolved, resolve, validate

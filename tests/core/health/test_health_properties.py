@@ -10,16 +10,11 @@ from hypothesis import strategies as st
 from biren_plugin.core.health.recovery import LONGEST
 from biren_plugin.core.health.verdicts import HealthKeeper, HealthPolicy
 from biren_plugin.core.inventory.keeper import InventoryKeeper
-from biren_plugin.core.model import (
-    RESOURCE_OF_SPLIT,
-    Card,
-    FunctionState,
-    Inventory,
-    NodeState,
-    Snapshot,
-)
+from biren_plugin.core.model import Inventory, Snapshot
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import CardReading, KnownCard, LibraryFacts, LibraryStatus
+from biren_plugin.core.parse.card import Card, FunctionState, NodeState
+from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 from tests.support.cards import card
 
 GPUS: Final = range(4)

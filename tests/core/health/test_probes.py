@@ -20,8 +20,9 @@ from biren_plugin.core.health.probes import (
     Rising,
     find,
 )
-from biren_plugin.core.model import Card, Device, FunctionState, Link, NodeState
+from biren_plugin.core.model import Device
 from biren_plugin.core.parse.brml import CardReading, LibraryStatus
+from biren_plugin.core.parse.card import Card, FunctionState, Link, NodeState
 from tests.support.cards import GPU, card
 
 CARD = attrs.evolve(card(0, 0, address="0000:3b:00.0"), link=Link(32.0, 16, 32.0, 16))

@@ -8,9 +8,10 @@ import pytest
 
 from biren_plugin.core.health.verdicts import MOMENT, HealthKeeper, HealthMode, HealthPolicy
 from biren_plugin.core.inventory.keeper import SPLIT_SETTLE, InventoryKeeper
-from biren_plugin.core.model import Card, Device, FunctionState, Inventory, NodeState, Snapshot
+from biren_plugin.core.model import Device, Inventory, Snapshot
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import CardReading, KnownCard, LibraryFacts, LibraryStatus
+from biren_plugin.core.parse.card import Card, FunctionState, NodeState
 from tests.support.cards import card, gpu_cards
 
 FACTS = LibraryFacts("libbiren-ml.so.1")

@@ -8,9 +8,9 @@ import pytest
 
 from biren_plugin.core.health.verdicts import HealthKeeper, HealthPolicy
 from biren_plugin.core.inventory.keeper import InventoryKeeper
-from biren_plugin.core.model import Card
 from biren_plugin.core.observed import Holder, Holders, LibraryRound, Observed
 from biren_plugin.core.parse.brml import CardReading, LibraryFacts
+from biren_plugin.core.parse.card import Card
 from tests.support.cards import card, snapshot
 
 GPUS = 4

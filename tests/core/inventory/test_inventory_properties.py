@@ -15,8 +15,9 @@ from biren_plugin.core.inventory.keeper import (
     InventoryKeeper,
 )
 from biren_plugin.core.inventory.retiring import RETIRE_AFTER
-from biren_plugin.core.model import Card, Inventory, NodeState, Snapshot
+from biren_plugin.core.model import Inventory, Snapshot
 from biren_plugin.core.observed import Observed
+from biren_plugin.core.parse.card import Card, NodeState
 from tests.support.cards import GPU, HALF, QUARTER, card
 
 GPUS = range(4)

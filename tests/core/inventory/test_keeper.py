@@ -10,9 +10,10 @@ from biren_plugin.core.inventory.keeper import (
     InventoryKeeper,
 )
 from biren_plugin.core.inventory.retiring import RETIRE_AFTER
-from biren_plugin.core.model import Card, Device, HostFacts, Inventory, NodeState, Snapshot
+from biren_plugin.core.model import Device, HostFacts, Inventory, Snapshot
 from biren_plugin.core.observed import Holder, LibraryRound, Observed
 from biren_plugin.core.parse.brml import CardReading, KnownCard, LibraryFacts
+from biren_plugin.core.parse.card import Card, NodeState
 from tests.support.cards import GPU, HALF, QUARTER, card, gpu_cards, ids, snapshot
 
 HOST = HostFacts(control_node=True)

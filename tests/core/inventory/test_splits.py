@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from biren_plugin.core.inventory.splits import group_by_gpu, name_of_gpu, shown_devices
-from biren_plugin.core.model import Card
+from biren_plugin.core.parse.card import Card
 from tests.support.cards import GPU, HALF, card, gpu_cards
 
 ADDRESS = "0000:01:00.0"

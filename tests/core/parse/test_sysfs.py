@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.core.model import Card, FunctionState, Link, NodeState
 from biren_plugin.core.parse import sysfs
+from biren_plugin.core.parse.card import Card, FunctionState, Link, NodeState
 
 NODE = NodeState.CHARACTER_DEVICE
 ATTRIBUTES = (*sysfs.CHANGING_ATTRIBUTES, *sysfs.FIXED_ATTRIBUTES)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.core.parse.versions import MINIMUM_DRIVER, driver_suffices, version_numbers
+from biren_plugin.core.parse.vendor import MINIMUM_DRIVER
+from biren_plugin.core.parse.versions import driver_suffices, version_numbers
 
 
 @pytest.mark.parametrize("text", ["1.2.2", "1.2.10", "1.10", "1.12.0", "2.0", "1.12.0-rc1\n"])

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.core.model import FunctionState, NodeState
 from biren_plugin.core.parse import vfio
+from biren_plugin.core.parse.card import FunctionState, NodeState
 from biren_plugin.core.parse.vfio import Function, Group, Layout, lay_out
 from tests.support.vfio_host import HYPERVISOR, VFIO, physical, virtual
 

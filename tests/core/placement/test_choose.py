@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biren_plugin.core.model import Card
 from biren_plugin.core.parse.brml import CommonAncestor, P2PLink
+from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.choose import Placement, choose
 from biren_plugin.core.placement.pair_scores import Pair
 from biren_plugin.core.placement.pair_search import EXACT_UP_TO

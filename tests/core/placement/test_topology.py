@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.core.model import Card
 from biren_plugin.core.observed import LibraryRound
 from biren_plugin.core.parse.brml import CommonAncestor, LibraryFacts, P2PLink
+from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.topology import Branch, Scores, Topology, tree_of
 from biren_plugin.core.placement.topology_builder import TopologyKeeper, build_topology
 from tests.support.cards import card
@@ -140,10 +140,10 @@ def keeper() -> TopologyKeeper:
 
 
 def test_what_has_not_changed_is_the_same_object(keeper: TopologyKeeper) -> None:
-    first = keeper.update(FOUR, LINKED)
+    first = keeper.update(FOUR, LINKED.links, LINKED.ancestors)
     counted = [attrs.evolve(each, aer_nonfatal=7) for each in FOUR]
     again = attrs.evolve(LINKED, at=5.0, links=dict(LINKED.links))
-    assert keeper.update(counted, again) is first
+    assert keeper.update(counted, again.links, again.ancestors) is first
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_what_has_not_changed_is_the_same_object(keeper: TopologyKeeper) -> None
 def test_any_change_of_what_it_is_made_of_makes_another(
     keeper: TopologyKeeper, cards: list[Card], library: LibraryRound
 ) -> None:
-    first = keeper.update(FOUR, None)
-    second = keeper.update(cards, library)
+    first = keeper.update(FOUR)
+    second = keeper.update(cards, library.links, library.ancestors)
     assert second is not first
     assert isinstance(second, Topology)

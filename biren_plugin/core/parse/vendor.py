@@ -1,0 +1,66 @@
+"""Every name and number of Biren's, once: nothing else in this package spells one out.
+
+Source: the vendor's public device plugin, installation guides and operations notes. Another vendor,
+or a driver that names things differently, begins here.
+"""
+
+from typing import Final
+
+PCI_VENDOR: Final = "0x1ee0"
+"""As the attribute `vendor` of a PCI function has it."""
+PCI_VENDOR_ID: Final = int(PCI_VENDOR, 16)
+LSPCI: Final = f"lspci -d {PCI_VENDOR[2:]}:"
+"""The command that lists Biren's PCI functions."""
+LSPCI_DRIVERS: Final = f"lspci -nnkd {PCI_VENDOR[2:]}:"
+"""The same, with the driver of each."""
+
+MODULE: Final = "biren"
+"""The driver's kernel module."""
+HYPERVISOR_DRIVER: Final = "BEV_HYPER_DRIVER"
+"""Driver of a physical function whose virtual functions are allocated."""
+MODPROBE: Final = f"modprobe {MODULE}"
+KERNEL_LOG: Final = f"dmesg | grep -i {MODULE}"
+MINIMUM_DRIVER: Final = (1, 2, 2)
+"""The oldest driver whose cards may be allocated."""
+CONTROL_NODE_SINCE: Final = (1, 10)
+"""Drivers from this version on have the control node."""
+
+CLASS_FOLDER: Final = "/sys/class/biren"
+MODULE_FOLDER: Final = f"/sys/module/{MODULE}"
+NODE_FOLDER: Final = "/dev/biren"
+CONTROL_NODE: Final = "/dev/biren-m"
+"""User-space libraries need it in every container with a GPU."""
+CARD_PREFIX: Final = "card_"
+"""Of a card's name, before the driver's node id."""
+
+DOMAIN: Final = "birentech.com"
+"""Of resources, labels and CDI names."""
+RESOURCE_OF_SPLIT: Final = {
+    1: f"{DOMAIN}/gpu",
+    2: f"{DOMAIN}/1-2-gpu",
+    4: f"{DOMAIN}/1-4-gpu",
+}
+"""Extended resource by the number of instances that a GPU is split into."""
+CDI_KIND: Final = f"{DOMAIN}/gpu"
+"""Of whole GPUs and of instances: a class may not begin with a digit, as that of `1-2-gpu` would."""
+CDI_FILE: Final = "biren.yaml"
+FEATURE_FILE: Final = "biren.features"
+"""The name of our file among those of Node Feature Discovery."""
+CARDS_VARIABLE: Final = "BR_PHY_CARDS"
+"""The environment variable from which Biren's runtime reads a container's cards."""
+RUNTIME_CLASS: Final = "biren"
+"""Part of the names that the vendor's container runtime goes by."""
+
+LIBRARY: Final = "libbiren-ml.so"
+"""The management library (BRML), without its version."""
+LIBRARY_SONAME: Final = f"{LIBRARY}.1"
+DRIVER_TREE: Final = "/usr/local/birensupa/driver"
+"""The driver's own files; images link against them, libbesu.so.1 among others."""
+SMI_FOLDER: Final = f"{DRIVER_TREE}/biren-smi"
+"""Where the library and the tool really are, below `DRIVER_TREE`."""
+LIBRARY_FOLDER: Final = "/usr/lib"
+CONTAINER_FOLDER: Final = "/opt/birentech"
+"""Stands for `/usr` in the paths of the driver's files in a container."""
+LIBRARY_FOLDERS: Final = (LIBRARY_FOLDER, f"{SMI_FOLDER}/lib", f"{CONTAINER_FOLDER}/lib")
+"""Where the library is looked for, in this order."""
+TOOL: Final = "/usr/bin/brsmi"
