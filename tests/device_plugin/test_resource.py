@@ -184,7 +184,7 @@ async def test_list_that_would_read_the_same_is_sent_with_the_heartbeat_only(
     async with node.running(ONE_PULLED):
         with node.kubelet.view.subscribe() as views:
             await views.receive()
-            other_reason = CARD_1.because("its node is no character device")
+            other_reason = CARD_1.because("its node is not a character device")
             node.inventory.post(inventory_of(CARD_0, other_reason))
             await wait_all_tasks_blocked()
             with pytest.raises(trio.WouldBlock):

@@ -49,7 +49,7 @@ def test_regular_file_in_the_place_of_a_node_is_no_device(
     file.touch()
     file.replace(node)
     kubelet.wait_for_list(GPU, healthy=[], unhealthy=["card_0"])
-    daemon.wait_for_line("card_0 is Unhealthy: /dev/biren/card_0 is no character device")
+    daemon.wait_for_line("card_0 is Unhealthy: /dev/biren/card_0 is not a character device")
     node.unlink()
     host.put_node_back("card_0")
     kubelet.wait_for_list(GPU, healthy=["card_0"])

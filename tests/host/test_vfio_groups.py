@@ -131,7 +131,7 @@ def test_group_without_its_node_is_unhealthy(host: VfioHost) -> None:
     host.node(9).unlink()
     assert "device node /dev/vfio/9 is missing" in reasons(host, 9)
     host.node(9).touch()
-    assert "/dev/vfio/9 is no character device" in reasons(host, 9)
+    assert "/dev/vfio/9 is not a character device" in reasons(host, 9)
 
 
 def test_header_that_cannot_be_read_is_no_fault(host: VfioHost) -> None:

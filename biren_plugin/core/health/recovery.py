@@ -1,10 +1,10 @@
 """When a card that was unhealthy returns to service.
 
-1. A card is out of service while something severe is found, and for a steady time after that, in
-   which it was looked at all along.
-2. A card that falls ill again within `FLAP_MEMORY` of its return flaps: it must be well for twice as
-   long each time, up to `LONGEST`.
-3. What a probe said that has become suspect itself is taken back at once, and counts for nothing.
+1. A card is out of service while a severe fault is found, and for a steady time after that during
+   which it was checked throughout.
+2. A card that fails again within `FLAP_MEMORY` of its return flaps: each time it must be healthy for
+   twice as long, up to `LONGEST`.
+3. Findings of a probe that becomes suspect itself are withdrawn at once.
 
 Times are seconds.
 """
@@ -12,7 +12,7 @@ Times are seconds.
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from biren_plugin.core.health.probes import Finding
+from biren_plugin.core.health.probes import Finding, Probe
 
 FLAP_MEMORY: Final = 3600.0
 LONGEST: Final = 600.0
@@ -20,50 +20,50 @@ _DOUBLINGS: Final = 16  # more would only overflow
 
 
 class Recovery:
-    """What one card has been through; `steady` is the shortest steady time."""
+    """The faults of one card over time; `steady` is the shortest steady time."""
 
     def __init__(self, steady: float) -> None:
         self._steady = steady
-        self._ill: tuple[Finding, ...] = ()
+        self._faults: tuple[Finding, ...] = ()
         """What put it out of service; empty while it is in service."""
-        self._well_since: float | None = None
+        self._healthy_since: float | None = None
         self._returned: float | None = None
         self._relapses = 0
 
     def update(
-        self, severe: Sequence[Finding], suspects: Collection[str], now: float
+        self, severe: Sequence[Finding], suspects: Collection[Probe], now: float
     ) -> tuple[str, ...]:
         """Why the card is out of service at `now`; empty if it is in service.
 
-        `severe` is what is found and counts; `suspects` are probes that are not believed.
+        `severe` are the findings that count; `suspects` are probes that are not believed.
         """
         if severe:
-            if not self._ill:
+            if not self._faults:
                 flaps = self._returned is not None and now - self._returned < FLAP_MEMORY
                 self._relapses = self._relapses + 1 if flaps else 0
-            self._ill, self._well_since = tuple(severe), None
+            self._faults, self._healthy_since = tuple(severe), None
             return tuple(finding.text for finding in severe)
-        if not self._ill:
+        if not self._faults:
             return ()
-        if all(finding.probe in suspects for finding in self._ill):
-            self._ill = ()
+        if all(finding.probe in suspects for finding in self._faults):
+            self._faults = ()
             return ()
-        if self._well_since is None:
-            self._well_since = now
+        if self._healthy_since is None:
+            self._healthy_since = now
         wait = self._wait()
-        if now - self._well_since >= wait:
-            self._ill, self._returned = (), now
+        if now - self._healthy_since >= wait:
+            self._faults, self._returned = (), now
             return ()
-        again = f", having come back {_times(self._relapses)} before" if self._relapses else ""
-        causes = "; ".join(finding.text for finding in self._ill)
+        again = f", as it failed again {_times(self._relapses)}" if self._relapses else ""
+        causes = "; ".join(finding.text for finding in self._faults)
         return (
-            f"it is well again and returns to service once it has been so for {wait:g} s{again} "
-            f"(it was: {causes})",
+            f"it has recovered and returns to service after {wait:g} s without a fault{again} "
+            f"(was: {causes})",
         )
 
     def lose_sight(self) -> None:
-        """Nobody looks at the card now: its steady time starts again when somebody does."""
-        self._well_since = None
+        """The card is not checked at present: its steady time starts again once it is."""
+        self._healthy_since = None
 
     def _wait(self) -> float:
         longer = self._steady * float(2 ** min(self._relapses, _DOUBLINGS))

@@ -2,13 +2,13 @@
 
 1. A card is judged by its identity (its GPU, its split, its instance): a new name changes nothing.
 2. An indirect probe that condemns, within `MOMENT`, the cards of at least `SUSPECT_FROM` GPUs whose
-   device nodes stand, and leaves none that it calls well, is itself the suspect: what it finds is a
-   warning until it has called one of them well for a `MOMENT`. A card that it condemned before
-   stays condemned, and one of which it can tell nothing has no say.
-3. A device that is Unhealthy for what the inventory knows (a new split, a pod that still holds it)
-   is not judged: it is not clear what it is.
-4. Modes: `enforce`; `observe`, in which only a card that is not there counts, and everything else
-   is a warning; `off`, in which nothing else is looked at.
+   device nodes stand, and calls none of the others healthy, is itself the suspect: what it finds is a
+   warning until it has called one of them healthy for a `MOMENT`. A card that it condemned before
+   stays condemned, and cards it has no data for are not counted.
+3. A device that is Unhealthy because of what the inventory knows (a new split, a pod that still holds
+   it) is not judged: it is not clear what it is.
+4. Modes: `enforce`; `observe`, in which only a missing card counts, and everything else is a
+   warning; `off`, in which only missing cards are looked for.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -16,14 +16,12 @@ from typing import Final, Literal
 
 import attrs
 
+from biren_plugin.core.health.evidence import Evidence, History
 from biren_plugin.core.health.probes import (
-    ALWAYS,
     OPTIONAL,
     PROBES,
     Finding,
-    History,
-    Look,
-    can_tell,
+    Probe,
     find,
 )
 from biren_plugin.core.health.recovery import Recovery
@@ -35,11 +33,11 @@ from biren_plugin.core.parse.card import NodeState
 HealthMode = Literal["enforce", "observe", "off"]
 
 SUSPECT_FROM: Final = 3
-"""GPUs: instances of one GPU share its PCI function, so they tell nothing apart."""
+"""GPUs: instances of one GPU share its PCI function, so they do not count separately."""
 MOMENT: Final = 10.0
 """Seconds: two rounds of the library."""
 
-_INDIRECT: Final = tuple(probe.name for probe in PROBES if probe.indirect)
+_INDIRECT: Final = tuple(probe for probe in PROBES if probe.indirect)
 
 
 @attrs.frozen
@@ -48,22 +46,22 @@ class HealthPolicy:
 
     mode: HealthMode = "enforce"
     disabled: frozenset[str] = frozenset()
-    """Names of probes that are not looked at."""
+    """Names of probes that are not used."""
     unhealthy_on: LibraryStatus = LibraryStatus.CRITICAL
     recover_after: float = 30.0
-    """Seconds that a card must be well before it returns to service."""
+    """Seconds that a card must be healthy before it returns to service."""
 
 
 @attrs.define
-class _Patient:
+class _Record:
     """What is remembered of one card."""
 
     history: History
     counted: Recovery
-    """Of what the kubelet is told."""
+    """Of what is reported to the kubelet."""
     observed: Recovery
-    """In `observe`: of what it would have been told."""
-    said: dict[str, tuple[bool, float]] = attrs.Factory(dict)
+    """In `observe`: of what would have been reported."""
+    opinions: dict[Probe, tuple[bool, float]] = attrs.Factory(dict)
     """Whether each indirect probe condemns the card, and since when; left out if it cannot tell."""
 
 
@@ -78,14 +76,13 @@ class _Suspect:
 
 
 class HealthKeeper:
-    """Judges every look in turn."""
+    """Judges what was observed, one observation after the other."""
 
     def __init__(self, policy: HealthPolicy = HealthPolicy()) -> None:
         self._policy = policy
         self._disabled = policy.disabled | (set(OPTIONAL) if policy.mode == "off" else set())
-        self._patients: dict[Identity, _Patient] = {}
-        self._suspects: dict[str, _Suspect] = {}
-        """By probe."""
+        self._records: dict[Identity, _Record] = {}
+        self._suspects: dict[Probe, _Suspect] = {}
         self._module_seen = False
 
     def judge(self, inventory: Inventory, seen: Observed, now: float) -> Inventory:
@@ -98,11 +95,11 @@ class HealthKeeper:
             if device.healthy  # rule 3
         ]
         listed = {device.identity for each in inventory.lists for device in each.devices}
-        for identity in self._patients.keys() - listed:
-            del self._patients[identity]
-        for identity in self._patients.keys() - {device.identity for device in judged}:
-            self._patients[identity].counted.lose_sight()
-            self._patients[identity].observed.lose_sight()
+        for identity in self._records.keys() - listed:
+            del self._records[identity]
+        for identity in self._records.keys() - {device.identity for device in judged}:
+            self._records[identity].counted.lose_sight()
+            self._records[identity].observed.lose_sight()
         findings = {
             device.identity: self._find(device, seen, module_gone, now) for device in judged
         }
@@ -128,15 +125,15 @@ class HealthKeeper:
         )
 
     def _find(self, device: Device, seen: Observed, module_gone: bool, now: float) -> list[Finding]:
-        patient = self._patients.get(device.identity)
-        if patient is None:
+        record = self._records.get(device.identity)
+        if record is None:
             steady = self._policy.recover_after
-            patient = _Patient(History(), Recovery(steady), Recovery(steady))
-            self._patients[device.identity] = patient
+            record = _Record(History(), Recovery(steady), Recovery(steady))
+            self._records[device.identity] = record
         library, number = seen.library, device.card.number
-        look = Look(
+        evidence = Evidence(
             device,
-            patient.history,
+            record.history,
             now,
             module_gone=module_gone,
             library_hung=library is not None and number in library.hung,
@@ -144,15 +141,15 @@ class HealthKeeper:
             reading=library.readings.get(number) if library is not None else None,
             unhealthy_on=self._policy.unhealthy_on,
         )
-        found = find(look, self._disabled)
+        found = find(evidence, self._disabled)
         severe = {finding.probe for finding in found if finding.severe}
-        before, patient.said = patient.said, {}
+        before, record.opinions = record.opinions, {}
         for probe in _INDIRECT:
             condemned = probe in severe
-            if condemned or can_tell(probe, look):
+            if condemned or probe.can_tell(evidence):
                 last = before.get(probe)
                 same = last is not None and last[0] == condemned
-                patient.said[probe] = last if last is not None and same else (condemned, now)
+                record.opinions[probe] = last if last is not None and same else (condemned, now)
         return found
 
     def _module_gone(self, seen: Observed) -> bool:
@@ -171,9 +168,9 @@ class HealthKeeper:
         ]
         for probe in _INDIRECT:
             told = {
-                device.identity: self._patients[device.identity].said[probe]
+                device.identity: self._records[device.identity].opinions[probe]
                 for device in standing
-                if probe in self._patients[device.identity].said
+                if probe in self._records[device.identity].opinions
             }
             if probe in self._suspects:
                 well = [since for condemned, since in told.values() if not condemned]
@@ -190,7 +187,7 @@ class HealthKeeper:
                     self._suspects[probe] = _describe_suspect(probe, at_once, before, example)
 
     def _verdict(self, device: Device, found: Sequence[Finding], now: float) -> Device:
-        patient = self._patients[device.identity]
+        record = self._records[device.identity]
         set_aside = {
             probe
             for probe, suspect in self._suspects.items()
@@ -205,22 +202,22 @@ class HealthKeeper:
         ]
         counted = severe
         if self._policy.mode == "observe":
-            counted = [each for each in severe if each.probe in ALWAYS]
-            others = [each for each in severe if each.probe not in ALWAYS]
-            observed = patient.observed.update(others, set_aside, now)
+            counted = [each for each in severe if each.probe.always]
+            others = [each for each in severe if not each.probe.always]
+            observed = record.observed.update(others, set_aside, now)
             warnings += [f"observed, not counted: {text}" for text in observed]
-        reasons = patient.counted.update(counted, set_aside, now)
+        reasons = record.counted.update(counted, set_aside, now)
         if not reasons and not warnings:
             return device
         return attrs.evolve(device, reasons=reasons, warnings=tuple(warnings))
 
 
 def _describe_suspect(
-    probe: str, at_once: Collection[Identity], before: frozenset[Identity], example: str
+    probe: Probe, at_once: Collection[Identity], before: frozenset[Identity], example: str
 ) -> _Suspect:
     cards = f"{len(at_once)} {'other ' if before else ''}cards"
     return _Suspect(
-        f"probe {probe} condemned all {cards} at once ({example}): it is "
+        f"probe {probe.name} condemned all {cards} at once ({example}): it is "
         "set aside until it tells them apart, and the cards stay in service; "
         "check the driver and the management library on the node",
         before,

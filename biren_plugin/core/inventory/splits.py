@@ -45,10 +45,13 @@ def group_by_gpu(
 
 
 def name_of_gpu(card: Card) -> str:
-    """`GPU 3` as the driver counts them; a VFIO group's has only its address: `GPU 0000:3b:00.0`."""
-    if card.is_group and card.physical_id is not None:
-        return f"GPU {address_of(card.physical_id)}"
-    return f"GPU {card.physical_id}"
+    """`GPU 3` as the driver counts them; a VFIO group's has only its address: `GPU 0000:3b:00.0`.
+
+    Where sysfs does not tell which GPU it is: `the GPU of card_3`.
+    """
+    if card.physical_id is None:
+        return f"the GPU of {card.name}"
+    return f"GPU {address_of(card.physical_id) if card.is_group else card.physical_id}"
 
 
 def split_of(cards: Cards) -> int:
@@ -84,7 +87,7 @@ def _about_the_same(one: int | None, other: int | None) -> bool:
 
 
 def with_known_memory(seen: Cards, known: Cards) -> Cards:
-    """The cards as `seen`; memory that was not read this time is as `known`."""
+    """`seen`, with unread memory filled in from `known`."""
     return tuple(
         now if now.memory is not None else attrs.evolve(now, memory=then.memory)
         for now, then in zip(seen, known, strict=True)
@@ -92,7 +95,7 @@ def with_known_memory(seen: Cards, known: Cards) -> Cards:
 
 
 def most_memory(groups: Mapping[int, Cards]) -> int:
-    """KiB that the largest GPU of the node holds in its cards; 0 where none is known."""
+    """Bytes that the largest GPU of the node holds in its cards; 0 where none is known."""
     return max((_memory(cards) or 0 for cards in groups.values()), default=0)
 
 

@@ -12,7 +12,7 @@ class NodeState(enum.Enum):
 
     CHARACTER_DEVICE = "a character device"
     MISSING = "missing"
-    OTHER = "no character device"
+    OTHER = "not a character device"
     UNKNOWN = "not to be looked at"
     """Something kept us from looking, a permission or a limit: that says nothing about the card."""
 

@@ -4,18 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.core.health.probes import Finding
+from biren_plugin.core.health.probes import PROBES, Finding, Probe
 from biren_plugin.core.health.recovery import FLAP_MEMORY, LONGEST, Recovery
 
-SILENT = Finding("pci-config", "its function is silent; reboot")
-HOT = Finding("library-temperature", "it is hot; cool it")
+CONFIG, TEMPERATURE = (
+    probe for probe in PROBES if probe.name in ("pci-config", "library-temperature")
+)
+SILENT = Finding(CONFIG, "its function is silent; reboot")
+HOT = Finding(TEMPERATURE, "it is hot; cool it")
 
 
 def ill(recovery: Recovery, now: float, *findings: Finding) -> tuple[str, ...]:
     return recovery.update(findings or (SILENT,), (), now)
 
 
-def well(recovery: Recovery, now: float, *suspects: str) -> tuple[str, ...]:
+def well(recovery: Recovery, now: float, *suspects: Probe) -> tuple[str, ...]:
     return recovery.update((), suspects, now)
 
 
@@ -36,7 +39,7 @@ def test_card_returns_after_its_steady_time_and_says_so_meanwhile() -> None:
     recovery = Recovery(30.0)
     ill(recovery, 0.0)
     [reason] = well(recovery, 1.0)
-    assert "well again" in reason
+    assert "has recovered" in reason
     assert "30 s" in reason
     assert SILENT.text in reason, "the cause stays visible"
     assert well(recovery, 20.0) == (reason,), "the reason is no countdown: each would be a list"
@@ -72,16 +75,16 @@ def test_one_long_illness_is_one_relapse() -> None:
     assert time_to_return(recovery, now + 60.0) == 60.0
 
 
-def test_flapping_card_says_how_often_it_came_back() -> None:
+def test_reason_of_a_flapping_card_says_how_often_it_failed_again() -> None:
     recovery = Recovery(30.0)
     ill(recovery, 0.0)
-    assert "come back" not in well(recovery, 0.0)[0]
+    assert "failed again" not in well(recovery, 0.0)[0]
     well(recovery, 30.0)
     ill(recovery, 31.0)
-    assert "come back once before" in well(recovery, 32.0)[0]
+    assert "failed again once" in well(recovery, 32.0)[0]
     well(recovery, 92.0)
     ill(recovery, 93.0)
-    assert "come back 2 times before" in well(recovery, 94.0)[0]
+    assert "failed again 2 times" in well(recovery, 94.0)[0]
 
 
 def test_long_health_is_remembered_no_more_as_flapping() -> None:

@@ -168,7 +168,7 @@ class TestSuspects:
         [suspect] = node.latest.suspects
         assert "pci-config condemned all 7 other cards" in suspect
         [reason] = node.look(silent(*(set(range(8)) - {3})))["card_3"].reasons
-        assert "well again and returns to service once" in reason, "and recovers as any other"
+        assert "recovered and returns to service after" in reason, "and recovers as any other"
 
     @pytest.mark.parametrize(
         ("dumb", "mad"),
@@ -296,7 +296,7 @@ class TestModes:
         node = Node(mode="observe", recover_after=3.0)
         node.look(EIGHT)
         node.look(silent(3))
-        assert "observed, not counted: it is well again" in node.look(EIGHT)["card_3"].warnings[0]
+        assert "observed, not counted: it has recovered" in node.look(EIGHT)["card_3"].warnings[0]
         for _ in range(3):
             last = node.look(EIGHT)["card_3"]
         assert not last.warnings
@@ -336,7 +336,7 @@ class TestIdentity:
         devices = node.look(renamed, at=node.now + SPLIT_SETTLE)
         assert unhealthy(devices) == {"card_3", "card_11"}
         assert "replaced" in devices["card_3"].reasons[0]
-        assert "well again" in devices["card_11"].reasons[0]
+        assert "has recovered" in devices["card_11"].reasons[0]
 
     def test_new_split_starts_with_a_clean_record(self) -> None:
         node = Node()
@@ -370,7 +370,7 @@ def test_card_is_not_well_while_it_is_not_clear_what_it_is(mode: HealthMode) -> 
     node.look(EIGHT)
     node.look([*EIGHT[:3], *gpu_cards(3, 3, 8, 9), *EIGHT[4:]])
     device = node.look(EIGHT, at=node.now + 60)["card_3"]
-    assert "well again and returns to service once" in (*device.reasons, *device.warnings)[0]
+    assert "recovered and returns to service after" in (*device.reasons, *device.warnings)[0]
 
 
 def test_replaced_card_keeps_the_reason_why_it_leaves() -> None:
