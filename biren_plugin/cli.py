@@ -42,11 +42,9 @@ app.command(
     name="cdi",
     help="Write the node's CDI file, or compare it with the node.",
 )
+app.command("biren_plugin.commands.show_devices:devices", help="Show the Biren cards of this host.")
 app.command(
-    "biren_plugin.commands.devices_command:devices", help="Show the Biren cards of this host."
-)
-app.command(
-    "biren_plugin.commands.doctor_command:doctor",
+    "biren_plugin.commands.doctor.examination:doctor",
     help="""Say what keeps cards from being handed out, and what to do about it.
 
     Give it the daemon's flags. Exit status: 0, 1 with a warning, 2 with a failure.
@@ -57,7 +55,7 @@ app.command(
     help="Show the whole story on a simulated host, without hardware, root or Kubernetes.",
 )
 app.command(
-    "biren_plugin.commands.status_command:status",
+    "biren_plugin.commands.show_status:status",
     help="Show what the running daemon knows and does: resources, cards, and which pod has each.",
 )
 

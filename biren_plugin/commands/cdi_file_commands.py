@@ -1,5 +1,7 @@
-"""`cdi generate` and `cdi check`: most of their flags are the daemon's."""
+"""`cdi generate` and `cdi check`: the CDI file as one scan of the node makes it."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -13,9 +15,20 @@ from biren_plugin.commands.flags import (
     Runtime,
     Switch,
 )
-from biren_plugin.core.settings import DEFAULT_CDI_DIR
+from biren_plugin.core.cdi.compare import compare, duplicates
+from biren_plugin.core.cdi.spec import RUNTIME_CDI_DIRS, Spec, spec_for
+from biren_plugin.core.inventory.keeper import InventoryKeeper
+from biren_plugin.core.model import Inventory
+from biren_plugin.core.observed import Observed
+from biren_plugin.core.parse.vendor import CDI_FILE
+from biren_plugin.core.settings import DEFAULT_CDI_DIR, Settings
+from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid
+from biren_plugin.files.cdi_file import Format, load, remove_leftover, render, write
+from biren_plugin.host.host_paths import resolve, under
+from biren_plugin.host.readers import read_host
 
 _EXIT_DIFFERS: Final = 1
+STDOUT: Final = Path("-")
 
 cdi = App(name="cdi", help="Write the node's CDI file, or compare it with the node.")
 
@@ -58,11 +71,14 @@ def generate(
     cdi_dir
         The folder of the CDI file.
     """
-    from biren_plugin.commands.cdi_files import Look
-    from biren_plugin.commands.cdi_files import generate as generate_file
-
-    look = Look(host_root, container_runtime, mount_host_path, mount_dri_device)
-    done = generate_file(look, cdi_dir, output, format, overwrite=overwrite)
+    settings = Settings(
+        container_runtime=container_runtime,
+        mount_host_path=mount_host_path,
+        mount_dri_device=mount_dri_device,
+        host_root=host_root,
+        cdi_dir=cdi_dir,
+    )
+    done = generate_file(settings, output, format, overwrite=overwrite)
     return 0 if done else _EXIT_DIFFERS
 
 
@@ -93,8 +109,117 @@ def check(
     cdi_dir
         The folder of the CDI file.
     """
-    from biren_plugin.commands.cdi_files import Look
-    from biren_plugin.commands.cdi_files import check as check_file
+    settings = Settings(
+        container_runtime=container_runtime,
+        mount_host_path=mount_host_path,
+        mount_dri_device=mount_dri_device,
+        host_root=host_root,
+        cdi_dir=cdi_dir,
+    )
+    return 0 if check_file(settings) else _EXIT_DIFFERS
 
-    look = Look(host_root, container_runtime, mount_host_path, mount_dri_device)
-    return 0 if check_file(look, cdi_dir) else _EXIT_DIFFERS
+
+def _inventory(settings: Settings) -> Inventory:
+    """What the node holds; nothing is remembered, so a split counts as it looks now."""
+    return InventoryKeeper().update(Observed(read_host(settings)), 0.0)
+
+
+def generate_file(
+    settings: Settings, output: Path | None, form: Format, *, overwrite: bool
+) -> bool:
+    """Writes the node's spec to `output`, or to its place in `cdi_dir`; False if there is another.
+
+    JSON goes to standard output unless `output` names a file: two files with the same devices in
+    `--cdi-dir` would leave runtimes with neither.
+
+    What it did, or why it did not, is a line on standard error. Raises `CdiFileUnusable` and `HostUnreadable`.
+    """
+    inventory = _inventory(settings)
+    lacking = [f"containers will lack {absent}" for absent in inventory.host.absent]
+    for sentence in (*inventory.unsettled, *lacking):
+        _print_aside(sentence)
+    spec = spec_for(inventory.lists)
+    if spec is None:
+        _print_aside(
+            "no Biren card on this host: a CDI file must hold a device, so none is written"
+        )
+        return False
+    if output is None and form == "json":
+        output = STDOUT
+    if output == STDOUT:
+        sys.stdout.write(render(spec, form))
+        return True
+    path = output or settings.cdi_dir / CDI_FILE
+    remove_leftover(path)
+    if os.path.lexists(path) and not overwrite:
+        same = _holds(path, spec)
+        _print_aside(
+            f"{path} says the same already"
+            if same
+            else f"{path} is there and says something else: --overwrite replaces it"
+        )
+        return same
+    write(path, render(spec, form))
+    _print_aside(f"{path}: {len(spec['devices'])} devices")
+    return True
+
+
+def _holds(path: Path, spec: Spec) -> bool:
+    try:
+        return load(path) == spec
+    except CdiSpecInvalid:
+        return False
+
+
+def check_file(settings: Settings) -> bool:
+    """Prints a line for each way in which the CDI file is not as the node needs it; True if none."""
+    needed, lines = findings(settings)
+    path = settings.cdi_dir / CDI_FILE
+    for line in lines or [f"{path}: as the node needs it" if needed else "no Biren card, no file"]:
+        print(line)
+    return not lines
+
+
+def findings(settings: Settings) -> tuple[Spec | None, list[str]]:
+    """What the node needs, None without a card; and each way in which the file is not so."""
+    path = settings.cdi_dir / CDI_FILE
+    needed = spec_for(_inventory(settings).lists)
+    lines = []
+    try:
+        found = load(path)
+    except CdiFileUnusable as error:
+        lines.append(f"{error}")
+    else:
+        if found is not None:
+            lines += compare(str(path), found, needed)
+        elif needed is not None:
+            lines.append(f"{path}: missing; `br-gpu-device-plugin cdi generate` writes it")
+    if needed is not None:
+        lines += duplicates(str(path), needed, _other_specs(settings.host_root, path))
+    return needed, lines
+
+
+def _other_specs(host_root: Path, path: Path) -> dict[str, Spec]:
+    """What runtimes load besides the file at `path`, by path; what they do not load is no matter."""
+    real = [resolve(host_root, folder) for folder in RUNTIME_CDI_DIRS]
+    folders = [path.parent, *(under(host_root, folder) for folder in real if folder is not None)]
+    files = {
+        file.resolve(): file
+        for folder in folders
+        for file in sorted(folder.glob("*"))
+        if file.suffix in (".yaml", ".json")
+    }
+    files.pop(path.resolve(), None)
+    loaded = {str(file): _loaded(file) for file in files.values()}
+    return {name: spec for name, spec in loaded.items() if spec is not None}
+
+
+def _loaded(path: Path) -> Spec | None:
+    try:
+        return load(path)
+    except CdiFileUnusable:
+        return None
+
+
+def _print_aside(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,43 +1,81 @@
-"""`devices`: what is on this host, as a table for people or a document for programs."""
+"""`devices`: the cards of this host, or its VFIO groups, as a table for people or JSON for programs."""
 
-import json
+import json as json_text
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from biren_plugin.commands.tables import print_table
+from biren_plugin.commands.flags import HostRoot, Runtime, Switch
+from biren_plugin.commands.tables import Row, print_table
 from biren_plugin.core.health.verdicts import HealthKeeper
 from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.model import Device, Inventory, Snapshot
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import Card, Link
-from biren_plugin.host.driver_cards import DriverCardReader
-from biren_plugin.host.readers import read_once
+from biren_plugin.core.parse.vfio import address_of
+from biren_plugin.core.settings import Settings
+from biren_plugin.host.readers import read_host
 
-_HEADINGS = (
+_CARD_HEADINGS: Final = (
     "CARD", "RESOURCE", "GPU", "PCI ADDRESS", "NUMA", "MEMORY", "LINK", "DEVICE NODE", "HEALTH",
 )  # fmt: skip
-_GIB = 1024**3
+_GROUP_HEADINGS: Final = ("GROUP", "RESOURCE", "GPU", "FUNCTIONS", "NUMA", "HEALTH")
+_DROPPABLE: Final = ("GPU", "NUMA", "LINK", "DEVICE NODE")
+"""Columns that a narrow terminal does without; JSON has them all."""
+_GIB: Final = 1024**3
 
 
-def show_devices(host_root: Path, *, as_json: bool) -> None:
-    """Prints the cards below `host_root`; nothing is remembered, so a split counts as it looks now."""
-    snapshot = read_once(DriverCardReader(host_root))
-    if as_json:
-        json.dump(document(snapshot), sys.stdout, indent=2)
+def devices(
+    *,
+    json: Switch = False,
+    topology: Switch = False,
+    container_runtime: Runtime = "runc",
+    host_root: HostRoot = Path("/"),
+) -> int:
+    """Show the Biren cards of this host, or its VFIO groups.
+
+    A host without a card is no error: the exit status is 0, and the JSON document lists none.
+
+    Parameters
+    ----------
+    json
+        Print one JSON document (its schema: schema/devices.schema.json, schema/groups.schema.json
+        or schema/topology.schema.json).
+    topology
+        Show how close they are to each other instead: links, as the management library reports them,
+        and places in the PCI tree.
+    container_runtime
+        runc: the driver's cards. kata: the IOMMU groups of Biren functions that are bound to vfio-pci.
+    host_root
+        Where the host's /sys and /dev are found.
+    """
+    settings = Settings(host_root=host_root, container_runtime=container_runtime)
+    if topology:
+        from biren_plugin.commands.show_topology import show_topology
+
+        show_topology(settings, as_json=json)
+        return 0
+    snapshot = read_host(settings)
+    inventory = judge_once(snapshot)
+    if json:
+        document = groups_document if snapshot.shows_groups else cards_document
+        json_text.dump(document(snapshot, inventory), sys.stdout, indent=2)
         print()
-    elif snapshot.cards:
-        print_table(_HEADINGS, [_row(card, device) for card, device in _devices(snapshot)])
+    elif snapshot.shows_groups:
+        _show_groups(snapshot, inventory)
     else:
-        where = vendor.CLASS_FOLDER
-        found = "no card in it" if snapshot.driver_loaded else "it does not exist"
-        print(
-            f"No Biren card on this host: {where}: {found}. Is the driver loaded (`{vendor.MODPROBE}`)?"
-        )
+        _show_cards(snapshot, inventory)
+    return 0
 
 
-def document(snapshot: Snapshot) -> dict[str, Any]:
+def judge_once(snapshot: Snapshot) -> Inventory:
+    """What a daemon that starts now would conclude; nothing is remembered, so splits count as they are."""
+    seen = Observed(snapshot)
+    return HealthKeeper().judge(InventoryKeeper().update(seen, 0.0), seen, 0.0)
+
+
+def cards_document(snapshot: Snapshot, inventory: Inventory) -> dict[str, Any]:
     """The document of `--json`; its shape is schema/devices.schema.json."""
     return {
         "driver_loaded": snapshot.driver_loaded,
@@ -60,44 +98,104 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
                 "healthy": device.healthy if device is not None else None,
                 "reasons": list(device.reasons) if device is not None else [],
             }
-            for card, device in _devices(snapshot)
+            for card, device in _devices(snapshot, inventory)
         ],
     }
 
 
-def judge_once(snapshot: Snapshot) -> Inventory:
-    """What a daemon that starts now would believe."""
-    seen = Observed(snapshot)
-    return HealthKeeper().judge(InventoryKeeper().update(seen, 0.0), seen, 0.0)
+def groups_document(snapshot: Snapshot, inventory: Inventory) -> dict[str, Any]:
+    """The document of `--json` on a kata node; its shape is schema/groups.schema.json."""
+    return {
+        "groups": [
+            {
+                "group": card.number,
+                "device_node": card.path,
+                "resource": device.resource if device is not None else None,
+                "gpu_address": _gpu(card),
+                "instances": card.split,
+                "functions": list(card.functions),
+                "numa_node": card.numa_node,
+                "healthy": device.healthy if device is not None else None,
+                "reasons": list(device.reasons) if device is not None else [],
+            }
+            for card, device in _devices(snapshot, inventory)
+        ],
+        "left_out": list(inventory.unsettled),
+    }
 
 
-def _devices(snapshot: Snapshot) -> list[tuple[Card, Device | None]]:
+def _devices(snapshot: Snapshot, inventory: Inventory) -> list[tuple[Card, Device | None]]:
     """Each card with the device it makes; None where its GPU is not settled or not known."""
-    inventory = judge_once(snapshot)
     return [(card, inventory.find(card.name)) for card in snapshot.cards]
 
 
-def resource_and_health(device: Device | None) -> tuple[str, str]:
-    """Two cells of a table; `device` as a card makes it, or None."""
-    if device is None:
-        return "not settled", "-"
-    health = "Healthy" if device.healthy else f"Unhealthy: {'; '.join(device.reasons)}"
-    return device.resource, health
+def _show_cards(snapshot: Snapshot, inventory: Inventory) -> None:
+    if snapshot.cards:
+        rows = [_card_row(card, device) for card, device in _devices(snapshot, inventory)]
+        print_table(_CARD_HEADINGS, rows, _DROPPABLE)
+    else:
+        found = "no card in it" if snapshot.driver_loaded else "it does not exist"
+        print(
+            f"No Biren card on this host: {vendor.CLASS_FOLDER}: {found}. "
+            f"Is the driver loaded (`{vendor.MODPROBE}`)?"
+        )
+    for sentence in inventory.unsettled:
+        print(sentence)
 
 
-def _row(card: Card, device: Device | None) -> list[str]:
-    resource, health = resource_and_health(device)
-    return [
+def _show_groups(snapshot: Snapshot, inventory: Inventory) -> None:
+    if snapshot.cards:
+        rows = [_group_row(card, device) for card, device in _devices(snapshot, inventory)]
+        print_table(_GROUP_HEADINGS, rows, _DROPPABLE)
+    else:
+        print(
+            "No Biren function for VFIO on this host, neither bound to vfio-pci nor split by SR-IOV: "
+            f"see `{vendor.LSPCI_DRIVERS}`"
+        )
+    for sentence in inventory.unsettled:
+        print(sentence)
+
+
+def _card_row(card: Card, device: Device | None) -> Row:
+    cells = (
         card.name,
-        resource,
+        _resource(device),
         or_dash(card.physical_id),
         or_dash(card.pci_address),
         or_dash(card.numa_node),
         f"{card.memory / _GIB:.1f} GiB" if card.memory is not None else "-",
         _describe(card.link),
         card.path,
-        health,
-    ]
+        _health(device),
+    )
+    return Row(cells, device.reasons if device is not None else ())
+
+
+def _group_row(card: Card, device: Device | None) -> Row:
+    cells = (
+        card.path,
+        _resource(device),
+        or_dash(_gpu(card)),
+        ", ".join(card.functions),
+        or_dash(card.numa_node),
+        _health(device),
+    )
+    return Row(cells, device.reasons if device is not None else ())
+
+
+def _resource(device: Device | None) -> str:
+    return device.resource if device is not None else "not settled"
+
+
+def _health(device: Device | None) -> str:
+    if device is None:
+        return "-"
+    return "Healthy" if device.healthy else "Unhealthy"
+
+
+def _gpu(card: Card) -> str | None:
+    """The address of the physical function behind a group."""
+    return address_of(card.physical_id) if card.physical_id is not None else None
 
 
 def _describe(link: Link) -> str:

@@ -4,15 +4,15 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from biren_plugin.commands.tables import print_table
+from biren_plugin.commands.flags import StatusDir, Switch
+from biren_plugin.commands.tables import Row, print_table
+from biren_plugin.core.settings import DEFAULT_STATUS_DIR, STATUS_SOCKET
 from biren_plugin.errors import StatusUnavailable
-from biren_plugin.monitor.status import SOCKET
 
 ANSWER_DEADLINE: Final = 5.0
 REDRAW: Final = 1.0
@@ -20,12 +20,29 @@ REDRAW: Final = 1.0
 _LONGEST: Final = 4 * 1024 * 1024
 """Bytes; 256 cards make 70 KiB."""
 _CLEAR: Final = "\033[H\033[2J"
-_STYLES: Final = {"Healthy": "green", "Unhealthy": "bold red", "yes": "green", "NO": "bold red"}
+
+
+def status(
+    *, json: Switch = False, watch: Switch = False, status_dir: StatusDir = DEFAULT_STATUS_DIR
+) -> int:
+    """Show what the running daemon knows and does: resources, cards, and which pod has each.
+
+    Parameters
+    ----------
+    json
+        Print one JSON document a line (its schema: schema/status.schema.json).
+    watch
+        Show it again each second, until Ctrl-C.
+    status_dir
+        The directory of the daemon's socket, as the daemon was given it.
+    """
+    show_status(status_dir, as_json=json, watch=watch)
+    return 0
 
 
 def ask(folder: Path) -> dict[str, Any]:
     """The daemon's status document. Blocks; raises `StatusUnavailable`."""
-    path = folder / SOCKET
+    path = folder / STATUS_SOCKET
     deadline = time.monotonic() + ANSWER_DEADLINE
     answer = bytearray()
     try:
@@ -86,21 +103,24 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
         print(f"{found}: see `br-gpu-device-plugin doctor`.")
         return
     print()
-    _print_table(
+    print_table(
         ("RESOURCE", "REGISTERED", "HEALTHY", "LIST SENT"),
         [
-            (
-                each["resource"],
-                "yes" if each["registered"] else "NO",
-                f"{sum(device['healthy'] for device in each['devices'])} of {len(each['devices'])}",
-                _span(each["last_list"], document["time"]),
+            Row(
+                (
+                    each["resource"],
+                    "yes" if each["registered"] else "NO",
+                    f"{sum(device['healthy'] for device in each['devices'])} "
+                    f"of {len(each['devices'])}",
+                    _span(each["last_list"], document["time"]),
+                )
             )
             for each in document["resources"]
         ],
     )
     print()
-    _print_table(
-        ("CARD", "RESOURCE", "HEALTH", "FOR", "POD", "REASON"),
+    print_table(
+        ("CARD", "RESOURCE", "HEALTH", "FOR", "POD"),
         [
             _row(
                 each["resource"], device, document["time"], holders_known=document["holders_known"]
@@ -111,20 +131,17 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
     )
 
 
-def _row(
-    resource: str, device: dict[str, Any], now: str, *, holders_known: bool
-) -> tuple[str, ...]:
+def _row(resource: str, device: dict[str, Any], now: str, *, holders_known: bool) -> Row:
     holder = device["holder"]
     held = f"{holder['namespace']}/{holder['pod']}" if holder is not None else "-"
-    warnings = [f"warning: {text}" for text in device["warnings"]]
-    return (
+    cells = (
         device["card"],
         resource,
         "Healthy" if device["healthy"] else "Unhealthy",
         _span(device["since"], now),
         held if holders_known else "unknown",
-        "; ".join([*device["reasons"], *warnings]),
     )
+    return Row(cells, [*device["reasons"], *(f"warning: {text}" for text in device["warnings"])])
 
 
 def _span(since: str | None, now: str) -> str:
@@ -136,19 +153,3 @@ def _span(since: str | None, now: str) -> str:
         if seconds >= 2 * length:
             return f"{seconds // length} {unit}"
     return f"{max(seconds, 0)} s"
-
-
-def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    if not sys.stdout.isatty():
-        print_table(headings, rows)
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading, no_wrap=heading != headings[-1], overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    Console().print(table)

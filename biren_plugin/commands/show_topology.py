@@ -3,23 +3,23 @@
 import itertools
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.commands.tables import print_table
+from biren_plugin.commands.tables import Row, print_table
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import CommonAncestor, P2PLink
 from biren_plugin.core.placement.pair_scores import Pair
 from biren_plugin.core.placement.topology import Topology
 from biren_plugin.core.placement.topology_builder import build_topology
+from biren_plugin.core.settings import Settings
 from biren_plugin.errors import LibraryUnusable
 from biren_plugin.host.brml_session import Brml, find_library
-from biren_plugin.host.driver_cards import DriverCardReader
-from biren_plugin.host.readers import read_once
-from biren_plugin.host.vfio_groups import VfioGroupReader
+from biren_plugin.host.readers import scan_once
 from biren_plugin.sources.library import query_library
 
 _LIBRARY_DEADLINE: Final = 3.0
@@ -47,27 +47,28 @@ _LEGEND: Final = {
 }
 
 
-def show_topology(host_root: Path, *, groups: bool, as_json: bool) -> None:
-    """Prints how close the cards, or VFIO `groups`, below `host_root` are, and who told."""
-    topology, told = trio.run(read_topology, host_root, groups)
+def show_topology(settings: Settings, *, as_json: bool) -> None:
+    """Prints how close the node's cards, or VFIO groups, are, and what that is known from."""
+    groups = settings.container_runtime == "kata"
+    topology, links_known = trio.run(read_topology, settings)
     if not (as_json or topology.units):
         kind, flag = ("VFIO group", " --container-runtime kata") if groups else ("card", "")
         print(f"No Biren {kind} on this host; see `br-gpu-device-plugin devices{flag}`")
         return
     if as_json:
-        json.dump(document(topology, links_known=told), sys.stdout, indent=2)
+        json.dump(document(topology, links_known=links_known), sys.stdout, indent=2)
         print()
         return
     rows = [
-        [name, *_cells(topology, row), "-" if numa is None else str(numa)]
+        Row([name, *_cells(topology, row), "-" if numa is None else str(numa)])
         for row, (name, numa) in enumerate(zip(topology.units, topology.numa_nodes, strict=True))
     ]
     print_table(["", *topology.units, "NUMA"], rows)
     print("\nLegend:")
     for word, meaning in _LEGEND.items():
         print(f"  {word:4} {meaning}")
-    if not told:
-        print("\nsysfs alone told this: the management library tells of no link.")
+    if not links_known:
+        print("\nFrom sysfs alone: the management library reports no link.")
 
 
 def document(topology: Topology, *, links_known: bool) -> dict[str, Any]:
@@ -109,28 +110,34 @@ def _word(pair: Pair) -> str:
     return _LINKS[pair.link] if pair.link else _ANCESTORS[pair.ancestor]
 
 
-async def read_topology(host_root: Path, groups: bool = False) -> tuple[Topology, bool]:
-    """The topology of the host as it is now, and whether the library told of any pair.
+async def read_topology(settings: Settings) -> tuple[Topology, bool]:
+    """The topology of the host as it is now, and whether the library reported any pair.
 
-    A library that does not tell in time, for a broken driver perhaps, is left out.
+    A library that does not answer in time, for a broken driver perhaps, is left out. Raises
+    `HostUnreadable`.
     """
-    snapshot = read_once(VfioGroupReader(host_root) if groups else DriverCardReader(host_root))
+    snapshot = await scan_once(settings)
     library = None
-    if snapshot.cards and not groups and _can_be_asked(host_root):
-        library = await _ask_library(host_root, Observed(snapshot))
+    if snapshot.cards and not snapshot.shows_groups:
+        with trio.move_on_after(_LIBRARY_DEADLINE):
+            if await _can_be_loaded(settings.host_root):
+                library = await _ask_library(settings.host_root, Observed(snapshot))
     links = library.links if library is not None else {}
     ancestors = library.ancestors if library is not None else {}
     return build_topology(snapshot.cards, links, ancestors), bool(links or ancestors)
 
 
-def _can_be_asked(host_root: Path) -> bool:
-    for path in find_library(host_root):
-        try:
-            Brml(path)
-        except LibraryUnusable:
-            continue
-        return True
-    return False
+async def _can_be_loaded(host_root: Path) -> bool:
+    """Whether there is a library; in a thread, because loading it runs code of its own, which may hang."""
+
+    def load() -> bool:
+        for path in find_library(host_root):
+            with suppress(LibraryUnusable):
+                Brml(path)
+                return True
+        return False
+
+    return await trio.to_thread.run_sync(load, abandon_on_cancel=True)
 
 
 async def _ask_library(host_root: Path, seen: Observed) -> LibraryRound | None:

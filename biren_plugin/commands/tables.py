@@ -1,45 +1,89 @@
-"""Tables: rich ones in a terminal, aligned columns in a pipe."""
+"""The one table printer: colours and as many columns as fit in a terminal, plain lines in a pipe.
 
+A long text is no cell: it is a note below its row, so that columns stay narrow.
+"""
+
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
+
+import attrs
 
 _STYLES: Final = {
     "Healthy": "green",
-    "Unhealthy": "bold red",
+    "yes": "green",
     "ok": "green",
-    "warning": "yellow",
+    "Unhealthy": "bold red",
+    "NO": "bold red",
     "failure": "bold red",
+    "warning": "yellow",
     "unknown": "dim",
 }
 """The colour of a cell by its first word."""
+_GAP: Final = "  "
+_INDENT: Final = 4
+"""Columns by which a note stands in."""
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints the rows to standard output; a cell that tells a health or a verdict has its colour."""
-    if sys.stdout.isatty():
-        _print_rich(headings, rows)
+@attrs.frozen
+class Row:
+    """One line of cells, and what is to be said about it."""
+
+    cells: Sequence[str]
+    notes: Sequence[str] = ()
+    """Sentences, each on a line of its own below the cells."""
+
+
+def print_table(
+    headings: Sequence[str], rows: Sequence[Row], droppable: Collection[str] = ()
+) -> None:
+    """Prints the rows to standard output.
+
+    Where a terminal is too narrow, columns go whose heading is in `droppable`, the last one first;
+    a pipe gets all of them. The last column is not padded.
+    """
+    is_terminal = sys.stdout.isatty()
+    shown = list(range(len(headings)))
+    widths = [
+        max(map(len, column)) for column in zip(headings, *(row.cells for row in rows), strict=True)
+    ]
+    if is_terminal:
+        room = shutil.get_terminal_size().columns
+        for place in reversed([at for at in shown if headings[at] in droppable]):
+            if sum(widths[at] for at in shown) + len(_GAP) * (len(shown) - 1) <= room:
+                break
+            shown.remove(place)
+    lines = [
+        [(row[at] if at == shown[-1] else row[at].ljust(widths[at])) for at in shown]
+        for row in (headings, *(row.cells for row in rows))
+    ]
+    notes = [(), *(row.notes for row in rows)]
+    if is_terminal:
+        _print_styled(lines, notes)
         return
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    for row in (headings, *rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
+    for line, below in zip(lines, notes, strict=True):
+        print(_GAP.join(line).rstrip())
+        for note in below:
+            print(f"{' ' * _INDENT}{note}")
 
 
-def _print_rich(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.box import SIMPLE_HEAD  # 35 ms that a pipe does not need
-    from rich.console import Console
-    from rich.table import Table
+def _print_styled(lines: Sequence[Sequence[str]], notes: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console  # 35 ms that a pipe does not need
+    from rich.padding import Padding
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in headings:
-        table.add_column(heading, overflow="fold")  # a narrow terminal breaks words, and hides none
-    for row in rows:
-        # As text, or rich would take what a node says in brackets for its own mark-up.
-        table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
-    Console(file=sys.stdout).print(table)
+    console = Console(file=sys.stdout, highlight=False)
+    for number, (line, below) in enumerate(zip(lines, notes, strict=True)):
+        # As Text, or rich would take what a node says in brackets for its own mark-up.
+        shown = Text(_GAP).join(
+            Text(cell, style="bold" if number == 0 else _style(cell)) for cell in line
+        )
+        shown.rstrip()
+        console.print(shown, overflow="fold")
+        for note in below:
+            console.print(Padding(Text(note), (0, 0, 0, _INDENT)), overflow="fold")
 
 
 def _style(cell: str) -> str:
-    return _STYLES.get(cell.partition(":")[0], "")
+    return _STYLES.get(cell.strip().partition(":")[0], "")

@@ -36,6 +36,8 @@ _ADDRESS: Final = rf"(\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]*)):({_PORT})"
 
 DEFAULT_CDI_DIR: Final = Path("/etc/cdi")
 DEFAULT_STATUS_DIR: Final = Path("/run/br-gpu-device-plugin")
+STATUS_SOCKET: Final = "status.sock"
+"""The name of the status socket in the directory of `--status-dir`."""
 
 
 @attrs.frozen

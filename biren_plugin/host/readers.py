@@ -1,13 +1,18 @@
 """Which reader a node needs: one of the driver's cards, or one of a kata node's VFIO groups."""
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Protocol, TypeVar
+
+import trio
 
 from biren_plugin.core.model import Snapshot
 from biren_plugin.core.parse import vendor, vfio
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.settings import Settings
+from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.driver_cards import DriverCardReader
+from biren_plugin.host.patient_reads import PatientReads
 from biren_plugin.host.vfio_groups import VfioGroupReader
 
 T = TypeVar("T")
@@ -42,7 +47,26 @@ def node_folder_of(settings: Settings) -> str:
     return vfio.NODE_FOLDER if settings.container_runtime == "kata" else vendor.NODE_FOLDER
 
 
-def read_once(reader: "Reader[Card]") -> Snapshot:
-    """One look at the whole host, in this thread. Raises `HostUnreadable`."""
+def read_host(settings: Settings) -> Snapshot:
+    """The whole host as it is now, for a command that is run once. Blocking, for some seconds at most.
+
+    A card whose files do not answer in time counts as hung. Raises `HostUnreadable`.
+    """
+    return trio.run(scan_once, settings)
+
+
+async def scan_once(settings: Settings) -> Snapshot:
+    """As `read_host`, for a command that runs trio itself."""
+    root = settings.host_root
+    if not await trio.to_thread.run_sync(root.is_dir):
+        raise HostUnreadable(f"there is no directory {root}; see --host-root")
+    reader = reader_of(settings)
+    reads = PatientReads(reader.names, partial(reader.read, anew=False), "/sys and /dev")
+    found = await reads.look()
+    return reader.snapshot(found.values, found.pending)
+
+
+def read_once(reader: Reader[Card]) -> Snapshot:
+    """The whole host, read in this thread, however long that takes. Raises `HostUnreadable`."""
     readings = {name: reader.read(name, anew=False) for name in reader.names()}
     return reader.snapshot({name: card for name, card in readings.items() if card is not None}, ())

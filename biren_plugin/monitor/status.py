@@ -3,15 +3,12 @@
 import os
 import time
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from biren_plugin import __version__
 from biren_plugin.core.model import Device, DeviceList
 from biren_plugin.core.observed import NO_HOLDERS, Holder, Holders, Observed
 from biren_plugin.daemon_state import DaemonState
-
-SOCKET: Final = "status.sock"
-"""The socket's name in the folder of `--status-dir`."""
 
 
 def status_document(state: DaemonState) -> dict[str, Any]:

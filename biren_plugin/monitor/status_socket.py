@@ -14,9 +14,10 @@ from typing import Final
 
 import trio
 
+from biren_plugin.core.settings import STATUS_SOCKET
 from biren_plugin.daemon_state import DaemonState
 from biren_plugin.errors import SocketUnusable
-from biren_plugin.monitor.status import SOCKET, status_document
+from biren_plugin.monitor.status import status_document
 from biren_plugin.unix_sockets import FileIdentity, UnixListener, is_served
 
 log = logging.getLogger(__name__)
@@ -58,9 +59,9 @@ async def serve_status(folder: Path, state: DaemonState) -> None:
 def _listen(folder: Path) -> UnixListener:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if set(os.listdir(folder)) <= {SOCKET}:  # a folder of others keeps its mode
+        if set(os.listdir(folder)) <= {STATUS_SOCKET}:  # a folder of others keeps its mode
             folder.chmod(0o700)  # as when it is mounted into the container
-        return UnixListener(folder / SOCKET)
+        return UnixListener(folder / STATUS_SOCKET)
     except OSError as error:
         raise SocketUnusable(
             f"`status` cannot be answered: {error.filename or folder}: {error.strerror or error}; "

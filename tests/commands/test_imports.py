@@ -25,3 +25,23 @@ def test_daemon_starts_without_what_other_commands_need() -> None:
         "biren_plugin.simulate",
     }
     assert modules & unwanted == set()
+
+
+_STATUS = """
+import json, sys
+sys.argv = ["br-gpu-device-plugin", "status", "--json", "--status-dir=/nowhere"]
+from biren_plugin import cli
+try:
+    cli.main()
+except SystemExit:
+    pass
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def test_status_asks_one_socket_without_trio_or_grpc() -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", _STATUS], capture_output=True, text=True, check=True
+    )
+    modules = {name.partition(".")[0] for name in json.loads(said.stdout)}
+    assert modules & {"trio", "purerpc", "h2", "google", "anyio", "ruamel"} == set()

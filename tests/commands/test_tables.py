@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from biren_plugin.commands.tables import print_table
+from biren_plugin.commands.tables import Row, print_table
 
 HEADINGS = ("CARD", "HEALTH")
-ROWS = [("card_0", "Healthy"), ("card_1", "Unhealthy: [bold]gone[/bold]")]
+ROWS = [Row(("card_0", "Healthy")), Row(("card_1", "Unhealthy: [bold]gone[/bold]"))]
 
 
 def test_columns_are_aligned_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,6 +30,36 @@ def test_health_is_in_colour_in_a_terminal_and_text_is_no_markup(
         monkeypatch.setattr(sys, "stdout", terminal)
         print_table(HEADINGS, ROWS)
         terminal.flush()
-        shown = reader.read(10_000).decode()
+        shown = ""
+        while "gone" not in shown:  # written line by line
+            shown += reader.read(10_000).decode()
     assert "\x1b[32mHealthy" in shown
     assert "\x1b[1;31mUnhealthy: [bold]gone[/bold]" in shown
+
+
+def test_notes_stand_below_their_row_and_pad_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    long = "its device node is missing: " + "look " * 40
+    print_table(HEADINGS, [Row(("card_0", "Unhealthy"), [long]), Row(("card_10", "Healthy"))])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "CARD     HEALTH", "card_0   Unhealthy", f"    {long}", "card_10  Healthy",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(80, True), (30, False)])
+def test_a_narrow_terminal_does_without_droppable_columns(
+    monkeypatch: pytest.MonkeyPatch, columns: int, *, shown: bool
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    theirs, ours = pty.openpty()
+    with os.fdopen(ours, "w") as terminal, os.fdopen(theirs, "rb", buffering=0) as reader:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        row = Row(("card_0", "32 GT/s x16", "/dev/biren/card_0", "Healthy"))
+        print_table(("CARD", "LINK", "DEVICE NODE", "HEALTH"), [row], ("LINK", "DEVICE NODE"))
+        terminal.flush()
+        printed = ""
+        while "Healthy" not in printed:  # written line by line
+            printed += reader.read(10_000).decode()
+    assert ("/dev/biren/card_0" in printed) is shown
+    assert "Healthy" in printed

@@ -12,10 +12,10 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.commands.show_status import ask
+from biren_plugin.core.settings import STATUS_SOCKET
 from biren_plugin.daemon_state import DaemonState
 from biren_plugin.errors import SocketUnusable, StatusUnavailable
 from biren_plugin.monitor import status_socket
-from biren_plugin.monitor.status import SOCKET
 from biren_plugin.monitor.status_socket import CONNECTIONS, DEADLINE, LOOK_INTERVAL, serve_status
 from tests.support.cards import GPU, devices, listed
 from tests.support.daemon_states import new_state
@@ -61,7 +61,7 @@ async def serving(folder: Path, state: DaemonState) -> AsyncIterator[None]:
 
 def identity(folder: Path) -> tuple[int, int] | None:
     with contextlib.suppress(FileNotFoundError):
-        status = (folder / SOCKET).stat()
+        status = (folder / STATUS_SOCKET).stat()
         return status.st_ino, status.st_mtime_ns
     return None
 
@@ -71,9 +71,9 @@ async def test_socket_is_its_owners_alone(
 ) -> None:
     async with serving(folder, state):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        assert stat.S_IMODE((folder / SOCKET).stat().st_mode) == 0o600
+        assert stat.S_IMODE((folder / STATUS_SOCKET).stat().st_mode) == 0o600
         assert (await told(folder))["role"] == "serving"
-    assert not (folder / SOCKET).exists()
+    assert not (folder / STATUS_SOCKET).exists()
 
 
 async def test_mounted_folder_is_closed_to_others_and_a_folder_of_others_is_left_as_it_is(
@@ -86,7 +86,7 @@ async def test_mounted_folder_is_closed_to_others_and_a_folder_of_others_is_left
     (folder / "another's file").touch()
     async with serving(folder, state):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o755
-        assert stat.S_IMODE((folder / SOCKET).stat().st_mode) == 0o600
+        assert stat.S_IMODE((folder / STATUS_SOCKET).stat().st_mode) == 0o600
 
 
 async def test_newer_daemon_takes_the_socket_over_and_the_olders_end_leaves_it(
@@ -128,9 +128,9 @@ async def test_older_daemon_takes_the_place_of_one_that_was_killed(
     folder: Path, state: DaemonState, fast_clock: MockClock
 ) -> None:
     async with serving(folder, state):
-        (folder / SOCKET).unlink()
+        (folder / STATUS_SOCKET).unlink()
         killed = trio.socket.socket(trio.socket.AF_UNIX)
-        await killed.bind(str(folder / SOCKET))
+        await killed.bind(str(folder / STATUS_SOCKET))
         killed.close()  # the file stays
         left = identity(folder)
         await until(lambda: identity(folder) not in (None, left))
@@ -145,13 +145,15 @@ async def test_crowd_that_does_not_read_is_bounded_and_let_go(
     async with serving(folder, state), contextlib.AsyncExitStack() as crowd:
         fast_clock.rate = 0.0
         for _ in range(CONNECTIONS):
-            one = await crowd.enter_async_context(await trio.open_unix_socket(folder / SOCKET))
+            one = await crowd.enter_async_context(
+                await trio.open_unix_socket(folder / STATUS_SOCKET)
+            )
             assert await one.receive_some(1) != b""
-        async with await trio.open_unix_socket(folder / SOCKET) as late:
+        async with await trio.open_unix_socket(folder / STATUS_SOCKET) as late:
             assert await late.receive_some() == b"", "no room"
         fast_clock.jump(DEADLINE)
         await wait_all_tasks_blocked()
-        async with await trio.open_unix_socket(folder / SOCKET) as later:
+        async with await trio.open_unix_socket(folder / STATUS_SOCKET) as later:
             assert await later.receive_some() != b""
 
 
@@ -181,7 +183,7 @@ def test_only_root_may_ask(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_daemon_that_breaks_off_is_no_traceback(folder: Path) -> None:
     folder.mkdir()
     with trio.socket.socket(trio.socket.AF_UNIX) as listener:
-        await listener.bind(str(folder / SOCKET))
+        await listener.bind(str(folder / STATUS_SOCKET))
         listener.listen()
 
         async def break_off() -> None:

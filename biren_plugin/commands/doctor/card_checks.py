@@ -11,8 +11,7 @@ from biren_plugin.core.parse.card import Card, NodeState
 from biren_plugin.core.parse.versions import driver_suffices, version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable
-from biren_plugin.host.driver_cards import DriverCardReader
-from biren_plugin.host.readers import read_once
+from biren_plugin.host.readers import read_host
 
 _SEE_SYS: Final = f"on the node: `{vendor.MODPROBE}`; in a container: mount the host's /sys"
 
@@ -22,13 +21,13 @@ def check_cards(settings: Settings) -> Iterator[Check]:
     if settings.container_runtime == "kata":
         yield ok("driver", "not needed: --container-runtime kata hands out VFIO groups")
         return
-    reader = DriverCardReader(
-        settings.host_root,
-        mount_host_path=settings.mount_host_path,
-        mount_dri_device=settings.mount_dri_device,
-    )
+    root = settings.host_root
+    if not root.is_dir():
+        advice = "mount the host's / or its /sys and /dev there, or correct --host-root"
+        yield failure("driver", f"there is no directory {root}", advice)
+        return
     try:
-        snapshot = read_once(reader)
+        snapshot = read_host(settings)
     except HostUnreadable as error:
         yield unknown("driver", f"{error}", "run doctor as root")
         return

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import attrs
 
+from biren_plugin.core.cdi.spec import RUNTIME_CDI_DIRS
+
 _CRI_PLUGINS: Final = ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime")
 """Of configuration versions 2 and 3."""
-DEFAULT_CDI_DIRS: Final = ("/etc/cdi", "/var/run/cdi")
 CDI_GATE: Final = "DevicePluginCDIDevices"
 LEAST_KUBELET: Final = (1, 13)
 _LEAST_CDI_KUBELET: Final = (1, 28)
@@ -25,7 +26,7 @@ class ContainerdFacts:
     """What its configuration says; None and empty where it leaves that to the defaults."""
 
     enable_cdi: bool | None = None
-    cdi_dirs: tuple[str, ...] = DEFAULT_CDI_DIRS
+    cdi_dirs: tuple[str, ...] = RUNTIME_CDI_DIRS
     runtimes: tuple[str, ...] = ()
     """Names of the configured runtimes, as a RuntimeClass' handler has them."""
 

@@ -16,7 +16,12 @@ class Verdict(enum.Enum):
     FAILURE = "failure"
     """No card, or not each, can be handed out."""
     UNKNOWN = "unknown"
-    """It cannot be looked at from here, which says nothing about it."""
+    """It cannot be checked from here, which says nothing about it."""
+
+    @property
+    def rank(self) -> int:
+        """The worse, the lower: the order in which people read them."""
+        return [Verdict.FAILURE, Verdict.WARNING, Verdict.UNKNOWN, Verdict.OK].index(self)
 
 
 @attrs.frozen

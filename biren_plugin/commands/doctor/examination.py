@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import trio
+from cyclopts import Parameter
 
 from biren_plugin import __version__
 from biren_plugin.commands.doctor import in_pod
@@ -24,7 +25,8 @@ from biren_plugin.commands.doctor.passthrough_checks import check_passthrough
 from biren_plugin.commands.doctor.process_checks import check_limits, check_mounts
 from biren_plugin.commands.doctor.report import write_report
 from biren_plugin.commands.doctor.runtime_checks import check_cdi_file, check_runtime
-from biren_plugin.commands.tables import print_table
+from biren_plugin.commands.flags import Switch, with_settings
+from biren_plugin.commands.tables import Row, print_table
 from biren_plugin.core.settings import Settings
 
 DEADLINE: Final = 10.0
@@ -46,6 +48,25 @@ _EXAMINATIONS: Final[Sequence[tuple[str, Examination]]] = (
 """In the order of the table, each with the name of the row that stands for one that hangs."""
 
 
+@with_settings
+def doctor(
+    *,
+    settings: Settings,
+    json: Annotated[
+        Switch, Parameter(help="Print one JSON document (schema/doctor.schema.json).")
+    ] = False,
+    report: Annotated[
+        Path | None,
+        Parameter(help="Write what was read of the host to this tar.gz, without secrets."),
+    ] = None,
+) -> int:
+    """Say what keeps cards from being handed out, and what to do about it.
+
+    Give it the daemon's flags. Exit status: 0, 1 with a warning, 2 with a failure.
+    """
+    return run_doctor(settings, as_json=json, report=report)
+
+
 def run_doctor(settings: Settings, *, as_json: bool, report: Path | None) -> int:
     """Prints the table or the document, writes the report if one is asked for; the exit status.
 
@@ -57,9 +78,15 @@ def run_doctor(settings: Settings, *, as_json: bool, report: Path | None) -> int
         json.dump(document, sys.stdout, indent=2)
         print()
     else:
-        headings = ("CHECK", "RESULT", "SEEN", "WHAT TO DO")
-        rows = [(each.name, each.verdict.value, each.seen, each.advice) for each in checks]
-        print_table(headings, rows)
+        worst_first = sorted(checks, key=lambda check: check.verdict.rank)
+        rows = [
+            Row(
+                (each.verdict.value, each.name, each.seen),
+                [f"what to do: {each.advice}"] if each.advice else [],
+            )
+            for each in worst_first
+        ]
+        print_table(("RESULT", "CHECK", "SEEN"), rows)
     if report is not None:
         trio.run(partial(write_report, report, settings, document, deadline=DEADLINE))
     return exit_status(checks)

@@ -11,8 +11,7 @@ from biren_plugin.core.parse import vendor
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.host_paths import under
-from biren_plugin.host.readers import read_once
-from biren_plugin.host.vfio_groups import VfioGroupReader
+from biren_plugin.host.readers import read_host
 
 PCI: Final = "/sys/bus/pci/devices"
 _GROUPS: Final = "/sys/kernel/iommu_groups"
@@ -70,7 +69,7 @@ def check_passthrough(settings: Settings) -> Iterator[Check]:
     else:
         yield ok(name, f"{len(functions)}, each bound to vfio-pci or {vendor.HYPERVISOR_DRIVER}")
     if functions:
-        yield _groups(root)
+        yield _groups(settings)
 
 
 def _driver(root: Path, function: str) -> str:
@@ -80,14 +79,14 @@ def _driver(root: Path, function: str) -> str:
         return ""
 
 
-def _groups(root: Path) -> Check:
+def _groups(settings: Settings) -> Check:
     """What the daemon makes of the functions."""
     name = "VFIO groups"
     advice = (
         "each says what to do; all of them: br-gpu-device-plugin devices --container-runtime kata"
     )
     try:
-        inventory = judge_once(read_once(VfioGroupReader(root)))
+        inventory = judge_once(read_host(settings))
     except HostUnreadable as error:
         return unknown(name, f"{error}", "run doctor as root")
     devices = [device for each in inventory.lists for device in each.devices]

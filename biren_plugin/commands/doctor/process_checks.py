@@ -1,19 +1,20 @@
 """The process itself: its limits, and what is mounted into its container."""
 
+import re
 import resource
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import inotify_simple
 
 from biren_plugin.commands.doctor import in_pod
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, unknown, warning
-from biren_plugin.commands.doctor.mounts import mount_types, type_at
 from biren_plugin.core.settings import Settings
 from biren_plugin.host.host_paths import under
 
 _MOUNTINFO: Final = Path("/proc/self/mountinfo")
+_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 _ENOUGH_DESCRIPTORS: Final = 128
 """The daemon holds about 20 of its own, and one for each connection."""
 
@@ -72,3 +73,26 @@ def _mount(
         return ok(name, f"{path} is {there}")
     seen = f"{path} is the container's own" + (f" ({there})" if there is not None else "")
     return (failure if needed else warning)(name, seen, f"mount the host's folder at {path}")
+
+
+def mount_types(mountinfo: str) -> dict[str, str]:
+    """The type of the file system by mount point, from `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+
+    Of several over each other the last counts.
+    """
+    types = {}
+    for line in mountinfo.splitlines():
+        before, separator, after = line.partition(" - ")
+        fields = before.split(" ")
+        if separator and len(fields) > 4:
+            point = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), fields[4])
+            types[point] = after.split(" ")[0]
+    return types
+
+
+def type_at(path: str, types: Mapping[str, str]) -> str | None:
+    """The type of what is mounted at `path` or above it; None if that is only the root."""
+    for each in (PurePosixPath(path), *PurePosixPath(path).parents):
+        if f"{each}" != "/" and f"{each}" in types:
+            return types[f"{each}"]
+    return None

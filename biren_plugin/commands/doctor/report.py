@@ -14,17 +14,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import trio
 
 from biren_plugin.commands.doctor.passthrough_checks import PCI, biren_functions
 from biren_plugin.commands.doctor.recording import Recorder
-from biren_plugin.commands.show_devices import document as devices_document
+from biren_plugin.commands.show_devices import cards_document, judge_once
 from biren_plugin.core.parse import sysfs, vendor
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable, ReportTooSlow
-from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.host_paths import under
-from biren_plugin.host.readers import read_once
+from biren_plugin.host.readers import read_host
 
 _DRM: Final = "/sys/class/drm"
 _ATTRIBUTES: Final = (*sysfs.FIXED_ATTRIBUTES, *sysfs.CHANGING_ATTRIBUTES, "vendor")
@@ -59,7 +59,8 @@ def _pack(settings: Settings, diagnosis: dict[str, Any]) -> bytes:
             recorder.add(path)
         recorder.add_text("doctor.json", _text({**diagnosis, "complete": not recorder.full}))
         with suppress(HostUnreadable):  # doctor.json says so
-            devices = devices_document(read_once(DriverCardReader(settings.host_root)))
+            cards = read_host(attrs.evolve(settings, container_runtime="runc"))
+            devices = cards_document(cards, judge_once(cards))
             recorder.add_text("devices.json", _text(devices))
     return packed.getvalue()
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from biren_plugin.commands.cdi_files import Look, findings
+from biren_plugin.commands.cdi_file_commands import findings
 from biren_plugin.commands.doctor.container_runtime import (
     ContainerdFacts,
     containerd_facts,
@@ -108,18 +108,12 @@ def _matching(root: Path, pattern: str) -> list[Path]:
 
 def check_cdi_file(settings: Settings) -> Iterator[Check]:
     """Rows of what `cdi check` finds."""
-    look = Look(
-        settings.host_root,
-        settings.container_runtime,
-        settings.mount_host_path,
-        settings.mount_dri_device,
-    )
     path = settings.cdi_dir / CDI_FILE
     if not settings.cdi_feature:
         beside = f"; {path} is there all the same" if path.exists() else ""
         yield ok("CDI file", f"not needed without --cdi-feature{beside}")
         return
-    needed, lines = findings(look, settings.cdi_dir)
+    needed, lines = findings(settings)
     for line in lines:
         advice = "start the daemon with --overwrite-cdi-config; in a container: mount that folder"
         yield failure("CDI file", line, advice)

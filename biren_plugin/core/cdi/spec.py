@@ -22,6 +22,8 @@ from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.vendor import CDI_KIND
 
 VERSION: Final = "0.5.0"
+RUNTIME_CDI_DIRS: Final = ("/etc/cdi", "/var/run/cdi")
+"""Where runtimes look for specs by default; a device in a later directory overrides an earlier one."""
 MOUNT_OPTIONS: Final = ("ro", "rbind", "rprivate")
 """As a runtime mounts what `Allocate` names read-only."""
 

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biren_plugin.commands.doctor.container_runtime import (
-    DEFAULT_CDI_DIRS,
     ContainerdFacts,
     containerd_facts,
     containerd_reads_cdi,
     kubelet_passes_cdi,
 )
+from biren_plugin.core.cdi.spec import RUNTIME_CDI_DIRS
 
 OLD = """
 version = 2
@@ -46,7 +46,7 @@ def test_what_an_imported_file_says_counts() -> None:
 
 def test_empty_configuration_leaves_all_to_the_defaults() -> None:
     facts = containerd_facts({})
-    assert (facts.enable_cdi, facts.cdi_dirs, facts.runtimes) == (None, DEFAULT_CDI_DIRS, ())
+    assert (facts.enable_cdi, facts.cdi_dirs, facts.runtimes) == (None, RUNTIME_CDI_DIRS, ())
 
 
 tables = st.recursive(

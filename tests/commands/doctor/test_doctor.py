@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from biren_plugin.commands import show_status
-from biren_plugin.commands.cdi_files import Look, generate
+from biren_plugin.commands.cdi_file_commands import generate_file
 from biren_plugin.commands.doctor import daemon_checks as daemon_check
 from biren_plugin.commands.doctor import examination, library_checks, process_checks
 from biren_plugin.commands.doctor.card_checks import check_cards
@@ -36,10 +36,10 @@ from biren_plugin.commands.doctor.passthrough_checks import check_passthrough
 from biren_plugin.commands.doctor.process_checks import check_limits, check_mounts
 from biren_plugin.commands.doctor.runtime_checks import check_cdi_file, check_runtime
 from biren_plugin.core.parse.brml import LibraryFacts
-from biren_plugin.core.settings import Settings
+from biren_plugin.core.settings import STATUS_SOCKET, Settings
 from biren_plugin.daemon_state import DaemonState
 from biren_plugin.host import brml_session
-from biren_plugin.monitor.status import SOCKET, status_document
+from biren_plugin.monitor.status import status_document
 from biren_plugin.simulate.host import SimulatedHost
 from tests.support.cards import GPU, devices, listed
 from tests.support.daemon_states import hold, new_state, register
@@ -306,7 +306,7 @@ def test_daemon_that_takes_the_question_and_does_not_answer_is_a_failure(
         tempfile.TemporaryDirectory(prefix="br") as folder,
         socket.socket(socket.AF_UNIX) as stopped,
     ):
-        stopped.bind(f"{folder}/{SOCKET}")
+        stopped.bind(f"{folder}/{STATUS_SOCKET}")
         stopped.listen()  # and nobody accepts
         found = rows(check_daemon, Settings(status_dir=Path(folder)))["daemon"]
     assert found.verdict is Verdict.FAILURE
@@ -453,7 +453,7 @@ def test_cdi_file_must_be_as_the_node_needs_it(host: SimulatedHost, tmp_path: Pa
     assert rows(check_cdi_file, asked)["CDI file"].seen.startswith(f"{file}: missing")
     file.write_text("a: [")
     assert verdicts(check_cdi_file, asked) == {"CDI file": "failure"}
-    generate(Look(host.root, "runc", False, False), tmp_path, None, "yaml", overwrite=True)
+    generate_file(Settings(host_root=host.root, cdi_dir=tmp_path), None, "yaml", overwrite=True)
     assert verdicts(check_cdi_file, asked) == {"CDI file": "ok"}
     host.add_gpus({1: 1})
     assert "card_1" in rows(check_cdi_file, asked)["CDI file"].seen

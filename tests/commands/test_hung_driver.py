@@ -1,0 +1,76 @@
+"""Commands that read the host end within seconds when its driver hangs, and name what hangs."""
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from biren_plugin.commands.cdi_file_commands import check, generate
+from biren_plugin.commands.show_devices import devices
+from biren_plugin.core.settings import Settings
+from biren_plugin.errors import HostUnreadable
+from biren_plugin.host import driver_cards, patient_reads
+from biren_plugin.host.readers import read_host
+from biren_plugin.host.sysfs_files import read_texts
+from biren_plugin.simulate.host import SimulatedHost
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> SimulatedHost:
+    host = SimulatedHost(tmp_path / "host")
+    host.add_gpus({0: 1, 1: 1})
+    return host
+
+
+@pytest.fixture
+def hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Reading card_1's attributes hangs until the event is set, as in a driver that is stuck."""
+    back = threading.Event()
+
+    def stuck(folder: str, attributes: Iterable[str]) -> dict[str, str]:
+        if "card_1" in folder:
+            back.wait(60)
+        return read_texts(folder, attributes)
+
+    monkeypatch.setattr(driver_cards, "read_texts", stuck)
+    monkeypatch.setattr(patient_reads, "SHARED", 0.2)
+    yield back
+    back.set()
+
+
+def test_devices_shows_the_other_cards_and_names_the_one_that_hangs(
+    host: SimulatedHost, hang: threading.Event, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert devices(host_root=host.root) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("card_0") and "Healthy" in line for line in shown)
+    assert any(line.startswith("card_1 ") and "Healthy" not in line for line in shown), shown
+    assert any(line.startswith("card_1: ") for line in shown), "a sentence says why"
+    assert not hang.is_set()
+
+
+@pytest.mark.parametrize("command", [devices, check, generate])
+def test_a_listing_that_hangs_ends_every_command_with_one_line(
+    host: SimulatedHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: object
+) -> None:
+    back = threading.Event()
+    listdir = os.listdir
+
+    def stuck(path: Path) -> list[str]:
+        if "class/biren" in str(path):
+            back.wait(60)
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", stuck)
+    monkeypatch.setattr(patient_reads, "PATIENCE", 0.2)
+    where = {} if command is devices else {"cdi_dir": tmp_path}
+    with pytest.raises(HostUnreadable, match="as when a driver hangs; see `dmesg` on the node"):
+        command(host_root=host.root, **where)  # type: ignore[operator]
+    back.set()
+
+
+def test_a_host_root_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(HostUnreadable, match=r"there is no directory .*typo; see --host-root"):
+        read_host(Settings(host_root=tmp_path / "typo"))
