@@ -1,12 +1,22 @@
-"""The management library's stand-in, for whichever test loads one."""
+"""For every test: a limit in real time, a patient clock, and the management library's stand-in."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from trio.testing import MockClock
 
 from tests.brml import STATE_VARIABLE, BrmlState, build_stand_in
+from tests.support.clocks import patient_autojump_clock
+
+pytest_plugins = ["tests.support.time_limit"]
+
+
+@pytest.fixture
+def autojump_clock() -> MockClock:
+    """In place of pytest-trio's, which jumps while a thread is at work."""
+    return patient_autojump_clock()
 
 
 @pytest.fixture(scope="session")

@@ -4,14 +4,13 @@ Threads touch the disk, so time stands still here unless a test moves it.
 """
 
 import os
-import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from biren_plugin.board import Board
 from biren_plugin.core.cdi.spec import spec_for
@@ -20,6 +19,7 @@ from biren_plugin.device_plugin.cdi_writer import WRITE_DEADLINE, write_cdi_spec
 from biren_plugin.files.cdi_file import load, render
 from biren_plugin.files.cdi_owner import CdiOwner
 from tests.support.cards import GPU, devices, listed
+from tests.support.clocks import Gate, jump, settled
 
 CARD_0, CARD_1, CARD_2 = devices(GPU, 0, 1, 2)
 BOTH = listed(GPU, CARD_0, CARD_1)
@@ -56,14 +56,14 @@ def stage(tmp_path: Path) -> Stage:
 
 
 @pytest.fixture
-def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """A disk that hangs while the event is not set; it is, at first."""
-    goes_on = threading.Event()
+    goes_on = Gate()
     goes_on.set()
     fsync = os.fsync
 
     def hang(descriptor: int) -> None:
-        goes_on.wait(60)
+        goes_on.wait()
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", hang)
@@ -94,18 +94,17 @@ async def test_writer_that_has_nothing_to_write_yet_has_not_started(
 
 
 async def advance(clock: MockClock, seconds: float) -> None:
-    await wait_all_tasks_blocked()
-    clock.jump(seconds)
+    await jump(clock, seconds)
 
 
 async def test_new_device_is_offered_once_the_file_holds_it(
-    stage: Stage, mock_clock: MockClock, hanging: threading.Event
+    stage: Stage, mock_clock: MockClock, hanging: Gate
 ) -> None:
     stage.judged.post(BOTH)
     async with stage.running():
         hanging.clear()
         stage.judged.post(ALL)
-        await wait_all_tasks_blocked()
+        await settled()
         assert stage.offered.latest == BOTH
         hanging.set()
         await stage.offers(ALL)
@@ -113,19 +112,19 @@ async def test_new_device_is_offered_once_the_file_holds_it(
 
 
 async def test_bad_news_does_not_wait_for_a_disk_that_hangs(
-    stage: Stage, mock_clock: MockClock, hanging: threading.Event
+    stage: Stage, mock_clock: MockClock, hanging: Gate
 ) -> None:
     stage.judged.post(BOTH)
     async with stage.running():
         hanging.clear()
         stage.judged.post(ALL)
-        await wait_all_tasks_blocked()
+        await settled()
         stage.judged.post(SICK)
         await stage.offers(SICK)
 
 
 async def test_disk_that_hangs_makes_new_devices_unhealthy_and_keeps_the_others(
-    stage: Stage, mock_clock: MockClock, hanging: threading.Event
+    stage: Stage, mock_clock: MockClock, hanging: Gate
 ) -> None:
     stage.judged.post(BOTH)
     async with stage.running():
@@ -139,7 +138,7 @@ async def test_disk_that_hangs_makes_new_devices_unhealthy_and_keeps_the_others(
 
 
 async def test_first_file_that_hangs_is_no_obstacle_to_starting(
-    stage: Stage, mock_clock: MockClock, hanging: threading.Event
+    stage: Stage, mock_clock: MockClock, hanging: Gate
 ) -> None:
     hanging.clear()
     stage.judged.post(BOTH)
@@ -153,7 +152,7 @@ async def test_first_file_that_hangs_is_no_obstacle_to_starting(
 
 
 async def test_card_that_recovers_is_offered_without_a_new_file(
-    stage: Stage, mock_clock: MockClock, hanging: threading.Event
+    stage: Stage, mock_clock: MockClock, hanging: Gate
 ) -> None:
     stage.judged.post(SICK)
     async with stage.running():
@@ -200,4 +199,4 @@ async def test_device_is_withdrawn_before_the_file_loses_it(
         for judged in (BOTH, ALL, listed(GPU, CARD_2), SICK, ALL):
             stage.judged.post(judged)
             await stage.offers(judged)
-            await wait_all_tasks_blocked()
+            await settled()

@@ -22,6 +22,7 @@ from biren_plugin.errors import NoThread
 from biren_plugin.files import cdi_file
 from biren_plugin.files.cdi_owner import LOOK_INTERVAL, CdiOwner
 from tests.support.cards import GPU, HALF, devices, listed
+from tests.support.clocks import Gate, jump, settled
 
 GPUS = listed(GPU, *devices(GPU, 0, 1))
 MORE = listed(GPU, *devices(GPU, 0, 1, 2))
@@ -73,9 +74,8 @@ async def test_nothing_is_touched_before_there_is_something_to_say(
 ) -> None:
     old = put(path, MORE)
     async with running(CdiOwner(path, overwrite=True)):
-        await trio.testing.wait_all_tasks_blocked()
-        mock_clock.jump(3600)
-        await trio.testing.wait_all_tasks_blocked()
+        await jump(mock_clock, 3600)
+        await settled()
         assert path.read_text() == old
 
 
@@ -118,7 +118,7 @@ async def test_file_that_was_there_is_never_touched_and_what_it_lacks_is_said_on
         on_disk = await seen_to(owner, MORE, HALVES)
         assert on_disk.spec == spec_for([GPUS]), "it is what counts"
         await look_again(mock_clock)
-        await trio.testing.wait_all_tasks_blocked()
+        await settled()
     (line,) = caplog.messages
     assert line.startswith(f"{path} was there before this daemon: it is left as it is")
     assert "--overwrite-cdi-config" in line
@@ -166,8 +166,7 @@ async def test_symlink_is_in_the_way_even_with_overwrite_and_what_it_holds_count
 
 
 async def look_again(clock: MockClock) -> None:
-    await trio.testing.wait_all_tasks_blocked()
-    clock.jump(LOOK_INTERVAL)
+    await jump(clock, LOOK_INTERVAL)
 
 
 async def test_full_disk_keeps_what_worked_and_is_tried_again(
@@ -186,7 +185,7 @@ async def test_full_disk_keeps_what_worked_and_is_tried_again(
             assert on_disk.spec == spec_for([GPUS])
             assert FULL in on_disk.trouble
             await look_again(mock_clock)
-            await trio.testing.wait_all_tasks_blocked()
+            await settled()
         await look_again(mock_clock)
         await without_trouble(owner)
         assert written(path) == ["card_0", "card_1", "card_2"]
@@ -269,19 +268,19 @@ async def test_file_that_somebody_mends_counts_as_mended(path: Path, mock_clock:
 async def test_disk_that_hangs_holds_up_one_thread_and_no_end(
     path: Path, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    goes_on = threading.Event()
+    goes_on = Gate()
     threads: list[int] = []
 
     def hang(_descriptor: int) -> None:
         threads.append(threading.get_ident())
-        goes_on.wait(60)
+        goes_on.wait()
 
     monkeypatch.setattr(os, "fsync", hang)
     owner = CdiOwner(path, overwrite=False)
     try:
         async with running(owner):
             owner.hand(GPUS)
-            await trio.testing.wait_all_tasks_blocked()
+            await settled()
         async with running(owner):  # as when the kubelet's folder was made anew
             owner.hand(MORE)
             for _ in range(3):

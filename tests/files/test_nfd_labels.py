@@ -20,6 +20,7 @@ from biren_plugin.core.parse.vendor import FEATURE_FILE
 from biren_plugin.errors import FeaturesUnwritable
 from biren_plugin.files.nfd_labels import REMOVE_DEADLINE, FeatureFile, publish_labels
 from tests.support.cards import GPU, GPU_MEMORY, HALF, QUARTER, card, listed
+from tests.support.clocks import Gate, jump
 
 
 def node(*parts: int, product: str | None = "0x0106") -> Inventory:
@@ -173,7 +174,7 @@ async def test_labels_follow_the_inventory_and_go_with_the_daemon(tmp_path: Path
 async def test_disk_that_hangs_holds_up_neither_the_daemon_nor_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mock_clock: trio.testing.MockClock
 ) -> None:
-    hangs, let_go = threading.Event(), threading.Event()
+    hangs, let_go = threading.Event(), Gate()
 
     def hang(*_arguments: object) -> None:
         assert threading.current_thread() is not threading.main_thread()
@@ -194,7 +195,6 @@ async def test_disk_that_hangs_holds_up_neither_the_daemon_nor_its_end(
             nursery.start_soon(publish)
             assert await trio.to_thread.run_sync(hangs.wait, 20)
             scope.cancel()
-            await trio.testing.wait_all_tasks_blocked()
-            mock_clock.jump(REMOVE_DEADLINE)
+            await jump(mock_clock, REMOVE_DEADLINE)
     finally:
         let_go.set()

@@ -10,6 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.host import folder_events
 from biren_plugin.host.folder_events import FolderEvents
+from tests.support.clocks import jump
 
 DEADLINE = 20.0
 """Seconds. Events come from the kernel, which knows no mock clock, so waiting for one is real."""
@@ -98,7 +99,7 @@ async def test_change_that_follows_closely_rings_no_second_time(
             await wait_all_tasks_blocked()
             (folder / f"card_{number}").touch()
         await wait_all_tasks_blocked()
-        mock_clock.jump(1)
+        await jump(mock_clock, 1)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bell.wait, LONG)
         await wait_all_tasks_blocked()

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.patient_reads import FOLLOWING, PATIENCE, SHARED, PatientReads, Round
+from tests.support.clocks import Gate, jump, settled
 
 THREE = ("card_0", "card_1", "card_2")
 LISTING = "the listing"
@@ -23,7 +24,7 @@ class Host:
         self.threads: list[str] = []
         """For each thread that has begun to hang, where."""
         self._began = threading.Condition()
-        self._let_go = threading.Event()
+        self._let_go = Gate()
 
     def list_names(self) -> Sequence[str]:
         self._hang_if_told(LISTING)
@@ -53,7 +54,7 @@ class Host:
     def let_go_of_all_but(self, *names: str) -> None:
         """Whatever hangs now comes back; from now on only these hang."""
         self.hangs_at = set(names)
-        let_go, self._let_go = self._let_go, threading.Event()
+        let_go, self._let_go = self._let_go, Gate()
         let_go.set()
 
 
@@ -70,12 +71,9 @@ def patient_reads(host: Host) -> PatientReads[str]:
 
 
 async def look_past(
-    patient_reads: PatientReads[str], host: Host, clock: MockClock, *jumps: float, hanging: int = 0
+    patient_reads: PatientReads[str], host: Host, clock: MockClock, *steps: float, hanging: int = 0
 ) -> Round[str]:
-    """A look, with time moved on each time that one more thread than `hanging` hangs.
-
-    (A clock that jumps by itself does not see that a thread is at work.)
-    """
+    """A look, with time moved on each time that one more thread than `hanging` hangs."""
     looks: list[Round[str]] = []
 
     async def look() -> None:
@@ -83,10 +81,9 @@ async def look_past(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(look)
-        for number, jump in enumerate(jumps, hanging + 1):
+        for number, step in enumerate(steps, hanging + 1):
             await trio.to_thread.run_sync(host.wait_for_hangs, number)
-            await wait_all_tasks_blocked()
-            clock.jump(jump)
+            await jump(clock, step)
     return looks[0]
 
 
@@ -128,9 +125,9 @@ async def test_what_does_not_come_back_counts_as_hung_when_patience_ends(
 ) -> None:
     host.hangs_at = {"card_1"}
     await look_past(patient_reads, host, mock_clock, SHARED)
-    mock_clock.jump(PATIENCE - SHARED - 0.1)
+    await jump(mock_clock, PATIENCE - SHARED - 0.1)
     assert (await patient_reads.look()).hung == set()
-    mock_clock.jump(0.1)
+    await jump(mock_clock, 0.1)
     look = await patient_reads.look()
     assert (set(look.pending), set(look.hung)) == ({"card_1"}, {"card_1"})
 
@@ -150,7 +147,7 @@ async def test_slow_thread_that_makes_way_is_not_given_up(
     """Each card takes nearly as long as it may: together they take longer."""
     began = trio.Event()
     token = trio.lowlevel.current_trio_token()
-    steps = [threading.Event() for _ in THREE]
+    steps = [Gate() for _ in THREE]
 
     def read(name: str) -> str:
         token.run_sync_soon(began.set)
@@ -168,8 +165,7 @@ async def test_slow_thread_that_makes_way_is_not_given_up(
         for step in steps:
             await began.wait()
             began = trio.Event()
-            await wait_all_tasks_blocked()
-            mock_clock.jump(SHARED - 0.01)
+            await jump(mock_clock, SHARED - 0.01)
             step.set()
     assert set(looks[0].values) == set(THREE)
     assert looks[0].pending == set()
@@ -263,11 +259,11 @@ async def test_name_at_which_a_late_listing_hangs_costs_the_others_nothing(
     await trio.to_thread.run_sync(host.wait_for_hangs, 2)
     with pytest.raises(HostUnreadable):
         await patient_reads.look()  # it may go on in a moment
-    mock_clock.jump(SHARED)
+    await jump(mock_clock, SHARED)
     look = await patient_reads.look()
     assert set(look.values) == {"card_0", "card_2"}
     assert (set(look.pending), set(look.hung)) == ({"card_1"}, set())
-    mock_clock.jump(PATIENCE)
+    await jump(mock_clock, PATIENCE)
     assert (await patient_reads.look()).hung == {"card_1"}
     assert host.threads == [LISTING, "card_1"], "its thread is not replaced"
     host.let_go()
@@ -288,9 +284,8 @@ async def test_process_that_was_stopped_takes_nothing_for_hung(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(look)
         await trio.to_thread.run_sync(host.wait_for_hangs, 1)
-        await wait_all_tasks_blocked()
-        mock_clock.jump(3600)
-        await wait_all_tasks_blocked()
+        await jump(mock_clock, 3600)
+        await settled()
         host.let_go()
     assert looks == [Round({name: f"{name} was read" for name in THREE})]
 

@@ -20,6 +20,8 @@ from tests.manifests.podman import BASE, Podman
 from tests.manifests.render import container_of, overlay, read_objects
 from tests.manifests.tools import FETCHED, ROOT, find_tool, run_tool
 
+pytestmark = pytest.mark.time_limit(900)  # the first test builds the image
+
 IMAGE = f"localhost/br-gpu-device-plugin:{__version__}"
 LOCKS = [ROOT / "manifests/image" / name for name in ("requirements.txt", "build-requirements.txt")]
 MIB = 2**20

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from biren_plugin.commands.show_status import ask
 from biren_plugin.core.settings import STATUS_SOCKET
@@ -18,6 +18,7 @@ from biren_plugin.errors import SocketUnusable, StatusUnavailable
 from biren_plugin.monitor import status_socket
 from biren_plugin.monitor.status_socket import CONNECTIONS, DEADLINE, LOOK_INTERVAL, serve_status
 from tests.support.cards import GPU, devices, listed
+from tests.support.clocks import jump, settled
 from tests.support.daemon_states import new_state
 
 
@@ -109,7 +110,7 @@ async def test_newer_daemon_takes_the_socket_over_and_the_olders_end_leaves_it(
             await trio.sleep(5 * LOOK_INTERVAL)
             assert (await told(folder))["role"] == "standing by", "the older does not fight for it"
             older_life.cancel()
-            await wait_all_tasks_blocked()
+            await settled()
             assert (await told(folder))["role"] == "standing by"
 
 
@@ -151,8 +152,8 @@ async def test_crowd_that_does_not_read_is_bounded_and_let_go(
             assert await one.receive_some(1) != b""
         async with await trio.open_unix_socket(folder / STATUS_SOCKET) as late:
             assert await late.receive_some() == b"", "no room"
-        fast_clock.jump(DEADLINE)
-        await wait_all_tasks_blocked()
+        await jump(fast_clock, DEADLINE)
+        await settled()
         async with await trio.open_unix_socket(folder / STATUS_SOCKET) as later:
             assert await later.receive_some() != b""
 

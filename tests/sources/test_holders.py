@@ -29,6 +29,7 @@ from biren_plugin.sources.holders import (
 )
 from tests.kubelet.pod_resources import PodResources
 from tests.support.cards import GPU, gpu_cards, snapshot
+from tests.support.clocks import jump
 
 HELD = {(GPU, "card_0"): "default/train", (GPU, "card_1"): "team/serve"}
 REAL_DEADLINE = 20.0
@@ -74,9 +75,9 @@ class Node:
         """Waits until the kubelet was asked once more."""
         assert await trio.to_thread.run_sync(lambda: self.kubelet.asked.acquire(timeout=20))
 
-    def pass_time(self, seconds: float) -> None:
+    async def pass_time(self, seconds: float) -> None:
         """The clock moves on."""
-        self._clock.jump(seconds)
+        await jump(self._clock, seconds)
 
 
 @pytest.fixture
@@ -171,7 +172,7 @@ async def test_kubelet_is_asked_again_after_the_interval(
     node.start(nursery)
     await node.tells(HELD)
     del node.holders[GPU, "card_1"]
-    node.pass_time(INTERVAL)
+    await node.pass_time(INTERVAL)
     await node.tells({(GPU, "card_0"): "default/train"})
 
 
@@ -184,7 +185,7 @@ async def test_kubelet_is_asked_sooner_when_the_node_shows_another_split(
     node.holders[GPU, "card_0"] = "default/late"
     node.show(snapshot(*gpu_cards(0, 0, 1)))  # the same names
     await wait_all_tasks_blocked()
-    node.pass_time(SOONER)
+    await node.pass_time(SOONER)
     await node.tells({(GPU, "card_0"): "default/late"})
 
 
@@ -197,10 +198,10 @@ async def test_pod_that_holds_what_is_gone_is_asked_for_until_it_lets_go(
     await wait_all_tasks_blocked()
     for pod in ("default/one", "default/two", "default/three"):
         node.holders = {(GPU, "card_1"): pod}
-        node.pass_time(SOONER)
+        await node.pass_time(SOONER)
         await node.tells({(GPU, "card_1"): pod})
     node.holders.clear()
-    node.pass_time(SOONER)
+    await node.pass_time(SOONER)
     await node.tells({})
 
 
@@ -212,7 +213,7 @@ async def test_socket_that_is_missing_is_said_once_and_used_when_it_appears(
     node.start(nursery)
     for _ in range(3):
         await wait_all_tasks_blocked()
-        node.pass_time(INTERVAL)
+        await node.pass_time(INTERVAL)
     await wait_all_tasks_blocked()
     [said] = warnings(caplog)
     assert said == (
@@ -221,7 +222,7 @@ async def test_socket_that_is_missing_is_said_once_and_used_when_it_appears(
         "name be given to another pod, before that pod has gone"
     )
     node.kubelet.start()
-    node.pass_time(INTERVAL)
+    await node.pass_time(INTERVAL)
     await node.tells(HELD)
     assert caplog.messages[-1] == "the kubelet tells which pod holds what"
     node.kubelet.stop()
@@ -236,7 +237,7 @@ async def test_socket_that_nobody_serves_is_said_once(
     idle_node.start(nursery)
     for _ in range(3):
         await wait_all_tasks_blocked()
-        idle_node.pass_time(INTERVAL)
+        await idle_node.pass_time(INTERVAL)
     [said] = warnings(caplog)
     assert "Connection refused; does the kubelet run?" in said
 
@@ -258,9 +259,9 @@ async def test_kubelet_that_hangs_is_given_up_in_time_and_asked_again(
     for _ in range(3):
         await node.asked()
         await wait_all_tasks_blocked()
-        node.pass_time(DEADLINE)
+        await node.pass_time(DEADLINE)
         await until(lambda: bool(caplog.records))
-        node.pass_time(INTERVAL)
+        await node.pass_time(INTERVAL)
     await node.asked()
     [said] = warnings(caplog)
     assert said.startswith("the kubelet did not answer in 5 s: ")
@@ -278,7 +279,7 @@ async def test_kubelet_that_refuses_is_said_with_its_text(
     assert said.startswith("the kubelet refused: ")
     assert "rejected by rate limit" in said
     node.kubelet.refuse(None)
-    node.pass_time(INTERVAL)
+    await node.pass_time(INTERVAL)
     await node.tells(HELD)
 
 
@@ -299,7 +300,7 @@ async def test_garbage_is_one_line_and_the_kubelet_asked_again(
         await until(lambda: bool(caplog.records))
         assert warnings(caplog)[0].startswith("the kubelet broke off: ")
     idle_node.kubelet.start()
-    idle_node.pass_time(INTERVAL)
+    await idle_node.pass_time(INTERVAL)
     await idle_node.tells(HELD)
     idle_node.kubelet.stop()
 
@@ -313,7 +314,7 @@ async def test_message_that_is_garbage_is_one_line(
     [said] = warnings(caplog)
     assert said.startswith("the kubelet broke off: unreadable answer: ")
     node.kubelet.say_instead(None)
-    node.pass_time(INTERVAL)
+    await node.pass_time(INTERVAL)
     await node.tells(HELD)
 
 
@@ -334,7 +335,7 @@ async def test_answer_that_is_too_long_is_one_line_and_the_kubelet_asked_again(
     [said] = warnings(caplog)
     assert "16777216 are allowed" in said
     node.holders = dict(HELD)
-    node.pass_time(INTERVAL)
+    await node.pass_time(INTERVAL)
     await node.tells(HELD)
 
 
@@ -345,14 +346,14 @@ async def test_kubelet_that_restarts_gives_no_card_away(
     await node.tells(HELD)
     node.kubelet.stop()
     for _ in range(3):
-        node.pass_time(INTERVAL)
+        await node.pass_time(INTERVAL)
         await wait_all_tasks_blocked()
         assert node.observed.latest is not None
         assert pods(node.observed.latest) == HELD
     assert not caplog.records
     del node.holders[GPU, "card_0"]
     node.kubelet.start()
-    node.pass_time(SOONER)
+    await node.pass_time(SOONER)
     await node.tells({(GPU, "card_1"): "team/serve"})
     node.kubelet.stop()
     node.kubelet.start()
@@ -365,10 +366,10 @@ async def test_kubelet_that_stays_away_is_forgotten_and_said_once(
     node.start(nursery)
     await node.tells(HELD)
     node.kubelet.stop()
-    node.pass_time(FORGET_AFTER)
+    await node.pass_time(FORGET_AFTER)
     await node.tells(None)
     for _ in range(3):
-        node.pass_time(INTERVAL)
+        await node.pass_time(INTERVAL)
         await wait_all_tasks_blocked()
     assert len(warnings(caplog)) == 1
     node.kubelet.start()

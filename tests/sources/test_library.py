@@ -1,7 +1,6 @@
 """What the library says reaches the board, and a library that is bad in any way costs only itself.
 
-Threads ask a real shared library, so the clock stands still unless a test moves it: one that jumps by
-itself does not see that a thread is at work.
+Threads ask a real shared library, so the clock stands still unless a test moves it.
 """
 
 import shutil
@@ -31,6 +30,7 @@ from biren_plugin.host.patient_reads import FOLLOWING, PATIENCE, SHARED
 from biren_plugin.sources.library import RETRY, SOONER, query_library
 from tests.brml import WELL, BrmlState
 from tests.support.cards import gpu_cards, snapshot
+from tests.support.clocks import jump
 
 INTERVAL = 5.0
 NONE = frozenset[int]()
@@ -47,6 +47,8 @@ class Node:
         self.brml = brml
         self.observed = Board[Observed]()
         self._clock = clock
+        self._hanging = 0
+        """Threads that hang in a call."""
         self.show(snapshot(*gpu_cards(0, 0), *gpu_cards(1, 1)))
 
     def show(self, seen: Snapshot) -> None:
@@ -78,7 +80,7 @@ class Node:
         """
         with self.observed.subscribe() as posted:
             posted.receive_nowait()
-            self._clock.jump(after)
+            await self.pass_time(after)
             if stuck is not None:
                 await self.stuck(stuck)
             library = (await posted.receive()).library
@@ -92,21 +94,26 @@ class Node:
             assert time.monotonic() < deadline, found
         return found
 
-    async def stuck(self, jump: float) -> str:
-        """Waits until a call hangs, and moves the clock on; which it is."""
+    async def stuck(self, seconds: float) -> str:
+        """Waits until one more call hangs, and moves the clock on; which it is."""
         where = await trio.to_thread.run_sync(self.brml.wait_for_hang)
-        await wait_all_tasks_blocked()
-        self._clock.jump(jump)
+        self._hanging += 1
+        await self.pass_time(seconds)
         return where
+
+    def release(self) -> None:
+        """Whatever hangs returns, and nothing hangs from now on."""
+        self._hanging = 0
+        self.brml.release()
 
     async def resting(self) -> None:
         """Waits until the task waits for its next try, which is longer than a look may take."""
         await wait_all_tasks_blocked()
         await until(lambda: trio.lowlevel.current_statistics().seconds_to_next_deadline > PATIENCE)
 
-    def pass_time(self, seconds: float) -> None:
-        """The clock moves on."""
-        self._clock.jump(seconds)
+    async def pass_time(self, seconds: float) -> None:
+        """The clock moves on, once no thread but those that hang is at work."""
+        await jump(self._clock, seconds, hanging=self._hanging)
 
     async def first_round(self) -> LibraryRound:
         """The first that is posted."""
@@ -226,7 +233,7 @@ async def test_card_that_comes_back_is_read_again(
     await node.round(stuck=SHARED)
     assert (await node.round(after=PATIENCE)).hung == {1}
     node.brml.set_card(1, temperature=60)
-    node.brml.release()
+    node.release()
     await node.round_with(lambda each: not each.hung and each.readings[1].temperature == 60)
 
 
@@ -346,7 +353,7 @@ async def test_driver_that_goes_is_forgotten_and_the_library_opened_again_for_th
         node.brml.fail(function, ReturnCode.DRIVER_NOT_LOADED)
     gone = await node.round()
     assert (gone.known, gone.readings) == ({}, {}), "what was known is true no more"
-    node.pass_time(INTERVAL)
+    await node.pass_time(INTERVAL)
     await node.observed.wait_for(lambda seen: seen.library is None)
     assert len(lines(caplog, "WARNING")) == 1
     for function in ("brmlInit", "brmlDeviceGetCount", "brmlDeviceGetHandleByNodeId"):
@@ -362,18 +369,13 @@ async def test_library_that_hangs_in_its_opening_is_said_once_and_used_when_it_c
     await node.stuck(PATIENCE)
     await until(lambda: bool(caplog.records))
     for _ in range(3):
-        await wait_all_tasks_blocked()
-        node.pass_time(RETRY)
+        await node.pass_time(RETRY)
     await wait_all_tasks_blocked()
     [said] = lines(caplog, "WARNING")
     assert "the management library takes more than 5 s, as when a driver hangs" in said
-    node.brml.release()
-
-    def answers() -> bool:
-        node.pass_time(RETRY)  # it is tried again, and the thread comes back in a moment of its own
-        return node.observed.latest is not None and node.observed.latest.library is not None
-
-    await until(answers)
+    node.release()
+    while node.observed.latest is None or node.observed.latest.library is None:
+        await node.pass_time(RETRY)  # it is tried again
 
 
 async def test_list_of_cards_that_hangs_is_forgotten_and_said_once_while_cards_are_read(
@@ -454,7 +456,7 @@ async def test_links_that_hang_are_said_once_and_stop_no_other_reading(
         assert set(later.links) == {(1, 2)}
     [said] = lines(caplog, "WARNING")
     assert "did not tell the links of card_0 for 5 s" in said
-    node.brml.release()
+    node.release()
     await node.round_with(lambda each: len(each.links) == 3)
 
 
@@ -476,7 +478,7 @@ async def test_library_that_hangs_at_every_card_still_lists_them(
     node.brml.hang(STATUS)
     with node.observed.subscribe() as posted:
         posted.receive_nowait()
-        node.pass_time(INTERVAL)
+        await node.pass_time(INTERVAL)
         await node.stuck(SHARED)
         await node.stuck(FOLLOWING)
         await posted.receive()

@@ -20,6 +20,7 @@ from biren_plugin.host.patient_reads import PATIENCE, SHARED
 from biren_plugin.simulate.host import SimulatedHost
 from biren_plugin.sources.scan import scan_host
 from tests.support.cards import gpu_cards, snapshot
+from tests.support.clocks import Gate, jump
 from tests.support.stepped_events import SteppedEvents
 
 PULSE = 300
@@ -39,7 +40,7 @@ class ScriptedReader:
         self.hangs_at: str | None = None
         """A card's name, or `listing`."""
         self._hanging = threading.Event()
-        self._let_go = threading.Event()
+        self._let_go = Gate()
 
     def names(self) -> list[str]:
         names = [card.name for card in self.holds.cards]
@@ -88,11 +89,7 @@ def observed() -> Board[Observed]:
 async def bell(
     reader: ScriptedReader, observed: Board[Observed], mock_clock: MockClock
 ) -> AsyncIterator[SteppedEvents]:
-    """Rings for a running scanner. Time stands still unless a test moves it.
-
-    (A clock that jumps by itself would jump over the deadline of every read: it does not see that a
-    thread is at work.)
-    """
+    """Rings for a running scanner. Time stands still unless a test moves it."""
     bell = SteppedEvents()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: scan_host(reader, bell, observed, interval=1.0, pulse=PULSE))
@@ -157,7 +154,7 @@ async def test_heartbeat_reads_all_anew_and_is_counted(
 
     assert pulse() == 0
     for beats in (1, 2):
-        mock_clock.jump(PULSE)
+        await jump(mock_clock, PULSE)
         await bell.ring()
         assert pulse() == beats
         await bell.ring()
@@ -175,7 +172,7 @@ async def test_look_that_hangs_is_said_once_and_leaves_what_was_known(
     reader.hangs_at = "listing"
     bell.press()
     await reader.until_it_hangs()
-    mock_clock.jump(PATIENCE)
+    await jump(mock_clock, PATIENCE)
     await bell.asleep.wait()
     assert cards(observed) == {"card_0": False}
     assert len(errors(caplog)) == 1
@@ -194,7 +191,7 @@ async def test_scanner_carries_on_when_the_thread_comes_back(
     reader.hangs_at = "listing"
     bell.press()
     await reader.until_it_hangs()
-    mock_clock.jump(PATIENCE)
+    await jump(mock_clock, PATIENCE)
     await bell.asleep.wait()
     reader.holds = TWO
     reader.let_go()
@@ -210,10 +207,10 @@ async def test_card_that_hangs_is_as_it_was_and_then_hung(
     reader.hangs_at = "card_1"
     bell.press()
     await reader.until_it_hangs()
-    mock_clock.jump(SHARED)
+    await jump(mock_clock, SHARED)
     await bell.asleep.wait()
     assert cards(observed) == {"card_0": False, "card_1": False}
-    mock_clock.jump(PATIENCE)
+    await jump(mock_clock, PATIENCE)
     await bell.ring()
     assert cards(observed) == {"card_0": False, "card_1": True}
 
@@ -225,7 +222,7 @@ async def test_card_that_hangs_from_the_start_is_hung_at_once(
     reader.hangs_at = "card_1"
     bell.press()
     await reader.until_it_hangs()
-    mock_clock.jump(SHARED)
+    await jump(mock_clock, SHARED)
     await bell.asleep.wait()
     assert cards(observed) == {"card_0": False, "card_1": True}, "or GPUs would look smaller"
 

@@ -13,6 +13,7 @@ from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import LibraryFacts, P2PLink
 from biren_plugin.sources.survey import survey_node
 from tests.support.cards import GPU, QUARTER, gpu_cards, ids, snapshot
+from tests.support.clocks import jump
 
 ONE = Observed(snapshot(*gpu_cards(0, 0)))
 TWO = Observed(snapshot(*gpu_cards(0, 0), *gpu_cards(1, 1)))
@@ -88,7 +89,7 @@ async def test_topology_places_a_reused_name_where_its_new_card_is(
     after = Observed(snapshot(*gpu_cards(0, 0), *gpu_cards(1, 1), *gpu_cards(2, 2)))
     await look(observed, Observed(snapshot(*before)))
     await look(observed, after)
-    mock_clock.jump(SPLIT_SETTLE)
+    await jump(mock_clock, SPLIT_SETTLE)
     await look(observed, after)
     assert inventory.latest is not None
     assert [each.resource for each in inventory.latest.lists] == [GPU, QUARTER], "as it leaves"
@@ -101,7 +102,7 @@ async def test_time_passes_for_what_has_to_settle(
     await look(observed, ONE)
     await look(observed, TWO)
     assert listed(inventory) == ["card_0"]
-    mock_clock.jump(1)
+    await jump(mock_clock, 1)
     await look(observed, TWO)
     assert listed(inventory) == ["card_0", "card_1"]
 
@@ -113,7 +114,7 @@ async def test_operator_reads_once_what_is_waited_for(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     for _ in range(10):
-        mock_clock.jump(1)
+        await jump(mock_clock, 1)
         await look(observed, Observed(Snapshot(driver_loaded=False)))
     said = [record for record in caplog.records if "waiting for the driver" in record.getMessage()]
     assert [record.levelname for record in said] == ["WARNING"]

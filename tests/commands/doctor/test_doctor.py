@@ -4,7 +4,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +41,7 @@ from biren_plugin.host import brml_session
 from biren_plugin.monitor.status import status_document
 from biren_plugin.simulate.host import SimulatedHost
 from tests.support.cards import GPU, devices, listed
+from tests.support.clocks import Gate
 from tests.support.daemon_states import hold, new_state, register
 from tests.support.recorded import HOSTS
 
@@ -493,7 +493,7 @@ def test_few_descriptors_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_check_that_hangs_is_a_failure(autojump_clock: trio.testing.MockClock) -> None:
-    release = threading.Event()
+    release = Gate()
 
     def hang(_settings: Settings) -> Iterator[Check]:
         release.wait()

@@ -3,7 +3,6 @@
 import io
 import json
 import tarfile
-import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from biren_plugin.errors import ReportTooSlow
 from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.readers import read_once
 from biren_plugin.host.vfio_groups import VfioGroupReader
+from tests.support.clocks import Gate
 from tests.support.recorded import HOSTS
 
 
@@ -61,7 +61,7 @@ async def test_report_holds_nothing_but_what_is_read(tmp_path: Path) -> None:
 async def test_host_that_hangs_gives_no_report_but_an_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
-    release = threading.Event()
+    release = Gate()
 
     def hang(_root: Path) -> list[str]:
         release.wait()
