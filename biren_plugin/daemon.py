@@ -1,6 +1,5 @@
 """The root of the task tree: loops that observe the node and show it, then what offers its cards."""
 
-import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
@@ -26,6 +25,7 @@ from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import under
 from biren_plugin.host.readers import node_folder_of, reader_of
 from biren_plugin.monitor.status_socket import serve_status
+from biren_plugin.notice import WARNING, say
 from biren_plugin.sources.holders import INTERVAL as HOLDERS_INTERVAL
 from biren_plugin.sources.holders import ask_holders
 from biren_plugin.sources.library import RETRY as LIBRARY_RETRY
@@ -33,8 +33,6 @@ from biren_plugin.sources.library import query_library
 from biren_plugin.sources.scan import scan_host
 from biren_plugin.sources.survey import survey_node
 from biren_plugin.supervise import keep_running, leaves
-
-log = logging.getLogger(__name__)
 
 LIBRARY_ROUNDS: Final = 5
 """Scans of sysfs for each round of the library."""
@@ -151,15 +149,10 @@ def _cdi_owner(settings: Settings) -> CdiOwner | None:
 
 
 def _log_start(settings: Settings) -> None:
-    log.info(
-        "br-gpu-device-plugin %s; settings: %s", __version__, settings.differing(),
-        extra={"event": "started", "version": __version__},
-    )  # fmt: skip
+    text = f"br-gpu-device-plugin {__version__}; settings: {settings.differing()}"
+    say("started", text, version=__version__)
     for flag, why in settings.without_effect().items():
-        log.warning(
-            "%s: without effect, %s", flag, why,
-            extra={"event": "flag_without_effect", "flag": flag},
-        )  # fmt: skip
+        say("flag_without_effect", f"{flag} has no effect: {why}", WARNING, flag=flag)
 
 
 async def run_until_signal(settings: Settings) -> None:
@@ -188,5 +181,5 @@ async def stop_on_signal(stop: Callable[[], None], *, task_status: trio.TaskStat
         task_status.started()
         number = await anext(aiter(signals))
     name = signal.Signals(number).name
-    log.info("stopping: %s", name, extra={"event": "stopping", "signal": name})
+    say("stopping", f"stopping: {name}", signal=name)
     stop()

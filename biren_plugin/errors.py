@@ -122,3 +122,8 @@ class CdiFileUnusable(NodeError):
 
 class CdiSpecInvalid(CdiFileUnusable):
     """What the CDI file says breaks a rule, so that no runtime loads it."""
+
+
+def reason_of(error: OSError) -> str:
+    """`Connection refused`, without the number and the path that its text has besides."""
+    return error.strerror or str(error)

@@ -12,14 +12,13 @@
 8. `Cancelled` passes through untouched. Errors come in groups, several deep: each leaf counts.
 """
 
-import logging
 import random
 from collections.abc import Awaitable, Callable, Iterator
 
 import attrs
 import trio
 
-log = logging.getLogger(__name__)
+from biren_plugin.notice import Notice, say, say_bug
 
 Errors = tuple[type[Exception], ...]
 _DOUBLINGS = 64  # more would only overflow
@@ -57,7 +56,7 @@ async def keep_running(
     """
     failures = 0
     bugs_in_a_row = 0
-    said = ""
+    notice = Notice()
     while True:
         started = trio.current_time()
         error: ExceptionGroup[Exception] | None = None
@@ -74,31 +73,24 @@ async def keep_running(
         on_failure((bugs or causes)[0])
         if bugs:
             bugs_in_a_row += 1
-            log.error(
-                "%s failed on a bug of the plugin", name, exc_info=ExceptionGroup("", bugs),
-                extra={"event": "bug", "where": name},
-            )  # fmt: skip
+            say_bug(f"{name} failed on a bug of the plugin", ExceptionGroup("", bugs), name)
             if bugs_in_a_row >= pace.bugs:
                 raise error
         elif all(isinstance(cause, at_once) for cause in causes):
-            failures, said = 0, ""
-            log.info(
-                "%s starts again: %s", name, _one_line(causes),
-                extra={"event": "restarts", "subtree": name},
-            )  # fmt: skip
+            failures = 0
+            notice.forget()
+            say("restarts", f"{name} restarts: {_one_line(causes)}", subtree=name)
             # One that fails at once, again and again, must keep nobody else out.
             await trio.lowlevel.checkpoint()
             continue
         wait = min(pace.first_wait * 2 ** min(failures, _DOUBLINGS), pace.longest_wait)
         wait *= 1 + pace.jitter * (2 * random_number() - 1)
         failures += 1
-        text = _one_line(causes)
-        level = logging.WARNING if is_working() or text != said else logging.DEBUG
-        log.log(
-            level, "%s starts again in %.1f s: %s", name, wait, text,
-            extra={"event": "restarts", "subtree": name, "wait_seconds": round(wait, 1)},
-        )  # fmt: skip
-        said = text
+        if is_working():
+            notice.forget()
+        cause = _one_line(causes)
+        text = f"{name} restarts in {wait:.1f} s: {cause}"
+        notice.begin("restarts", text, cause=cause, subtree=name, wait_seconds=round(wait, 1))
         with trio.move_on_after(wait):
             await until_hope()
             failures = 0

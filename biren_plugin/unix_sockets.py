@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import logging
 import os
 import socket
 import struct
@@ -11,7 +10,7 @@ from pathlib import Path
 import attrs
 import trio
 
-log = logging.getLogger(__name__)
+from biren_plugin.notice import WARNING, say
 
 _BACKLOG = 32
 _PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: `struct ucred` of Linux
@@ -77,10 +76,8 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
             uid = peer_uid(stream)
             if uid in (0, os.getuid()):
                 return stream
-            log.warning(
-                "refused a connection to %s from user id %d", self.path.name, uid,
-                extra={"event": "peer_refused", "socket": self.path.name, "uid": uid},
-            )  # fmt: skip
+            text = f"refused a connection to {self.path.name} from user id {uid}"
+            say("peer_refused", text, WARNING, socket=self.path.name, uid=uid)
             await trio.aclose_forcefully(stream)
 
     async def aclose(self) -> None:

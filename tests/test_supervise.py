@@ -178,8 +178,8 @@ async def test_each_restart_is_one_line_that_says_why(
         await keep(Subtree([ExceptionGroup("", causes), AtOnce("a new kubelet.sock")]))
     lines = [each.getMessage() for each in caplog.records]
     assert lines == [
-        "the subtree starts again in 1.0 s: the kubelet refused; Expected",
-        "the subtree starts again: a new kubelet.sock",
+        "the subtree restarts in 1.0 s: the kubelet refused; Expected",
+        "the subtree restarts: a new kubelet.sock",
     ]
 
 

@@ -17,21 +17,18 @@ def daemon(settings: Settings) -> int:
         # Until the daemon listens itself. A container's first process has no default that ends it.
         signal.signal(number, lambda _number, _frame: os._exit(0))
     gc.disable()  # what is imported stays: looking through it for garbage costs a tenth of the start
-    import logging
-
     import trio
 
     from biren_plugin.daemon import run_until_signal
     from biren_plugin.monitor import logs
     from biren_plugin.monitor.standard_error import replace_standard_error
+    from biren_plugin.notice import WARNING, say
 
     replace_standard_error(logs.dropped)
     logs.configure(settings.log_level, settings.log_format)
     for name in unknown_variables(os.environ.keys()):
-        logging.getLogger(__name__).warning(
-            "%s: there is no such setting; see --help", name,
-            extra={"event": "setting_unknown", "variable": name},
-        )  # fmt: skip
+        text = f"{name}: unknown setting; see br-gpu-device-plugin --help"
+        say("setting_unknown", text, WARNING, variable=name)
     # Without the modules a full collection has little to look at, so it runs early and costs little,
     # and the garbage of a restart does not pile up to a share of them.
     gc.freeze()

@@ -14,18 +14,13 @@ from biren_plugin.core.parse.versions import driver_suffices
 class Remark:
     """One line for the log."""
 
+    event: str
+    """Its stable name."""
     text: str
     bad: bool = False
     """Whether somebody should do something."""
-    event: str = attrs.field(default="", eq=False)
-    """Its stable name."""
     fields: Mapping[str, str | tuple[str, ...]] = attrs.field(factory=dict, eq=False)
     """What it is about."""
-
-    @property
-    def extra(self) -> Mapping[str, object]:
-        """What a program gets to know besides the text."""
-        return {"event": self.event, **self.fields}
 
 
 def remark_inventory(before: Inventory | None, after: Inventory) -> list[Remark]:
@@ -37,20 +32,20 @@ def remark_inventory(before: Inventory | None, after: Inventory) -> list[Remark]
     ):
         remarks.append(_remark_empty(after))
     remarks += [
-        Remark(text, bad=True, event="gpu_unsettled", fields={"reason": text})
+        Remark("gpu_unsettled", text, bad=True, fields={"reason": text})
         for text in after.unsettled
         if text not in old.unsettled
     ]
     remarks += [
-        Remark(text, bad=True, event="probe_suspect", fields={"reason": text})
+        Remark("probe_suspect", text, bad=True, fields={"reason": text})
         for text in after.suspects
         if text not in old.suspects
     ]
     remarks += [
         Remark(
+            "file_missing",
             f"containers will lack {absent}: it is not on the node",
             bad=True,
-            event="file_missing",
             fields={"what": absent},
         )
         for absent in after.host.absent
@@ -63,29 +58,29 @@ def _remark_empty(node: Inventory) -> Remark:
     match node.shows_groups, node.driver_loaded:
         case True, True:
             return Remark(
+                "cards_missing",
                 "no Biren function for VFIO in /sys/bus/pci/devices, neither bound to vfio-pci nor split "
                 f"by SR-IOV: waiting; see `{vendor.LSPCI_DRIVERS}` on the node",
                 bad=True,
-                event="cards_missing",
             )
         case True, False:
             return Remark(
+                "driver_missing",
                 "no /sys/bus/pci/devices: waiting; in a container: is the host's /sys mounted?",
                 bad=True,
-                event="driver_missing",
             )
         case False, True:
             return Remark(
+                "cards_missing",
                 f"no Biren card in {vendor.CLASS_FOLDER}: waiting; see `{vendor.LSPCI}` on the node",
                 bad=True,
-                event="cards_missing",
             )
         case _:
             return Remark(
+                "driver_missing",
                 f"no {vendor.CLASS_FOLDER}: waiting for the driver; on the node: `{vendor.MODPROBE}`; "
                 "in a container: is the host's /sys mounted?",
                 bad=True,
-                event="driver_missing",
             )
 
 
@@ -95,7 +90,7 @@ def remark_driver(before: str | None, after: str | None) -> list[Remark]:
         return []
     least = ".".join(map(str, MINIMUM_DRIVER))
     text = f"driver {after} is too old: containers may fail on it; install {least} or newer"
-    return [Remark(text, bad=True, event="driver_too_old", fields={"version": after})]
+    return [Remark("driver_too_old", text, bad=True, fields={"version": after})]
 
 
 def remark_list(before: DeviceList | None, after: DeviceList) -> list[Remark]:
@@ -108,7 +103,7 @@ def remark_list(before: DeviceList | None, after: DeviceList) -> list[Remark]:
         event: str, text: str, *, bad: bool = False, **fields: str | tuple[str, ...]
     ) -> None:
         fields = {"resource": after.resource, **fields}
-        remarks.append(Remark(f"{after.resource}: {text}", bad, event, fields))
+        remarks.append(Remark(event, f"{after.resource}: {text}", bad, fields))
 
     if came := [device for id_, device in new.items() if id_ not in old and device.healthy]:
         remark("devices_found", f"found {_ids(came)}", cards=tuple(device.id for device in came))

@@ -1,6 +1,5 @@
 """Looks at the folder where the kubelet and the plugins keep their sockets, and posts what is there."""
 
-import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,11 +9,11 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
+from biren_plugin.errors import reason_of
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import NOT_THERE
+from biren_plugin.notice import Notice
 from biren_plugin.unix_sockets import FileIdentity
-
-log = logging.getLogger(__name__)
 
 KUBELET_SOCKET: Final = "kubelet.sock"
 INTERVAL: Final = 1.0
@@ -47,7 +46,7 @@ def read_kubelet_folder(path: Path) -> KubeletFolder:
     try:
         names = [name for name in os.listdir(path) if name.endswith(".sock")]
     except OSError as error:
-        return KubeletFolder(trouble="" if error.errno in NOT_THERE else str(error.strerror))
+        return KubeletFolder(trouble="" if error.errno in NOT_THERE else reason_of(error))
     found = {name: FileIdentity.of(path / name) for name in names}
     return KubeletFolder(
         exists=True, sockets={name: each for name, each in found.items() if each is not None}
@@ -64,34 +63,26 @@ async def watch_kubelet_folder(
 
     `on_turn` gets the seconds that each look took.
     """
+    notice = Notice()
     while True:
         folder_events.arm()
         began = trio.current_time()
         current = read_kubelet_folder(path)
-        before = board.latest
-        if current != before:
-            if current.trouble and (before is None or before.trouble != current.trouble):
-                log.warning(
-                    "cannot read %s (%s): waiting until it can be read",
-                    path,
-                    current.trouble,
-                    extra={"event": "folder_unreadable", "reason": current.trouble},
-                )
-            elif not current.exists and (before is None or before.exists):
-                log.warning(
-                    "no folder %s: waiting for it; is the kubelet's folder mounted into the container?",
-                    path,
-                    extra={"event": "folder_missing"},
-                )
-            elif (
-                current.exists
-                and current.kubelet is None
-                and (before is None or not before.exists or before.kubelet is not None)
-            ):
-                log.warning(
-                    "no %s in %s: waiting for the kubelet", KUBELET_SOCKET, path,
-                    extra={"event": "kubelet_missing"},
-                )  # fmt: skip
+        if current != board.latest:
+            _log(current, path, notice)
             board.post(current)
         on_turn(trio.current_time() - began)
         await folder_events.wait(INTERVAL)
+
+
+def _log(folder: KubeletFolder, path: Path, notice: Notice) -> None:
+    if folder.trouble:
+        text = f"waiting for {path}: {folder.trouble}"
+        notice.begin("folder_unreadable", text, reason=folder.trouble)
+    elif not folder.exists:
+        text = f"waiting for {path}: no such directory; is it mounted into the container?"
+        notice.begin("folder_missing", text)
+    elif folder.kubelet is None:
+        notice.begin("kubelet_missing", f"waiting for the kubelet: no {path / KUBELET_SOCKET}")
+    else:
+        notice.forget()

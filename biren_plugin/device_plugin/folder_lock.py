@@ -5,7 +5,6 @@ the kubelet's wipe of the folder, and dies with its holder, however that ends.
 """
 
 import fcntl
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +15,8 @@ import trio
 
 from biren_plugin.board import Board
 from biren_plugin.device_plugin.folder import KubeletFolder
-from biren_plugin.errors import FolderDead
-
-log = logging.getLogger(__name__)
+from biren_plugin.errors import FolderDead, reason_of
+from biren_plugin.notice import INFO, WARNING, Notice, say
 
 _OFTEN: Final = 0.02
 _SELDOM: Final = 0.25
@@ -79,7 +77,7 @@ async def hold_folder(
     Tries often for a while after each change in the folder: the holder takes its sockets away
     before it lets go.
     """
-    standing_by = False
+    notice = Notice()
     with folder.subscribe() as changes:
         lively_until = trio.current_time()
         while True:
@@ -87,20 +85,13 @@ async def hold_folder(
                 try:
                     held = _try(path)
                 except BlockingIOError:
-                    if not standing_by:
-                        log.info(
-                            "another instance holds %s: standing by, ready to take over", path,
-                            extra={"event": "standing_by"},
-                        )  # fmt: skip
+                    text = f"another instance holds {path}: standing by, ready to take over"
+                    if notice.begin("standing_by", text, INFO):
                         on_standby()
-                    standing_by = True
                 else:
                     if held is not None:
-                        if standing_by:
-                            log.info(
-                                "the other instance has let go of %s: taking over", path,
-                                extra={"event": "taking_over"},
-                            )  # fmt: skip
+                        text = f"the other instance has released {path}: taking over"
+                        notice.end("taking_over", text)
                         return held
             lively = trio.current_time() < lively_until
             with trio.move_on_after(_OFTEN if lively else _SELDOM):
@@ -122,10 +113,9 @@ def _try(path: Path) -> HeldFolder | None:
         raise
     except OSError as error:
         # A file system without locks: serve all the same, as plugins without a lock do.
-        log.warning(
-            "cannot lock %s (%s): run one instance only", path, error.strerror,
-            extra={"event": "no_lock", "reason": error.strerror},
-        )  # fmt: skip
+        reason = reason_of(error)
+        text = f"cannot lock {path}: {reason}; make sure that only one instance runs on the node"
+        say("no_lock", text, WARNING, reason=reason)
     if not held._is_there():
         os.close(descriptor)
         return None

@@ -1,14 +1,11 @@
 """From the node's verdicts to one resource's list, with a line in the log for each that changed."""
 
-import logging
-
 import trio
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.core.remarks import remark_list
-
-log = logging.getLogger(__name__)
+from biren_plugin.notice import say_remarks
 
 
 async def probe_health(
@@ -27,9 +24,7 @@ async def probe_health(
             found = current.list_of(resource)
             if found is None:
                 continue  # the resource is at its end, and this task with it
-            for remark in remark_list(judged.latest, found):
-                level = logging.WARNING if remark.bad else logging.INFO
-                log.log(level, remark.text, extra=remark.extra)
+            say_remarks(remark_list(judged.latest, found))
             if found != judged.latest:
                 judged.post(found)
             task_status.started()

@@ -5,7 +5,6 @@ open. Whatever ends it, ends the subtree, so that the next life starts with a fr
 old stream: kubelet 1.36 takes lists from an old stream too, and drops the new client when it ends.
 """
 
-import logging
 from pathlib import Path
 from typing import Final
 
@@ -17,12 +16,12 @@ from biren_plugin.errors import (
     PluginSocketGone,
     RegistrationFailed,
     StreamEnded,
+    reason_of,
 )
+from biren_plugin.notice import Notice, say
 from biren_plugin.unix_sockets import FileIdentity, is_served
 from biren_plugin.wire.messages import Registration
 from biren_plugin.wire.registration import register
-
-log = logging.getLogger(__name__)
 
 REGISTER_DEADLINE: Final = 15.0
 """Seconds: above the 10 that the kubelet spends on dialling back before it answers."""
@@ -61,10 +60,8 @@ async def stay_registered(
     took = (trio.current_time() - asked) * 1000
     memory.registered.post(True)
     node.state.counters.registered(resource)
-    log.info(
-        "%s: registered and watched, in %.0f ms", resource, took,
-        extra={"event": "registered", "resource": resource, "milliseconds": round(took, 1)},
-    )  # fmt: skip
+    text = f"{resource}: registered and watched, in {took:.0f} ms"
+    say("registered", text, resource=resource, milliseconds=round(took, 1))
     await _first_end(streams, before)
     text = f"the kubelet ended the stream of {resource}"
     kubelet = FileIdentity.of(node.kubelet_socket)
@@ -97,19 +94,13 @@ async def _first_end(streams: Board[Streams], before: Streams) -> None:
 async def _connect(path: Path, resource: str) -> trio.SocketStream:
     """A connection to kubelet.sock, as soon as somebody listens: a stopped kubelet leaves the file."""
     wait = _FIRST_WAIT
-    said = False
+    notice = Notice()
     while True:
         try:
             return await trio.open_unix_socket(path)
         except OSError as error:
-            if wait == _LONGEST_WAIT and not said:
-                said = True
-                log.warning(
-                    "%s: nobody serves %s (%s): waiting for the kubelet",
-                    resource,
-                    path,
-                    error,
-                    extra={"event": "kubelet_not_serving", "resource": resource},
-                )
+            if wait == _LONGEST_WAIT:
+                text = f"{resource}: waiting for the kubelet: {path}: {reason_of(error)}"
+                notice.begin("kubelet_not_serving", text, resource=resource)
         await trio.sleep(wait)
         wait = min(wait * 2, _LONGEST_WAIT)

@@ -1,6 +1,5 @@
 """The five methods of DevicePlugin for one resource, counted and timed, on a socket of its own."""
 
-import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
@@ -14,11 +13,10 @@ from biren_plugin.core.container_edits import Answer, ContainerEdits
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.core.placement.choose import Placement
 from biren_plugin.daemon_state import Counters, Outcome
-from biren_plugin.errors import NotReady, RequestRefused, SocketUnusable
+from biren_plugin.errors import NotReady, RequestRefused, SocketUnusable, reason_of
+from biren_plugin.notice import DEBUG, WARNING, is_debugging, say, say_bug
 from biren_plugin.unix_sockets import FileIdentity, UnixListener
 from biren_plugin.wire.device_plugin import Plugin, new_server
-
-log = logging.getLogger(__name__)
 
 _BUGS: Final = 5
 """So many failed calls in one life of the server start the resource anew."""
@@ -50,24 +48,20 @@ class DevicePlugin:
                 preferred(request, offered, topology, self._placement) for request in requests
             ]
         except RequestRefused as error:
-            log.warning(
-                "%s: refused to choose: %s", offered.resource, error,
-                extra={"event": "preference_refused", "resource": offered.resource, "reason": str(error)},
-            )  # fmt: skip
+            text = f"{offered.resource}: refused to choose: {error}"
+            say("preference_refused", text, WARNING, resource=offered.resource, reason=str(error))
             raise
         for request, choice in zip(requests, choices, strict=True):
             if len(choice) < request.size:
-                log.warning(
-                    "%s: asked to choose %d of %d, of which only %d are known and Healthy",
-                    offered.resource, request.size, len(request.available), len(choice),
-                    extra={"event": "preference_short", "resource": offered.resource},
-                )  # fmt: skip
-            elif log.isEnabledFor(logging.DEBUG):
+                text = (
+                    f"{offered.resource}: asked to choose {request.size} of {len(request.available)} "
+                    f"cards, but only {len(choice)} of them are known and Healthy"
+                )
+                say("preference_short", text, WARNING, resource=offered.resource)
+            elif is_debugging():
                 reason = topology.describe(choice) or "alone"
-                log.debug(
-                    "%s: would choose %s: %s", offered.resource, ", ".join(choice), reason,
-                    extra={"event": "preferred", "resource": offered.resource, "cards": tuple(choice)},
-                )  # fmt: skip
+                text = f"{offered.resource}: would choose {', '.join(choice)}: {reason}"
+                say("preferred", text, DEBUG, resource=offered.resource, cards=tuple(choice))
         return choices
 
     def allocate(self, requests: Sequence[Sequence[str]]) -> list[ContainerEdits]:
@@ -76,17 +70,13 @@ class DevicePlugin:
         try:
             cards = cards_for(requests, offered, self._inventory.latest or Inventory())
         except RequestRefused as error:
-            log.warning(
-                "%s: refused an allocation: %s", offered.resource, error,
-                extra={"event": "allocation_refused", "resource": offered.resource, "reason": str(error)},
-            )  # fmt: skip
+            text = f"{offered.resource}: refused an allocation: {error}"
+            say("allocation_refused", text, WARNING, resource=offered.resource, reason=str(error))
             raise
         for each in cards:
-            names = ", ".join(card.name for card in each) or "nothing"
-            log.info(
-                "%s: allocated %s", offered.resource, names,
-                extra={"event": "allocated", "resource": offered.resource, "cards": tuple(card.name for card in each)},
-            )  # fmt: skip
+            names = tuple(card.name for card in each)
+            text = f"{offered.resource}: allocated {', '.join(names) or 'nothing'}"
+            say("allocated", text, resource=offered.resource, cards=names)
         return [self._answer(each, offered.host) for each in cards]
 
     def _current(self) -> DeviceList:
@@ -147,18 +137,14 @@ async def serve_plugin(
     def count_bug(error: Exception) -> None:
         nonlocal bugs
         bugs += 1
-        log.error(
-            "a call failed on a bug of the plugin",
-            exc_info=error,
-            extra={"event": "bug", "where": "a call"},
-        )
+        say_bug("a call failed on a bug of the plugin", error, "a call")
         if bugs >= _BUGS:
             raise error
 
     try:
         listener = UnixListener(path)
     except OSError as error:
-        raise SocketUnusable(f"cannot listen on {path}: {error.strerror or error}") from error
+        raise SocketUnusable(f"cannot listen on {path}: {reason_of(error)}") from error
     server = new_server(plugin, on_bug=count_bug)
     task_status.started(listener.identity)
     await trio.serve_listeners(server.handle, [listener])

@@ -1,6 +1,5 @@
 """What one instance does for the node: hold the kubelet's directory, run a subtree for each resource."""
 
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
@@ -11,10 +10,9 @@ from biren_plugin.device_plugin.folder_lock import hold_folder
 from biren_plugin.device_plugin.node import Node, ResourceMemory
 from biren_plugin.device_plugin.resource import run_resource
 from biren_plugin.errors import KubeletRestarted, NodeError
+from biren_plugin.notice import WARNING, say
 from biren_plugin.supervise import keep_running
 from biren_plugin.unix_sockets import FileIdentity
-
-log = logging.getLogger(__name__)
 
 
 @attrs.frozen
@@ -38,10 +36,8 @@ class Serving:
                     for task in self.beside:
                         nursery.start_soon(task)
                     await held.until_replaced(self.node.folder)
-                    log.warning(
-                        "%s was removed or made anew: starting over in it", self.node.path,
-                        extra={"event": "folder_replaced"},
-                    )  # fmt: skip
+                    text = f"{self.node.path} was deleted or re-created: starting over in it"
+                    say("folder_replaced", text, WARNING)
                     nursery.cancel_scope.cancel()
 
     async def _run_resources(self, nursery: trio.Nursery) -> None:
@@ -54,10 +50,8 @@ class Serving:
                     running.pop(resource).cancel()
                     if self.node.cdi is not None:
                         self.node.cdi.forget(resource)
-                    log.info(
-                        "%s: the node has none any more", resource,
-                        extra={"event": "resource_gone", "resource": resource},
-                    )  # fmt: skip
+                    text = f"{resource}: the node no longer has any"
+                    say("resource_gone", text, resource=resource)
                 for resource in sorted(wanted - running.keys()):
                     running[resource] = trio.CancelScope()
                     nursery.start_soon(self._run_resource, resource, running[resource])

@@ -22,7 +22,7 @@ from typing import Any, Final, Literal
 from biren_plugin import __version__
 from biren_plugin.core.cdi.rules import read_spec
 from biren_plugin.core.cdi.spec import Spec
-from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid
+from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid, reason_of
 
 Format = Literal["yaml", "json"]
 
@@ -70,7 +70,7 @@ def load(path: Path) -> Spec | None:
             raise CdiFileUnusable(f"{path} is a symlink that leads nowhere: remove it") from None
         return None
     except OSError as error:
-        raise CdiFileUnusable(f"cannot read {path}: {error.strerror}") from error
+        raise CdiFileUnusable(f"cannot read {path}: {reason_of(error)}") from error
     if len(content) > MAX_SIZE:
         raise CdiSpecInvalid(f"{path} is no CDI spec: it has more than {MAX_SIZE} bytes")
     try:
@@ -185,4 +185,4 @@ def _flush_folder(path: Path) -> None:
 
 def _explain(error: OSError) -> str:
     remedy = _REMEDIES.get(error.errno or 0)
-    return f"{error.strerror}; {remedy}" if remedy else f"{error.strerror}"
+    return f"{reason_of(error)}; {remedy}" if remedy else f"{reason_of(error)}"

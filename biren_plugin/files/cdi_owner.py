@@ -9,7 +9,6 @@
    was deleted is written anew, one that somebody mended counts as mended.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,9 +23,8 @@ from biren_plugin.core.model import DeviceList
 from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid
 from biren_plugin.files import cdi_file
 from biren_plugin.host.worker_thread import WorkerThread
+from biren_plugin.notice import Notice, say
 from biren_plugin.unix_sockets import FileIdentity
-
-log = logging.getLogger(__name__)
 
 LOOK_INTERVAL: Final = 5.0
 """Seconds between looks at a file that nobody has asked to be changed."""
@@ -99,16 +97,12 @@ class OwnedFile:
     def _put(self, wanted: Spec | None) -> None:
         if wanted is None:
             cdi_file.remove(self._path)
-            log.info(
-                "%s removed: the node has no card for it", self._path,
-                extra={"event": "cdi_removed", "path": str(self._path)},
-            )  # fmt: skip
+            text = f"{self._path} removed: the node has no card for it"
+            say("cdi_removed", text, path=str(self._path))
         else:
             cdi_file.write(self._path, cdi_file.render(wanted, "yaml"))
-            log.info(
-                "%s written: %d devices", self._path, len(wanted["devices"]),
-                extra={"event": "cdi_written", "path": str(self._path)},
-            )  # fmt: skip
+            text = f"{self._path} written: {len(wanted['devices'])} devices"
+            say("cdi_written", text, path=str(self._path))
         self._known = self._written = FileIdentity.of(self._path)
         self._spec, self._fault, self._unread = wanted, "", False
 
@@ -130,7 +124,7 @@ class CdiOwner:
         self._file = OwnedFile(path, overwrite=overwrite)
         self._wanted = Board[_Wanted]()
         self._thread = WorkerThread()
-        self._said = ""
+        self._notice = Notice()
 
     def hand(self, devices: DeviceList) -> int:
         """From now on the file should hold these devices of their resource, and no others of it.
@@ -160,18 +154,17 @@ class CdiOwner:
                 wanted = self._wanted.latest or _Wanted()  # newer perhaps than what woke us
                 lists = list(wanted.lists.values())
                 spec, trouble = await self._thread.run(partial(self._file.keep, lists))
-                self._say(lists, spec, trouble)
+                self._log(lists, spec, trouble)
                 self.on_disk.post(OnDisk(wanted.number, spec, trouble))
                 with trio.move_on_after(LOOK_INTERVAL):
                     await changes.receive()
 
-    def _say(self, lists: Sequence[DeviceList], spec: Spec | None, trouble: str) -> None:
+    def _log(self, lists: Sequence[DeviceList], spec: Spec | None, trouble: str) -> None:
         missing = [device.id for each in lists for device in lacked(spec, each.devices)]
         text = trouble
         if missing:
             text += f"; it lacks {', '.join(missing)}: Unhealthy until it has them"
-        if text and text != self._said:
-            log.warning("%s", text, extra={"event": "cdi_stale", "cards": tuple(missing)})
-        elif not text and self._said:
-            log.info("%s holds every device again", self.path, extra={"event": "cdi_current"})
-        self._said = text
+        if text:
+            self._notice.begin("cdi_stale", text, cards=tuple(missing))
+        else:
+            self._notice.end("cdi_current", f"{self.path} holds every device again")

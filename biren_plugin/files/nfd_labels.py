@@ -3,7 +3,6 @@
 In a thread: a disk that hangs must not keep bad news from the kubelet.
 """
 
-import logging
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -16,11 +15,10 @@ from biren_plugin.core.labels import feature_file, node_labels
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse.vendor import FEATURE_FILE
-from biren_plugin.errors import FeaturesUnwritable, NoThread
+from biren_plugin.errors import FeaturesUnwritable, NoThread, reason_of
 from biren_plugin.host.worker_thread import WorkerThread
+from biren_plugin.notice import say
 from biren_plugin.unix_sockets import FileIdentity
-
-log = logging.getLogger(__name__)
 
 REMOVE_DEADLINE: Final = 1.0
 """Seconds that the daemon's end waits for the disk."""
@@ -54,7 +52,7 @@ class FeatureFile:
                 self._path.unlink(missing_ok=True)
         except OSError as error:
             raise FeaturesUnwritable(
-                f"cannot write {self._path}: {error.strerror}; does --nfd-features-dir lead to a "
+                f"cannot write {self._path}: {reason_of(error)}; does --nfd-features-dir lead to a "
                 "folder that is mounted for writing?"
             ) from error
         changed = bool(text or self._text)
@@ -88,11 +86,8 @@ async def publish_labels(
                 version = snapshot.driver_version if snapshot is not None else None
                 labels = node_labels(current, version)
                 if await thread.run(partial(file.write, feature_file(labels))):
-                    told = ", ".join(f"{name}={value}" for name, value in labels.items())
-                    log.info(
-                        "labels for Node Feature Discovery: %s", told or "none",
-                        extra={"event": "labels_written"},
-                    )  # fmt: skip
+                    shown = ", ".join(f"{name}={value}" for name, value in labels.items())
+                    say("labels_written", f"labels for Node Feature Discovery: {shown or 'none'}")
     finally:
         with trio.move_on_after(REMOVE_DEADLINE, shield=True), suppress(NoThread):
             await thread.run(file.remove)

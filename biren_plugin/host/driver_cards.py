@@ -14,7 +14,7 @@ import attrs
 from biren_plugin.core.model import HostFacts, Snapshot
 from biren_plugin.core.parse import sysfs, vendor
 from biren_plugin.core.parse.card import Card
-from biren_plugin.errors import HostUnreadable
+from biren_plugin.errors import HostUnreadable, reason_of
 from biren_plugin.host.driver_files import read_host_facts
 from biren_plugin.host.host_paths import NOT_THERE, node_state, resolve, under
 from biren_plugin.host.sysfs_files import read_bytes, read_text, read_texts
@@ -50,7 +50,7 @@ class DriverCardReader:
         except OSError as error:
             if error.errno not in NOT_THERE:
                 raise HostUnreadable(
-                    f"cannot read {vendor.CLASS_FOLDER}: {error.strerror}"
+                    f"cannot read {vendor.CLASS_FOLDER}: {reason_of(error)}"
                 ) from error
             driver_loaded = False
         numbers = {

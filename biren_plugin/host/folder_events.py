@@ -4,7 +4,6 @@ inotify instances run out on busy nodes, sysfs sends no events, and a folder may
 started: so whoever waits looks again after a while in any case, and nothing depends on an event.
 """
 
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +12,8 @@ from typing import Self
 import trio
 from inotify_simple import INotify, flags
 
-log = logging.getLogger(__name__)
+from biren_plugin.errors import reason_of
+from biren_plugin.notice import WARNING, say
 
 _MASK = (
     flags.CREATE
@@ -36,12 +36,11 @@ class FolderEvents:
         try:
             self._inotify = INotify(nonblocking=True)
         except OSError as error:
-            log.warning(
-                "no inotify (%s): changes are seen by looking, within seconds; "
-                "raise fs.inotify.max_user_instances on the node",
-                error.strerror,
-                extra={"event": "inotify_exhausted"},
+            text = (
+                f"no inotify: {reason_of(error)}; changes are found by polling, within seconds; "
+                "raise fs.inotify.max_user_instances on the node"
             )
+            say("inotify_exhausted", text, WARNING)
 
     def __enter__(self) -> Self:
         return self

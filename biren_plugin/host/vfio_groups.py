@@ -20,7 +20,7 @@ from biren_plugin.core.parse import sysfs, vfio
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.vendor import PCI_VENDOR
 from biren_plugin.core.parse.vfio import Function, Group, Layout
-from biren_plugin.errors import HostUnreadable
+from biren_plugin.errors import HostUnreadable, reason_of
 from biren_plugin.host.host_paths import NOT_THERE, node_state, resolve, under
 from biren_plugin.host.sysfs_files import read_bytes, read_text, read_texts
 
@@ -123,7 +123,7 @@ class VfioGroupReader:
                 return {entry.name: entry.inode() for entry in entries}
         except OSError as error:
             if error.errno not in NOT_THERE:
-                raise HostUnreadable(f"cannot read {_FUNCTIONS}: {error.strerror}") from error
+                raise HostUnreadable(f"cannot read {_FUNCTIONS}: {reason_of(error)}") from error
             self._bus_there = False
             return {}
 

@@ -8,7 +8,6 @@
 3. GET and HEAD only. Whatever is no HTTP is answered with 400, or just closed.
 """
 
-import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -17,10 +16,9 @@ import h11
 import trio
 
 from biren_plugin.daemon_state import DaemonState
-from biren_plugin.errors import AddressUnusable
+from biren_plugin.errors import AddressUnusable, reason_of
 from biren_plugin.monitor.metrics import CONTENT_TYPE, Metrics
-
-log = logging.getLogger(__name__)
+from biren_plugin.notice import say, say_bug
 
 CONNECTIONS: Final = 32
 DEADLINE: Final = 5.0
@@ -32,7 +30,6 @@ HEAD_SIZE: Final = 8 * 1024
 _PIECE: Final = 4096
 _DRAINED: Final = 16
 """Pieces that are read and thrown away."""
-_BUG: Final = {"event": "bug", "where": "metrics"}
 _TEXT: Final = "text/plain; charset=utf-8"
 
 
@@ -112,8 +109,8 @@ class Endpoint:
             return Answer(405, b"GET or HEAD\n")
         try:
             return page()
-        except Exception as error:  # a bug here must not take the daemon along
-            log.error("a page failed on a bug of the plugin", exc_info=error, extra=_BUG)
+        except Exception as error:  # noqa: BLE001 - a bug here must not take the daemon along
+            say_bug("a page failed on a bug of the plugin", error, "metrics")
             return Answer(500, b"a bug of the plugin; its log has the details\n")
 
     def _show_metrics(self) -> Answer:
@@ -167,15 +164,12 @@ async def serve_endpoint(
         listeners = await trio.open_tcp_listeners(port, host=host or None)
     # socket.gaierror is an OSError; a name that no DNS can have (`a..b`) is a UnicodeError.
     except (OSError, UnicodeError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
+        reason = reason_of(error) if isinstance(error, OSError) else error
         raise AddressUnusable(
             f"cannot listen on {host or '*'}:{port} for metrics and probes: {reason}; "
             "see --metrics-address"
         ) from error
     shown = listeners[0].socket.getsockname()[1]
-    log.info(
-        "metrics and probes on %s:%d", host or "*", shown,
-        extra={"event": "metrics_served", "host": host, "port": shown},
-    )  # fmt: skip
+    say("metrics_served", f"metrics and probes on {host or '*'}:{shown}", host=host, port=shown)
     task_status.started(shown)
     await trio.serve_listeners(endpoint.handle, [_Paced(each) for each in listeners])

@@ -2,10 +2,8 @@
 
 Written with the standard library: structlog draws rich and asyncio in, 6 MiB on top of 36.
 
-1. Whoever logs names the event, and what it is about, in `extra`: `{"event": "registered", "resource":
-   ...}`. The names are stable, and listed in docs/operations.md.
-2. The same event about the same subject, which is its fields that are texts or names, is shown `BURST` times
-   in a minute; how many more there were is said once the minute is over, with the next line.
+The same event about the same subject, which is its fields that are texts or names, is shown `BURST` times
+in a minute; once the minute is over, the next line is preceded by the number of those left out.
 """
 
 import json
@@ -16,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal
 
 import attrs
+
+from biren_plugin.notice import WARNING, log_record
 
 BURST: Final = 5
 PERIOD: Final = 60.0
@@ -95,18 +95,8 @@ def _key(record: logging.LogRecord) -> Key:
 
 
 def _left_out(event: str, subject: str, count: int) -> logging.LogRecord:
-    return logging.makeLogRecord(
-        {
-            "name": __name__,
-            "levelno": logging.WARNING,
-            "levelname": "WARNING",
-            "msg": "%s (%s): %d more of these were left out of the log",
-            "args": (event, subject, count),
-            "event": "left_out",
-            "of": event,
-            "count": count,
-        }
-    )
+    text = f"{event} ({subject}): {count} more of these were left out of the log"
+    return log_record("left_out", text, WARNING, {"of": event, "count": count})
 
 
 class TextFormatter(logging.Formatter):
@@ -143,17 +133,10 @@ class JsonFormatter(TextFormatter):
 
 def dropped(count: int) -> str:
     """The line about lines that standard error had no room for, as the log is configured."""
-    record = logging.makeLogRecord(
-        {
-            "name": __name__,
-            "levelno": logging.WARNING,
-            "levelname": "WARNING",
-            "msg": "%d lines of this log were dropped: standard error was not read, or its disk was full",
-            "args": (count,),
-            "event": "log_dropped",
-            "count": count,
-        }
+    text = (
+        f"{count} lines of this log were dropped: standard error was not read, or its disk was full"
     )
+    record = log_record("log_dropped", text, WARNING, {"count": count})
     return f"{logging.getLogger().handlers[0].format(record)}\n"
 
 

@@ -7,7 +7,6 @@
 """
 
 import json
-import logging
 import os
 from pathlib import Path
 from typing import Final
@@ -16,18 +15,15 @@ import trio
 
 from biren_plugin.core.settings import STATUS_SOCKET
 from biren_plugin.daemon_state import DaemonState
-from biren_plugin.errors import SocketUnusable
+from biren_plugin.errors import SocketUnusable, reason_of
 from biren_plugin.monitor.status import status_document
+from biren_plugin.notice import say_bug
 from biren_plugin.unix_sockets import FileIdentity, UnixListener, is_served
-
-log = logging.getLogger(__name__)
 
 LOOK_INTERVAL: Final = 2.0
 DEADLINE: Final = 5.0
 """Seconds."""
 CONNECTIONS: Final = 8
-
-_BUG: Final = {"event": "bug", "where": "status"}
 
 
 async def serve_status(folder: Path, state: DaemonState) -> None:
@@ -45,8 +41,8 @@ async def serve_status(folder: Path, state: DaemonState) -> None:
                         await stream.send_all(document.encode() + b"\n")
                 except trio.BrokenResourceError:
                     return  # has seen enough
-                except Exception as error:  # a bug here must not take the daemon along
-                    log.error("no status: a bug of the plugin", exc_info=error, extra=_BUG)
+                except Exception as error:  # noqa: BLE001 - a bug here must not take the daemon along
+                    say_bug("the status failed on a bug of the plugin", error, "status")
 
     while True:
         listener = _listen(folder)
@@ -64,7 +60,7 @@ def _listen(folder: Path) -> UnixListener:
         return UnixListener(folder / STATUS_SOCKET)
     except OSError as error:
         raise SocketUnusable(
-            f"`status` cannot be answered: {error.filename or folder}: {error.strerror or error}; "
+            f"`status` cannot be answered: {error.filename or folder}: {reason_of(error)}; "
             "see --status-dir"
         ) from error
 

@@ -7,7 +7,6 @@
    shows other devices, while a pod holds one that the node does not show, and without an answer.
 """
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -19,10 +18,9 @@ from biren_plugin.board import Board
 from biren_plugin.core.inventory.splits import shown_devices
 from biren_plugin.core.observed import NO_HOLDERS, Holder, Holders, Observed
 from biren_plugin.core.parse.vendor import DOMAIN
-from biren_plugin.errors import PodResourcesUnknown
+from biren_plugin.errors import PodResourcesUnknown, reason_of
+from biren_plugin.notice import Notice
 from biren_plugin.wire.pod_resources import list_holders
-
-log = logging.getLogger(__name__)
 
 SOCKET: Final = "kubelet.sock"
 INTERVAL: Final = 10.0
@@ -41,7 +39,7 @@ async def ask_holders(
 
     `on_turn` gets the seconds that each question took.
     """
-    trouble = ""
+    notice = Notice()
     holders: Holders | None = None
     told_at = trio.current_time()
     while True:
@@ -55,13 +53,14 @@ async def ask_holders(
                 wait = SOONER
             else:
                 holders = None
-                _say(error, trouble)
-                trouble = str(error)
+                text = (
+                    f"cannot tell which pod holds which card: {error}. "
+                    "After a re-split a card name may be reused while its pod still runs"
+                )
+                notice.begin("holders_unknown", text, reason=str(error))
         else:
             told_at = trio.current_time()
-            if trouble:
-                log.info("the kubelet tells which pod holds what", extra={"event": "holders_known"})
-            trouble = ""
+            notice.end("holders_known", "the kubelet reports which pod holds which card")
         before = observed.latest or Observed()
         if holders != before.holders:
             observed.post(attrs.evolve(before, holders=holders))
@@ -77,27 +76,13 @@ def _shown(seen: Observed) -> frozenset[tuple[str, str]]:
     return shown_devices(seen.snapshot.cards if seen.snapshot is not None else ())
 
 
-def _say(error: PodResourcesUnknown, said: str) -> None:
-    if str(error) != said:
-        log.warning(
-            "%s: a card that a pod holds may leave with a new split, and its name be given to "
-            "another pod, before that pod has gone",
-            error,
-            extra={"event": "holders_unknown", "reason": str(error)},
-        )
-
-
 async def _ask(socket: Path) -> dict[tuple[str, str], Holder]:
     try:
         stream = await trio.open_unix_socket(socket)
     except FileNotFoundError as error:
-        raise PodResourcesUnknown(
-            f"nobody tells which pod holds what: there is no {socket}; "
-            "is that folder mounted into the container?"
-        ) from error
+        raise PodResourcesUnknown(f"no {socket} (is its directory mounted?)") from error
     except OSError as error:
         raise PodResourcesUnknown(
-            f"nobody tells which pod holds what: {socket}: {error.strerror or error}; "
-            "does the kubelet run?"
+            f"{reason_of(error)} on {socket} (is the kubelet running?)"
         ) from error
     return await list_holders(stream, DOMAIN, DEADLINE)

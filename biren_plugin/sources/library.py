@@ -7,7 +7,6 @@
 3. How cards are linked is read once for each list of cards, for the number of pairs is large.
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -22,8 +21,7 @@ from biren_plugin.core.parse.sysfs import card_number
 from biren_plugin.errors import HostUnreadable, LibraryMissing, LibraryUnusable
 from biren_plugin.host.brml_reader import LISTING, Answer, BrmlReader, Links
 from biren_plugin.host.patient_reads import PATIENCE, PatientReads, Round
-
-log = logging.getLogger(__name__)
+from biren_plugin.notice import INFO, WARNING, Notice, say
 
 RETRY: Final = 60.0
 """Seconds until a library that could not be used is tried again."""
@@ -46,7 +44,7 @@ async def query_library(
     reader = BrmlReader(root)
     patient_reads = PatientReads[Answer](reader.names, reader.read, "the management library")
     latest: LibraryRound | None = None
-    trouble = ""
+    notice = Notice()
     silent: frozenset[str] = frozenset()
     while (observed.latest or Observed()).snapshot is None:
         on_turn(
@@ -61,21 +59,18 @@ async def query_library(
         try:
             look = await patient_reads.look()
         except (HostUnreadable, LibraryUnusable) as error:
-            if str(error) != trouble:
-                level = logging.INFO if isinstance(error, LibraryMissing) else logging.WARNING
-                log.log(
-                    level, "%s: its part of the health checks is left out", error,
-                    extra={"event": "library_left_out", "reason": str(error)},
-                )  # fmt: skip
-            trouble, next_round = str(error), began + RETRY
+            level = INFO if isinstance(error, LibraryMissing) else WARNING
+            text = f"{error}. Health checks go on without the library"
+            notice.begin("library_left_out", text, level, reason=str(error))
+            next_round = began + RETRY
             latest, reader.linked = None, {}
         else:
             assert reader.library is not None
             facts = reader.library.facts
             if latest is None:
-                _say_which(facts)
-            trouble = ""
-            silent = _say_what_hangs(look, silent)
+                _log_facts(facts)
+            notice.forget()
+            silent = _log_hanging(look, silent)
             last, latest = latest, _round(began, facts, look, latest)
             listed_anew = last is None or latest.known != last.known
             reader.linked = latest.known if listed_anew else {}
@@ -121,27 +116,25 @@ def _cards(names: frozenset[str]) -> frozenset[int]:
     return frozenset(number for name in names if (number := card_number(name)) is not None)
 
 
-def _say_which(facts: LibraryFacts) -> None:
-    log.info(
-        "management library %s, version %s, driver %s",
-        facts.path, facts.library_version or "unknown", facts.driver_version or "unknown",
-        extra={"event": "library_found", "path": facts.path, "version": facts.library_version},
-    )  # fmt: skip
+def _log_facts(facts: LibraryFacts) -> None:
+    library, driver = facts.library_version or "unknown", facts.driver_version or "unknown"
+    text = f"management library {facts.path}, version {library}, driver {driver}"
+    say("library_found", text, path=facts.path, version=facts.library_version)
     if facts.lacking:
-        log.warning(
-            "that library is too old for %s: what they tell is left out",
-            ", ".join(facts.lacking),
-            extra={"event": "library_lacks", "path": facts.path, "functions": facts.lacking},
+        text = (
+            f"management library {facts.path} is too old for {', '.join(facts.lacking)}: "
+            "health checks go on without them"
         )
+        say("library_lacks", text, WARNING, path=facts.path, functions=facts.lacking)
 
 
-def _say_what_hangs(look: Round[Answer], silent: frozenset[str]) -> frozenset[str]:
+def _log_hanging(look: Round[Answer], silent: frozenset[str]) -> frozenset[str]:
     """What the library does not tell for hanging, besides cards: those have a verdict of their own."""
     hung = frozenset(name for name in look.hung if card_number(name) is None)
     for name in sorted(hung - silent):
-        log.warning(
-            "the management library did not tell %s for %g s: it is left out; see `dmesg`",
-            name, PATIENCE,
-            extra={"event": "library_hangs", "what": name},
-        )  # fmt: skip
+        text = (
+            f"the management library has not answered about {name} for {PATIENCE:g} s: "
+            "health checks go on without it; see `dmesg` on the node"
+        )
+        say("library_hangs", text, WARNING, what=name)
     return hung

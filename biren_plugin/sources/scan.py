@@ -1,6 +1,5 @@
 """Looks at the host, again and again, and posts what it saw: the first source of the survey."""
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -13,8 +12,7 @@ from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.patient_reads import PatientReads
 from biren_plugin.host.readers import Reader
-
-log = logging.getLogger(__name__)
+from biren_plugin.notice import ERROR, Notice
 
 T = TypeVar("T")
 
@@ -38,7 +36,7 @@ async def scan_host(
     )
     readings: Mapping[str, T] = {}
     next_beat = trio.current_time() + pulse
-    trouble = ""
+    notice = Notice()
     while True:
         folder_events.arm()
         began = trio.current_time()
@@ -46,14 +44,10 @@ async def scan_host(
         try:
             look = await patient_reads.look()
         except HostUnreadable as error:
-            if str(error) != trouble:
-                log.error(
-                    "%s: what was known before stands", error,
-                    extra={"event": "host_unreadable", "reason": str(error)},
-                )  # fmt: skip
-            trouble = str(error)
+            text = f"{error}. Until then the last scan stays valid"
+            notice.begin("host_unreadable", text, ERROR, reason=str(error))
         else:
-            trouble = ""
+            notice.end("host_readable", "/sys and /dev can be read again")
             awaited = {name: readings[name] for name in look.pending if name in readings}
             readings = {**awaited, **look.values}
             # One that was never read counts as hung at once: without it a split would look smaller.

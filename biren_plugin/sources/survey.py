@@ -4,7 +4,6 @@ Only a node as a whole can tell a sick card from a probe that has gone mad, or a
 that is gone; so this is no part of a resource's subtree, and outlives each of them.
 """
 
-import logging
 from collections.abc import Iterable
 
 import attrs
@@ -17,9 +16,8 @@ from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.topology_builder import TopologyKeeper
-from biren_plugin.core.remarks import Remark, remark_driver, remark_inventory
-
-log = logging.getLogger(__name__)
+from biren_plugin.core.remarks import remark_driver, remark_inventory
+from biren_plugin.notice import say_remarks
 
 
 async def survey_node(
@@ -34,7 +32,7 @@ async def survey_node(
         async for seen in looks:
             if seen.snapshot is None:
                 continue
-            _say(remark_driver(driver, seen.driver_version))
+            say_remarks(remark_driver(driver, seen.driver_version))
             driver = seen.driver_version or driver
             now = trio.current_time()
             current = health.judge(keeper.update(seen, now), seen, now)
@@ -43,7 +41,7 @@ async def survey_node(
             latest = topology.update(_cards(current), links, ancestors)
             current = attrs.evolve(current, topology=latest)
             if current != inventory.latest:
-                _say(remark_inventory(inventory.latest, current))
+                say_remarks(remark_inventory(inventory.latest, current))
                 inventory.post(current)
 
 
@@ -52,9 +50,3 @@ def _cards(inventory: Inventory) -> Iterable[Card]:
     devices = [device for each in inventory.lists for device in each.devices]
     devices.sort(key=lambda device: (device.card.present, device.healthy))
     return (device.card for device in devices)
-
-
-def _say(remarks: Iterable[Remark]) -> None:
-    for remark in remarks:
-        level = logging.WARNING if remark.bad else logging.INFO
-        log.log(level, remark.text, extra=remark.extra)

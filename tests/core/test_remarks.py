@@ -45,20 +45,30 @@ def test_unsettled_cards_and_absent_files_are_told_once() -> None:
         host=HostFacts(absent=("/usr/bin/brsmi", "/usr/lib/libbiren-ml.so")),
     )
     assert remark_inventory(None, first) == [
-        Remark("GPU 1 hangs", bad=True),
-        Remark("containers will lack /usr/bin/brsmi: it is not on the node", bad=True),
+        Remark("gpu_unsettled", "GPU 1 hangs", bad=True),
+        Remark(
+            "file_missing", "containers will lack /usr/bin/brsmi: it is not on the node", bad=True
+        ),
     ]
     assert remark_inventory(first, second) == [
-        Remark("GPU 2 hangs", bad=True),
-        Remark("containers will lack /usr/lib/libbiren-ml.so: it is not on the node", bad=True),
+        Remark("gpu_unsettled", "GPU 2 hangs", bad=True),
+        Remark(
+            "file_missing",
+            "containers will lack /usr/lib/libbiren-ml.so: it is not on the node",
+            bad=True,
+        ),
     ]
     assert remark_inventory(second, first) == []
 
 
 def test_first_list_tells_what_was_found() -> None:
     three = listed(GPU, *devices(GPU, 0, 1, 2))
-    assert remark_list(None, three) == [Remark(f"{GPU}: found card_0, card_1, card_2 (3)")]
-    assert remark_list(None, listed(GPU, *devices(GPU, 7))) == [Remark(f"{GPU}: found card_7")]
+    assert remark_list(None, three) == [
+        Remark("devices_found", f"{GPU}: found card_0, card_1, card_2 (3)")
+    ]
+    assert remark_list(None, listed(GPU, *devices(GPU, 7))) == [
+        Remark("devices_found", f"{GPU}: found card_7")
+    ]
 
 
 def test_unchanged_list_is_not_told() -> None:
@@ -71,43 +81,49 @@ def test_unchanged_list_is_not_told() -> None:
 
 def test_new_card_is_told_apart_from_those_that_were_there() -> None:
     before, after = listed(GPU, *devices(GPU, 0)), listed(GPU, *devices(GPU, 0, 1))
-    assert remark_list(before, after) == [Remark(f"{GPU}: found card_1")]
+    assert remark_list(before, after) == [Remark("devices_found", f"{GPU}: found card_1")]
 
 
 def test_card_that_turns_unhealthy_or_changes_its_reason_is_told_with_the_reason() -> None:
     [device] = devices(GPU, 0)
     missing = listed(GPU, device.because("its node is missing"))
     both = listed(GPU, device.because("its node is missing", "it is hot"))
-    said = Remark(f"{GPU}: card_0 is Unhealthy: its node is missing", bad=True)
+    said = Remark("device_unhealthy", f"{GPU}: card_0 is Unhealthy: its node is missing", bad=True)
     assert remark_list(None, missing) == [said], "found and Unhealthy is one line, not two"
     assert remark_list(listed(GPU, device), missing) == [said]
     assert remark_list(missing, both) == [
-        Remark(f"{GPU}: card_0 is Unhealthy: its node is missing; it is hot", bad=True)
+        Remark(
+            "device_unhealthy",
+            f"{GPU}: card_0 is Unhealthy: its node is missing; it is hot",
+            bad=True,
+        )
     ]
 
 
 def test_card_that_recovers_is_told() -> None:
     [device] = devices(GPU, 0)
     before, after = listed(GPU, device.because("its node is missing")), listed(GPU, device)
-    assert remark_list(before, after) == [Remark(f"{GPU}: card_0 is Healthy again")]
+    assert remark_list(before, after) == [
+        Remark("device_healthy", f"{GPU}: card_0 is Healthy again")
+    ]
 
 
 def test_warning_of_a_healthy_card_is_told_once() -> None:
     [device] = devices(GPU, 0)
     warned = attrs.evolve(device, warnings=("its link is narrow",))
     both = attrs.evolve(device, warnings=("its link is narrow", "it is warm"))
-    narrow = Remark(f"{GPU}: card_0: its link is narrow", bad=True)
+    narrow = Remark("device_warning", f"{GPU}: card_0: its link is narrow", bad=True)
     assert remark_list(listed(GPU, device), listed(GPU, warned)) == [narrow]
     assert remark_list(listed(GPU, warned), listed(GPU, warned)) == []
     assert remark_list(listed(GPU, warned), listed(GPU, both)) == [
-        Remark(f"{GPU}: card_0: it is warm", bad=True)
+        Remark("device_warning", f"{GPU}: card_0: it is warm", bad=True)
     ]
 
 
 def test_probe_that_is_set_aside_is_told_once() -> None:
     suspect = Inventory(ONE_CARD.lists, suspects=("probe pci-config condemned all",))
     assert remark_inventory(ONE_CARD, suspect) == [
-        Remark("probe pci-config condemned all", bad=True)
+        Remark("probe_suspect", "probe pci-config condemned all", bad=True)
     ]
     assert remark_inventory(suspect, suspect) == []
 
@@ -115,4 +131,6 @@ def test_probe_that_is_set_aside_is_told_once() -> None:
 def test_cards_that_left_are_told() -> None:
     before = listed(GPU, *devices(GPU, 0, 1, 2))
     after = listed(GPU, *devices(GPU, 1))
-    assert remark_list(before, after) == [Remark(f"{GPU}: card_0, card_2 (2) left the list")]
+    assert remark_list(before, after) == [
+        Remark("devices_left", f"{GPU}: card_0, card_2 (2) left the list")
+    ]

@@ -104,7 +104,7 @@ async def test_subtree_comes_and_goes_with_its_resource(
         node.host.split(1, 1)
         await node.sees(node.truth())
         await wait_until(lambda: sockets_of(node) == [GPU_SOCKET])
-    assert f"{HALF}: the node has none any more" in caplog.text
+    assert f"{HALF}: the node no longer has any" in caplog.text
 
 
 async def test_hundred_new_splits_leave_nothing_behind(
@@ -135,7 +135,7 @@ async def test_hundred_new_splits_leave_nothing_behind(
         await rest()
         # Now and then a task more asks somebody something; what a split left behind would stay.
         await wait_until(lambda: holds()[0] <= tasks and holds()[1] <= descriptors)
-    assert f"{GPU} starts again" not in caplog.text
+    assert f"{GPU} restarts" not in caplog.text
 
 
 @pytest.mark.parametrize("missing", ["driver", "cards", "folder", "kubelet"])
@@ -152,8 +152,8 @@ async def test_what_is_late_is_said_once_and_waited_for(
     sentence = {
         "driver": "no /sys/class/biren: waiting for the driver",
         "cards": "no Biren card in /sys/class/biren: waiting",
-        "folder": f"no folder {node.plugins}: waiting for it",
-        "kubelet": f"no kubelet.sock in {node.plugins}: waiting",
+        "folder": f"waiting for {node.plugins}: no such directory",
+        "kubelet": f"waiting for the kubelet: no {node.plugins}/kubelet.sock",
     }[missing]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run_daemon, node.settings)
@@ -190,7 +190,7 @@ async def test_folder_made_anew_is_moved_to(
         node.make_folder_anew()
         await node.start_kubelet(nursery)
         await node.sees(node.truth())
-    assert f"{node.plugins} was removed or made anew" in caplog.text
+    assert f"{node.plugins} was deleted or re-created" in caplog.text
 
 
 async def test_folder_that_is_dead_under_its_mount_ends_the_process_with_the_reason(

@@ -92,7 +92,7 @@ async def test_file_system_without_locks_is_served_with_a_warning(
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with await hold_folder(path, folder):
-        assert "run one instance only" in caplog.text
+        assert "only one instance runs on the node" in caplog.text
 
 
 @pytest.mark.parametrize("made_anew", [False, True])

@@ -134,7 +134,7 @@ async def test_size_that_cannot_be_met_is_answered_with_all_there_is_and_said(
     async with serving(tmp_path, inventory_of(8, 0)) as asking:
         assert await asking.prefer(([0, 3, 1], (), 3)) == [[1, 3]]
         assert warnings() == [
-            f"{GPU}: asked to choose 3 of 3, of which only 2 are known and Healthy"
+            f"{GPU}: asked to choose 3 of 3 cards, but only 2 of them are known and Healthy"
         ]
 
 

@@ -37,7 +37,7 @@ def test_signal_ends_a_daemon_that_waits_for_everything(
     daemon: DaemonProcess, number: signal.Signals
 ) -> None:
     daemon.start()
-    daemon.wait_for_line("no folder")
+    daemon.wait_for_line("waiting for .*plugins: no such directory")
     daemon.wait_for_line("no /sys/class/biren")
     assert daemon.end(number) == 0
 

@@ -93,7 +93,7 @@ def test_folder_made_anew_is_moved_over_to(
     plugins.mkdir()
     with KubeletProcess(plugins) as kubelet:
         kubelet.wait_for_list(GPU, healthy=1)
-    daemon.wait_for_line("was removed or made anew: starting over in it")
+    daemon.wait_for_line("was deleted or re-created: starting over in it")
 
 
 def test_folder_deleted_under_its_mount_ends_the_process_with_the_reason(
@@ -120,7 +120,7 @@ def test_folder_deleted_under_its_mount_ends_the_process_with_the_reason(
         try:
             assert process.stderr is not None
             for line in process.stderr:
-                if "no kubelet.sock" in line:
+                if "waiting for the kubelet" in line:
                     break
             shutil.rmtree(plugins)
             plugins.mkdir()
@@ -139,7 +139,7 @@ def test_kubelet_that_was_stopped_for_a_while_is_served_again(
     daemon.start()
     kubelet.wait_for_list(GPU, healthy=1)
     kubelet.stop()
-    daemon.wait_for_line(r"nobody serves .*kubelet\.sock .*: waiting for the kubelet")
+    daemon.wait_for_line(r"waiting for the kubelet: .*kubelet\.sock: Connection refused$")
     kubelet.start()
     kubelet.wait_for_list(GPU, healthy=1)
-    assert len(daemon.matching("nobody serves")) == 1
+    assert len(daemon.matching("waiting for the kubelet: .*refused")) == 1

@@ -11,8 +11,8 @@ from tests.kubelet.client import KubeletProcess
 
 NO_DRIVER = "no /sys/class/biren: waiting for the driver; .*modprobe biren"
 NO_CARD = "no Biren card in /sys/class/biren: waiting; see .*lspci"
-NO_FOLDER = "no folder .*plugins: waiting for it; is the kubelet's folder mounted"
-NO_SOCKET = r"no kubelet\.sock in .*plugins: waiting for the kubelet"
+NO_FOLDER = "waiting for .*plugins: no such directory; is it mounted"
+NO_SOCKET = r"waiting for the kubelet: no .*plugins/kubelet\.sock"
 
 
 def test_driver_may_be_loaded_late(
@@ -65,5 +65,5 @@ def test_missing_inotify_is_said_with_what_to_do(
     host: SimulatedHost, daemon: DaemonProcess, without_inotify: None
 ) -> None:
     daemon.start()
-    daemon.wait_for_line("no inotify .*raise fs.inotify.max_user_instances")
+    daemon.wait_for_line("no inotify: .*raise fs.inotify.max_user_instances")
     daemon.wait_for_line(NO_CARD)

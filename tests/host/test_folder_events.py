@@ -164,7 +164,7 @@ async def test_node_without_inotify_is_looked_at_after_the_longest_time(
     monkeypatch.setattr(folder_events, "INotify", exhausted)
     with FolderEvents([folder]) as bell:
         [record] = caplog.records
-        assert "no inotify (Too many open files)" in record.getMessage()
+        assert "no inotify: Too many open files" in record.getMessage()
         assert "fs.inotify.max_user_instances" in record.getMessage()
         bell.arm()
         (folder / "card_0").touch()

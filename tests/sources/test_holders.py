@@ -217,14 +217,13 @@ async def test_socket_that_is_missing_is_said_once_and_used_when_it_appears(
     await wait_all_tasks_blocked()
     [said] = warnings(caplog)
     assert said == (
-        f"nobody tells which pod holds what: there is no {node.folder / SOCKET}; is that folder "
-        "mounted into the container?: a card that a pod holds may leave with a new split, and its "
-        "name be given to another pod, before that pod has gone"
+        f"cannot tell which pod holds which card: no {node.folder / SOCKET} (is its directory "
+        "mounted?). After a re-split a card name may be reused while its pod still runs"
     )
     node.kubelet.start()
     await node.pass_time(INTERVAL)
     await node.tells(HELD)
-    assert caplog.messages[-1] == "the kubelet tells which pod holds what"
+    assert caplog.messages[-1] == "the kubelet reports which pod holds which card"
     node.kubelet.stop()
 
 
@@ -239,7 +238,8 @@ async def test_socket_that_nobody_serves_is_said_once(
         await wait_all_tasks_blocked()
         await idle_node.pass_time(INTERVAL)
     [said] = warnings(caplog)
-    assert "Connection refused; does the kubelet run?" in said
+    assert "card: Connection refused on " in said
+    assert "kubelet.sock (is the kubelet running?)" in said
 
 
 async def test_path_that_is_too_long_for_a_socket_is_said(
@@ -264,7 +264,9 @@ async def test_kubelet_that_hangs_is_given_up_in_time_and_asked_again(
         await node.pass_time(INTERVAL)
     await node.asked()
     [said] = warnings(caplog)
-    assert said.startswith("the kubelet did not answer in 5 s: ")
+    assert said.startswith(
+        "cannot tell which pod holds which card: the kubelet did not answer in 5 s. "
+    )
     node.kubelet.release()
     await node.tells(HELD)
 
@@ -276,7 +278,7 @@ async def test_kubelet_that_refuses_is_said_with_its_text(
     node.start(nursery)
     await until(lambda: bool(caplog.records))
     [said] = warnings(caplog)
-    assert said.startswith("the kubelet refused: ")
+    assert said.startswith("cannot tell which pod holds which card: the kubelet refused: ")
     assert "rejected by rate limit" in said
     node.kubelet.refuse(None)
     await node.pass_time(INTERVAL)
@@ -298,7 +300,9 @@ async def test_garbage_is_one_line_and_the_kubelet_asked_again(
     with answering(idle_node.folder, answer):
         idle_node.start(nursery)
         await until(lambda: bool(caplog.records))
-        assert warnings(caplog)[0].startswith("the kubelet broke off: ")
+        assert warnings(caplog)[0].startswith(
+            "cannot tell which pod holds which card: the kubelet broke off: "
+        )
     idle_node.kubelet.start()
     await idle_node.pass_time(INTERVAL)
     await idle_node.tells(HELD)
@@ -312,7 +316,9 @@ async def test_message_that_is_garbage_is_one_line(
     node.start(nursery)
     await until(lambda: bool(caplog.records))
     [said] = warnings(caplog)
-    assert said.startswith("the kubelet broke off: unreadable answer: ")
+    assert said.startswith(
+        "cannot tell which pod holds which card: the kubelet broke off: unreadable answer: "
+    )
     node.kubelet.say_instead(None)
     await node.pass_time(INTERVAL)
     await node.tells(HELD)

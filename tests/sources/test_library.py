@@ -308,7 +308,7 @@ async def test_node_without_a_library_says_so_once_and_looks_for_one_again(
     node.show(snapshot(*gpu_cards(0, 0)))  # another look
     await node.resting()
     assert lines(caplog, "INFO") == [
-        "there is no management library on this node: its part of the health checks is left out"
+        "there is no management library on this node. Health checks go on without the library"
     ]
     assert lines(caplog, "WARNING") == []
     node.install(brml_library)
@@ -390,7 +390,7 @@ async def test_list_of_cards_that_hangs_is_forgotten_and_said_once_while_cards_a
         later = await node.round(after=PATIENCE)
         assert (later.known, later.hung, later.readings[0].temperature) == ({}, NONE, 70)
     [said] = lines(caplog, "WARNING")
-    assert "did not tell the list of its cards for 5 s" in said
+    assert "has not answered about the list of its cards for 5 s" in said
 
 
 async def test_links_are_read_once_for_each_list_of_cards(
@@ -455,7 +455,7 @@ async def test_links_that_hang_are_said_once_and_stop_no_other_reading(
         assert (later.hung, later.readings[0].temperature) == (NONE, 70)
         assert set(later.links) == {(1, 2)}
     [said] = lines(caplog, "WARNING")
-    assert "did not tell the links of card_0 for 5 s" in said
+    assert "has not answered about the links of card_0 for 5 s" in said
     node.release()
     await node.round_with(lambda each: len(each.links) == 3)
 

@@ -5,7 +5,6 @@ handler ends when the peer resets the call, leaves, or lets the deadline pass.
 """
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,6 +21,7 @@ from purerpc import (
 )
 from purerpc.grpclib.exceptions import MessageTooLargeError
 
+from biren_plugin.notice import Notice
 from biren_plugin.wire.unix_grpc.call import Call
 from biren_plugin.wire.unix_grpc.connection import Connection
 from biren_plugin.wire.unix_grpc.headers import (
@@ -34,8 +34,6 @@ from biren_plugin.wire.unix_grpc.headers import (
     write_trailers,
 )
 from biren_plugin.wire.unix_grpc.limits import Limits
-
-log = logging.getLogger(__name__)
 
 _ECHO = 200  # characters of the peer's own text that go back to it
 _OPAQUE = "internal error of the device plugin; its log has the details"
@@ -56,21 +54,17 @@ class Server:
         self._limits = limits
         self._on_bug = on_bug
         self._connections = 0
-        self._full = False  # said once, until there is room again
+        self._full = Notice()
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """One connection, from accept to close. Takes responsibility for closing `stream`."""
         if self._connections >= self._limits.connections:
-            if not self._full:
-                log.warning(
-                    "%d connections are open: closing further ones", self._connections,
-                    extra={"event": "connections_full", "connections": self._connections},
-                )  # fmt: skip
-            self._full = True
+            text = f"{self._connections} connections are open: closing further ones"
+            self._full.begin("connections_full", text, connections=self._connections)
             await trio.aclose_forcefully(stream)
             return
         self._connections += 1
-        self._full = False
+        self._full.forget()
         try:
             await Connection(stream, self._limits, on_request=self._run_call).run()
         finally:
