@@ -26,7 +26,7 @@ def node_labels(inventory: Inventory, driver_version: str | None) -> dict[str, s
 
     `gpu.memory` is MiB of a whole GPU, of the smallest one. `gpu.product` is the PCI device id: sysfs
     has no name. `gpu.split` and `gpu.product` are `mixed` where the GPUs differ. Of a GPU that was just
-    split anew only the new split counts, not what is on its way out.
+    re-split only the new split counts, not what is on its way out.
     """
     devices = [
         device

@@ -62,7 +62,7 @@ def test_unsettled_gpu_is_named_and_left_out(tmp_path: Path) -> None:
         "cdi", "generate", f"--host-root={HOSTS / 'unsettled'}", f"--cdi-dir={tmp_path}"
     )
     assert result.returncode == 0
-    assert "GPU 1 is being split anew" in result.stderr
+    assert "GPU 1 is being re-split" in result.stderr
 
 
 def test_host_without_a_card_gets_no_file(tmp_path: Path) -> None:

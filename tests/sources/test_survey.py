@@ -7,7 +7,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
 from biren_plugin.core.health.verdicts import HealthPolicy
-from biren_plugin.core.inventory.keeper import SPLIT_SETTLE
+from biren_plugin.core.inventory.physical_gpus import SPLIT_SETTLE
 from biren_plugin.core.model import Inventory, Snapshot
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import LibraryFacts, P2PLink

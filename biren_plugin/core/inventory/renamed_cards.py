@@ -25,7 +25,7 @@ class _Former:
     certain: bool = False
 
 
-class Renamed:
+class RenamedCards:
     """The renamed cards, by identity."""
 
     def __init__(self) -> None:

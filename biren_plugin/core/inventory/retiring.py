@@ -1,4 +1,4 @@
-"""Entries on their way out of a list: Unhealthy first, left out later.
+"""Devices and resources on their way out: Unhealthy or empty first, left out later.
 
 kubelet 1.36 panics over a device that leaves the list while its `Allocate` is in flight, so an entry
 stays, Unhealthy, for `RETIRE_AFTER` after the last time that something kept it: a card that a new
@@ -11,11 +11,13 @@ from typing import Final
 from biren_plugin.core.model import Device
 
 ALLOCATE_DEADLINE: Final = 2.0
-"""How long an `Allocate` may take; `wire.device_plugin` gives it to its server."""
+"""How long an `Allocate` may take, in seconds; `wire.device_plugin` passes it to its server."""
 RETIRE_AFTER: Final = ALLOCATE_DEADLINE + 1.0
+EMPTY_LINGER: Final = 1.0
+"""Seconds for which a resource without devices keeps its empty list."""
 
 
-class Leaving:
+class RetiringDevices:
     """The entries, by resource and id, and since when nothing keeps each."""
 
     def __init__(self) -> None:
@@ -33,3 +35,25 @@ class Leaving:
                 del self._entries[key]
             else:
                 yield device
+
+
+class EmptyResources:
+    """Since when each resource that had devices has none; None while it has."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float | None] = {}
+
+    def is_listed(self, resource: str, *, has_devices: bool, now: float) -> bool:
+        """Whether the resource has a list: it has devices, or had some less than `EMPTY_LINGER` ago."""
+        if has_devices:
+            self._since[resource] = None
+            return True
+        if resource not in self._since:
+            return False
+        since = self._since[resource]
+        if since is None:
+            since = self._since[resource] = now
+        if now - since < EMPTY_LINGER:
+            return True
+        del self._since[resource]
+        return False

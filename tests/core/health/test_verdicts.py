@@ -7,7 +7,8 @@ import attrs
 import pytest
 
 from biren_plugin.core.health.verdicts import MOMENT, HealthKeeper, HealthMode, HealthPolicy
-from biren_plugin.core.inventory.keeper import SPLIT_SETTLE, InventoryKeeper
+from biren_plugin.core.inventory.keeper import InventoryKeeper
+from biren_plugin.core.inventory.physical_gpus import SPLIT_SETTLE
 from biren_plugin.core.model import Device, Inventory, Snapshot
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import CardReading, KnownCard, LibraryFacts, LibraryStatus
