@@ -11,10 +11,13 @@ CHOICES: Final[Mapping[str, Sequence[str]]] = {
     "management-library": ("managementLibrary=true",),
     "node-labels": ("nodeLabels=true",),
     "metrics": ("serviceMonitor=true",),
+    "openshift": ("openshift=true",),
+    "selinux-spc": ("seLinuxType=spc_t",),
+    "talos": ("cdi=true", "cdiDir=/var/cdi/dynamic", "seLinuxType="),
     "k0s": ("kubeletRoot=/var/lib/k0s/kubelet",),
     "microk8s": ("kubeletRoot=/var/snap/microk8s/common/var/lib/kubelet",),
-    "before-1.22": ("surge=false",),
+    "before-1.22": ("--kube-version=1.21",),
 }
-"""Values of the chart by overlay."""
+"""Values of the chart by overlay, or flags of `helm template`."""
 
 UNPRIVILEGED: Final = [name for name in CHOICES if name != "management-library"]

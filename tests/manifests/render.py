@@ -7,11 +7,13 @@ their sources.
 import copy
 import functools
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from ruamel.yaml import YAML
 
+from tests.manifests.chart_readme import chart_readme
 from tests.manifests.tools import MANIFESTS, run_tool
 
 Object = dict[str, Any]
@@ -20,6 +22,7 @@ Object = dict[str, Any]
 NAMESPACE: Final = "biren-gpu"
 DEFAULT: Final = MANIFESTS / "br-gpu-device-plugin.yaml"
 ALERTS: Final = MANIFESTS / "monitoring/alerts.yaml"
+CHART: Final = MANIFESTS / "chart"
 PROMETHEUS_RULE: Final = MANIFESTS / "components/metrics/prometheusrule.yaml"
 
 _RULE_HEAD: Final = """\
@@ -59,12 +62,14 @@ def _rendered_once(name: str) -> list[Object]:
 
 
 def helm_template(*values: str) -> list[Object]:
-    """The objects of the chart with `values`, each as in `--set`."""
-    settings = [word for value in values for word in ("--set", value)]
-    chart = str(MANIFESTS / "chart")
-    return read_objects(
-        run_tool("helm", "template", "biren", chart, "--namespace", NAMESPACE, *settings)
-    )
+    """The objects of the chart with `values`, each as in `--set`; what begins with `--` is a flag."""
+    command = ["template", "biren", str(CHART), "--namespace", NAMESPACE]
+    return read_objects(run_tool("helm", *command, *chart_flags(values)))
+
+
+def chart_flags(values: Iterable[str]) -> list[str]:
+    """The flags of helm that set `values`."""
+    return [value if value.startswith("--") else f"--set={value}" for value in values]
 
 
 def of_kind(objects: list[Object], kind: str) -> Object:
@@ -92,7 +97,13 @@ def rendered() -> dict[Path, str]:
         f"  {line}" if line.strip() else line for line in ALERTS.read_text().splitlines(True)
     )
     base = run_tool("kubectl", "kustomize", str(MANIFESTS / "base"))
-    return {PROMETHEUS_RULE: _RULE_HEAD + indented, DEFAULT: _DEFAULT_HEAD + base}
+    return {
+        PROMETHEUS_RULE: _RULE_HEAD + indented,
+        DEFAULT: _DEFAULT_HEAD + base,
+        # A chart may hold no link, and reads no file outside of it.
+        CHART / "alerts.yaml": ALERTS.read_text(),
+        CHART / "README.md": chart_readme((CHART / "values.yaml").read_text()),
+    }
 
 
 if __name__ == "__main__":

@@ -21,12 +21,12 @@ from tests.manifests.render import (
     pod_of,
     rendered,
 )
-from tests.manifests.tools import FETCHED, MANIFESTS, missing
+from tests.manifests.tools import FETCHED, MANIFESTS, ROOT, missing
 
 RECENT = ["1.22", "1.23", "1.25", "1.28", "1.30", "1.32", "1.34", "1.35", "1.36", "1.37"]
 OLD = ["1.19", "1.20"]
-OPERATORS = {"ServiceMonitor", "PrometheusRule"}
-"""Kinds of the Prometheus operator, whose schemas are not Kubernetes'."""
+OTHERS = {"ServiceMonitor", "PrometheusRule", "ServiceAccount", "SecurityContextConstraints"}
+"""Kinds of the Prometheus operator and OpenShift, whose schemas are not Kubernetes', and a bare account."""
 
 
 def complaints(objects: list[Object], version: str) -> list[str]:
@@ -44,7 +44,7 @@ def complaints(objects: list[Object], version: str) -> list[str]:
     )
     found = []
     for each in objects:
-        if each["kind"] not in OPERATORS:
+        if each["kind"] not in OTHERS:
             group = each["apiVersion"].replace("/", "-")
             schema = json.loads((folder / f"{each['kind'].lower()}-{group}.json").read_text())
             errors = validator(schema, registry=registry).iter_errors(each)
@@ -104,17 +104,66 @@ def test_components_combine_with_an_image_of_ones_own(tmp_path: Path) -> None:
     assert {each["name"] for each in container_of(objects)["volumeMounts"]} == set(volumes)
 
 
-def test_one_apply_turns_the_vendors_daemonset_into_ours() -> None:
-    """As the vendor's manifest has them; the selector of a DaemonSet cannot be changed."""
+@pytest.mark.parametrize("name", CHOICES)
+def test_no_overlay_moves_the_device_plugins_directory_which_no_kubelet_moves(name: str) -> None:
+    volumes = {each["name"]: each for each in pod_of(overlay(name))["volumes"]}
+    assert volumes["device-plugins"]["hostPath"]["path"] == "/var/lib/kubelet/device-plugins"
+
+
+@pytest.mark.parametrize("name", ["host-path", "management-library"])
+def test_the_driver_is_found_below_usr_and_opt(name: str) -> None:
+    mounts = {each["mountPath"]: each for each in container_of(overlay(name))["volumeMounts"]}
+    assert mounts["/host/usr"]["readOnly"] is mounts["/host/opt"]["readOnly"] is True
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_no_probe_asks_a_process_that_still_starts(name: str) -> None:
+    assert container_of(overlay(name))["startupProbe"]["initialDelaySeconds"] >= 5
+
+
+def test_openshift_admits_what_the_pod_has_and_no_more() -> None:
+    objects = overlay("openshift")
+    account = of_kind(objects, "ServiceAccount")["metadata"]
+    assert pod_of(objects)["serviceAccountName"] == account["name"]
+    constraints = of_kind(objects, "SecurityContextConstraints")
+    assert constraints["users"] == [
+        f"system:serviceaccount:{account['namespace']}:{account['name']}"
+    ]
+    context = container_of(objects)["securityContext"]
+    assert constraints["requiredDropCapabilities"] == context["capabilities"]["drop"]
+    assert constraints["readOnlyRootFilesystem"] is context["readOnlyRootFilesystem"]
+    assert constraints["runAsUser"] == {"type": "MustRunAs", "uid": context["runAsUser"]}
+    allowed = {key for key, value in constraints.items() if key.startswith("allow") and value}
+    assert allowed == {"allowHostDirVolumePlugin"}
+    kinds = {kind for volume in pod_of(objects)["volumes"] for kind in volume} - {"name"}
+    assert set(constraints["volumes"]) == kinds
+
+
+def test_no_apply_can_merge_the_vendors_daemonset_with_ours() -> None:
+    """An apply keeps fields that it does not set: the name and the selector must be others."""
     daemonset = of_kind(overlay("base"), "DaemonSet")
-    assert daemonset["metadata"]["name"] == "biren-device-plugin-daemonset"
-    assert daemonset["metadata"]["namespace"] == "biren-gpu"
-    assert daemonset["spec"]["selector"] == {"matchLabels": {"name": "biren-device-plugin"}}
-    pod = daemonset["spec"]["template"]["spec"]
+    assert daemonset["metadata"]["name"] != "biren-device-plugin-daemonset"
+    labels = daemonset["spec"]["template"]["metadata"]["labels"]
+    assert labels.get("name") != "biren-device-plugin", "the vendor's DaemonSet selects these pods"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/deployment.md"])
+def test_the_documented_switch_deletes_the_vendors_daemonset_and_waits_for_its_pods(
+    page: str,
+) -> None:
+    assert (
+        "\nkubectl --namespace biren-gpu delete daemonset biren-device-plugin-daemonset "
+        "--cascade=foreground\n"
+    ) in (ROOT / page).read_text()
+
+
+def test_ours_runs_where_the_vendors_ran() -> None:
+    objects = overlay("base")
+    pod = pod_of(objects)
+    assert of_kind(objects, "DaemonSet")["metadata"]["namespace"] == "biren-gpu"
     assert pod["nodeSelector"] == {"birentech.com": "gpu"}
     assert pod["priorityClassName"] == "system-node-critical"
     assert {each["key"] for each in pod["tolerations"]} == {
         "birentech.com/gpu",
         "CriticalAddonsOnly",
     }
-    assert container_of([daemonset])["name"] == "k8s-device-plugin"

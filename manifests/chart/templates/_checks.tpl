@@ -1,0 +1,71 @@
+{{- /* What the schema cannot say, or says in a pattern that nobody reads: one sentence for each fault. */ -}}
+{{- define "checks" -}}
+{{- range $name := list "kubeletRoot" "devicePluginsDir" "cdiDir" -}}
+  {{- $value := index $.Values $name -}}
+  {{- if or (not (hasPrefix "/" $value)) (eq (trimAll "/" $value) "") -}}
+    {{- fail (printf "%s %q: give an absolute path of a directory, such as %s" $name $value (get (dict "kubeletRoot" "/var/lib/kubelet" "devicePluginsDir" "/var/lib/kubelet/device-plugins" "cdiDir" "/etc/cdi") $name)) -}}
+  {{- end -}}
+{{- end -}}
+{{- range .Values.extraArgs -}}
+  {{- if not (regexMatch "^--[a-z]" .) -}}
+    {{- fail (printf "extraArgs %q: give flags of the daemon with their values, such as --pulse=300" .) -}}
+  {{- end -}}
+{{- end -}}
+{{- with .Values.image.digest -}}
+  {{- if not (regexMatch "^sha256:[0-9a-f]{64}$" .) -}}
+    {{- fail (printf "image.digest %q: give sha256: and 64 hexadecimal digits" .) -}}
+  {{- end -}}
+{{- end -}}
+{{- $variables := list -}}
+{{- range include "env" . | fromYamlArray -}}
+  {{- if has .name $variables -}}
+    {{- fail (printf "env: the chart or an earlier entry already sets %s; use the chart's value for it" .name) -}}
+  {{- end -}}
+  {{- $variables = append $variables .name -}}
+{{- end -}}
+{{- if eq .Values.containerRuntime "kata" -}}
+  {{- if .Values.cdi -}}
+    {{- fail "cdi=true and containerRuntime=kata: virtual machines get VFIO groups, which have no CDI names; choose one of the two" -}}
+  {{- end -}}
+  {{- if .Values.hostPath -}}
+    {{- fail "hostPath=true and containerRuntime=kata: a virtual machine cannot use the host's library; choose one of the two" -}}
+  {{- end -}}
+{{- end -}}
+{{- if and .Values.cdi (semverCompare "<1.28-0" .Capabilities.KubeVersion.Version) -}}
+  {{- fail (printf "cdi=true needs Kubernetes 1.28, and this is %s: its kubelets drop CDI names, and pods would get no device" .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "serviceAccountName" -}}
+{{- .Values.serviceAccountName | default (ternary "br-gpu-device-plugin" "default" .Values.openshift) -}}
+{{- end -}}
+
+{{- define "env" -}}
+- name: BR_GPU_HOST_ROOT
+  value: /host
+{{- if .Values.cdi }}
+- name: BR_GPU_CDI_FEATURE
+  value: "true"
+- name: BR_GPU_OVERWRITE_CDI_CONFIG
+  value: "true"
+{{- if ne .Values.cdiDir "/etc/cdi" }}
+- name: BR_GPU_CDI_DIR
+  value: {{ .Values.cdiDir }}
+{{- end }}
+{{- end }}
+{{- if ne .Values.containerRuntime "runc" }}
+- name: BR_GPU_CONTAINER_RUNTIME
+  value: {{ .Values.containerRuntime }}
+{{- end }}
+{{- if .Values.hostPath }}
+- name: BR_GPU_MOUNT_HOST_PATH
+  value: "true"
+{{- end }}
+{{- if .Values.nodeLabels }}
+- name: BR_GPU_NFD_FEATURES_DIR
+  value: /etc/kubernetes/node-feature-discovery/features.d
+{{- end }}
+{{- with .Values.env }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
