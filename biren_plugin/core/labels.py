@@ -14,6 +14,8 @@ from biren_plugin.core.parse.vendor import DOMAIN, RESOURCE_OF_SPLIT
 _SPLIT_OF_RESOURCE: Final = {resource: split for split, resource in RESOURCE_OF_SPLIT.items()}
 _VALUE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 """What Kubernetes takes for a label's value."""
+_NOT_IN_A_VALUE: Final = re.compile(r"[^A-Za-z0-9_.-]+")
+_MAX_VALUE: Final = 63
 _SEVERAL: Final = "mixed"
 _MIB: Final = 1024**2
 _COMMENT: Final = (
@@ -48,9 +50,14 @@ def node_labels(inventory: Inventory, driver_version: str | None) -> dict[str, s
         "gpu.memory": f"{min(memories) // _MIB}" if memories else "",
         "gpu.product": _common(card.product or "" for card, _ in present),
         "gpu.split": _common(f"{split}" for _, split in present),
-        "driver.version": driver_version or "",
+        "driver.version": _as_value(driver_version or ""),
     }
     return {f"{DOMAIN}/{name}": value for name, value in labels.items() if _VALUE.fullmatch(value)}
+
+
+def _as_value(text: str) -> str:
+    """The text with `-` for what a label's value may not hold: `1.12.0-build.5` of `1.12.0+build.5`."""
+    return _NOT_IN_A_VALUE.sub("-", text)[:_MAX_VALUE].strip("-_.")
 
 
 def _common(values: Iterable[str]) -> str:

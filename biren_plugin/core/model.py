@@ -112,7 +112,9 @@ class Inventory:
     lists: tuple[DeviceList, ...] = ()
     """One for each resource that the node has, or has just lost (then empty)."""
     unsettled: tuple[str, ...] = ()
-    """Sentences about cards that nothing is announced from, and why."""
+    """Sentences about cards that nothing is announced from, or that contradict each other, and why."""
+    found: int = 0
+    """How many cards or VFIO groups the host shows, offered or not."""
     suspects: tuple[str, ...] = ()
     """Sentences about probes that condemn every card at once, and are set aside."""
     host: HostFacts = HostFacts()

@@ -27,8 +27,9 @@ def remark_inventory(before: Inventory | None, after: Inventory) -> list[Remark]
     """What is remarkable about the node as a whole; its devices are `remark_list`'s."""
     old = before if before is not None else Inventory()
     remarks = []
-    if not after.lists and (
-        before is None or old.lists or old.driver_loaded != after.driver_loaded
+    was_empty = before is not None and not (old.lists or old.found)
+    if not (after.lists or after.found) and (
+        not was_empty or old.driver_loaded != after.driver_loaded
     ):
         remarks.append(_remark_empty(after))
     remarks += [

@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from biren_plugin.board import Board
+from biren_plugin.board import Board, news_of
 from biren_plugin.core.labels import feature_file, node_labels
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
@@ -73,17 +73,22 @@ class FeatureFile:
 async def publish_labels(
     folder: Path, inventory: Board[Inventory], observed: Board[Observed]
 ) -> None:
-    """Writes the file when the inventory changes, and removes it when cancelled.
+    """Writes the file when the inventory or the driver's version changes; removes it when cancelled.
 
     Raises `FeaturesUnwritable` and `NoThread`.
     """
     file = FeatureFile(folder)
     thread = WorkerThread()
+    written: tuple[Inventory, str | None] | None = None
     try:
-        with inventory.subscribe() as inventories:
-            async for current in inventories:
-                snapshot = observed.latest.snapshot if observed.latest is not None else None
-                version = snapshot.driver_version if snapshot is not None else None
+        with news_of(inventory, observed) as news:
+            async for _ in news:
+                if (current := inventory.latest) is None:
+                    continue
+                version = observed.latest.driver_version if observed.latest is not None else None
+                if (current, version) == written:
+                    continue
+                written = (current, version)
                 labels = node_labels(current, version)
                 if await thread.run(partial(file.write, feature_file(labels))):
                     shown = ", ".join(f"{name}={value}" for name, value in labels.items())

@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Generator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 from biren_plugin.core.parse.card import NodeState
@@ -36,7 +36,7 @@ def walk(root: Path, path: str) -> Generator[tuple[str, str | None], None, str]:
     An absolute link of the host points below `root`, which `os.path.realpath` cannot know. Raises
     `OSError` where the way ends nowhere.
     """
-    todo = list(reversed(PurePosixPath(path).parts[1:]))
+    todo = _parts(path)
     done: list[str] = []
     links = 0
     while todo:
@@ -57,11 +57,15 @@ def walk(root: Path, path: str) -> Generator[tuple[str, str | None], None, str]:
         if links > _MAX_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), here)
         yield here, target
-        parts = PurePosixPath(target)
-        if parts.is_absolute():
+        if target.startswith("/"):
             done = []
-        todo.extend(reversed([each for each in parts.parts if each != "/"]))
+        todo.extend(_parts(target))
     return "/" + "/".join(done)
+
+
+def _parts(path: str) -> list[str]:
+    """The names along a path, the last one first; `//` is one slash, as for the kernel."""
+    return [part for part in reversed(path.split("/")) if part not in ("", ".")]
 
 
 def resolve(root: Path, path: str) -> str | None:

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.inventory.splits import shown_devices
+from biren_plugin.core.inventory.physical_gpus import shown_devices
 from biren_plugin.core.observed import NO_HOLDERS, Holder, Holders, Observed
 from biren_plugin.core.parse.vendor import DOMAIN
 from biren_plugin.errors import PodResourcesUnknown, reason_of

@@ -134,3 +134,11 @@ def test_cards_that_left_are_told() -> None:
     assert remark_list(before, after) == [
         Remark("devices_left", f"{GPU}: card_0, card_2 (2) left the list")
     ]
+
+
+@pytest.mark.parametrize("unsettled", [(), ("GPU 0 is being re-split",)])
+def test_no_card_is_only_reported_where_there_is_none(unsettled: tuple[str, ...]) -> None:
+    found = attrs.evolve(NO_CARD, found=8, unsettled=unsettled)
+    for before in (None, ONE_CARD, NO_DRIVER):
+        assert not [each for each in remark_inventory(before, found) if "no Biren" in each.text]
+    assert remark_inventory(found, NO_CARD), "the last one has gone"

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from biren_plugin.board import Board
 from biren_plugin.core.labels import feature_file, node_labels
 from biren_plugin.core.model import Device, Inventory, Snapshot
-from biren_plugin.core.observed import Observed
+from biren_plugin.core.observed import LibraryRound, Observed
+from biren_plugin.core.parse.brml import LibraryFacts
 from biren_plugin.core.parse.vendor import FEATURE_FILE
 from biren_plugin.errors import FeaturesUnwritable
 from biren_plugin.files.nfd_labels import REMOVE_DEADLINE, FeatureFile, publish_labels
@@ -198,3 +199,31 @@ async def test_disk_that_hangs_holds_up_neither_the_daemon_nor_its_end(
             await jump(mock_clock, REMOVE_DEADLINE)
     finally:
         let_go.set()
+
+
+@pytest.mark.parametrize(
+    ("version", "label"),
+    [
+        ("1.12.0", "1.12.0"),
+        ("1.12.0+build.5 (x)", "1.12.0-build.5-x"),
+        ("1.12.0+" + "x" * 80, "1.12.0-" + "x" * 56),
+    ],
+)
+def test_version_becomes_a_value_that_kubernetes_takes(version: str, label: str) -> None:
+    assert node_labels(node(1), version)["birentech.com/driver.version"] == label
+
+
+async def test_driver_version_of_the_library_is_a_label_as_soon_as_it_is_known(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    inventory, observed = Board[Inventory](), Board[Observed]()
+    observed.post(Observed(Snapshot()))
+    inventory.post(node(1))
+    nursery.start_soon(publish_labels, tmp_path, inventory, observed)
+    path = tmp_path / FEATURE_FILE
+    await until(path.exists)
+    for version in ("1.12.0", "1.13.0"):
+        known = LibraryRound(0.0, LibraryFacts("", driver_version=version))
+        observed.post(Observed(Snapshot(), known))
+        line = f"driver.version={version}\n"
+        await until(lambda line=line: line in path.read_text())  # type: ignore[misc]

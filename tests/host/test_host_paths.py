@@ -125,3 +125,9 @@ def test_what_may_not_be_looked_at_is_not_taken_for_missing(
     assert node_state(tmp_path, "/dev/biren-m") is NodeState.MISSING
     monkeypatch.setattr(os, "stat", refuse)
     assert node_state(tmp_path, "/dev/biren-m") is NodeState.UNKNOWN
+
+
+def test_double_slash_of_a_link_is_a_single_one(root: Path) -> None:
+    link(root, "usr/lib/link.so", "//usr//lib/real.so")
+    assert resolve(root, "/usr/lib/link.so") == "/usr/lib/real.so"
+    assert resolve(root, "//usr/lib/real.so") == "/usr/lib/real.so"

@@ -99,9 +99,15 @@ def _module(evidence: Evidence) -> Iterator[Symptom]:
 
 
 def _sysfs(evidence: Evidence) -> Iterator[Symptom]:
-    if evidence.card.hung:
+    card = evidence.card
+    if card.hung:
         yield severe(
-            f"reading its attributes hangs; see `dmesg`: the driver of {evidence.card.name} may hang"
+            f"reading its attributes hangs; see `dmesg`: the driver of {card.name} may hang"
+        )
+    elif card.misread:
+        yield warning(
+            f"{'; '.join(card.misread)}, so what was read before still counts; "
+            f"see {vendor.CLASS_FOLDER}/{card.name}/device"
         )
 
 
@@ -238,7 +244,7 @@ PROBES: Final = (
         indirect=False,
     ),
     Probe("driver-module", "the driver's module stays loaded", _module, indirect=False),
-    Probe("sysfs", "its attributes can be read", _sysfs),
+    Probe("sysfs", "its attributes can be read (a warning if one reads as garbage)", _sysfs),
     Probe("vfio-binding", "all of a VFIO group is bound to vfio-pci", _binding, indirect=False),
     Probe(
         "pci-config",

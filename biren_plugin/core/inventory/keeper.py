@@ -60,6 +60,7 @@ class InventoryKeeper:
         return Inventory(
             self._lists(holders, snapshot, now, seen.pulse),
             (*self._gpus.unsettled, *without_split, *snapshot.left_out),
+            found=len(snapshot.cards),
             host=snapshot.host,
             driver_loaded=snapshot.driver_loaded,
             shows_groups=snapshot.shows_groups,

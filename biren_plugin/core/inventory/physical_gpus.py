@@ -1,10 +1,11 @@
 """The physical GPUs of a node: how each is believed to be split, and what it shows instead."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import attrs
 
+from biren_plugin.core.inventory.contradictions import resolve_contradictions
 from biren_plugin.core.inventory.splits import (
     Cards,
     contradicted_by_memory,
@@ -18,6 +19,7 @@ from biren_plugin.core.inventory.splits import (
 from biren_plugin.core.model import Device
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse import vendor
+from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 
 APPEAR_SETTLE: Final = 0.9  # two scans, a second apart, that agree
@@ -54,17 +56,15 @@ class PhysicalGpus:
         """By card name, as last read."""
         self._starting = True
         self.unsettled: list[str] = []
-        """Sentences about cards that nothing is announced from, and why."""
+        """Sentences about cards that nothing is announced from, or that contradict each other, and why."""
 
     def update(self, seen: Observed, now: float) -> list[Resplit]:
         """Takes in what was read; returns the GPUs whose cards have just been replaced."""
         assert seen.snapshot is not None
         groups, strays = group_by_gpu(seen.snapshot.cards, self._gpu_of)
+        groups, contradictions = resolve_contradictions(groups, self._gpu_of)
         self._gpu_of = {card.name: gpu for gpu, cards in groups.items() for card in cards}
-        self.unsettled = [
-            f"{card.name}: physical_id cannot be read; see {vendor.CLASS_FOLDER}/{card.name}/device"
-            for card in strays
-        ]
+        self.unsettled = [*contradictions, *map(_describe_stray, strays)]
         most = most_memory(groups)
         resplits = []
         for physical_id in groups:
@@ -148,6 +148,22 @@ def _devices(cards: Cards) -> list[Device]:
         return []
     resource = RESOURCE_OF_SPLIT[split_of(cards)]
     return [Device(card, resource, instance=instance) for instance, card in enumerate(cards)]
+
+
+def shown_devices(cards: Iterable[Card]) -> frozenset[tuple[str, str]]:
+    """Resource and id of each card, as its GPU looks at this moment, settled or not."""
+    groups, _ = resolve_contradictions(group_by_gpu(cards)[0])
+    return frozenset(
+        (RESOURCE_OF_SPLIT[split_of(group)], card.name)
+        for group in groups.values()
+        if split_of(group) in RESOURCE_OF_SPLIT
+        for card in group
+    )
+
+
+def _describe_stray(card: Card) -> str:
+    why = "; ".join(card.misread) or "physical_id cannot be read"
+    return f"{card.name}: {why}; see {vendor.CLASS_FOLDER}/{card.name}/device"
 
 
 def _describe_unsettled(seen: Cards) -> str:

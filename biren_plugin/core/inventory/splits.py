@@ -6,10 +6,9 @@ from typing import Final
 import attrs
 
 from biren_plugin.core.parse.card import Card
-from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
-from biren_plugin.core.parse.vfio import address_of
+from biren_plugin.core.parse.vfio import address_of, pci_number
 
-_MEMORY_TOLERANCE: Final = 0.1
+MEMORY_TOLERANCE: Final = 0.1
 
 Cards = tuple[Card, ...]
 """The cards of one GPU, by number: their order tells the instances apart."""
@@ -45,28 +44,19 @@ def group_by_gpu(
 
 
 def name_of_gpu(card: Card) -> str:
-    """`GPU 3` as the driver counts them; a VFIO group's has only its address: `GPU 0000:3b:00.0`.
+    """`GPU 3` as the driver counts them; else by its address: `GPU 0000:3b:00.0`.
 
     Where sysfs does not tell which GPU it is: `the GPU of card_3`.
     """
     if card.physical_id is None:
         return f"the GPU of {card.name}"
-    return f"GPU {address_of(card.physical_id) if card.is_group else card.physical_id}"
+    by_address = card.is_group or pci_number(card.pci_address or "") == card.physical_id
+    return f"GPU {address_of(card.physical_id) if by_address else card.physical_id}"
 
 
 def split_of(cards: Cards) -> int:
     """Into how many a GPU with these cards is split: as the host says, else their number."""
     return cards[0].split or len(cards)
-
-
-def shown_devices(cards: Iterable[Card]) -> frozenset[tuple[str, str]]:
-    """Resource and id of each card, as its GPU looks at this moment, settled or not."""
-    return frozenset(
-        (RESOURCE_OF_SPLIT[split_of(group)], card.name)
-        for group in group_by_gpu(cards)[0].values()
-        if split_of(group) in RESOURCE_OF_SPLIT
-        for card in group
-    )
 
 
 def same_split(seen: Cards, known: Cards) -> bool:
@@ -83,7 +73,7 @@ def _about_the_same(one: int | None, other: int | None) -> bool:
     """Another split changes a card's memory by half at least; a driver may keep a little for itself."""
     if one is None or other is None:
         return True
-    return abs(one - other) <= max(one, other) * _MEMORY_TOLERANCE
+    return abs(one - other) <= max(one, other) * MEMORY_TOLERANCE
 
 
 def with_known_memory(seen: Cards, known: Cards) -> Cards:
@@ -96,15 +86,16 @@ def with_known_memory(seen: Cards, known: Cards) -> Cards:
 
 def most_memory(groups: Mapping[int, Cards]) -> int:
     """Bytes that the largest GPU of the node holds in its cards; 0 where none is known."""
-    return max((_memory(cards) or 0 for cards in groups.values()), default=0)
+    return max((memory_of(cards) or 0 for cards in groups.values()), default=0)
 
 
 def contradicted_by_memory(cards: Cards, most: int) -> bool:
     """Whether a GPU's cards hold clearly less than `most`, as another GPU does: some are missing."""
-    own = _memory(cards)
-    return own is not None and own < most * (1 - _MEMORY_TOLERANCE)
+    own = memory_of(cards)
+    return own is not None and own < most * (1 - MEMORY_TOLERANCE)
 
 
-def _memory(cards: Cards) -> int | None:
+def memory_of(cards: Cards) -> int | None:
+    """Bytes that the cards hold together; None where one of them is unknown."""
     sizes = [card.memory for card in cards]
     return None if None in sizes else sum(size for size in sizes if size is not None)

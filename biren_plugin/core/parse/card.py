@@ -75,6 +75,8 @@ class Card:
     """PCI addresses of a VFIO group's functions that are passed through together."""
     unbound: tuple[str, ...] = ()
     """Functions of a VFIO group that cannot be passed through: `0000:3b:00.1 (biren)`."""
+    misread: tuple[str, ...] = ()
+    """Attributes whose text makes no sense: `physical_id reads 'N/A'`."""
     hung: bool = False
     """Whether reading it takes too long; then the rest is what was read before."""
     present: bool = True

@@ -5,7 +5,7 @@ kernel's Documentation/ABI/testing/sysfs-bus-pci.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from biren_plugin.core.parse import vendor
@@ -30,6 +30,7 @@ FIXED_ATTRIBUTES: Final = (
 VENDOR_ID_BYTES: Final = 2
 """The beginning of `config`: reading it asks the device itself."""
 
+_MAX_QUOTED: Final = 40
 _CARD_NAME: Final = re.compile(vendor.CARD_PREFIX + "(0|[1-9][0-9]{0,5})")
 _VFIO_GROUP: Final = re.compile(r"/dev/vfio/(0|[1-9][0-9]{0,5})")
 _PCI_ADDRESS: Final = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
@@ -59,10 +60,12 @@ def number_of(device_id: str) -> int | None:
 def pci_path(real: str) -> tuple[str, ...]:
     """The PCI part of a device's real path, from the root bridge down; empty if it is no PCI device.
 
-    `/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0` ends in the function's own address.
+    `/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0` ends in the function's own address. A root
+    bridge below a function (Intel VMD makes a PCI domain of its own) begins the path again.
     """
     parts = real.split("/")
-    first = next((n for n, part in enumerate(parts) if _PCI_ROOT.fullmatch(part)), len(parts))
+    roots = [n for n, part in enumerate(parts) if _PCI_ROOT.fullmatch(part)]
+    first = roots[-1] if roots else len(parts)
     below = parts[first + 1 :]
     if not below or not all(_PCI_ADDRESS.fullmatch(part) for part in below):
         return ()
@@ -105,7 +108,18 @@ def read_card(
         function=function_state(config),
         aer_fatal=aer_total(texts.get("aer_dev_fatal", "")),
         aer_nonfatal=aer_total(texts.get("aer_dev_nonfatal", "")),
+        misread=tuple(_misread(texts)),
     )
+
+
+def _misread(texts: Mapping[str, str]) -> Iterator[str]:
+    """What is there and makes no sense; an attribute that is missing or empty is merely unknown."""
+    physical_id = texts.get("physical_id", "").strip()
+    if physical_id and whole_number(texts, "physical_id") is None:
+        yield f"physical_id reads {physical_id[:_MAX_QUOTED]!r}"
+    mem_info = texts.get("mem_info", "")
+    if mem_info.strip() and memory_bytes(mem_info) is None:
+        yield "mem_info has no line MemTotal"
 
 
 def function_state(config: bytes | None) -> FunctionState:

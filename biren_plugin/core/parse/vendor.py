@@ -35,6 +35,9 @@ CARD_PREFIX: Final = "card_"
 
 DOMAIN: Final = "birentech.com"
 """Of resources, labels and CDI names."""
+LARGEST_GPU_MEMORY: Final = 64 * 1024**3
+"""Bytes: no Biren GPU is known to hold more (Biren166M: 65024 MiB)."""
+
 RESOURCE_OF_SPLIT: Final = {
     1: f"{DOMAIN}/gpu",
     2: f"{DOMAIN}/1-2-gpu",

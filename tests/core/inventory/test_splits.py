@@ -2,9 +2,14 @@
 
 from collections.abc import Iterable
 
-from biren_plugin.core.inventory.splits import group_by_gpu, name_of_gpu, shown_devices
+import attrs
+
+from biren_plugin.core.inventory.keeper import InventoryKeeper
+from biren_plugin.core.inventory.physical_gpus import shown_devices
+from biren_plugin.core.inventory.splits import group_by_gpu, name_of_gpu
+from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse.card import Card
-from tests.support.cards import GPU, HALF, card, gpu_cards
+from tests.support.cards import GPU, HALF, card, gpu_cards, ids, snapshot
 
 ADDRESS = "0000:01:00.0"
 
@@ -41,3 +46,65 @@ def test_gpu_of_a_group_is_named_by_its_address() -> None:
 def test_shown_devices_are_those_of_each_gpu_as_it_looks_now() -> None:
     cards = [*gpu_cards(0, 0), *gpu_cards(1, 1, 2), *gpu_cards(2, 3, 4, 5), card(9)]
     assert shown_devices(cards) == {(GPU, "card_0"), (HALF, "card_1"), (HALF, "card_2")}
+
+
+FIRST, SECOND = "0000:3b:00.0", "0000:5e:00.0"
+
+
+def held(cards: list[Card]) -> tuple[dict[str, list[str]], list[str]]:
+    """Ids by resource, and what is reported of the node as a whole."""
+    inventory = InventoryKeeper().update(Observed(snapshot(*cards)), 0.0)
+    return (
+        {each.resource: ids(each.devices) for each in inventory.lists},
+        list(inventory.unsettled),
+    )
+
+
+def test_two_whole_gpus_with_one_physical_id_are_offered_whole_with_a_warning() -> None:
+    cards = [card(0, 0, address=FIRST), card(1, 0, address=SECOND)]
+    lists, [warning] = held(cards)
+    assert lists == {GPU: ["card_0", "card_1"]}
+    assert "physical_id 0" in warning
+    assert FIRST in warning
+    assert SECOND in warning
+
+
+def test_halves_with_addresses_of_their_own_stay_halves_by_their_memory() -> None:
+    halves = [card(0, 0, parts=2, address=FIRST), card(1, 0, parts=2, address=SECOND)]
+    whole = card(2, 1, address="0000:60:00.0")
+    lists, [warning] = held([*halves, whole])
+    assert lists == {GPU: ["card_2"], HALF: ["card_0", "card_1"]}
+    assert FIRST in warning
+    assert SECOND in warning
+
+
+def test_small_gpus_with_one_physical_id_are_told_from_halves_by_the_other_gpus() -> None:
+    small = [card(n, 0, parts=2, address=f"0000:0{n}:00.0") for n in range(2)]
+    other = card(2, 1, parts=2, address="0000:60:00.0")
+    assert held([*small, other])[0] == {GPU: ["card_0", "card_1", "card_2"]}
+
+
+def test_eight_gpus_with_one_physical_id_are_eight_gpus() -> None:
+    cards = [card(n, 0, address=f"0000:0{n}:00.0") for n in range(8)]
+    lists, [warning] = held(cards)
+    assert lists == {GPU: [f"card_{n}" for n in range(8)]}
+    assert "0000:07:00.0" in warning
+
+
+def test_gpus_with_one_physical_id_stay_apart_while_their_memory_cannot_be_read() -> None:
+    cards = [card(0, 0, address=FIRST), card(1, 0, address=SECOND)]
+    keeper = InventoryKeeper()
+    keeper.update(Observed(snapshot(*cards)), 0.0)
+    unread = [attrs.evolve(each, memory=None) for each in cards]
+    inventory = keeper.update(Observed(snapshot(*unread)), 1.0)
+    assert [each.resource for each in inventory.lists] == [GPU]
+    assert all(device.healthy for device in inventory.lists[0].devices)
+
+
+def test_card_whose_gpu_is_garbage_is_reported_with_what_was_read() -> None:
+    garbage = attrs.evolve(card(3), misread=("physical_id reads 'N/A'",))
+    _, [garbled] = held([garbage])
+    assert "physical_id reads 'N/A'" in garbled
+    assert "cannot be read" not in garbled
+    _, [unread] = held([card(3)])
+    assert "physical_id cannot be read" in unread

@@ -195,3 +195,26 @@ def test_no_text_raises_and_each_number_is_bounded(texts: dict[str, str]) -> Non
 def test_numbers_are_read_back(number: int, end: str) -> None:
     card = read(physical_id=f"{number}{end}", mem_info=f"MemTotal: {number} kB{end}")
     assert (card.physical_id, card.memory) == (number, number * 1024)
+
+
+def test_function_below_an_intel_vmd_begins_at_the_last_root_bridge() -> None:
+    vmd = "/sys/devices/pci0000:e0/0000:e0:00.5/pci10000:e0"
+    path = sysfs.pci_path(f"{vmd}/10000:e0:02.0/10000:e1:00.0")
+    assert path == ("pci10000:e0", "10000:e0:02.0", "10000:e1:00.0")
+
+
+@pytest.mark.parametrize(
+    ("texts", "misread"),
+    [
+        ({"physical_id": "N/A\n"}, ("physical_id reads 'N/A'",)),
+        ({"physical_id": "3", "mem_info": "?"}, ("mem_info has no line MemTotal",)),
+        ({"physical_id": "3", "mem_info": "MemTotal: 7 kB"}, ()),
+        ({"physical_id": "", "mem_info": ""}, ()),
+        ({}, ()),
+    ],
+)
+def test_what_was_read_and_makes_no_sense_is_quoted(
+    texts: dict[str, str], misread: tuple[str, ...]
+) -> None:
+    card = sysfs.read_card("card_3", 3, texts, (), NODE, None)
+    assert card.misread == misread
