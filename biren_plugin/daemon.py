@@ -101,12 +101,10 @@ async def run_daemon(settings: Settings) -> None:
             Loop("health-times", partial(follow_health, state), is_vital=False),
             Loop("status", partial(serve_status, settings.status_dir, state), is_vital=False),
             *_metrics_loop(settings, state),
+            *_cdi_loop(cdi),
         )
         state.intervals = {each.name: each.interval for each in loops if each.interval is not None}
-        beside = (
-            *_cdi_loop(cdi),
-            *_labels_loop(settings, state),
-        )  # only where no other instance is
+        beside = _labels_loop(settings, state)  # for the one instance that serves
         node = Node(plugins, folder, state, settings.placement, cdi)
         async with trio.open_nursery() as nursery:
             for loop in loops:
@@ -145,7 +143,11 @@ def _labels_loop(settings: Settings, state: DaemonState) -> Iterator[Loop]:
 def _cdi_owner(settings: Settings) -> CdiOwner | None:
     if not settings.cdi_feature:
         return None
-    return CdiOwner(settings.cdi_dir / CDI_FILE, overwrite=settings.overwrite_cdi_config)
+    return CdiOwner(
+        settings.cdi_dir / CDI_FILE,
+        overwrite=settings.overwrite_cdi_config,
+        host_root=settings.host_root,
+    )
 
 
 def _log_start(settings: Settings) -> None:

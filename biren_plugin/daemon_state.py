@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.cdi.spec import OnDisk
+from biren_plugin.core.cdi.findings import OnDisk
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.observed import Observed
 

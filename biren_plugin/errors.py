@@ -121,7 +121,12 @@ class CdiFileUnusable(NodeError):
 
 
 class CdiSpecInvalid(CdiFileUnusable):
-    """What the CDI file says breaks a rule, so that no runtime loads it."""
+    """What the CDI file holds breaks a rule, so that no runtime loads it."""
+
+    def __init__(self, text: str, found: object = None) -> None:
+        super().__init__(text)
+        self.found = found
+        """The part of the document that breaks the rule."""
 
 
 def reason_of(error: OSError) -> str:

@@ -15,16 +15,23 @@ from biren_plugin.commands.flags import (
     Runtime,
     Switch,
 )
-from biren_plugin.core.cdi.compare import compare, duplicates
-from biren_plugin.core.cdi.spec import RUNTIME_CDI_DIRS, Spec, spec_for
+from biren_plugin.core.cdi.findings import Finding, findings_of
+from biren_plugin.core.cdi.spec import Spec, spec_for
 from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse.vendor import CDI_FILE
 from biren_plugin.core.settings import DEFAULT_CDI_DIR, Settings
 from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid
-from biren_plugin.files.cdi_file import Format, load, remove_leftover, render, write
-from biren_plugin.host.host_paths import resolve, under
+from biren_plugin.files.cdi_file import (
+    Format,
+    load,
+    other_files,
+    read,
+    remove_leftover,
+    render,
+    write,
+)
 from biren_plugin.host.readers import read_host
 
 _EXIT_DIFFERS: Final = 1
@@ -150,6 +157,8 @@ def generate_file(
         sys.stdout.write(render(spec, form))
         return True
     path = output or settings.cdi_dir / CDI_FILE
+    if output is not None and not output.parent.is_dir():
+        raise CdiFileUnusable(f"there is no directory {output.parent}; see --output")
     remove_leftover(path)
     if os.path.lexists(path) and not overwrite:
         same = _holds(path, spec)
@@ -173,52 +182,23 @@ def _holds(path: Path, spec: Spec) -> bool:
 
 def check_file(settings: Settings) -> bool:
     """Prints a line for each way in which the CDI file is not as the node needs it; True if none."""
-    needed, lines = findings(settings)
+    needed, findings = check_node(settings)
     path = settings.cdi_dir / CDI_FILE
-    for line in lines or [f"{path}: as the node needs it" if needed else "no Biren card, no file"]:
+    well = f"{path}: as the node needs it" if needed else "no Biren card, no file"
+    for line in [each.text for each in findings] or [well]:
         print(line)
-    return not lines
+    return not findings
 
 
-def findings(settings: Settings) -> tuple[Spec | None, list[str]]:
-    """What the node needs, None without a card; and each way in which the file is not so."""
+def check_node(settings: Settings) -> tuple[Spec | None, tuple[Finding, ...]]:
+    """What the file should hold, None without a card; and what is wrong with it.
+
+    Raises `HostUnreadable`.
+    """
     path = settings.cdi_dir / CDI_FILE
     needed = spec_for(_inventory(settings).lists)
-    lines = []
-    try:
-        found = load(path)
-    except CdiFileUnusable as error:
-        lines.append(f"{error}")
-    else:
-        if found is not None:
-            lines += compare(str(path), found, needed)
-        elif needed is not None:
-            lines.append(f"{path}: missing; `br-gpu-device-plugin cdi generate` writes it")
-    if needed is not None:
-        lines += duplicates(str(path), needed, _other_specs(settings.host_root, path))
-    return needed, lines
-
-
-def _other_specs(host_root: Path, path: Path) -> dict[str, Spec]:
-    """What runtimes load besides the file at `path`, by path; what they do not load is no matter."""
-    real = [resolve(host_root, folder) for folder in RUNTIME_CDI_DIRS]
-    folders = [path.parent, *(under(host_root, folder) for folder in real if folder is not None)]
-    files = {
-        file.resolve(): file
-        for folder in folders
-        for file in sorted(folder.glob("*"))
-        if file.suffix in (".yaml", ".json")
-    }
-    files.pop(path.resolve(), None)
-    loaded = {str(file): _loaded(file) for file in files.values()}
-    return {name: spec for name, spec in loaded.items() if spec is not None}
-
-
-def _loaded(path: Path) -> Spec | None:
-    try:
-        return load(path)
-    except CdiFileUnusable:
-        return None
+    others = [read(each) for each in other_files(settings.host_root, path)]
+    return needed, findings_of(read(path), needed, others)
 
 
 def _print_aside(text: str) -> None:

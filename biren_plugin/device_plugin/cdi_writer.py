@@ -6,7 +6,8 @@ from typing import Final
 import trio
 
 from biren_plugin.board import Board, news_of
-from biren_plugin.core.cdi.spec import OnDisk, offerable, withheld
+from biren_plugin.core.cdi.findings import OnDisk
+from biren_plugin.core.cdi.spec import offerable, withheld
 from biren_plugin.core.model import DeviceList
 from biren_plugin.files.cdi_owner import CdiOwner
 
@@ -43,20 +44,22 @@ async def write_cdi_spec(
                 number = owner.hand(current)
                 handed, late = current, min(late, trio.current_time() + WRITE_DEADLINE)
             on_disk = owner.on_disk.latest or OnDisk()
-            if on_disk.answers >= number:
-                trouble = on_disk.trouble
-            elif trio.current_time() >= late:
-                trouble = (
-                    f"writing {owner.path} takes more than {WRITE_DEADLINE:g} s, as when a disk "
-                    "hangs; see `dmesg` on the node"
-                )
-            else:
+            if on_disk.answers < number and trio.current_time() < late:
                 continue
             late = math.inf
-            reason = f"the CDI file lacks it: {trouble}"
-            _post(offerable(current, on_disk.spec, reason), offered)
+            is_answered = on_disk.answers >= number
+            reason_for = on_disk.reason_for if is_answered else _no_reason
+            otherwise = (
+                f"the CDI file lacks it: writing {owner.path} takes more than {WRITE_DEADLINE:g} s, as when a disk hangs; "
+                "see `dmesg` on the node"
+            )
+            _post(offerable(current, on_disk.spec, reason_for, otherwise), offered)
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED
+
+
+def _no_reason(_name: str) -> str:
+    return ""
 
 
 def _post(devices: DeviceList, offered: Board[DeviceList]) -> None:

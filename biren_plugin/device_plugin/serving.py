@@ -6,7 +6,7 @@ from functools import partial
 import attrs
 import trio
 
-from biren_plugin.device_plugin.folder_lock import hold_folder
+from biren_plugin.device_plugin.folder_lock import HeldFolder, hold_folder
 from biren_plugin.device_plugin.node import Node, ResourceMemory
 from biren_plugin.device_plugin.resource import run_resource
 from biren_plugin.errors import KubeletRestarted, NodeError
@@ -31,14 +31,22 @@ class Serving:
                 self.node.path, self.node.folder, self.node.state.stand_by
             ) as held:
                 self.node.state.role = "serving"
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._run_resources, nursery)
-                    for task in self.beside:
-                        nursery.start_soon(task)
-                    await held.until_replaced(self.node.folder)
-                    text = f"{self.node.path} was deleted or re-created: starting over in it"
-                    say("folder_replaced", text, WARNING)
-                    nursery.cancel_scope.cancel()
+                try:
+                    await self._serve(held)
+                finally:
+                    if self.node.cdi is not None:
+                        self.node.cdi.let_go()
+
+    async def _serve(self, held: HeldFolder) -> None:
+        """Serves until the directory is another one."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._run_resources, nursery)
+            for task in self.beside:
+                nursery.start_soon(task)
+            await held.until_replaced(self.node.folder)
+            text = f"{self.node.path} was deleted or re-created: starting over in it"
+            say("folder_replaced", text, WARNING)
+            nursery.cancel_scope.cancel()
 
     async def _run_resources(self, nursery: trio.Nursery) -> None:
         """A subtree for each resource that the node has, for as long as it has it."""
@@ -46,6 +54,8 @@ class Serving:
         with self.node.state.inventory.subscribe() as inventories:
             async for current in inventories:
                 wanted = {devices.resource for devices in current.lists}
+                if not wanted and self.node.cdi is not None:
+                    self.node.cdi.forget_all()
                 for resource in running.keys() - wanted:
                     running.pop(resource).cancel()
                     if self.node.cdi is not None:

@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from biren_plugin import __version__
+from biren_plugin.core.cdi.findings import CdiFile
 from biren_plugin.core.cdi.rules import read_spec
-from biren_plugin.core.cdi.spec import Spec
+from biren_plugin.core.cdi.spec import RUNTIME_CDI_DIRS, Spec
 from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid, reason_of
+from biren_plugin.host.host_paths import resolve, under
 
 Format = Literal["yaml", "json"]
 
@@ -58,7 +60,7 @@ def load(path: Path) -> Spec | None:
 
     Raises `CdiFileUnusable`, and `CdiSpecInvalid` if runtimes refuse what it says.
     """
-    from ruamel.yaml.error import YAMLError
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block
@@ -74,14 +76,72 @@ def load(path: Path) -> Spec | None:
     if len(content) > MAX_SIZE:
         raise CdiSpecInvalid(f"{path} is no CDI spec: it has more than {MAX_SIZE} bytes")
     try:
-        first = next(_yaml().load_all(content), None)
-        return read_spec(first)
+        return read_spec(next(_yaml().load_all(content), None))
     except CdiSpecInvalid as error:
-        raise CdiSpecInvalid(f"{path} is no valid CDI spec: {error}") from error
+        place = _place_of_fault(content)
+        raise CdiSpecInvalid(f"{path}{place}: no valid CDI spec: {error}") from error
     # The last three are ruamel's own slips: on `!!bool x`, `!!int 1x`, and a thousand brackets.
     except (YAMLError, LookupError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if isinstance(error, YAMLError) else error
-        raise CdiSpecInvalid(f"{path} is no YAML or JSON: {reason}") from error
+        if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+            mark = error.problem_mark
+            place = _place(mark.line, mark.column)
+            raise CdiSpecInvalid(f"{path}{place}: no YAML or JSON: {error.problem}") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CdiSpecInvalid(f"{path}: no YAML or JSON: {reason}") from error
+
+
+def _place_of_fault(content: bytes) -> str:
+    """Where a document breaks a rule: read once more, by a loader that remembers places."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        read_spec(next(YAML(typ="rt", pure=True).load_all(content), None))
+    except CdiSpecInvalid as error:
+        place = getattr(error.found, "lc", None)
+        if place is not None and place.line is not None:
+            return _place(place.line, place.col)
+    except (YAMLError, LookupError, ValueError, RecursionError, AttributeError, TypeError):
+        pass  # what one loader takes the other need not: then there is no place
+    return ""
+
+
+def _place(line: int, column: int) -> str:
+    return f", line {line + 1}, column {column + 1}"
+
+
+def read(path: Path) -> CdiFile:
+    """The file as runtimes see it. Never raises."""
+    try:
+        return CdiFile(str(path), load(path))
+    except CdiFileUnusable as error:
+        return CdiFile(str(path), fault=str(error))
+
+
+def holds_text(path: Path, text: str) -> bool:
+    """Whether a regular file holds just `text`."""
+    expected = text.encode()
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        with path.open("rb") as file:
+            return file.read(len(expected) + 1) == expected
+    except OSError:
+        return False
+
+
+def other_files(host_root: Path, path: Path) -> list[Path]:
+    """What runtimes read besides `path`: in its directory, and in the host's own ones."""
+    real = [resolve(host_root, each) for each in RUNTIME_CDI_DIRS]
+    directories = [path.parent, *(under(host_root, each) for each in real if each is not None)]
+    files: dict[Path, Path] = {}
+    for directory in directories:
+        with suppress(OSError):
+            for file in sorted(directory.iterdir()):
+                if file.suffix in (".yaml", ".json"):
+                    files.setdefault(file.resolve(), file)
+    files.pop(path.resolve(), None)
+    return list(files.values())
 
 
 def _yaml() -> Any:

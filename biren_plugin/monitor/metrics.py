@@ -191,7 +191,7 @@ class Metrics(Collector):
         yield probes
         if self._state.cdi_file is not None:
             on_disk = self._state.cdi_file.latest
-            stale = on_disk is None or bool(on_disk.trouble)
+            stale = on_disk is None or bool(on_disk.findings)
             yield GaugeMetricFamily(
                 "br_gpu_cdi_spec_stale", "1: the CDI file lacks what it should hold.", value=stale
             )

@@ -131,7 +131,7 @@ def test_file_that_was_there_is_left_and_what_it_lacks_is_unhealthy(
     assert named(response) == ["birentech.com/gpu=card_0"]
     refused = kubelet.allocate(GPU, ["card_1"])
     assert refused["code"] == "FAILED_PRECONDITION"
-    assert "was there before this daemon" in refused["details"]
+    assert "stale, it lacks card_1; correct it" in refused["details"]
     assert daemon.end() == 0
     assert vendors.read_text() == VENDORS
     assert len(daemon.matching("WARNING .*left as it is.*it lacks")) == 1
@@ -228,7 +228,7 @@ def test_full_disk_costs_only_the_cards_that_are_not_on_it_yet(
     ballast.unlink()
     kubelet.wait_for_list(GPU, healthy=["card_0", "card_1"])
     assert names_in(file) == ["card_0", "card_1"]
-    daemon.wait_for_line("holds every device again")
+    daemon.wait_for_line("serves every device again")
 
 
 def test_second_instance_that_stands_by_writes_nothing(
@@ -249,4 +249,7 @@ def test_second_instance_that_stands_by_writes_nothing(
     mark = kubelet.mark()
     assert daemon.end() == 0
     kubelet.wait_for_list(GPU, healthy=1, since=mark)
-    assert file.stat().st_mtime_ns != before, "it has taken over, the file too"
+    assert file.stat().st_mtime_ns == before, "a file that says the same is not written again"
+    host.add_gpus({1: 1})
+    kubelet.wait_for_list(GPU, healthy=2)
+    assert names_in(file) == ["card_0", "card_1"], "it has taken over, the file too"

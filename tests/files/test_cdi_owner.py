@@ -12,15 +12,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
-from biren_plugin.core.cdi.spec import OnDisk, spec_for
-from biren_plugin.core.model import DeviceList
+from biren_plugin.core.cdi.findings import OnDisk
+from biren_plugin.core.cdi.spec import spec_for
+from biren_plugin.core.model import DeviceList, HostFacts
 from biren_plugin.errors import NoThread
 from biren_plugin.files import cdi_file
-from biren_plugin.files.cdi_owner import LOOK_INTERVAL, CdiOwner
+from biren_plugin.files.cdi_owner import READ_INTERVAL, CdiOwner
 from tests.support.cards import GPU, HALF, devices, listed
 from tests.support.clocks import Gate, jump, settled
 
@@ -53,7 +55,11 @@ async def seen_to(owner: CdiOwner, *lists: DeviceList) -> OnDisk:
 
 async def without_trouble(owner: CdiOwner) -> OnDisk:
     with trio.fail_after(60):
-        return await owner.on_disk.wait_for(lambda on_disk: not on_disk.trouble)
+        return await owner.on_disk.wait_for(lambda on_disk: not trouble_of(on_disk))
+
+
+def trouble_of(on_disk: OnDisk) -> str:
+    return "; ".join(map(str, on_disk.findings))
 
 
 def put(path: Path, *lists: DeviceList) -> str:
@@ -85,7 +91,7 @@ async def test_one_file_holds_the_devices_of_all_resources(
     owner = CdiOwner(path, overwrite=False)
     async with running(owner):
         on_disk = await seen_to(owner, GPUS, HALVES)
-        assert (on_disk.spec, on_disk.trouble) == (spec_for([GPUS, HALVES]), "")
+        assert (on_disk.spec, trouble_of(on_disk)) == (spec_for([GPUS, HALVES]), "")
         assert written(path) == ["card_0", "card_1", "card_5", "card_6"]
 
 
@@ -101,7 +107,7 @@ async def test_file_of_this_life_is_kept_in_step_and_removed_with_its_last_devic
         assert written(path) == ["card_5", "card_6"]
         owner.forget(GPU)
         empty = listed(HALF)
-        assert (await seen_to(owner, empty)).trouble == ""
+        assert trouble_of(await seen_to(owner, empty)) == ""
         assert not path.exists()
         await seen_to(owner, GPUS)
         assert written(path) == ["card_0", "card_1"]
@@ -113,16 +119,16 @@ async def test_file_that_was_there_is_never_touched_and_what_it_lacks_is_said_on
     old = put(path, GPUS)
     owner = CdiOwner(path, overwrite=False)
     async with running(owner):
-        assert (await seen_to(owner, GPUS)).trouble == ""
+        assert trouble_of(await seen_to(owner, GPUS)) == ""
         assert not caplog.messages
         on_disk = await seen_to(owner, MORE, HALVES)
         assert on_disk.spec == spec_for([GPUS]), "it is what counts"
         await look_again(mock_clock)
         await settled()
     (line,) = caplog.messages
-    assert line.startswith(f"{path} was there before this daemon: it is left as it is")
+    assert line.startswith(f"{path}: stale, it lacks card_2, card_5, card_6")
+    assert "it is left as it is" in line
     assert "--overwrite-cdi-config" in line
-    assert "it lacks card_2, card_5, card_6" in line
     assert path.read_text() == old
 
 
@@ -134,22 +140,96 @@ async def test_file_that_no_runtime_loads_is_not_touched_either(
     async with running(owner):
         on_disk = await seen_to(owner, GPUS)
     assert on_disk.spec is None
-    assert "no valid CDI spec" in on_disk.trouble
-    assert "--overwrite-cdi-config" in on_disk.trouble
+    assert "no valid CDI spec" in trouble_of(on_disk)
+    assert "--overwrite-cdi-config" in trouble_of(on_disk)
     assert path.read_text() == "kind: birentech.com/1-2-gpu\n"
 
 
-@pytest.mark.parametrize("old", ["kind: birentech.com/1-2-gpu\n", None], ids=["invalid", "same"])
-async def test_with_overwrite_the_file_is_written_afresh(
-    path: Path, mock_clock: MockClock, old: str | None
+async def test_with_overwrite_a_file_that_no_runtime_loads_is_replaced(
+    path: Path, mock_clock: MockClock
 ) -> None:
-    path.write_text(old or put(path, GPUS))
+    path.write_text("kind: birentech.com/1-2-gpu\n")
     owner = CdiOwner(path, overwrite=True)
     async with running(owner):
-        assert (await seen_to(owner, GPUS)).trouble == ""
+        assert trouble_of(await seen_to(owner, GPUS)) == ""
         assert path.read_text() == cdi_file.render(spec_for([GPUS]) or {}, "yaml")
         await seen_to(owner, listed(GPU))
         assert not path.exists(), "the whole file is ours"
+
+
+async def test_with_overwrite_a_file_that_says_the_same_is_adopted_and_not_written(
+    path: Path, mock_clock: MockClock
+) -> None:
+    old = put(path, GPUS)
+    owner = CdiOwner(path, overwrite=True)
+    async with running(owner):
+        assert trouble_of(await seen_to(owner, GPUS)) == ""
+        assert path.read_text() == old
+        await seen_to(owner, MORE)
+        assert written(path) == ["card_0", "card_1", "card_2"]
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+async def test_a_node_without_a_card_loses_the_file_that_may_be_written(
+    path: Path, mock_clock: MockClock, *, overwrite: bool
+) -> None:
+    put(path, GPUS)
+    owner = CdiOwner(path, overwrite=overwrite)
+    async with running(owner):
+        owner.forget_all()
+        await owner.on_disk.wait_for(lambda on_disk: on_disk.answers == 1)
+        assert path.exists() is not overwrite
+
+
+async def test_our_file_with_new_times_is_still_ours(path: Path, mock_clock: MockClock) -> None:
+    owner = CdiOwner(path, overwrite=False)
+    async with running(owner):
+        await seen_to(owner, GPUS)
+        os.utime(path, (1, 1))
+        assert trouble_of(await seen_to(owner, MORE)) == ""
+        assert written(path) == ["card_0", "card_1", "card_2"]
+
+
+async def test_an_instance_that_no_longer_serves_leaves_the_file_to_the_next(
+    path: Path, mock_clock: MockClock
+) -> None:
+    owner = CdiOwner(path, overwrite=True)
+    async with running(owner):
+        await seen_to(owner, GPUS)
+        owner.let_go()
+        await settled()
+        path.write_text("the next instance's")
+        await look_again(mock_clock)
+        await settled()
+    assert path.read_text() == "the next instance's"
+
+
+async def test_a_foreign_file_that_lacks_what_every_container_needs_is_logged(
+    path: Path, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec: Any = spec_for([GPUS])
+    path.write_text(cdi_file.render(spec, "yaml"))
+    owner = CdiOwner(path, overwrite=False)
+    with_node = attrs.evolve(GPUS, host=HostFacts(control_node=True))
+    async with running(owner):
+        on_disk = await seen_to(owner, with_node)
+    assert on_disk.reason_for("card_0") == ""
+    (line,) = caplog.messages
+    assert line.startswith(f"{path}: stale, other nodes or mounts for every container")
+
+
+async def test_a_second_file_with_our_names_serves_none_of_them_until_it_goes(
+    path: Path, mock_clock: MockClock
+) -> None:
+    put(path.with_name("other.yaml"), listed(GPU, *devices(GPU, 1)))
+    owner = CdiOwner(path, overwrite=False)
+    async with running(owner):
+        on_disk = await seen_to(owner, GPUS)
+        assert "remove one" in on_disk.reason_for("card_1")
+        assert on_disk.reason_for("card_0") == ""
+        path.with_name("other.yaml").unlink()
+        await look_again(mock_clock)
+        await without_trouble(owner)
 
 
 async def test_symlink_is_in_the_way_even_with_overwrite_and_what_it_holds_counts(
@@ -161,12 +241,12 @@ async def test_symlink_is_in_the_way_even_with_overwrite_and_what_it_holds_count
     async with running(owner):
         on_disk = await seen_to(owner, MORE)
     assert on_disk.spec == spec_for([GPUS])
-    assert "is a symlink" in on_disk.trouble
+    assert "is a symlink" in trouble_of(on_disk)
     assert path.is_symlink()
 
 
 async def look_again(clock: MockClock) -> None:
-    await jump(clock, LOOK_INTERVAL)
+    await jump(clock, READ_INTERVAL)
 
 
 async def test_full_disk_keeps_what_worked_and_is_tried_again(
@@ -183,7 +263,7 @@ async def test_full_disk_keeps_what_worked_and_is_tried_again(
             full.setattr(os, "fsync", fail_as_full)
             on_disk = await seen_to(owner, MORE)
             assert on_disk.spec == spec_for([GPUS])
-            assert FULL in on_disk.trouble
+            assert FULL in trouble_of(on_disk)
             await look_again(mock_clock)
             await settled()
         await look_again(mock_clock)
@@ -191,9 +271,9 @@ async def test_full_disk_keeps_what_worked_and_is_tried_again(
         assert written(path) == ["card_0", "card_1", "card_2"]
     first, trouble, second, last = caplog.messages
     assert first == f"{path} written: 2 devices"
-    assert f"{FULL}; make room on its file system; it lacks card_2" in trouble
+    assert f"{FULL}; make room on its file system" in trouble
     assert second == f"{path} written: 3 devices"
-    assert last == f"{path} holds every device again"
+    assert last == f"{path} serves every device again"
 
 
 def fail_as_full(_descriptor: int) -> None:
@@ -213,8 +293,8 @@ async def test_new_file_whose_folder_cannot_be_flushed_is_still_ours(
             broken.setattr(cdi_file, "_flush_folder", fail)
             on_disk = await seen_to(owner, GPUS)
             assert on_disk.spec == spec_for([GPUS]), "it is there, though perhaps not for good"
-            assert "Input/output error" in on_disk.trouble
-        assert (await seen_to(owner, MORE)).trouble == ""
+            assert "Input/output error" in trouble_of(on_disk)
+        assert trouble_of(await seen_to(owner, MORE)) == ""
         assert written(path) == ["card_0", "card_1", "card_2"]
 
 
@@ -306,7 +386,7 @@ async def test_file_that_could_not_be_read_for_a_moment_is_read_again(
     owner = CdiOwner(path, overwrite=False)
     async with running(owner):
         monkeypatch.setattr(Path, "open", fail)
-        assert "Too many open files" in (await seen_to(owner, GPUS)).trouble
+        assert "Too many open files" in trouble_of(await seen_to(owner, GPUS))
         monkeypatch.setattr(Path, "open", open_file)
         assert await seen_to(owner, GPUS) == OnDisk(2, spec_for([GPUS]))
 

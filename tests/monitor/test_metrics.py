@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from biren_plugin.board import Board
-from biren_plugin.core.cdi.spec import OnDisk
+from biren_plugin.core.cdi.findings import Finding, OnDisk
 from biren_plugin.core.model import Device
 from biren_plugin.core.observed import Holder
 from biren_plugin.core.parse.brml import CardReading
@@ -65,7 +65,7 @@ async def test_what_the_cdi_file_lacks_is_told_as_the_kubelet_is_told() -> None:
     state = new_state(listed(GPU, device))
     assert value(state, "br_gpu_cdi_spec_stale") is None, "there is no file"
     state.cdi_file = Board()
-    state.cdi_file.post(OnDisk(1, None, "the disk is full"))
+    state.cdi_file.post(OnDisk(1, None, (Finding("the disk is full"),)))
     state.offered[GPU].post(listed(GPU, device.because("the CDI file lacks it")))
     assert value(state, "br_gpu_cdi_spec_stale") == 1
     assert value(state, "br_gpu_device_healthy", resource=GPU, card="card_0") == 0

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from biren_plugin.commands.cdi_file_commands import findings
+from biren_plugin.commands.cdi_file_commands import check_node
 from biren_plugin.commands.doctor.container_runtime import (
     ContainerdFacts,
     containerd_facts,
@@ -106,6 +106,9 @@ def _matching(root: Path, pattern: str) -> list[Path]:
     return sorted(root.glob(pattern.lstrip("/")))[:_MAX_IMPORTS]
 
 
+_WRITE: Final = "start the daemon with --cdi-feature; in a container: mount that directory"
+
+
 def check_cdi_file(settings: Settings) -> Iterator[Check]:
     """Rows of what `cdi check` finds."""
     path = settings.cdi_dir / CDI_FILE
@@ -113,9 +116,8 @@ def check_cdi_file(settings: Settings) -> Iterator[Check]:
         beside = f"; {path} is there all the same" if path.exists() else ""
         yield ok("CDI file", f"not needed without --cdi-feature{beside}")
         return
-    needed, lines = findings(settings)
-    for line in lines:
-        advice = "start the daemon with --overwrite-cdi-config; in a container: mount that folder"
-        yield failure("CDI file", line, advice)
-    if not lines:
+    needed, findings = check_node(settings)
+    for each in findings:
+        yield failure("CDI file", each.text, each.cure or _WRITE)
+    if not findings:
         yield ok("CDI file", f"{path} is as the node needs it" if needed else "no card, no file")

@@ -35,21 +35,24 @@ def read_spec(document: object) -> Spec:
     spec = _mapping(document, "the document", _SPEC_FIELDS)
     version = _text(spec, "cdiVersion", "the document")
     if not _VERSION.fullmatch(version):
-        raise CdiSpecInvalid(f"cdiVersion {version!r} is none that there is")
+        raise CdiSpecInvalid(f"unknown cdiVersion {version!r}", spec)
     kind = _text(spec, "kind", "the document")
     if not _KIND.fullmatch(kind):
-        raise CdiSpecInvalid(f"kind {kind!r} is invalid: vendor and class begin with a letter")
+        raise CdiSpecInvalid(
+            f"kind {kind!r} is invalid: vendor and class begin with a letter", spec
+        )
     names: set[str] = set()
     for device in _list(spec, "devices", "the document"):
         name = _text(_mapping(device, "a device", _DEVICE_FIELDS), "name", "a device")
         if not _DEVICE.fullmatch(name):
-            raise CdiSpecInvalid(f"device name {name!r} is invalid: letters, digits and _.:- only")
+            text = f"device name {name!r} is invalid: letters, digits and _.:- only"
+            raise CdiSpecInvalid(text, device)
         if name in names:
-            raise CdiSpecInvalid(f"device {name} is there twice")
+            raise CdiSpecInvalid(f"device {name} is there twice", device)
         names.add(name)
         _check_edits(device.get("containerEdits"), f"device {name}")
     if not names:
-        raise CdiSpecInvalid("it holds no device")
+        raise CdiSpecInvalid("it holds no device", spec)
     if "containerEdits" in spec:
         _check_edits(spec["containerEdits"], "the document")
     return spec
@@ -58,15 +61,15 @@ def read_spec(document: object) -> Spec:
 def _check_edits(found: object, where: str) -> None:
     edits = _mapping(found, f"containerEdits of {where}", _EDIT_FIELDS)
     if not any(edits.values()):
-        raise CdiSpecInvalid(f"containerEdits of {where} are empty")
+        raise CdiSpecInvalid(f"containerEdits of {where} are empty", found)
     for node in _list(edits, "deviceNodes", where):
         _text(_mapping(node, f"a device node of {where}", _NODE_FIELDS), "path", where)
         if not _PERMISSIONS.fullmatch(str(node.get("permissions", ""))):
-            raise CdiSpecInvalid(f"permissions {node['permissions']!r} of {where}: letters of rwm")
+            text = f"permissions {node['permissions']!r} of {where}: letters of rwm"
+            raise CdiSpecInvalid(text, node)
         if node.get("type", "c") not in _NODE_TYPES:
-            raise CdiSpecInvalid(
-                f"type {node['type']!r} of {where}: one of {', '.join(_NODE_TYPES)}"
-            )
+            text = f"type {node['type']!r} of {where}: one of {', '.join(_NODE_TYPES)}"
+            raise CdiSpecInvalid(text, node)
     for mount in _list(edits, "mounts", where):
         for field in ("hostPath", "containerPath"):
             _text(_mapping(mount, f"a mount of {where}", _MOUNT_FIELDS), field, where)
@@ -74,21 +77,21 @@ def _check_edits(found: object, where: str) -> None:
 
 def _mapping(found: object, what: str, known: Collection[str]) -> dict[str, Any]:
     if not isinstance(found, dict):
-        raise CdiSpecInvalid(f"{what}: no mapping")
+        raise CdiSpecInvalid(f"{what}: no mapping", found)
     if unknown := sorted(map(str, found.keys() - known)):
-        raise CdiSpecInvalid(f"{what}: unknown field {unknown[0]!r}")
+        raise CdiSpecInvalid(f"{what}: unknown field {unknown[0]!r}", found)
     return found
 
 
 def _list(found: dict[str, Any], field: str, where: str) -> Iterable[Any]:
     values = found.get(field)
     if values is not None and not isinstance(values, list):
-        raise CdiSpecInvalid(f"{field} of {where}: no list")
+        raise CdiSpecInvalid(f"{field} of {where}: no list", found)
     return values or ()
 
 
 def _text(found: dict[str, Any], field: str, where: str) -> str:
     value = found.get(field)
     if not isinstance(value, str) or not value:
-        raise CdiSpecInvalid(f"{field} of {where}: missing, or no text")
+        raise CdiSpecInvalid(f"{field} of {where}: missing, or no text", found)
     return value

@@ -11,7 +11,7 @@ Source of the form: the CDI specification 1.1.0, of which the fields of 0.5.0 ar
 containerd 1.7.0 reads no later version.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import attrs
@@ -33,18 +33,6 @@ _VFIO_NODE: Final = "/dev/vfio/vfio"
 
 Spec = dict[str, Any]
 """A CDI spec as JSON or YAML has it: schema/cdi.schema.json."""
-
-
-@attrs.frozen
-class OnDisk:
-    """What the file holds, as an answer to those who handed devices over."""
-
-    answers: int = 0
-    """The last hand-over that was seen to."""
-    spec: Spec | None = None
-    """None: there is no file, or none that a runtime loads."""
-    trouble: str = ""
-    """Why the file does not hold what was handed over, with what to do; empty if it does."""
 
 
 def device_name(card: Card) -> str:
@@ -134,15 +122,22 @@ def _counts(device: Device) -> bool:
     return device.healthy or device.card.present
 
 
-def offerable(judged: DeviceList, spec: Spec | None, reason: str) -> DeviceList:
-    """The list while `spec` is on disk: what it lacks is Unhealthy, for that `reason`."""
+def offerable(
+    judged: DeviceList, spec: Spec | None, reason_for: Callable[[str], str], otherwise: str
+) -> DeviceList:
+    """The list while `spec` is on disk: what containers would not get from it is Unhealthy.
+
+    `reason_for` says why not, by CDI name; empty for a device that they get. `otherwise` is the
+    reason of a device that the spec does not hold and `reason_for` does not know.
+    """
     missing = {device.id for device in lacked(spec, judged.devices)}
-    return attrs.evolve(
-        judged,
-        devices=tuple(
-            each.because(reason) if each.id in missing else each for each in judged.devices
-        ),
-    )
+    devices = []
+    for each in judged.devices:
+        reason = reason_for(device_name(each.card)) if _counts(each) else ""
+        if each.id in missing:
+            reason = reason or otherwise
+        devices.append(each.because(reason) if reason else each)
+    return attrs.evolve(judged, devices=tuple(devices))
 
 
 def withheld(judged: DeviceList, offered: DeviceList) -> DeviceList:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.core.cdi.compare import compare
+from biren_plugin.core.cdi.findings import CdiFile, findings_of
 from biren_plugin.core.cdi.rules import read_spec
 from biren_plugin.core.cdi.spec import holds, spec_for
 from biren_plugin.errors import CdiSpecInvalid
@@ -109,4 +109,4 @@ def test_whatever_a_file_holds_it_is_invalid_or_can_be_used(
         spec = read_spec(found)
         assert spec == found
         holds(spec, card(0))
-        compare("biren.yaml", spec, spec_for([listed(GPU, *devices(GPU, 0))]))
+        findings_of(CdiFile("biren.yaml", spec), spec_for([listed(GPU, *devices(GPU, 0))]))

@@ -124,9 +124,13 @@ def test_host_without_anything_for_every_container_has_no_common_edits() -> None
     assert "containerEdits" not in spec
 
 
+def no_reason(_name: str) -> str:
+    return ""
+
+
 def test_what_the_file_lacks_is_unhealthy_with_the_reason() -> None:
     spec = spec_for([listed(GPU, *devices(GPU, 0, 1))])
-    offered = offerable(listed(GPU, *devices(GPU, 0, 1, 2)), spec, "the disk is full")
+    offered = offerable(listed(GPU, *devices(GPU, 0, 1, 2)), spec, no_reason, "the disk is full")
     assert [device.reasons for device in offered.devices] == [(), (), ("the disk is full",)]
 
 
@@ -141,14 +145,14 @@ def test_file_that_means_something_else_lacks_the_card(changed: dict[str, Any]) 
     judged = listed(GPU, *devices(GPU, 0))
     spec = spec_for([judged])
     assert spec is not None
-    assert offerable(judged, spec, "lacks it") == judged
-    assert not offerable(judged, spec | changed, "lacks it").devices[0].healthy
-    assert not offerable(judged, None, "lacks it").devices[0].healthy
+    assert offerable(judged, spec, no_reason, "lacks it") == judged
+    assert not offerable(judged, spec | changed, no_reason, "lacks it").devices[0].healthy
+    assert not offerable(judged, None, no_reason, "lacks it").devices[0].healthy
 
 
 def test_card_that_is_gone_is_not_said_to_be_lacked_too() -> None:
     gone = Device(Card("card_1", 1, present=False), GPU, ("gone from the bus",))
-    assert offerable(listed(GPU, gone), None, "lacks it").devices == (gone,)
+    assert offerable(listed(GPU, gone), None, no_reason, "lacks it").devices == (gone,)
 
 
 def test_before_the_disk_agrees_only_bad_news_passes() -> None:

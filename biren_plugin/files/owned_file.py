@@ -1,0 +1,112 @@
+"""The node's CDI file as this daemon may treat it. Blocking.
+
+1. Whether the file may be written is decided by what was there before: nothing, then it is ours; a
+   file, then it is left alone for as long as it is there, unless it may be overwritten.
+2. What we wrote is ours as long as the file holds it, whatever its times and numbers.
+3. A file that says what it should is not written again: it is adopted.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from biren_plugin.core.cdi.findings import CdiFile, Finding, findings_of
+from biren_plugin.core.cdi.spec import Spec, spec_for
+from biren_plugin.core.model import DeviceList
+from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid
+from biren_plugin.files import cdi_file
+from biren_plugin.notice import say
+from biren_plugin.unix_sockets import FileIdentity
+
+
+class OwnedFile:
+    """The file at `path`, and what runtimes read beside it on the host below `host_root`.
+
+    One thread at a time. `overwrite`: a file that was there before is ours too.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool, host_root: Path = Path("/")) -> None:
+        self._path = path
+        self._overwrite = overwrite
+        self._host_root = host_root
+        self._was_read = False
+        self._known: FileIdentity | None = None
+        self._ours = True
+        self._text: str | None = None
+        """What we wrote last."""
+        self._spec: Spec | None = None
+        """What the known file holds; None where no runtime would load it."""
+        self._fault = ""
+        """Why none would."""
+        self._may_pass = False
+        """Whether the fault is one of reading, which may pass by itself."""
+        self._others: dict[Path, tuple[FileIdentity, CdiFile]] = {}
+
+    def get_ready(self) -> None:
+        """Reads the file; the first reading also imports the YAML library."""
+        if not self._was_read:
+            cdi_file.remove_leftover(self._path)
+        found = FileIdentity.of(self._path)
+        if found != self._known or not self._was_read:
+            self._ours = found is None or self._overwrite or self._holds_our_text()
+            self._read()
+        elif self._may_pass:
+            self._read()
+        self._was_read = True
+
+    def keep(self, lists: Sequence[DeviceList]) -> tuple[Spec | None, tuple[Finding, ...]]:
+        """Makes the file hold `lists` if it may; what it holds then, and what is wrong with it."""
+        self.get_ready()
+        needed = spec_for(lists)
+        failure: CdiFileUnusable | None = None
+        if self._ours and (self._fault or self._spec != needed):
+            try:
+                self._put(needed)
+            except CdiFileUnusable as error:
+                self._read()  # it may have come as far as the new file
+                failure = error
+        own = CdiFile(str(self._path), self._spec, self._fault)
+        findings = findings_of(own, needed, self._read_others())
+        if failure is None:
+            return self._spec, findings
+        # The failure to write is the cause; what the file lacks is what follows from it.
+        names = frozenset(name for finding in findings for name in finding.names)
+        return self._spec, (Finding(str(failure), "", names),)
+
+    def _holds_our_text(self) -> bool:
+        return self._text is not None and cdi_file.holds_text(self._path, self._text)
+
+    def _read(self) -> None:
+        self._known = FileIdentity.of(self._path)
+        self._spec, self._fault, self._may_pass = None, "", False
+        try:
+            self._spec = cdi_file.load(self._path)
+        except CdiFileUnusable as error:
+            self._fault = str(error)
+            self._may_pass = not isinstance(error, CdiSpecInvalid)
+
+    def _put(self, needed: Spec | None) -> None:
+        if needed is None:
+            cdi_file.remove(self._path)
+            self._text = None
+            text = f"{self._path} removed: the node has no card for it"
+            say("cdi_removed", text, path=str(self._path))
+        else:
+            self._text = cdi_file.render(needed, "yaml")
+            cdi_file.write(self._path, self._text)
+            text = f"{self._path} written: {len(needed['devices'])} devices"
+            say("cdi_written", text, path=str(self._path))
+        self._known = FileIdentity.of(self._path)
+        self._spec, self._fault, self._may_pass = needed, "", False
+
+    def _read_others(self) -> list[CdiFile]:
+        """The other files that runtimes read; one that has not changed is not read again."""
+        found: dict[Path, tuple[FileIdentity, CdiFile]] = {}
+        for path in cdi_file.other_files(self._host_root, self._path):
+            identity = FileIdentity.of(path)
+            if identity is None:
+                continue
+            before = self._others.get(path)
+            same = before is not None and before[0] == identity
+            found[path] = before if before is not None and same else (identity, cdi_file.read(path))
+        self._others = found
+        return [file for _identity, file in found.values()]
