@@ -100,11 +100,11 @@ class CdiOwner:
         if on_disk.findings:
             names = tuple(on_disk.withheld)
             parts = [each.text for each in on_disk.findings]
-            if names:
-                parts.append(f"it lacks {', '.join(names)}: Unhealthy until it has them")
             cures = dict.fromkeys(each.cure for each in on_disk.findings if each.cure)
             if cures:
                 parts.append(f"it is left as it is; {'; '.join(cures)}")
+            if names:
+                parts.append(f"it lacks {', '.join(names)}: Unhealthy until it has them")
             self._notice.begin("cdi_stale", "; ".join(parts), cards=names)
         else:
             self._notice.end("cdi_current", f"{self.path} serves every device again")
