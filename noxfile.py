@@ -74,7 +74,8 @@ def protos(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests in the process, on each Python that is here; coverage on one of them."""
     session.install("-e", ".", *group("test"), *compiler())
-    others = ["-n", "2", "--dist", "worksteal", "--ignore=tests/e2e", "--ignore=tests/manifests"]
+    others = ["-n", "2", "--dist", "worksteal"]
+    others += [f"--ignore=tests/{each}" for each in ("cluster", "e2e", "manifests")]
     measured = ["coverage", "run", "-m"] if session.python == MAIN_PYTHON else ["python", "-m"]
     session.run(*measured, "pytest", *others, *session.posargs)
 
@@ -159,3 +160,10 @@ def ratios(session: nox.Session) -> None:
     """What of the figures must hold on any machine: ratios within one run, never times."""
     session.install("-e", ".", *group("test"))
     session.run("python", "-m", "tests.bench.ratios")
+
+
+@nox.session
+def cluster(session: nox.Session) -> None:
+    """The daemon on a real node, as root; `-- --binaries DIR`, `-- --soak SECONDS --seed N`."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "-m", "tests.cluster", *session.posargs)

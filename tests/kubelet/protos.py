@@ -82,14 +82,19 @@ def _serialize(message: Any) -> Any:
     return message.SerializeToString()
 
 
-@functools.cache
 def load(schema: str = "deviceplugin") -> Protos:
-    """Compile that schema, once in a process. Raises RuntimeError if protoc refuses it."""
+    """Compile that schema of the project. Raises RuntimeError if protoc refuses it."""
+    return load_file(SCHEMAS / f"{schema}.proto")
+
+
+@functools.cache
+def load_file(schema: Path) -> Protos:
+    """Compile a schema, once in a process. Raises RuntimeError if protoc refuses it."""
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder, "schema.bin")
         code = protoc.main(
-            ["protoc", f"-I{SCHEMAS}", f"--descriptor_set_out={compiled}", f"{schema}.proto"]
+            ["protoc", f"-I{schema.parent}", f"--descriptor_set_out={compiled}", schema.name]
         )
         if code != 0:
-            raise RuntimeError(f"protoc could not compile {schema}.proto (exit code {code})")
+            raise RuntimeError(f"protoc could not compile {schema.name} (exit code {code})")
         return Protos(descriptor_pb2.FileDescriptorSet.FromString(compiled.read_bytes()))

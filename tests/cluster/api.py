@@ -1,0 +1,103 @@
+"""The cluster's API server, asked over HTTPS with an administrator's token."""
+
+import http.client
+import json
+import ssl
+from typing import Any, Final
+
+from tests.cluster.processes import poll
+
+PORT: Final = 16443
+ADMIN_TOKEN: Final = "admin-of-the-test-cluster"
+Object = dict[str, Any]
+_TIMEOUT: Final = 20.0
+PODS: Final = "/api/v1/namespaces/default/pods"
+
+
+class ApiError(Exception):
+    """The API server's refusal, with its status."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"{status}: {text}")
+        self.status = status
+
+
+class Api:
+    """Calls, one connection each: the API server may restart between two."""
+
+    def text(self, method: str, path: str, body: object = None, kind: str = "json") -> str:
+        """The answer's body. Raises ApiError, or OSError where nobody answers."""
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE  # it signs its own certificate, in a network of its own
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", PORT, timeout=_TIMEOUT, context=context
+        )
+        headers = {"Authorization": f"Bearer {ADMIN_TOKEN}", "Content-Type": f"application/{kind}"}
+        try:
+            connection.request(
+                method, path, json.dumps(body) if body is not None else None, headers
+            )
+            answer = connection.getresponse()
+            content = answer.read().decode(errors="replace")
+        finally:
+            connection.close()
+        if answer.status >= 300:
+            raise ApiError(answer.status, content)
+        return content
+
+    def get(self, path: str) -> Any:
+        """An object or a list."""
+        return json.loads(self.text("GET", path))
+
+    def exists(self, path: str) -> bool:
+        """Whether the API server answers and has that object."""
+        try:
+            self.text("GET", path)
+        except (ApiError, OSError):
+            return False
+        return True
+
+    def create(self, path: str, body: Object) -> Any:
+        """Creates an object in the list `path`."""
+        return json.loads(self.text("POST", path, body))
+
+    def patch(self, path: str, body: Object) -> Any:
+        """Merges `body` into an object."""
+        return json.loads(self.text("PATCH", path, body, "merge-patch+json"))
+
+    def delete(self, path: str) -> None:
+        """Deletes an object or a whole list, without grace; harmless if it is gone."""
+        try:
+            self.text("DELETE", path, {"gracePeriodSeconds": 0, "propagationPolicy": "Background"})
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
+    def pod(self, name: str) -> Any:
+        """A pod of the default namespace."""
+        return self.get(f"{PODS}/{name}")
+
+    def log(self, name: str, container: str = "main") -> str:
+        """What a container printed."""
+        return self.text("GET", f"{PODS}/{name}/log?container={container}")
+
+    def wait_for_phase(self, name: str, *phases: str, timeout: float = 30.0) -> Any:
+        """The pod in one of these phases."""
+
+        def look() -> Any:
+            pod = self.pod(name)
+            return pod if pod["status"].get("phase") in phases else None
+
+        return poll(look, f"{name} {'/'.join(phases)}", timeout, lambda: self.about(name))
+
+    def about(self, name: str) -> str:
+        """A pod's status and events, for a failing test."""
+        events = self.get("/api/v1/namespaces/default/events")["items"]
+        told = [each["message"] for each in events if each["involvedObject"].get("name") == name]
+        return json.dumps(self.pod(name)["status"], indent=1) + "\n" + "\n".join(told)
+
+    def delete_pods(self) -> None:
+        """Every pod of the default namespace goes; waits until the kubelet has ended them."""
+        self.delete(PODS)
+        poll(lambda: not self.get(PODS)["items"], "every pod gone", 40.0)

@@ -1,0 +1,97 @@
+"""One cluster for all tests; for each test a host, and a daemon on it that is not started."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.containerd import Containerd
+from tests.cluster.host import NodeHost
+from tests.cluster.node import Node
+from tests.cluster.processes import Processes
+from tests.cluster.programs import STATE_VARIABLE, missing_for_kubernetes
+from tests.e2e.daemon import DaemonProcess
+
+
+@pytest.fixture(scope="session")
+def state() -> Path:
+    """The node's own directory, inside its namespaces."""
+    if STATE_VARIABLE not in os.environ:
+        pytest.skip("these tests need namespaces of their own: run nox -s cluster, as root")
+    return Path(os.environ[STATE_VARIABLE])
+
+
+@pytest.fixture(scope="session")
+def node(state: Path) -> Iterator[Node]:
+    """The cluster, running. What its containers leave ends with the namespace."""
+    if (why := missing_for_kubernetes()) is not None:
+        pytest.skip(why)
+    node = Node(state / "cluster")
+    try:
+        node.start()
+        yield node
+    finally:
+        node.processes.kill_all()
+
+
+@pytest.fixture(scope="session")
+def containerd(state: Path, request: pytest.FixtureRequest) -> Iterator[Containerd]:
+    """Only containerd, or the cluster's where there is one."""
+    if missing_for_kubernetes() is None:
+        cluster: Node = request.getfixturevalue("node")
+        yield cluster.containerd
+        return
+    processes = Processes(state / "alone/logs")
+    alone = Containerd(state / "alone", processes)
+    try:
+        alone.start()
+        alone.import_image()
+        yield alone
+    finally:
+        processes.kill_all()
+
+
+@pytest.fixture
+def host(state: Path) -> Iterator[NodeHost]:
+    """A host with a driver and no card yet."""
+    tree = NodeHost(state / "host")
+    yield tree
+    tree.close()
+    shutil.rmtree(tree.root)
+
+
+@pytest.fixture
+def new_daemon(host: NodeHost) -> Iterator[Callable[..., DaemonProcess]]:
+    """Makes daemons with every path at its default but the host's root."""
+    made: list[DaemonProcess] = []
+
+    def new(*flags: str) -> DaemonProcess:
+        made.append(DaemonProcess(f"--host-root={host.root}", "--log-format=text", *flags))
+        return made[-1]
+
+    yield new
+    for daemon in made:
+        if daemon.running:
+            daemon.end()
+        assert not daemon.matching(r"Traceback|on a bug|never (awaited|retrieved)")
+
+
+@pytest.fixture
+def daemon(new_daemon: Callable[..., DaemonProcess]) -> DaemonProcess:
+    """The daemon of this node, not started."""
+    return new_daemon()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Pods and CDI files go with their test."""
+    yield
+    if "node" in request.fixturenames and missing_for_kubernetes() is None:
+        node: Node = request.getfixturevalue("node")
+        node.api.delete_pods()
+    for folder in (Path("/etc/cdi"), Path("/run/cdi")):
+        if STATE_VARIABLE in os.environ:
+            for file in folder.glob("*"):
+                file.unlink()

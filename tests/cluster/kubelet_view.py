@@ -1,0 +1,102 @@
+"""What the kubelet believes, asked on its pod-resources socket through grpcio."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+
+from tests.cluster.processes import poll
+from tests.kubelet.protos import load
+
+_SOCKET: Final = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
+_OPTIONS: Final = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
+_INTERVAL: Final = 0.02
+"""Seconds between two questions: the kubelet takes about 100 a second."""
+_RESOURCE: Final = "birentech.com/gpu"
+
+
+class KubeletView:
+    """Questions to the kubelet of this node; each on a connection of its own, since it restarts."""
+
+    def allocatable(self, resource: str = _RESOURCE) -> set[str]:
+        """The ids that the kubelet counts as healthy now. Raises grpc.RpcError."""
+        with _stub() as stub:
+            return _ids(stub, resource)
+
+    def answers(self) -> bool:
+        """Whether a kubelet answers."""
+        try:
+            self.allocatable()
+        except grpc.RpcError:
+            return False
+        return True
+
+    def held(self, resource: str = _RESOURCE) -> dict[str, list[str]]:
+        """The ids that each container (`pod/container`) holds, sorted."""
+        protos = load("podresources")
+        with _stub() as stub:
+            response = stub.List(protos.ListPodResourcesRequest(), timeout=5)
+        return {
+            f"{pod.name}/{container.name}": sorted(
+                id_ for each in container.devices if each.resource_name == resource
+                for id_ in each.device_ids
+            )
+            for pod in response.pod_resources
+            for container in pod.containers
+        }  # fmt: skip
+
+    def wait_for(self, ids: set[str], resource: str = _RESOURCE, timeout: float = 20.0) -> None:
+        """Waits until the kubelet counts exactly these ids."""
+        seen: list[set[str]] = []
+
+        def look() -> bool:
+            with contextlib.suppress(grpc.RpcError):
+                seen[:] = [self.allocatable(resource)]
+            return seen == [ids]
+
+        poll(look, f"{resource} {sorted(ids)}", timeout, lambda: seen)
+
+    @contextlib.contextmanager
+    def gaps(self, ids: set[str], resource: str = _RESOURCE) -> Iterator[list[float]]:
+        """The seconds for which ids were missing, one entry each time; filled while the block runs."""
+        found: list[float] = []
+        done = threading.Event()
+        watcher = threading.Thread(target=_watch, args=(ids, resource, found, done))
+        watcher.start()
+        try:
+            yield found
+        finally:
+            done.set()
+            watcher.join()
+
+
+def _watch(ids: set[str], resource: str, found: list[float], done: threading.Event) -> None:
+    since: float | None = None
+    with _stub() as stub:
+        while not done.wait(_INTERVAL):
+            now = time.monotonic()
+            missing = not ids <= _ids(stub, resource)
+            if missing and since is None:
+                since = now
+                found.append(0.0)
+            if since is not None:
+                found[-1] = now - since
+            if not missing:
+                since = None
+
+
+@contextlib.contextmanager
+def _stub() -> Iterator[Any]:
+    with grpc.insecure_channel(f"unix:{_SOCKET}", options=_OPTIONS) as channel:
+        yield load("podresources").stub(channel, "PodResourcesLister")
+
+
+def _ids(stub: Any, resource: str) -> set[str]:
+    answer = stub.GetAllocatableResources(
+        load("podresources").AllocatableResourcesRequest(), timeout=5
+    )
+    return {i for each in answer.devices if each.resource_name == resource for i in each.device_ids}

@@ -1,0 +1,93 @@
+"""Pods whose containers print what they find in themselves, and what that must be."""
+
+from typing import Any, Final
+
+import attrs
+
+from tests.cluster.api import PODS, Api
+from tests.cluster.images import BUSYBOX
+from tests.cluster.node import NAME
+from tests.cluster.processes import poll
+
+WHOLE: Final = "birentech.com/gpu"
+HALF: Final = "birentech.com/1-2-gpu"
+QUARTER: Final = "birentech.com/1-4-gpu"
+LOOK: Final = """\
+cd /dev
+for node in biren/* biren-m; do
+  test -c $node || continue
+  # No driver answers to the tests' numbers: whoever may open the node is told that there is no device.
+  (: < $node) 2>&1 | grep -q 'No such device' && opens=yes || opens=no
+  echo node $node $(stat -c '%t:%T' $node) $opens
+done
+echo cards $BR_PHY_CARDS
+echo end
+"""
+"""What a container runs first."""
+
+
+@attrs.frozen
+class Inside:
+    """What a container found: its nodes with their numbers, those that open, and the variable."""
+
+    nodes: dict[str, str]
+    opens: set[str]
+    cards: str
+
+    @classmethod
+    def read(cls, text: str) -> "Inside":
+        """From what `LOOK` printed."""
+        lines = [line.split() for line in text.splitlines()]
+        nodes = {line[1]: line[2] for line in lines if line[0] == "node"}
+        opens = {line[1] for line in lines if line[0] == "node" and line[3] == "yes"}
+        return cls(nodes, opens, next(" ".join(each[1:]) for each in lines if each[0] == "cards"))
+
+
+def container(
+    name: str = "main", *, gpu: int = 0, half: int = 0, quarter: int = 0, stays: bool = True
+) -> dict[str, Any]:
+    """A container with so many cards that looks at its devices, then stays or ends."""
+    wanted = {WHOLE: gpu, HALF: half, QUARTER: quarter}
+    return {
+        "name": name,
+        "image": BUSYBOX,
+        "imagePullPolicy": "Never",
+        "command": ["/bin/sh", "-c", LOOK + ("exec sleep infinity" if stays else "")],
+        "resources": {"limits": {each: str(count) for each, count in wanted.items() if count}},
+    }
+
+
+def start_pod(api: Api, name: str, *containers: dict[str, Any], **spec: Any) -> None:
+    """Creates a pod, bound to the node past the scheduler unless `nodeName` says otherwise."""
+    body = {
+        "metadata": {"name": name},
+        "spec": {
+            "nodeName": NAME,
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "containers": list(containers),
+            **spec,
+        },
+    }
+    api.create(PODS, body)
+
+
+def run_pod(api: Api, name: str, *containers: dict[str, Any], **spec: Any) -> dict[str, Inside]:
+    """Runs a pod and tells what each of its containers found, by container."""
+    start_pod(api, name, *containers, **spec)
+    phase = api.wait_for_phase(name, "Running", "Succeeded", "Failed")["status"]["phase"]
+    assert phase != "Failed", api.about(name)
+    names = [each["name"] for each in (*spec.get("initContainers", ()), *containers)]
+    return {each: look_inside(api, name, each) for each in names}
+
+
+def look_inside(api: Api, name: str, container_name: str = "main") -> Inside:
+    """What a container printed, once it printed all."""
+
+    def look() -> str | None:
+        text = api.log(name, container_name)
+        return text if text.endswith("end\n") else None
+
+    return Inside.read(poll(look, f"the log of {name}/{container_name}") or "")
