@@ -142,13 +142,15 @@ def generate_file(
     What it did, or why it did not, is a line on standard error. Raises `CdiFileUnusable` and `HostUnreadable`.
     """
     inventory = _inventory(settings)
-    lacking = [f"containers will lack {absent}" for absent in inventory.host.absent]
+    host = inventory.host
+    lacking = [f"containers will lack {each}: {host.why_absent(each)}" for each in host.absent]
     for sentence in (*inventory.unsettled, *lacking):
         _print_aside(sentence)
     spec = spec_for(inventory.lists)
     if spec is None:
         _print_aside(
-            "no Biren card on this host: a CDI file must hold a device, so none is written"
+            f"{'none of the cards can be offered' if inventory.found else 'no Biren card on this host'}: "
+            "a CDI file must hold a device, so none is written"
         )
         return False
     if output is None and form == "json":

@@ -34,6 +34,15 @@ class HostFacts:
     """The driver's library and tool, symlinks resolved; empty unless asked for."""
     absent: tuple[str, ...] = ()
     """What containers should have got and is not there, each a few words."""
+    dangling: tuple[tuple[str, str], ...] = ()
+    """Of what is absent: a path, and where its link leads."""
+
+    def why_absent(self, what: str) -> str:
+        """Why something `absent` is not there, as the end of a sentence."""
+        target = dict(self.dangling).get(what)
+        if target is None:
+            return "it is not on the node"
+        return f"its link leads to {target}, which is missing, or not mounted here"
 
 
 @attrs.frozen

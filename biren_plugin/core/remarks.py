@@ -45,7 +45,7 @@ def remark_inventory(before: Inventory | None, after: Inventory) -> list[Remark]
     remarks += [
         Remark(
             "file_missing",
-            f"containers will lack {absent}: it is not on the node",
+            f"containers will lack {absent}: {after.host.why_absent(absent)}",
             bad=True,
             fields={"what": absent},
         )

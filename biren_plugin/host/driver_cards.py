@@ -1,7 +1,7 @@
 """Reads the host: cards from `/sys/class/biren` and `/dev/biren`, and what goes with them.
 
-Blocking; `patient_reads` runs it in threads. Whatever a file does (vanish between two looks, hold garbage,
-refuse to be read), the rest is still read.
+Blocking; `patient_reads` runs it in threads. Whatever a file does (vanish between two scans, hold garbage,
+refuse to be read), the rest is still read. A card that the kernel has suspended is not woken.
 """
 
 import os
@@ -22,6 +22,18 @@ from biren_plugin.host.sysfs_files import read_bytes, read_text, read_texts
 _MODULES: Final = "/sys/module"
 
 
+@attrs.frozen
+class _Fixed:
+    """What never changes of a card."""
+
+    identity: tuple[int, int, int]
+    """Of its directory: another one is another card."""
+    texts: Mapping[str, str]
+    path: tuple[str, ...]
+    read_asleep: bool
+    """Whether it could only be read in part, since the card slept."""
+
+
 class DriverCardReader:
     """Reads a host below `root`. Keeps what never changes of a card from look to look.
 
@@ -36,7 +48,7 @@ class DriverCardReader:
         self._mount_host_path = mount_host_path
         self._mount_dri_device = mount_dri_device
         self._about_host = Snapshot(driver_loaded=False)
-        self._fixed: dict[str, tuple[tuple[int, int, int], dict[str, str], tuple[str, ...]]] = {}
+        self._fixed: dict[str, _Fixed] = {}
 
     def names(self) -> list[str]:
         """The cards that are there, by number; reads on the way what the host has besides them.
@@ -77,14 +89,24 @@ class DriverCardReader:
         except OSError:
             return None  # gone since it was listed, or a link that leads nowhere
         identity = (status.st_dev, status.st_ino, status.st_ctime_ns)
-        if anew or name not in self._fixed or self._fixed[name][0] != identity:
-            texts = read_texts(f"{folder}/device", sysfs.FIXED_ATTRIBUTES)
-            self._fixed[name] = (identity, texts, self._pci_path(name))
-        _, fixed, path = self._fixed[name]
-        texts = fixed | read_texts(f"{folder}/device", sysfs.CHANGING_ATTRIBUTES)
+        device = f"{folder}/device"
+        asleep = sysfs.is_suspended(read_text(f"{device}/{sysfs.RUNTIME_STATUS}"))
+        fixed = self._fixed.get(name)
+        if fixed is not None and fixed.identity != identity:
+            fixed = None
+        if anew or fixed is None or (fixed.read_asleep and not asleep):
+            known = fixed.texts if fixed is not None and asleep else {}
+            wanted = sysfs.without_waking(sysfs.FIXED_ATTRIBUTES, asleep=asleep)
+            texts = {**known, **read_texts(device, wanted)}
+            read_asleep = asleep and (fixed is None or fixed.read_asleep)
+            fixed = _Fixed(identity, texts, self._pci_path(name), read_asleep)
+            self._fixed[name] = fixed
+        wanted = sysfs.without_waking(sysfs.CHANGING_ATTRIBUTES, asleep=asleep)
+        changing = read_texts(device, wanted)
+        config = None if asleep else read_bytes(f"{device}/config", sysfs.VENDOR_ID_BYTES)
         node = node_state(self._root, f"{vendor.NODE_FOLDER}/{name}")
-        config = read_bytes(f"{folder}/device/config", sysfs.VENDOR_ID_BYTES)
-        return sysfs.read_card(name, number, texts, path, node, config)
+        texts = {**fixed.texts, **changing}
+        return sysfs.read_card(name, number, texts, fixed.path, node, config)
 
     def snapshot(self, readings: Mapping[str, Card], hung: Collection[str]) -> Snapshot:
         """The whole host from its cards' `readings`; of those that hang, the last, or what links tell."""

@@ -9,7 +9,7 @@ from biren_plugin.core.model import HostFacts, Mount
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import NodeState
 from biren_plugin.core.parse.sysfs import library_name
-from biren_plugin.host.host_paths import node_state, resolve, under
+from biren_plugin.host.host_paths import dangling, node_state, resolve, under
 
 _DRM_CLASS: Final = "/sys/class/drm"
 
@@ -25,6 +25,11 @@ def read_host_facts(root: Path, *, mount_host_path: bool, mount_dri_device: bool
         dri_node=dri_node,
         mounts=tuple(mounts),
         absent=tuple(absent),
+        dangling=tuple(
+            (path, target)
+            for path in absent
+            if path.startswith("/") and (target := dangling(root, path)) is not None
+        ),
     )
 
 

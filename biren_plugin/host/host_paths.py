@@ -34,7 +34,7 @@ def walk(root: Path, path: str) -> Generator[tuple[str, str | None], None, str]:
     """Each step on the host's way to `path`, with where it leads if it is a link; gives the real path.
 
     An absolute link of the host points below `root`, which `os.path.realpath` cannot know. Raises
-    `OSError` where the way ends nowhere.
+    `OSError` where the path leads nowhere, with the host's path that is missing.
     """
     todo = _parts(path)
     done: list[str] = []
@@ -49,7 +49,8 @@ def walk(root: Path, path: str) -> Generator[tuple[str, str | None], None, str]:
             target = os.readlink(under(root, here))
         except OSError as error:
             if error.errno != errno.EINVAL:  # EINVAL: it is there, and is no link
-                raise
+                wanted = "/" + "/".join([*done, part, *reversed(todo)])
+                raise OSError(error.errno, error.strerror, wanted) from error
             yield here, None
             done.append(part)
             continue
@@ -61,6 +62,17 @@ def walk(root: Path, path: str) -> Generator[tuple[str, str | None], None, str]:
             done = []
         todo.extend(_parts(target))
     return "/" + "/".join(done)
+
+
+def dangling(root: Path, path: str) -> str | None:
+    """Where the links along `path` lead, if nothing is there; None if no link is the cause."""
+    try:
+        for _ in walk(root, path):
+            pass
+    except OSError as error:
+        if error.errno in NOT_THERE and error.filename != path:
+            return str(error.filename)
+    return None
 
 
 def _parts(path: str) -> list[str]:

@@ -17,7 +17,7 @@ import attrs
 
 from biren_plugin.core.model import Snapshot
 from biren_plugin.core.parse import sysfs, vfio
-from biren_plugin.core.parse.card import Card
+from biren_plugin.core.parse.card import Card, NodeState
 from biren_plugin.core.parse.vendor import PCI_VENDOR
 from biren_plugin.core.parse.vfio import Function, Group, Layout
 from biren_plugin.errors import HostUnreadable, reason_of
@@ -37,6 +37,8 @@ class _Fixed:
     """Of its link: one that comes back is another function."""
     texts: Mapping[str, str]
     path: tuple[str, ...]
+    read_asleep: bool
+    """Whether it could only be read in part, since the function slept."""
 
 
 class VfioGroupReader:
@@ -80,15 +82,18 @@ class VfioGroupReader:
             return None
         fixed = {address: self._fixed_of(address, anew) for address in group.functions}
         behind = fixed.get(group.physical) or self._fixed_of(group.physical, anew)
-        changing = read_texts(self._folder(group.physical), vfio.CHANGING_ATTRIBUTES)
+        asleep = self._is_asleep(group.physical)
+        wanted = sysfs.without_waking(vfio.CHANGING_ATTRIBUTES, asleep=asleep)
+        changing = read_texts(self._folder(group.physical), wanted)
         return vfio.card_of(
             group,
-            node_state(self._root, name),
+            self._node_state(group),
             paths={address: each.path for address, each in fixed.items()},
             drivers={address: self._driver(address) for address in self._members(group)},
             headers={
                 address: read_bytes(f"{self._folder(address)}/config", vfio.HEADER_BYTES)
                 for address in group.functions
+                if not self._is_asleep(address)
             },
             texts={**behind.texts, **changing},
         )
@@ -114,7 +119,7 @@ class VfioGroupReader:
         if group is None:
             return None
         paths = {address: self._path(address) for address in group.functions}
-        return vfio.card_of(group, node_state(self._root, group.name), paths=paths)
+        return vfio.card_of(group, self._node_state(group), paths=paths)
 
     def _list_bus(self) -> dict[str, int]:
         self._bus_there = True
@@ -180,10 +185,27 @@ class VfioGroupReader:
     def _fixed_of(self, address: str, anew: bool) -> _Fixed:
         inode = self._inodes.get(address, 0)
         known = self._fixed.get(address)
-        if known is None or known.inode != inode or anew:
-            texts = read_texts(self._folder(address), vfio.FIXED_ATTRIBUTES)
-            known = self._fixed[address] = _Fixed(inode, texts, self._path(address))
+        if known is not None and known.inode != inode:
+            known = None
+        asleep = self._is_asleep(address)
+        if anew or known is None or (known.read_asleep and not asleep):
+            kept = known.texts if known is not None and asleep else {}
+            wanted = sysfs.without_waking(vfio.FIXED_ATTRIBUTES, asleep=asleep)
+            texts = {**kept, **read_texts(self._folder(address), wanted)}
+            read_asleep = asleep and (known is None or known.read_asleep)
+            known = _Fixed(inode, texts, self._path(address), read_asleep)
+            self._fixed[address] = known
         return known
+
+    def _node_state(self, group: Group) -> NodeState:
+        state = node_state(self._root, group.name)
+        if state is NodeState.MISSING:
+            without = node_state(self._root, vfio.noiommu_node(group.number))
+            return NodeState.NOIOMMU if without is NodeState.CHARACTER_DEVICE else state
+        return state
+
+    def _is_asleep(self, address: str) -> bool:
+        return sysfs.is_suspended(read_text(f"{self._folder(address)}/{sysfs.RUNTIME_STATUS}"))
 
     def _path(self, address: str) -> tuple[str, ...]:
         return sysfs.pci_path(resolve(self._root, f"{_FUNCTIONS}/{address}") or "")

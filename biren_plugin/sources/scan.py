@@ -1,7 +1,7 @@
 """Looks at the host, again and again, and posts what it saw: the first source of the survey."""
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import attrs
 import trio
@@ -17,6 +17,10 @@ from biren_plugin.notice import ERROR, Notice
 T = TypeVar("T")
 
 
+REREAD: Final = 60.0
+"""Seconds after which what never changes is read again: it may have been read at a bad moment."""
+
+
 async def scan_host(
     reader: Reader[T],
     folder_events: FolderEvents,
@@ -26,21 +30,24 @@ async def scan_host(
     pulse: int = 0,
     on_turn: Callable[[float], None] = lambda _seconds: None,
 ) -> None:
-    """Posts a snapshot every `interval` seconds at least; every `pulse` seconds all is read anew.
+    """Posts a snapshot every `interval` seconds at least; every `pulse` seconds everything is read again.
 
-    `on_turn` gets the seconds that each look took. Where the host cannot be read, that is said once, and what was posted stays.
+    `on_turn` gets the seconds that each scan took. A host that cannot be read is logged once, and what
+    was posted stays.
     """
-    anew = False
+    anew = stale = False
     patient_reads = PatientReads(
-        reader.names, lambda name: reader.read(name, anew=anew), "/sys and /dev"
+        reader.names, lambda name: reader.read(name, anew=anew or stale), "/sys and /dev"
     )
     readings: Mapping[str, T] = {}
     next_beat = trio.current_time() + pulse
+    next_reread = trio.current_time() + REREAD
     notice = Notice()
     while True:
         folder_events.arm()
         began = trio.current_time()
-        anew |= bool(pulse) and trio.current_time() >= next_beat
+        anew |= bool(pulse) and began >= next_beat
+        stale = began >= next_reread
         try:
             look = await patient_reads.look()
         except HostUnreadable as error:
@@ -54,6 +61,8 @@ async def scan_host(
             hung = look.hung | (look.pending - readings.keys())
             seen = observed.latest or Observed()
             seen = attrs.evolve(seen, snapshot=reader.snapshot(readings, hung))
+            if anew or stale:
+                next_reread = began + REREAD
             if anew:
                 seen = attrs.evolve(seen, pulse=seen.pulse + 1)
                 next_beat = trio.current_time() + pulse

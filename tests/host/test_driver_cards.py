@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from biren_plugin.core.model import Snapshot
-from biren_plugin.core.parse.card import Card, Link, NodeState
+from biren_plugin.core.parse.card import Card, FunctionState, Link, NodeState
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.readers import read_once
@@ -239,3 +239,31 @@ def test_class_folder_that_cannot_be_listed_is_not_taken_for_absent(
     monkeypatch.setattr(os, "listdir", refuse)
     with pytest.raises(HostUnreadable, match=os.strerror(number)):
         read_once(DriverCardReader(host))
+
+
+def sleep(host: Path, number: int, status: str = "suspended") -> None:
+    power = attribute(host, number, "power")
+    power.mkdir(exist_ok=True)
+    (power / "runtime_status").write_text(f"{status}\n")
+
+
+def test_suspended_card_is_not_woken_and_is_no_fault(host: Path) -> None:
+    reader = DriverCardReader(host)
+    awake = read_once(reader).cards[0]
+    sleep(host, 0)
+    attribute(host, 0, "config").write_bytes(b"\xff\xff")
+    attribute(host, 0, "current_link_width").write_text("1\n")
+    asleep = read_once(reader).cards[0]
+    assert asleep.function is FunctionState.UNKNOWN
+    assert asleep.link.width is None
+    assert (asleep.link.speed, asleep.link.max_width) == (awake.link.speed, awake.link.max_width)
+    sleep(host, 0, "active")
+    assert read_once(reader).cards[0].function is FunctionState.SILENT
+
+
+def test_card_that_was_first_read_asleep_is_read_whole_once_it_is_awake(host: Path) -> None:
+    reader = DriverCardReader(host)
+    sleep(host, 0)
+    assert read_once(reader).cards[0].link.speed is None
+    sleep(host, 0, "active")
+    assert read_once(reader).cards[0].link == LINK

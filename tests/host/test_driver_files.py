@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from biren_plugin.core.model import HostFacts, Mount
+from biren_plugin.core.model import HostFacts, Inventory, Mount
+from biren_plugin.core.remarks import remark_inventory
 from biren_plugin.host.driver_files import read_host_facts
 from tests.support.recorded import HOSTS, copy_host
 
@@ -116,3 +117,16 @@ def test_render_node_that_is_not_in_dev_is_absent(host: Path) -> None:
     facts = render_node(host)
     assert facts.dri_node is None, "a container that was promised it could not start"
     assert facts.absent == (VGEM_ABSENT,)
+
+
+def test_link_into_a_directory_that_is_not_mounted_is_said_to_lead_there(host: Path) -> None:
+    library = host / "usr/lib/libbiren-ml.so.1"
+    library.unlink()
+    library.symlink_to("/opt/biren/current/libbiren-ml.so.1")
+    (host / "usr/bin/brsmi").unlink()
+    facts = files(host)
+    assert "/opt/biren/current/libbiren-ml.so.1" in facts.why_absent("/usr/lib/libbiren-ml.so.1")
+    assert "not mounted" in facts.why_absent("/usr/lib/libbiren-ml.so")
+    assert facts.why_absent("/usr/bin/brsmi") == "it is not on the node"
+    texts = [each.text for each in remark_inventory(None, Inventory(host=facts, found=1))]
+    assert not [text for text in texts if "libbiren" in text and "not on the node" in text]

@@ -247,3 +247,40 @@ def test_recorded_host_is_read_as_its_readme_says() -> None:
         "/dev/vfio/60", "/dev/vfio/61", "/dev/vfio/62",
     ]  # fmt: skip
     assert len(inventory.unsettled) == 3
+
+
+def test_suspended_function_is_not_woken_and_is_no_fault(host: VfioHost) -> None:
+    address = host.add_whole(0, 7)
+    (host.folder(address) / "power").mkdir()
+    host.write(address, "power/runtime_status", "suspended")
+    host.silence(address)
+    [card] = read(host).cards
+    assert card.function is FunctionState.UNKNOWN
+    assert card.link.width is None
+    assert not reasons(host, 7)
+    host.write(address, "power/runtime_status", "active")
+    assert "0xFF" in reasons(host, 7)
+
+
+def test_link_of_a_suspended_function_is_as_it_was_before_even_when_all_is_read_again(
+    host: VfioHost,
+) -> None:
+    address = host.add_whole(0, 7)
+    reader = VfioGroupReader(host.root)
+    before = read_once(reader).cards[0].link
+    (host.folder(address) / "power").mkdir()
+    host.write(address, "power/runtime_status", "suspended")
+    host.write(address, "current_link_speed", "2.5 GT/s PCIe")
+    [name] = reader.names()
+    card = reader.read(name, anew=True)
+    assert card is not None
+    assert card.link.speed == before.speed
+
+
+def test_group_without_an_iommu_is_named_as_such(host: VfioHost) -> None:
+    host.add_whole(0, 0)
+    host.node(0).rename(host.node(0).with_name("noiommu-0"))
+    assert by_number(read(host))[0].node is NodeState.NOIOMMU
+    assert "/dev/vfio/noiommu-0" in reasons(host, 0)
+    assert "IOMMU" in reasons(host, 0)
+    assert "missing" not in reasons(host, 0)

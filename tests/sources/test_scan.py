@@ -18,7 +18,7 @@ from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.patient_reads import PATIENCE, SHARED
 from biren_plugin.simulate.host import SimulatedHost
-from biren_plugin.sources.scan import scan_host
+from biren_plugin.sources.scan import REREAD, scan_host
 from tests.support.cards import gpu_cards, snapshot
 from tests.support.clocks import Gate, jump
 from tests.support.stepped_events import SteppedEvents
@@ -246,3 +246,14 @@ async def test_event_in_dev_is_enough_for_a_look(tmp_path: Path, observed: Board
                 lambda seen: states(seen) == [NodeState.CHARACTER_DEVICE, NodeState.MISSING]
             )
             nursery.cancel_scope.cancel()
+
+
+async def test_what_never_changes_is_read_again_once_a_minute_without_a_heartbeat(
+    bell: SteppedEvents, observed: Board[Observed], reader: ScriptedReader, mock_clock: MockClock
+) -> None:
+    await jump(mock_clock, REREAD)
+    await bell.ring()
+    await bell.ring()
+    assert reader.reads == [False, True, False]
+    assert observed.latest is not None
+    assert observed.latest.pulse == 0

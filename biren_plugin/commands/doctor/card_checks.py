@@ -139,8 +139,9 @@ def _extras(settings: Settings, snapshot: Snapshot) -> Iterator[Check]:
         if files:
             yield warning(
                 "driver files",
-                f"containers go without {', '.join(files)}",
-                "install the driver's tools; in a container: mount the host's /usr",
+                some_of([f"no {each}: {snapshot.host.why_absent(each)}" for each in files]),
+                "install the driver's tools; in a container: mount the host's /usr, and the "
+                "directory that a link leads to",
             )
         else:
             yield ok("driver files", f"{len(snapshot.host.mounts)} to be mounted")

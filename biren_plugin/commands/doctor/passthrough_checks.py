@@ -32,6 +32,15 @@ def _vendor(function: Path) -> str:
         return ""
 
 
+def _is_noiommu(root: Path, group: str) -> bool:
+    """Whether VFIO made the group itself, for want of an IOMMU."""
+    try:
+        name = under(root, f"{_GROUPS}/{group}/name").read_text()
+    except OSError:
+        return False
+    return name.strip() == "vfio-noiommu"
+
+
 def check_passthrough(settings: Settings) -> Iterator[Check]:
     """Rows of the IOMMU and of the functions' drivers, for kata only."""
     if settings.container_runtime != "kata":
@@ -42,7 +51,14 @@ def check_passthrough(settings: Settings) -> Iterator[Check]:
         groups = os.listdir(under(root, _GROUPS))
     except OSError:
         groups = []
-    if groups:
+    noiommu = [each for each in groups if _is_noiommu(root, each)]
+    if noiommu:
+        yield failure(
+            "IOMMU",
+            f"off: VFIO runs without one for {len(noiommu)} of {len(groups)} groups (noiommu)",
+            "switch it on in the firmware, and boot with intel_iommu=on or amd_iommu=on",
+        )
+    elif groups:
         yield ok("IOMMU", f"on, {len(groups)} groups")
     else:
         yield failure(

@@ -16,6 +16,7 @@ from biren_plugin.core.inventory.splits import name_of_gpu
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.brml import CardReading, LibraryStatus
 from biren_plugin.core.parse.card import Card, FunctionState, NodeState
+from biren_plugin.core.parse.vfio import noiommu_node
 
 
 @attrs.frozen
@@ -88,6 +89,12 @@ def _device_node(evidence: Evidence) -> Iterator[Symptom]:
     if card.present and card.node is NodeState.MISSING:
         command = _lspci(card, "-nnk") if card.is_group else vendor.KERNEL_LOG
         yield severe(f"device node {card.path} is missing; see `{command}` on the node")
+    if card.present and card.node is NodeState.NOIOMMU:
+        yield severe(
+            f"its node is {noiommu_node(card.number)}: VFIO runs without an IOMMU, so nothing isolates "
+            "the card; switch the IOMMU on in the firmware, and reboot with intel_iommu=on or "
+            "amd_iommu=on"
+        )
     if card.node is NodeState.OTHER:
         driver = "vfio-pci" if card.is_group else "the driver"
         yield severe(f"{card.path} is not a character device; remove it and reload {driver}")

@@ -13,6 +13,8 @@ class NodeState(enum.Enum):
     CHARACTER_DEVICE = "a character device"
     MISSING = "missing"
     OTHER = "not a character device"
+    NOIOMMU = "there without an IOMMU"
+    """Of a VFIO group: its node is `/dev/vfio/noiommu-N`, and nothing isolates its functions."""
     UNKNOWN = "not to be looked at"
     """Something kept us from looking, a permission or a limit: that says nothing about the card."""
 

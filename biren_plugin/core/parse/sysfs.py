@@ -5,7 +5,7 @@ kernel's Documentation/ABI/testing/sysfs-bus-pci.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from biren_plugin.core.parse import vendor
@@ -27,6 +27,9 @@ FIXED_ATTRIBUTES: Final = (
     "max_link_width",
 )
 """Read once for each card."""
+_WAKING_ATTRIBUTES: Final = frozenset({"current_link_speed", "current_link_width"})
+"""Those that ask the device itself, as `config` does."""
+RUNTIME_STATUS: Final = "power/runtime_status"
 VENDOR_ID_BYTES: Final = 2
 """The beginning of `config`: reading it asks the device itself."""
 
@@ -128,6 +131,16 @@ def function_state(config: bytes | None) -> FunctionState:
         return FunctionState.UNKNOWN
     gone = config[:VENDOR_ID_BYTES] == b"\xff\xff"
     return FunctionState.SILENT if gone else FunctionState.ANSWERS
+
+
+def is_suspended(runtime_status: str | None) -> bool:
+    """Whether the kernel has put a device to sleep: reading its configuration space would wake it."""
+    return (runtime_status or "").strip() == "suspended"
+
+
+def without_waking(attributes: Iterable[str], *, asleep: bool) -> list[str]:
+    """Those `attributes` that may be read of a device; one that sleeps is not asked itself."""
+    return [each for each in attributes if not (asleep and each in _WAKING_ATTRIBUTES)]
 
 
 def aer_total(text: str) -> int | None:

@@ -99,6 +99,11 @@ def address_of(number: int) -> str:
     return f"{number >> 16:04x}:{number >> 8 & 0xFF:02x}:{number >> 3 & 0x1F:02x}.{number & 7}"
 
 
+def noiommu_node(group: int) -> str:
+    """Where a group's node is when VFIO runs without an IOMMU."""
+    return f"{NODE_FOLDER}/noiommu-{group}"
+
+
 def group_number(link: str) -> int | None:
     """The 12 in which an `iommu_group` link ends."""
     end = link.rpartition("/")[2]
