@@ -31,7 +31,7 @@ app = App(
     before a variable, a variable before the file.
     """,
     version=f"br-gpu-device-plugin {__version__}",
-    version_flags=["--version"],
+    version_flags=["--version", "-V"],
     help_flags=["--help", "-h"],
     config=[fill_from_file],
 )

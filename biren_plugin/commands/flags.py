@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import attrs
-from cyclopts import Parameter, Token
+from cyclopts import Group, Parameter, Token
 
 from biren_plugin.core.setting_field import HELP, key_of, read_words, variable_of
 from biren_plugin.core.settings import SETTINGS, ContainerRuntime, Settings, Source
@@ -45,9 +45,10 @@ def _read_told(kind: Any, tokens: Sequence[Token]) -> _Told:
 
 
 def _split_variable(kind: Any, text: str, delimiter: str | None = None) -> list[str]:
-    """The words of a variable: by commas if it may have several; none, as if not set, if it is empty."""
+    """The words of a variable, separated by commas if it may have several; an empty variable has none."""
     several = getattr(kind, "__origin__", None) is tuple
-    return [word for word in (text.split(",") if several else [text]) if word]
+    words = [word.strip() for word in text.split(",")] if several else [text]
+    return [word for word in words if word]
 
 
 Switch = Annotated[bool, Parameter(negative="")]
@@ -83,20 +84,26 @@ def with_settings(run: Callable[..., int]) -> Callable[..., int]:
         told = {field.name: given.pop(field.name) for field in SETTINGS if field.name in given}
         return run(settings=_gather(told), **given)
 
+    own = [each for each in inspect.signature(run).parameters.values() if each.name != "settings"]
+    # In the help of a command with flags of its own, those come first.
+    group = Group("Settings of the daemon", sort_key=1) if own else None
     flags = [
-        _parameter(field.name, field.type, field.default, field.metadata.get(HELP, ""))
+        _parameter(field.name, field.type, field.default, field.metadata.get(HELP, ""), group)
         for field in SETTINGS
     ]
-    own = [each for each in inspect.signature(run).parameters.values() if each.name != "settings"]
-    command.__signature__ = inspect.Signature([*own, *flags, _CONFIG_PARAMETER])  # type: ignore[attr-defined]
+    flags.append(_parameter(CONFIG, Path, None, _CONFIG_HELP, group))
+    command.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in own}
     return command
 
 
-def _parameter(name: str, kind: Any, default: Any, text: str) -> inspect.Parameter:
+def _parameter(
+    name: str, kind: Any, default: Any, text: str, group: Group | None
+) -> inspect.Parameter:
     flag = Parameter(
         name=f"--{key_of(name)}",
         help=text,
+        group=group,
         negative="",
         converter=_read_told,
         env_var=variable_of(name),
@@ -109,12 +116,8 @@ def _parameter(name: str, kind: Any, default: Any, text: str) -> inspect.Paramet
     )
 
 
-_CONFIG_PARAMETER: Final = _parameter(
-    CONFIG,
-    Path,
-    None,
-    "A YAML file with settings, each under its flag's name, for what neither a flag nor a variable "
-    "gives.",
+_CONFIG_HELP: Final = (
+    "A YAML file with settings, each under the name of its flag. Flags and variables override it."
 )
 
 

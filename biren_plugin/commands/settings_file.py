@@ -45,6 +45,9 @@ def fill_from_file(_app: App, _commands: tuple[str, ...], arguments: ArgumentCol
     named = by_name.get(f"--{CONFIG}")
     if named is None or not named.tokens:
         return
+    if not named.tokens[0].value:  # an empty flag, as an empty variable, is as if not given
+        named.tokens.clear()
+        return
     path = Path(named.tokens[0].value)
     told_by = named.tokens[0].keyword or f"--{CONFIG}"
     open_before = {name for name, argument in by_name.items() if not argument.tokens}
@@ -96,7 +99,7 @@ def _entries(path: Path, root: Any) -> Iterator[Entry]:
         if key not in _KEYS:
             raise UsageError(f"{place}: there is no such setting; {_suggestion(key)}")
         if key in seen:
-            raise UsageError(f"{place}: it stands in line {seen[key]} already; remove one")
+            raise UsageError(f"{place}: already set on line {seen[key]}")
         seen[key] = line
         yield Entry(key, _words(place, value, several=_KEYS[key].default == ()), line)
 

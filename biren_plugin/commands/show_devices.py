@@ -40,8 +40,8 @@ def devices(
     Parameters
     ----------
     json
-        Print one JSON document (its schema: schema/devices.schema.json, schema/groups.schema.json
-        or schema/topology.schema.json).
+        Print one JSON document (its schema: devices, groups or topology.schema.json in
+        share/br-gpu-device-plugin/schema of the Python environment).
     topology
         Show how close they are to each other instead: links, as the management library reports them,
         and places in the PCI tree.

@@ -30,7 +30,8 @@ def status(
     Parameters
     ----------
     json
-        Print one JSON document a line (its schema: schema/status.schema.json).
+        Print one JSON document a line (its schema: status.schema.json in
+        share/br-gpu-device-plugin/schema of the Python environment).
     watch
         Show it again each second, until Ctrl-C.
     status_dir

@@ -6,6 +6,7 @@ variable, the key of the settings file and the file's schema are made from it.
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
@@ -22,7 +23,10 @@ VARIABLE_PREFIX: Final = "BR_GPU_"
 HELP: Final = "help"
 """Under which a field's metadata have its help."""
 
-_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")  # int() takes 1_0 too
+_OCTAL: Final = re.compile(r"([+-]?)0_?([0-7](?:_?[0-7])*)")
+"""010, as Go writes it; Python alone would refuse it."""
+_LONGEST_NUMBER: Final = 20
+"""Characters, so that any number can be printed; no setting needs nearly as many."""
 _DECIMAL: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")  # float() takes nan, inf, 1e9 too
 
 
@@ -50,6 +54,11 @@ class Members:
     def __call__(self, _owner: object, field: "attrs.Attribute[Any]", words: Sequence[str]) -> None:
         """Raises `BadSetting`."""
         for word in words:
+            if "," in word:
+                flag = f"--{key_of(field.name)}"
+                raise BadSetting(
+                    field.name, word, f"give one name at a time; repeat the flag: {flag} A {flag} B"
+                )
             if word not in self.names:
                 raise BadSetting(field.name, word, f"give one of {', '.join(self.names)}")
 
@@ -104,9 +113,7 @@ def read_words(kind: Any, words: Sequence[str]) -> Any:
             raise ValueError("give true or false")
         return word in TRUE
     if kind is int:
-        if not _WHOLE.fullmatch(word):
-            raise ValueError("give a whole number")
-        return int(word)
+        return _read_whole(word)
     if kind is float:
         if not _DECIMAL.fullmatch(word):
             raise ValueError("give seconds, as in 1.5")
@@ -116,3 +123,13 @@ def read_words(kind: Any, words: Sequence[str]) -> Any:
             raise ValueError("give a path")
         return Path(word)
     return word
+
+
+def _read_whole(word: str) -> int:
+    """A number in Go's base 0, as pflag reads it: `16`, `0x10`, `0o20`, `020`, `0b1_0000`."""
+    if len(word) <= _LONGEST_NUMBER and word == word.strip() and word.isascii():
+        if octal := _OCTAL.fullmatch(word):
+            word = f"{octal[1]}0o{octal[2]}"
+        with suppress(ValueError):
+            return int(word, 0)
+    raise ValueError("give a whole number")

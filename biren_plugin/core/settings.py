@@ -127,8 +127,8 @@ class Settings:
     )
     metrics_address: str = setting(
         "",
-        "HOST:PORT of /metrics, /healthz and /readyz, as in 127.0.0.1:9400; empty: none of them.",
-        Matching(_ADDRESS, "HOST:PORT, as in 127.0.0.1:9400, or :9400 for all addresses"),
+        "HOST:PORT of /metrics, /healthz and /readyz, as in 127.0.0.1:9451; empty: none of them.",
+        Matching(_ADDRESS, "HOST:PORT, as in 127.0.0.1:9451, or :9451 for all addresses"),
     )
     status_dir: Path = setting(
         DEFAULT_STATUS_DIR, "The folder of the socket that `br-gpu-device-plugin status` asks."
@@ -147,7 +147,7 @@ class Settings:
         )
 
     def metrics_host_and_port(self) -> tuple[str, int]:
-        """`[::1]:9400` and `:9400` in two; no host: all of them."""
+        """`[::1]:9451` and `:9451` in two; no host: all of them."""
         match = re.fullmatch(_ADDRESS, self.metrics_address)
         assert match is not None  # its validator saw to that
         return match[2] or match[3], int(match[4])

@@ -73,7 +73,7 @@ def values_of(field: "attrs.Attribute[Any]") -> st.SearchStrategy[Any]:
     if kind is bool:
         return st.booleans()
     if kind is str:
-        return st.sampled_from([":9400", "127.0.0.1:1", "[::1]:65535", "node-3.example:80"])
+        return st.sampled_from([":9451", "127.0.0.1:1", "[::1]:65535", "node-3.example:80"])
     return st.sampled_from(["/a", "/b/c", "relative", "/with space"]).map(Path)
 
 
@@ -148,7 +148,7 @@ def test_every_setting_says_what_it_is_for() -> None:
         ("pulse: 99999", "FILE, line 1: pulse 99999: give whole seconds from 0 (no heartbeat)"),
         ("\npulse: [1]", "FILE, line 2: pulse: give one value"),
         ("pulse:", "FILE, line 1: pulse: give one value"),
-        ("pulse: 1\npulse: 2", "FILE, line 2: pulse: it stands in line 1 already; remove one"),
+        ("pulse: 1\npulse: 2", "FILE, line 2: pulse: already set on line 1"),
         ("cdi-feature: yes", "FILE, line 1: cdi-feature yes: give true or false"),
         ("health-interval: 0", "FILE, line 1: health-interval 0: give seconds from 0.1 to 3600"),
         ("recover-after: soon", "FILE, line 1: recover-after soon: give seconds, as in 1.5"),
@@ -194,6 +194,42 @@ def test_wrong_value_that_an_earlier_source_replaces_is_not_read() -> None:
 )
 def test_wrong_variable_is_refused_by_its_name(variable: str, value: str, why: str) -> None:
     assert why in refusal(variables={variable: value})
+
+
+@pytest.mark.parametrize(
+    ("word", "number"),
+    [
+        ("16", 16), ("0x10", 16), ("0X10", 16), ("0o20", 16), ("020", 16), ("0b1_0000", 16),
+        ("1_000", 1000), ("0_20", 16), ("+7", 7), ("0", 0), ("00", 0), ("-0", 0),
+    ],
+)  # fmt: skip
+def test_numbers_are_read_in_the_bases_of_the_vendors_parser(word: str, number: int) -> None:
+    assert read(f"--pulse={word}").pulse == number
+    assert read(variables={"BR_GPU_PULSE": word}).pulse == number
+    assert read(file=f"pulse: {word}").pulse == number
+
+
+@pytest.mark.parametrize(
+    "word", ["08", "0x", "1__0", "_1", "1_", "0xg", " 7", "7 ", "٣", "--7", "9" * 30]
+)
+def test_what_the_vendors_parser_refuses_is_no_number(word: str) -> None:
+    assert "give a whole number" in refusal(f"--pulse={word}")
+
+
+def test_blanks_between_names_in_a_variable_do_not_matter() -> None:
+    variables = {"BR_GPU_DISABLE_PROBE": "aer-fatal, sysfs ,"}
+    assert read(variables=variables).disable_probe == ("aer-fatal", "sysfs")
+
+
+def test_several_names_in_one_flag_are_refused_with_how_to_give_them() -> None:
+    why = refusal("--disable-probe", "aer-fatal,sysfs")
+    assert why.startswith(
+        "--disable-probe aer-fatal,sysfs: give one name at a time; repeat the flag"
+    )
+
+
+def test_empty_path_of_the_settings_file_is_as_if_not_given() -> None:
+    assert read("--config", "") == read("--config=") == Settings()
 
 
 def test_empty_variable_is_as_if_not_set() -> None:

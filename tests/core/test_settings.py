@@ -48,9 +48,9 @@ def test_text_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("address", "host", "port"),
     [
-        ("127.0.0.1:9400", "127.0.0.1", 9400),
-        (":9400", "", 9400),
-        ("[::1]:9400", "::1", 9400),
+        ("127.0.0.1:9451", "127.0.0.1", 9451),
+        (":9451", "", 9451),
+        ("[::1]:9451", "::1", 9451),
         ("node-3.example:1", "node-3.example", 1),
     ],
 )
@@ -59,7 +59,7 @@ def test_metrics_address_is_a_host_and_a_port(address: str, host: str, port: int
 
 
 @pytest.mark.parametrize(
-    "address", ["9400", "localhost", "a:b", "::1:9400", ":0", ":65536", "a b:1", "[::1]", ":1 "]
+    "address", ["9451", "localhost", "a:b", "::1:9451", ":0", ":65536", "a b:1", "[::1]", ":1 "]
 )
 def test_any_other_metrics_address_is_refused_with_what_would_be_right(address: str) -> None:
     with pytest.raises(BadSetting, match=r"give HOST:PORT, as in "):

@@ -265,5 +265,5 @@ async def test_address_in_use_is_said_in_a_line() -> None:
 @pytest.mark.parametrize("host", ["a..b", "x" * 64])
 async def test_name_that_none_can_have_is_no_bug(host: str) -> None:
     """Five bugs would end the daemon."""
-    with pytest.raises(AddressUnusable, match=f"cannot listen on {host}:9400 .*--metrics-address"):
-        await serve_endpoint(host, 9400, new_state())
+    with pytest.raises(AddressUnusable, match=f"cannot listen on {host}:9451 .*--metrics-address"):
+        await serve_endpoint(host, 9451, new_state())

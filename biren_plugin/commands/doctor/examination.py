@@ -53,7 +53,11 @@ def doctor(
     *,
     settings: Settings,
     json: Annotated[
-        Switch, Parameter(help="Print one JSON document (schema/doctor.schema.json).")
+        Switch,
+        Parameter(
+            help="Print one JSON document (its schema: doctor.schema.json in "
+            "share/br-gpu-device-plugin/schema of the Python environment)."
+        ),
     ] = False,
     report: Annotated[
         Path | None,
