@@ -84,6 +84,9 @@ async def run_daemon(settings: Settings) -> None:
             scan_host, reader_of(settings), dev_events, observed,
             interval=settings.health_interval, pulse=settings.pulse,
         )  # fmt: skip
+        ask = partial(
+            ask_holders, settings.pod_resources_dir, observed, state.kubelet_view, state.doubts
+        )
         loops = (
             Loop(
                 "kubelet-folder",
@@ -92,11 +95,7 @@ async def run_daemon(settings: Settings) -> None:
             ),
             Loop("host-scan", scan, settings.health_interval),
             *_library_loop(settings, state),
-            Loop(
-                "pod-resources",
-                partial(ask_holders, settings.pod_resources_dir, observed),
-                HOLDERS_INTERVAL,
-            ),
+            Loop("pod-resources", ask, HOLDERS_INTERVAL),
             Loop("survey", partial(survey_node, observed, inventory, settings.health_policy)),
             Loop("health-times", partial(follow_health, state), is_vital=False),
             Loop("status", partial(serve_status, settings.status_dir, state), is_vital=False),

@@ -18,7 +18,8 @@ import trio
 from biren_plugin.board import Board
 from biren_plugin.core.cdi.findings import OnDisk
 from biren_plugin.core.model import Device, DeviceList, Inventory
-from biren_plugin.core.observed import Observed
+from biren_plugin.core.observed import KubeletView, Observed
+from biren_plugin.core.rivals import Rival
 
 Outcome = Literal["answered", "refused", "failed"]
 
@@ -136,9 +137,21 @@ class DaemonState:
     """By resource whose subtree lives: what the kubelet is told."""
     cdi_file: Board[OnDisk] | None = None
     """What the node's CDI file holds; None without CDI."""
+    kubelet_view: Board[KubeletView] = attrs.Factory(Board)
+    """What the kubelet answered last on its pod-resources socket."""
+    doubts: Board[float] = attrs.Factory(Board)
+    """Until when the kubelet is asked often, in seconds of trio's clock: see `doubt_for`."""
+    rivals: dict[str, Rival] = attrs.Factory(dict)
+    """By resource that another plugin has taken, or may have."""
     health_times: HealthTimes = attrs.Factory(HealthTimes)
     """Kept by `follow_health`."""
     started: float = attrs.Factory(trio.current_time)
+
+    def doubt_for(self, seconds: float) -> None:
+        """Whether a registration counts is in doubt: the kubelet is asked often for so long."""
+        until = trio.current_time() + seconds
+        if self.doubts.latest is None or self.doubts.latest < until:
+            self.doubts.post(until)
 
     def stand_by(self) -> None:
         """Another instance holds the node."""
@@ -196,7 +209,9 @@ class DaemonState:
         if resources and self.role == "waiting":
             return ["the kubelet's folder is not there yet"]
         return [
-            f"{resource}: not registered with the kubelet"
+            self.rivals[resource].describe(resource)
+            if resource in self.rivals
+            else f"{resource}: not registered with the kubelet"
             for resource in resources
             if not self.is_registered(resource)
         ]

@@ -78,6 +78,10 @@ class StreamEnded(NodeError):
     """The kubelet ended the stream while its socket and ours still stand."""
 
 
+class RegistrationLost(NodeError):
+    """The kubelet listens to nobody, or to somebody who has gone, though our stream is open."""
+
+
 class SocketUnusable(NodeError):
     """Our socket cannot be made: the folder is read-only, missing, or its path too long."""
 

@@ -34,6 +34,18 @@ NO_HOLDERS: Final[Holders] = {}
 
 
 @attrs.frozen
+class KubeletView:
+    """What the kubelet answered, or that it did not."""
+
+    at: float
+    """When the question was asked, in seconds of trio's clock."""
+    holders: Holders | None = None
+    """None: no answer."""
+    allocatable: Mapping[str, frozenset[str]] | None = None
+    """Ids of the devices that it believes healthy, by resource; None: no answer."""
+
+
+@attrs.frozen
 class LibraryRound:
     """What the management library said in one round."""
 

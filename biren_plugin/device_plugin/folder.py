@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
+from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 from biren_plugin.errors import reason_of
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import NOT_THERE
@@ -35,10 +36,18 @@ class KubeletFolder:
         """The kubelet's socket; another identity means another kubelet."""
         return self.sockets.get(KUBELET_SOCKET)
 
+    @property
+    def foreign(self) -> Mapping[str, FileIdentity]:
+        """The sockets of other plugins."""
+        return {name: each for name, each in self.sockets.items() if name not in _NOT_FOREIGN}
+
 
 def socket_name(resource: str) -> str:
     """`birentech.com/1-2-gpu` -> `birentech.com-1-2-gpu.sock`."""
     return resource.replace("/", "-") + ".sock"
+
+
+_NOT_FOREIGN: Final = {KUBELET_SOCKET, *map(socket_name, RESOURCE_OF_SPLIT.values())}
 
 
 def read_kubelet_folder(path: Path) -> KubeletFolder:

@@ -1,5 +1,6 @@
 """What the resources of a node share, and what each of them remembers from life to life."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
@@ -7,7 +8,7 @@ import attrs
 from biren_plugin.board import Board
 from biren_plugin.core.model import DeviceList
 from biren_plugin.core.placement.choose import Placement
-from biren_plugin.core.rivals import RivalWatch
+from biren_plugin.core.rivals import RivalMemory
 from biren_plugin.daemon_state import DaemonState
 from biren_plugin.device_plugin.folder import KUBELET_SOCKET, KubeletFolder
 from biren_plugin.files.cdi_owner import CdiOwner
@@ -32,6 +33,11 @@ class Node:
         """Where the kubelet takes registrations."""
         return self.path / KUBELET_SOCKET
 
+    @property
+    def foreign_sockets(self) -> Mapping[str, FileIdentity]:
+        """The sockets of other plugins in the directory."""
+        return self.folder.latest.foreign if self.folder.latest is not None else {}
+
 
 @attrs.frozen
 class ResourceMemory:
@@ -43,7 +49,7 @@ class ResourceMemory:
     """The last list before CDI withheld devices, where CDI is on."""
     registered: Board[bool] = attrs.Factory(Board)
     """Whether the kubelet took the registration and watches."""
-    rivals: RivalWatch = attrs.Factory(RivalWatch)
+    rivals: RivalMemory = attrs.Factory(RivalMemory)
 
 
 @attrs.frozen

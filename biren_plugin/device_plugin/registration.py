@@ -49,6 +49,7 @@ async def stay_registered(
         raise PluginSocketGone(f"{socket.path} was deleted before it could be registered")
     asked = trio.current_time()
     before = streams.latest or Streams()
+    memory.rivals.registering(node.foreign_sockets)
     await register(stream, Registration(socket.path.name, resource), REGISTER_DEADLINE)
     with trio.move_on_after(STREAM_DEADLINE) as waiting:
         await streams.wait_for(lambda seen: seen.opened > before.opened)

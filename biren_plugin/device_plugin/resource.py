@@ -8,12 +8,15 @@ import trio
 from biren_plugin.board import Board
 from biren_plugin.core.cdi.spec import names_for
 from biren_plugin.core.container_edits import edits_for
+from biren_plugin.core.model import DeviceList
+from biren_plugin.core.rivals import Sent
 from biren_plugin.device_plugin.cdi_writer import write_cdi_spec
 from biren_plugin.device_plugin.folder import socket_name
 from biren_plugin.device_plugin.judge import probe_health
 from biren_plugin.device_plugin.kubelet_watch import watch_kubelet
 from biren_plugin.device_plugin.node import Node, OwnSocket, ResourceMemory, Streams
 from biren_plugin.device_plugin.registration import stay_registered
+from biren_plugin.device_plugin.rival_watch import watch_rivals
 from biren_plugin.device_plugin.server import CountedPlugin, DevicePlugin, serve_plugin
 from biren_plugin.device_plugin.watch import watch_devices
 from biren_plugin.errors import StartTooSlow
@@ -27,7 +30,13 @@ async def run_resource(resource: str, node: Node, memory: ResourceMemory) -> Non
     path = node.path / socket_name(resource)
     streams = Board[Streams]()
     counters, inventory, cdi = node.state.counters, node.state.inventory, node.cdi
-    watch = partial(watch_devices, memory.offered, streams, partial(counters.list_sent, resource))
+    sent = Board[Sent]()
+
+    def on_sent(devices: DeviceList) -> None:
+        counters.list_sent(resource)
+        sent.post(Sent(devices, trio.current_time()))
+
+    watch = partial(watch_devices, memory.offered, streams, on_sent)
     answer = edits_for if cdi is None else names_for
     plugin = DevicePlugin(memory.offered, inventory, watch, node.placement, answer)
     judged = memory.offered if cdi is None else memory.judged
@@ -36,11 +45,11 @@ async def run_resource(resource: str, node: Node, memory: ResourceMemory) -> Non
             await nursery.start(probe_health, resource, inventory, judged)
             if cdi is not None:
                 await nursery.start(write_cdi_spec, judged, cdi, memory.offered)
-            identity = await nursery.start(
-                serve_plugin, path, CountedPlugin(plugin, resource, counters)
-            )
+            counted = CountedPlugin(plugin, resource, counters, memory.rivals.allocated)
+            identity = await nursery.start(serve_plugin, path, counted)
         if starting.cancelled_caught:
             raise StartTooSlow(f"{resource} did not start in {_START_DEADLINE:g} s")
         socket = OwnSocket(path, identity)
         nursery.start_soon(watch_kubelet, socket, node)
         nursery.start_soon(stay_registered, resource, socket, node, memory, streams)
+        nursery.start_soon(watch_rivals, resource, node, memory, sent)

@@ -88,10 +88,17 @@ class DevicePlugin:
 class CountedPlugin:
     """Answers as `plugin` does, and tells `counters`."""
 
-    def __init__(self, plugin: Plugin, resource: str, counters: Counters) -> None:
+    def __init__(
+        self,
+        plugin: Plugin,
+        resource: str,
+        counters: Counters,
+        on_allocated: Callable[[Sequence[str]], None] = lambda _ids: None,
+    ) -> None:
         self._plugin = plugin
         self._resource = resource
         self._counters = counters
+        self._on_allocated = on_allocated
 
     @property
     def watch(self) -> Callable[[], AsyncGenerator[DeviceList, None]]:
@@ -113,6 +120,7 @@ class CountedPlugin:
         try:
             answer = self._plugin.allocate(requests)
             outcome = "answered"
+            self._on_allocated([id_ for each in requests for id_ in each])
         except RequestRefused:
             outcome = "refused"
             raise

@@ -10,11 +10,11 @@ from biren_plugin.device_plugin.node import Streams
 async def watch_devices(
     offered: Board[DeviceList],
     streams: Board[Streams],
-    on_sent: Callable[[], None] = lambda: None,
+    on_sent: Callable[[DeviceList], None] = lambda _devices: None,
 ) -> AsyncGenerator[DeviceList, None]:
     """The lists for one stream, for as long as somebody reads it.
 
-    `streams` has a token for it while it is open, `on_sent` is told of each list
+    `streams` has a token for it while it is open, `on_sent` gets each list
     once it was written. Each list makes the kubelet write its checkpoint: one that
     would read the same is not sent, unless a heartbeat is due.
     """
@@ -27,7 +27,7 @@ async def watch_devices(
                 if (wire := _as_sent(current)) != last:
                     last = wire
                     yield current
-                    on_sent()
+                    on_sent(current)
     finally:
         streams.post((streams.latest or Streams()).without(stream))
 

@@ -149,11 +149,17 @@ class Metrics(Collector):
             "When the last list of the resource was written to the kubelet's stream.",
             labels=["resource"],
         )
+        rival = GaugeMetricFamily(
+            "br_gpu_rival",
+            "1: another plugin has taken the resource, or may have.",
+            labels=["resource"],
+        )
         for each in inventory.lists:
+            rival.add_metric([each.resource], each.resource in self._state.rivals)
             registered.add_metric([each.resource], self._state.is_registered(each.resource))
             if each.resource in counters.lists_sent:
                 sent.add_metric([each.resource], counters.lists_sent[each.resource])
-        yield from (registered, sent)
+        yield from (registered, rival, sent)
         yield _counter(
             "br_gpu_registrations",
             "Registrations that the kubelet took.",

@@ -1,7 +1,9 @@
 """An embedded kubelet: as much of the real one as a device plugin meets.
 
 It wipes the sockets of its folder when it starts, dials back while `Register` waits, holds one
-stream for each resource, and asks for a preference before it allocates.
+stream for each resource, and asks for a preference before it allocates. A later registration takes a
+resource over while the earlier stream stays open; when a stream ends, whoever has the resource then is
+disconnected.
 """
 
 from collections.abc import Mapping
@@ -57,7 +59,7 @@ class SimulatedKubelet:
     def __init__(self, folder: Path) -> None:
         self.view = Board[View]()
         self._folder = folder
-        self._plugins: dict[str, PluginClient] = {}
+        self._plugins: dict[str, tuple[PluginClient, trio.CancelScope]] = {}
         self._in_use: set[str] = set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -93,22 +95,30 @@ class SimulatedKubelet:
             plugin = PluginClient(channel)
             with trio.fail_after(_CALL_DEADLINE):
                 await plugin.options()
-            self._plugins[resource] = plugin
+            self._plugins[resource] = (plugin, connection)
             answered = True
             task_status.started(True)
             async for devices in plugin.lists():
                 self._see(resource, tuple(devices))
 
-        try:
-            await with_channel(stream, converse)
-        except (CallEnded, trio.TooSlowError):
-            if not answered:
-                task_status.started(False)
-                return
-            unhealthy = [
-                attrs.evolve(device, healthy=False) for device in self._devices().get(resource, ())
-            ]
-            self._see(resource, tuple(unhealthy))
+        connection = trio.CancelScope()
+        with connection:
+            try:
+                await with_channel(stream, converse)
+            except (CallEnded, trio.TooSlowError):
+                if not answered:
+                    task_status.started(False)
+                    return
+        if answered:
+            self._disconnect(resource)
+
+    def _disconnect(self, resource: str) -> None:
+        """By name, as the real one does: it may be another plugin than the one whose stream ended."""
+        if (found := self._plugins.pop(resource, None)) is None:
+            return
+        found[1].cancel()
+        devices = self._devices().get(resource, ())
+        self._see(resource, tuple(attrs.evolve(each, healthy=False) for each in devices))
 
     def _devices(self) -> Mapping[str, tuple[ListedDevice, ...]]:
         return self.view.latest.devices if self.view.latest is not None else {}
@@ -122,7 +132,7 @@ class SimulatedKubelet:
         available = latest.healthy(resource) - self._in_use
         if len(available) < count:
             raise NotAdmitted(f"{len(available)} of {resource} are free, {count} are wanted")
-        plugin = self._plugins[resource]
+        plugin, _ = self._plugins[resource]
         with trio.fail_after(_CALL_DEADLINE):
             chosen = await plugin.prefer(sorted(available), count)
             edits = await plugin.allocate(chosen)

@@ -1,10 +1,11 @@
-"""Asks the kubelet which pod holds which card, and posts it: a source of the survey.
+"""Asks the kubelet which pod holds which card, and what it believes of devices: a source of the survey.
 
 1. Without an answer, what was told stands for `FORGET_AFTER`: a kubelet that restarts gives no card
    away meanwhile. Then it is forgotten, and said once: a pod that has gone must not keep a card for
    ever.
 2. It is asked every `INTERVAL`, and every `SOONER` while something hangs on the answer: when the node
-   shows other devices, while a pod holds one that the node does not show, and without an answer.
+   shows other devices, while a pod holds one that the node does not show, without an answer, and
+   for as long as somebody doubts that a registration counts.
 """
 
 from collections.abc import Callable
@@ -14,13 +15,13 @@ from typing import Final
 import attrs
 import trio
 
-from biren_plugin.board import Board
+from biren_plugin.board import Board, news_of
 from biren_plugin.core.inventory.physical_gpus import shown_devices
-from biren_plugin.core.observed import NO_HOLDERS, Holder, Holders, Observed
+from biren_plugin.core.observed import NO_HOLDERS, Holder, Holders, KubeletView, Observed
 from biren_plugin.core.parse.vendor import DOMAIN
 from biren_plugin.errors import PodResourcesUnknown, reason_of
 from biren_plugin.notice import Notice
-from biren_plugin.wire.pod_resources import list_holders
+from biren_plugin.wire.pod_resources import ask_kubelet
 
 SOCKET: Final = "kubelet.sock"
 INTERVAL: Final = 10.0
@@ -33,10 +34,13 @@ DEADLINE: Final = 5.0
 async def ask_holders(
     folder: Path,
     observed: Board[Observed],
+    views: Board[KubeletView],
+    doubts: Board[float],
     on_turn: Callable[[float], None] = lambda _seconds: None,
 ) -> None:
-    """Posts who holds what, again and again; None while that cannot be known.
+    """Posts who holds what to `observed`, None while that cannot be known, and each answer to `views`.
 
+    `doubts` has the time, in seconds of trio's clock, until which the kubelet is asked every `SOONER`.
     `on_turn` gets the seconds that each question took.
     """
     notice = Notice()
@@ -47,8 +51,9 @@ async def ask_holders(
         began = trio.current_time()
         wait = INTERVAL
         try:
-            holders = await _ask(folder / SOCKET)
+            holders, allocatable = await _ask(folder / SOCKET)
         except PodResourcesUnknown as error:
+            views.post(KubeletView(began))
             if holders is not None and trio.current_time() - told_at < FORGET_AFTER:
                 wait = SOONER
             else:
@@ -61,6 +66,7 @@ async def ask_holders(
         else:
             told_at = trio.current_time()
             notice.end("holders_known", "the kubelet reports which pod holds which card")
+            views.post(KubeletView(began, holders, allocatable))
         before = observed.latest or Observed()
         if holders != before.holders:
             observed.post(attrs.evolve(before, holders=holders))
@@ -68,15 +74,23 @@ async def ask_holders(
         if not shown.issuperset(holders or NO_HOLDERS):
             wait = SOONER
         with trio.move_on_after(wait):
-            await observed.wait_for(lambda seen, shown=shown: _shown(seen) != shown)  # type: ignore[misc]
+            with news_of(observed, doubts) as news:
+                while _shown(observed.latest or Observed()) == shown and not _is_doubtful(doubts):
+                    await news.receive()
             await trio.sleep(SOONER)
+
+
+def _is_doubtful(doubts: Board[float]) -> bool:
+    return doubts.latest is not None and trio.current_time() < doubts.latest
 
 
 def _shown(seen: Observed) -> frozenset[tuple[str, str]]:
     return shown_devices(seen.snapshot.cards if seen.snapshot is not None else ())
 
 
-async def _ask(socket: Path) -> dict[tuple[str, str], Holder]:
+async def _ask(
+    socket: Path,
+) -> tuple[dict[tuple[str, str], Holder], dict[str, frozenset[str]] | None]:
     try:
         stream = await trio.open_unix_socket(socket)
     except FileNotFoundError as error:
@@ -85,4 +99,4 @@ async def _ask(socket: Path) -> dict[tuple[str, str], Holder]:
         raise PodResourcesUnknown(
             f"{reason_of(error)} on {socket} (is the kubelet running?)"
         ) from error
-    return await list_holders(stream, DOMAIN, DEADLINE)
+    return await ask_kubelet(stream, DOMAIN, DEADLINE)

@@ -1,5 +1,7 @@
 """The kubelet's PodResourcesLister in the model's words: the asking side."""
 
+from contextlib import suppress
+
 import trio
 from purerpc import RpcFailedError
 from purerpc.grpclib.exceptions import ProtocolError
@@ -15,29 +17,38 @@ _LIMITS = Limits(message_size=16 * 1024**2, connection_window=17 * 1024**2)
 the kubelet's own client takes. The window must hold it whole: it is given back when it was read."""
 
 
-async def list_holders(
+async def ask_kubelet(
     stream: trio.abc.Stream, vendor: str, deadline: float
-) -> dict[tuple[str, str], Holder]:
-    """Which container holds each device of `vendor`'s resources, by resource and id.
+) -> tuple[dict[tuple[str, str], Holder], dict[str, frozenset[str]] | None]:
+    """Which container holds each device of `vendor`'s resources, and which devices are allocatable.
 
-    One call over a connection to the kubelet, which is closed afterwards. Raises
-    `PodResourcesUnknown`: refused, broken off, or not answered in `deadline` seconds.
+    Holders by resource and id; ids of the devices that the kubelet believes healthy by resource, None
+    from one that does not tell (before 1.23). One connection to the kubelet, which is closed
+    afterwards. Raises `PodResourcesUnknown`: refused, broken off, or not answered in `deadline` seconds.
     """
+    holders = pb.ListPodResourcesResponse()
+    allocatable: pb.AllocatableResourcesResponse | None = None
 
-    async def call(channel: Channel) -> pb.ListPodResourcesResponse:
+    async def call(channel: Channel) -> None:
+        nonlocal holders, allocatable
         stub = PodResourcesListerStub(channel)  # type: ignore[no-untyped-call]
-        answer: pb.ListPodResourcesResponse = await stub.List(pb.ListPodResourcesRequest())
-        return answer
+        holders = await stub.List(pb.ListPodResourcesRequest())
+        with suppress(RpcFailedError):
+            allocatable = await stub.GetAllocatableResources(pb.AllocatableResourcesRequest())
 
     try:
         with trio.fail_after(deadline):
-            answer = await with_channel(stream, call, limits=_LIMITS)
+            await with_channel(stream, call, limits=_LIMITS)
     except RpcFailedError as error:
         raise PodResourcesUnknown(f"the kubelet refused: {error.status}") from error
     except (CallEnded, ProtocolError) as error:
         raise PodResourcesUnknown(f"the kubelet broke off: {error}") from error
     except trio.TooSlowError as error:
         raise PodResourcesUnknown(f"the kubelet did not answer in {deadline:g} s") from error
+    return _holders(holders, vendor), _allocatable(allocatable, vendor)
+
+
+def _holders(answer: pb.ListPodResourcesResponse, vendor: str) -> dict[tuple[str, str], Holder]:
     return {
         (devices.resource_name, id_): Holder(pod.namespace, pod.name, container.name)
         for pod in answer.pod_resources
@@ -46,3 +57,16 @@ async def list_holders(
         if devices.resource_name.startswith(f"{vendor}/")
         for id_ in devices.device_ids
     }
+
+
+def _allocatable(
+    answer: pb.AllocatableResourcesResponse | None, vendor: str
+) -> dict[str, frozenset[str]] | None:
+    if answer is None:
+        return None
+    found: dict[str, frozenset[str]] = {}
+    for devices in answer.devices:  # one message for each device, or for each NUMA node
+        if devices.resource_name.startswith(f"{vendor}/"):
+            before = found.get(devices.resource_name, frozenset())
+            found[devices.resource_name] = before.union(devices.device_ids)
+    return found

@@ -17,7 +17,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
-from biren_plugin.core.rivals import RivalWatch
+from biren_plugin.core.rivals import RivalMemory
 from biren_plugin.daemon_state import DaemonState
 from biren_plugin.device_plugin.folder import KUBELET_SOCKET, KubeletFolder, read_kubelet_folder
 from biren_plugin.device_plugin.node import Node, OwnSocket, ResourceMemory, Streams
@@ -46,7 +46,7 @@ class Stage:
     folder: Board[KubeletFolder] = attrs.Factory(Board)
     streams: Board[Streams] = attrs.Factory(Board)
     registered: Board[bool] = attrs.Factory(Board)
-    rivals: RivalWatch = attrs.Factory(RivalWatch)
+    rivals: RivalMemory = attrs.Factory(RivalMemory)
     registrations: list[Registration] = attrs.Factory(list)
     identity: FileIdentity = attrs.field(init=False)
     """Of the plugin's own socket."""

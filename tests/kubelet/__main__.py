@@ -112,7 +112,13 @@ def main() -> None:
         tell=tell,
     )
     if flags.pod_resources is not None:
-        PodResources(flags.pod_resources, kubelet.manager.holders).start()
+        manager = kubelet.manager
+        PodResources(
+            flags.pod_resources,
+            manager.holders,
+            manager.allocatable,
+            on_asked=lambda: tell("pod_resources_asked"),
+        ).start()
     kubelet.start()
     with contextlib.suppress(KeyboardInterrupt):
         for line in sys.stdin:

@@ -141,6 +141,11 @@ class DeviceManager:
                 for id_, pod in held.items()
             }
 
+    def allocatable(self) -> dict[str, set[str]]:
+        """What `GetAllocatableResources` answers: the healthy devices of each resource."""
+        with self._lock:
+            return {resource: self._healthy(resource) for resource in self._devices}
+
     def free(self, resource: str, ids: Iterable[str]) -> None:
         """The pods that held `ids` are gone. The plugin is not told: the API has no call."""
         with self._lock:

@@ -1,10 +1,10 @@
-"""The kubelet's other socket: it tells whoever asks which pod holds what.
+"""The kubelet's other socket: it tells whoever asks which pod holds what, and which devices it offers.
 
 As the kubelet's, it stays on disk when its process ends, and the next one makes it anew.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +15,8 @@ import grpc
 from tests.kubelet.protos import load
 
 SOCKET = "kubelet.sock"
+Allocatable = Callable[[], Mapping[str, Collection[str]] | None]
+"""Gives the ids that are allocatable by resource; None: as a kubelet that does not tell (before 1.23)."""
 Holders = Callable[[], Mapping[tuple[str, str], str]]
 """Gives the pod (`namespace/name`) that holds a device, by resource and id."""
 
@@ -22,11 +24,19 @@ Holders = Callable[[], Mapping[tuple[str, str], str]]
 class PodResources:
     """A `PodResourcesLister` in `folder`, which is made if it is missing."""
 
-    def __init__(self, folder: Path, holders: Holders) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        holders: Holders,
+        allocatable: Allocatable = lambda: None,
+        on_asked: Callable[[], None] = lambda: None,
+    ) -> None:
         self.folder = folder
         self.asked = threading.Semaphore(0)
         """Goes up with each question."""
         self._holders = holders
+        self._allocatable = allocatable
+        self._on_asked = on_asked
         self._refusal: str | None = None
         self._instead: bytes | None = None
         self._may_answer = threading.Event()
@@ -38,7 +48,8 @@ class PodResources:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / SOCKET).unlink(missing_ok=True)
         self._server = grpc.server(ThreadPoolExecutor(max_workers=4))
-        handler = load("podresources").handler("PodResourcesLister", {"List": self._list})
+        methods = {"List": self._list, "GetAllocatableResources": self._list_allocatable}
+        handler = load("podresources").handler("PodResourcesLister", methods)
         self._server.add_generic_rpc_handlers((handler,))
         self._server.add_insecure_port(f"unix:{self.folder / SOCKET}")
         self._server.start()
@@ -66,6 +77,7 @@ class PodResources:
 
     def _list(self, _request: Any, context: Any) -> Any:
         self.asked.release()
+        self._on_asked()
         self._may_answer.wait()
         if self._refusal is not None:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, self._refusal)
@@ -85,4 +97,14 @@ class PodResources:
             for resource, ids in devices.items():
                 for id_ in ids:
                     container.devices.add(resource_name=resource, device_ids=[id_])
+        return response
+
+    def _list_allocatable(self, _request: Any, context: Any) -> Any:
+        if (allocatable := self._allocatable()) is None:
+            context.abort(grpc.StatusCode.UNKNOWN, "API GetAllocatableResources disabled")
+            return None
+        response = load("podresources").AllocatableResourcesResponse()
+        for resource, ids in allocatable.items():
+            for id_ in ids:
+                response.devices.add(resource_name=resource, device_ids=[id_])
         return response

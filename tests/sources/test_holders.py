@@ -18,7 +18,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import Snapshot
-from biren_plugin.core.observed import Observed
+from biren_plugin.core.observed import KubeletView, Observed
 from biren_plugin.sources.holders import (
     DEADLINE,
     FORGET_AFTER,
@@ -52,6 +52,8 @@ class Node:
         self.holders: dict[tuple[str, str], str] = dict(HELD)
         self.kubelet = PodResources(folder, lambda: self.holders)
         self.observed = Board[Observed]()
+        self.views = Board[KubeletView]()
+        self.doubts = Board[float]()
         self._clock = clock
         self.show(SHOWN)
 
@@ -64,7 +66,7 @@ class Node:
         assert trio.lowlevel.current_clock() is self._clock, (
             "the test itself must ask for the clock"
         )
-        nursery.start_soon(ask_holders, self.folder, self.observed)
+        nursery.start_soon(ask_holders, self.folder, self.observed, self.views, self.doubts)
 
     async def tells(self, holders: dict[tuple[str, str], str] | None) -> None:
         """Waits until the board says just this."""

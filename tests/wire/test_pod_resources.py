@@ -5,13 +5,14 @@ from functools import partial
 
 import pytest
 import trio
+from purerpc import UnimplementedError
 from trio.testing import MockClock, memory_stream_pair
 
 from biren_plugin.core.observed import Holder
 from biren_plugin.errors import PodResourcesUnknown
 from biren_plugin.wire._proto import podresources_pb2 as pb
 from biren_plugin.wire._proto.podresources_grpc import PodResourcesListerServicer
-from biren_plugin.wire.pod_resources import list_holders
+from biren_plugin.wire.pod_resources import ask_kubelet
 from biren_plugin.wire.unix_grpc import DEFAULT_LIMITS, Server
 from tests.support.cards import GPU
 
@@ -22,10 +23,18 @@ class Lister(PodResourcesListerServicer):
     def __init__(self, answer: Callable[[], pb.ListPodResourcesResponse], seconds: float) -> None:
         self._answer = answer
         self._seconds = seconds
+        self.allocatable: pb.AllocatableResourcesResponse | None = None
 
     async def List(self, _request: pb.ListPodResourcesRequest) -> pb.ListPodResourcesResponse:  # noqa: N802 - gRPC's spelling
         await trio.sleep(self._seconds)
         return self._answer()
+
+    async def GetAllocatableResources(  # noqa: N802 - gRPC's spelling
+        self, _request: pb.AllocatableResourcesRequest
+    ) -> pb.AllocatableResourcesResponse:
+        if self.allocatable is None:
+            raise UnimplementedError("API GetAllocatableResources disabled")
+        return self.allocatable
 
 
 def training_pod() -> pb.ListPodResourcesResponse:
@@ -41,16 +50,19 @@ def training_pod() -> pb.ListPodResourcesResponse:
     return answer
 
 
-async def asked(lister: Lister) -> dict[tuple[str, str], Holder]:
+async def asked(
+    lister: Lister,
+) -> tuple[dict[tuple[str, str], Holder], dict[str, frozenset[str]] | None]:
     near, far = memory_stream_pair()
     async with trio.open_nursery() as nursery:
         server = Server([lister], DEFAULT_LIMITS, lambda error: None)
         nursery.start_soon(partial(server.handle, far))
-        return await list_holders(near, "birentech.com", 5.0)
+        return await ask_kubelet(near, "birentech.com", 5.0)
 
 
 async def test_holder_of_each_of_our_devices_is_told_down_to_its_container() -> None:
-    assert await asked(Lister(training_pod, 0.0)) == {
+    holders, _ = await asked(Lister(training_pod, 0.0))
+    assert holders == {
         (GPU, "card_0"): Holder("default", "train", "main"),
         (GPU, "card_1"): Holder("default", "train", "main"),
         (GPU, "card_2"): Holder("default", "train", "side"),
@@ -61,3 +73,22 @@ async def test_kubelet_that_does_not_answer_is_not_waited_for(autojump_clock: Mo
     with pytest.raises(ExceptionGroup) as caught:
         await asked(Lister(training_pod, 60.0))
     assert caught.group_contains(PodResourcesUnknown, match="did not answer in 5 s")
+
+
+async def test_allocatable_devices_are_told_by_resource_and_only_ours() -> None:
+    lister = Lister(training_pod, 0.0)
+    lister.allocatable = pb.AllocatableResourcesResponse()
+    for resource, ids in (
+        (GPU, ["card_0"]),
+        (GPU, ["card_1", "card_2"]),
+        ("nvidia.com/gpu", ["0"]),
+    ):
+        lister.allocatable.devices.add(resource_name=resource, device_ids=ids)
+    _, allocatable = await asked(lister)
+    assert allocatable == {GPU: frozenset({"card_0", "card_1", "card_2"})}
+
+
+async def test_kubelet_that_does_not_tell_what_is_allocatable_still_tells_who_holds_what() -> None:
+    holders, allocatable = await asked(Lister(training_pod, 0.0))
+    assert holders
+    assert allocatable is None

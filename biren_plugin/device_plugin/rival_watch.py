@@ -1,0 +1,66 @@
+"""Notice that the kubelet no longer listens to this plugin, although its stream is open.
+
+While another plugin has the resource, it is named once, the resource does not count as registered,
+and nothing else is done. When that plugin has gone, the subtree ends, and its next life registers.
+"""
+
+from typing import Final
+
+import trio
+
+from biren_plugin.board import Board, news_of
+from biren_plugin.core.rivals import Lost, RegistrationJudge, Rival, Seen, Sent
+from biren_plugin.device_plugin.node import Node, ResourceMemory
+from biren_plugin.errors import RegistrationLost
+from biren_plugin.notice import ERROR, say
+from biren_plugin.unix_sockets import is_served
+
+READ_INTERVAL: Final = 1.0
+"""Seconds between tries of a rival's socket."""
+DOUBT: Final = 15.0
+"""Seconds in which the kubelet is asked often: after a registration, and after sockets changed. A
+plugin registers soon after it has made its socket."""
+
+
+async def watch_rivals(
+    resource: str, node: Node, memory: ResourceMemory, sent: Board[Sent]
+) -> None:
+    """Posts False to `memory.registered` while a rival is there; ends by raising `RegistrationLost`."""
+    state = node.state
+    await memory.registered.wait_for(bool)
+    judge = RegistrationJudge(resource, memory.rivals, trio.current_time())
+    foreign: object = None
+    rival: Rival | None = None
+    try:
+        with news_of(node.folder, state.kubelet_view, sent) as news:
+            while True:
+                if rival is not None or foreign != node.foreign_sockets:
+                    foreign = node.foreign_sockets
+                    state.doubt_for(DOUBT)
+                seen = Seen(
+                    node.foreign_sockets,
+                    sent.latest,
+                    state.kubelet_view.latest,
+                    await _unserved(rival, node),
+                )
+                verdict = judge.judge(seen, trio.current_time())
+                if isinstance(verdict, Lost):
+                    raise RegistrationLost(f"the registration does not count: {verdict.why}")
+                if verdict is not None and rival is None:
+                    rival = verdict
+                    memory.registered.post(False)
+                    state.rivals[resource] = rival
+                    text = rival.describe(resource)
+                    say("rival", text, ERROR, resource=resource, sockets=rival.sockets)
+                if judge.is_doubtful:
+                    state.doubt_for(DOUBT)
+                with trio.move_on_after(READ_INTERVAL if rival is not None else DOUBT):
+                    await news.receive()
+    finally:
+        if rival is not None:
+            del state.rivals[resource]
+
+
+async def _unserved(rival: Rival | None, node: Node) -> list[str]:
+    names = rival.sockets if rival is not None else ()
+    return [name for name in names if not await is_served(node.path / name)]
