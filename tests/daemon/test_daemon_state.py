@@ -5,6 +5,7 @@ import trio
 from trio.testing import MockClock
 
 from biren_plugin.board import Board
+from biren_plugin.core.rivals import Rival
 from biren_plugin.daemon_state import SLACK
 from tests.support.cards import GPU, HALF, devices, listed
 from tests.support.daemon_states import hold, new_state, register
@@ -15,6 +16,22 @@ async def test_ready_once_every_resource_is_registered() -> None:
     assert state.unready() == []
     register(state, HALF, taken=False)
     assert state.unready() == [f"{HALF}: not registered with the kubelet"]
+
+
+async def test_resource_that_a_rival_has_taken_is_unready_with_the_rivals_socket() -> None:
+    state = new_state(listed(GPU, *devices(GPU, 0)))
+    register(state, GPU, taken=False)
+    state.rivals[GPU] = Rival(("vendor.sock",), "its name is a Biren plugin's")
+    [sentence] = state.unready()
+    assert sentence.startswith(f"{GPU}: another plugin has taken it, vendor.sock in ")
+
+
+async def test_doubt_lasts_as_long_as_the_longest_of_those_who_doubt() -> None:
+    state = new_state()
+    for seconds in (5.0, 20.0, 1.0):
+        state.doubt_for(seconds)
+    assert state.doubts.latest is not None
+    assert state.doubts.latest > trio.current_time() + 15.0
 
 
 async def test_resource_whose_subtree_waits_to_start_again_is_not_registered() -> None:

@@ -75,9 +75,9 @@ def test_plugin_that_takes_the_resource_is_named_and_its_end_is_noticed(
         assert "ERROR" in line
         assert re.search(r"offers 1 \(card_0\) and was sent 2 \(card_0, card_1\)", line)
         assert "another plugin has taken it" in " ".join(status(folder).split())
+        ending = kubelet.mark()
         other.send_signal(end)
-        other.wait(10)
-        kubelet.wait_for_list(GPU, healthy=2, since=kubelet.mark())
+        kubelet.wait_for_list(GPU, healthy=2, since=ending)
     daemon.wait_for_line(REGISTERED, count=2)
     assert len(daemon.matching(TAKEN)) == 1
     endpoints = [
@@ -123,7 +123,7 @@ def test_pods_that_this_plugin_served_are_no_sign_of_a_rival(
     host.add_gpus({0: 1, 1: 1})
     kubelet.command("remember", resource=GPU, ids=["card_0"], pod="default/before")
     daemon.start()
-    daemon.wait_for_line(REGISTERED)
+    kubelet.wait_for_list(GPU, healthy=2)
     assert kubelet.admit(GPU, 1, pod="default/train")["ok"]
     wait_until_pods_are_known(kubelet)
     assert not daemon.matching("another plugin")

@@ -33,6 +33,7 @@ METRICS = {
     "br_gpu_registered",
     "br_gpu_registrations_total",
     "br_gpu_restarts_total",
+    "br_gpu_rival",
     "br_gpu_temperature_celsius",
     "br_gpu_utilization_ratio",
 }

@@ -13,6 +13,7 @@ from biren_plugin.core.cdi.findings import Finding, OnDisk
 from biren_plugin.core.model import Device
 from biren_plugin.core.observed import Holder
 from biren_plugin.core.parse.brml import CardReading
+from biren_plugin.core.rivals import Rival
 from biren_plugin.daemon_state import CALL_BOUNDS, Counters, DaemonState, Latency
 from biren_plugin.errors import StreamEnded
 from biren_plugin.monitor.metrics import Metrics
@@ -39,6 +40,13 @@ def value(state: DaemonState, name: str, **labels: str) -> float | None:
 
 def labels_of(state: DaemonState, name: str) -> list[dict[str, str]]:
     return [dict(labels) for found, labels in samples(state) if found == name]
+
+
+async def test_rival_is_one_for_the_resource_that_it_has_taken_only() -> None:
+    state = new_state(listed(GPU, *devices(GPU, 0)), listed(HALF, *devices(HALF, 2, 3)))
+    state.rivals[GPU] = Rival(("vendor.sock",), "its name is a Biren plugin's")
+    assert value(state, "br_gpu_rival", resource=GPU) == 1
+    assert value(state, "br_gpu_rival", resource=HALF) == 0
 
 
 async def test_devices_are_counted_by_resource_and_health_and_their_reason_told() -> None:

@@ -22,12 +22,10 @@ from biren_plugin.commands.doctor.container_runtime import (
 )
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, unknown, warning
 from biren_plugin.core.parse import vendor
-from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 from biren_plugin.core.parse.versions import version_numbers
 from biren_plugin.core.settings import Settings
-from biren_plugin.device_plugin.folder import KUBELET_SOCKET, read_kubelet_folder, socket_name
+from biren_plugin.device_plugin.folder import KUBELET_SOCKET, KubeletFolder, read_kubelet_folder
 
-_OURS: Final = frozenset(map(socket_name, RESOURCE_OF_SPLIT.values()))
 _ANSWER_DEADLINE: Final = 2.0
 
 
@@ -48,7 +46,7 @@ def check_kubelet(settings: Settings) -> Iterator[Check]:
         yield ok("kubelet's folder", f"{path}")
     if folder.exists:
         yield _socket(path / KUBELET_SOCKET, there=folder.kubelet is not None)
-        yield _rivals(set(folder.sockets) - {KUBELET_SOCKET})
+        yield _other_plugins(folder)
     pods = settings.pod_resources_dir / KUBELET_SOCKET
     if answers(pods):
         yield ok("pod resources", f"{pods} answers")
@@ -72,17 +70,17 @@ def _socket(path: Path, *, there: bool) -> Check:
     return ok("kubelet's socket", f"{path} answers")
 
 
-def _rivals(sockets: set[str]) -> Check:
+def _other_plugins(folder: KubeletFolder) -> Check:
     name = "other plugins"
-    others = sorted(each for each in sockets - _OURS if vendor.MODULE in each.lower())
-    if others:
-        return warning(
-            name,
-            f"{', '.join(others)} beside ours",
-            "two plugins that offer the same resource fight over it: remove the other's DaemonSet",
-        )
-    ours = sorted(sockets & _OURS)
-    return ok(name, f"none; of ours {', '.join(ours)}" if ours else "none; ours does not serve now")
+    ours = sorted(folder.sockets.keys() - folder.foreign.keys() - {KUBELET_SOCKET})
+    also = f"of ours {', '.join(ours)}" if ours else "ours does not serve now"
+    seen = f"{', '.join(sorted(folder.foreign)) or 'none'}; {also}"
+    if any(vendor.MODULE in each.lower() for each in folder.foreign):
+        advice = "of two plugins for one resource, the later one gets its pods: remove the other's DaemonSet"
+        return failure(name, seen, advice)
+    if folder.foreign:
+        seen += "; the row daemon tells whether one of them takes a resource of ours"
+    return ok(name, seen)
 
 
 def answers(path: Path) -> bool:

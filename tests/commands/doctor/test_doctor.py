@@ -336,17 +336,19 @@ def test_folder_that_is_missing_is_a_failure(tmp_path: Path) -> None:
     assert verdicts(check_kubelet, settings)["kubelet's folder"] == "failure"
 
 
-def test_another_plugin_for_the_same_cards_is_named_and_others_are_not(tmp_path: Path) -> None:
+def test_other_plugins_are_named_and_one_for_the_same_cards_is_a_failure(tmp_path: Path) -> None:
     settings = Settings(device_plugin_dir=tmp_path, pod_resources_dir=tmp_path)
     for name in ("birentech.com-gpu.sock", "nvidia.sock"):
         (tmp_path / name).touch()
-    assert rows(check_kubelet, settings)["other plugins"].seen == (
-        "none; of ours birentech.com-gpu.sock"
+    check = rows(check_kubelet, settings)["other plugins"]
+    assert check.verdict is Verdict.OK
+    assert check.seen.startswith(
+        "nvidia.sock; of ours birentech.com-gpu.sock; the row daemon tells"
     )
     (tmp_path / "biren-device-plugin.sock").touch()
     check = rows(check_kubelet, settings)["other plugins"]
-    assert check.verdict is Verdict.WARNING
-    assert check.seen == "biren-device-plugin.sock beside ours"
+    assert check.verdict is Verdict.FAILURE
+    assert check.seen.startswith("biren-device-plugin.sock, nvidia.sock; of ours")
 
 
 @pytest.mark.parametrize(
