@@ -36,13 +36,25 @@ class FileIdentity:
 
 
 async def is_served(path: Path) -> bool:
-    """Whether somebody listens at `path`: who stopped leaves the socket's file."""
+    """Whether a process listens at `path`: a stopped server leaves its socket file behind."""
     try:
         stream = await trio.open_unix_socket(path)
     except OSError:
         return False
     await trio.aclose_forcefully(stream)
     return True
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether a socket file is what a server that ended left behind. Does not block."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as ours:
+        try:
+            ours.connect(str(path))
+        except ConnectionRefusedError:
+            return path.is_socket()  # of a regular file the kernel says the same
+        except OSError:
+            return False
+    return False
 
 
 class UnixListener(trio.abc.Listener[trio.SocketStream]):

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,7 @@ from biren_plugin.errors import reason_of
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import NOT_THERE
 from biren_plugin.notice import Notice
-from biren_plugin.unix_sockets import FileIdentity
+from biren_plugin.unix_sockets import FileIdentity, is_abandoned
 
 KUBELET_SOCKET: Final = "kubelet.sock"
 INTERVAL: Final = 1.0
@@ -48,6 +49,21 @@ def socket_name(resource: str) -> str:
 
 
 _NOT_FOREIGN: Final = {KUBELET_SOCKET, *map(socket_name, RESOURCE_OF_SPLIT.values())}
+
+
+def remove_abandoned(path: Path) -> list[str]:
+    """Removes our sockets that no process serves, as a killed daemon leaves them; returns their names.
+
+    Only for the instance that holds the directory. A socket that is served, or that cannot be judged,
+    stays. Does not block.
+    """
+    removed = []
+    for name in map(socket_name, RESOURCE_OF_SPLIT.values()):
+        if is_abandoned(path / name):
+            with suppress(OSError):  # gone meanwhile, or the directory cannot be written
+                (path / name).unlink()
+                removed.append(name)
+    return removed
 
 
 def read_kubelet_folder(path: Path) -> KubeletFolder:

@@ -6,6 +6,7 @@ from functools import partial
 import attrs
 import trio
 
+from biren_plugin.device_plugin.folder import remove_abandoned
 from biren_plugin.device_plugin.folder_lock import HeldFolder, hold_folder
 from biren_plugin.device_plugin.node import Node, ResourceMemory
 from biren_plugin.device_plugin.resource import run_resource
@@ -31,6 +32,9 @@ class Serving:
                 self.node.path, self.node.folder, self.node.state.stand_by
             ) as held:
                 self.node.state.role = "serving"
+                if removed := remove_abandoned(self.node.path):
+                    text = f"removed {', '.join(removed)}, left by a daemon that was killed"
+                    say("sockets_removed", text, sockets=tuple(removed))
                 try:
                     await self._serve(held)
                 finally:

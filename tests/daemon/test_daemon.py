@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -299,3 +300,17 @@ async def test_heartbeat_sends_every_list_again(node: NodeInProcess, fast_clock:
             with trio.fail_after(60):
                 for _ in range(2):
                     assert await lists.receive() == [ListedDevice("card_0", True, (0,))]
+
+
+async def test_socket_of_a_split_that_a_killed_daemon_served_goes_at_the_start(
+    node: NodeInProcess, fast_clock: MockClock
+) -> None:
+    node.host.add_gpus({0: 1})
+    async with trio.open_nursery() as nursery:
+        await node.start_kubelet(nursery)  # which empties its directory
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(node.plugins / HALF_SOCKET))
+        nursery.start_soon(run_daemon, node.settings)
+        await node.sees(node.truth())
+        assert sockets_of(node) == [GPU_SOCKET]
+        nursery.cancel_scope.cancel()

@@ -13,6 +13,7 @@ from biren_plugin.device_plugin.folder import (
     KUBELET_SOCKET,
     KubeletFolder,
     read_kubelet_folder,
+    remove_abandoned,
     watch_kubelet_folder,
 )
 from tests.support.stepped_events import SteppedEvents
@@ -144,3 +145,20 @@ async def test_each_new_wait_is_said_again(
     folder = f"waiting for {path}: no such directory; is it mounted into the container?"
     kubelet = f"waiting for the kubelet: no {path}/kubelet.sock"
     assert warnings(caplog) == [folder, kubelet, kubelet, folder]
+
+
+def test_sockets_of_ours_that_a_killed_daemon_left_are_removed_and_no_others(path: Path) -> None:
+    path.mkdir()
+    ours, foreign, kubelet = "birentech.com-1-2-gpu.sock", "vendor.sock", KUBELET_SOCKET
+    for name in (ours, foreign, kubelet):
+        listen(path / name)
+    with socket.socket(socket.AF_UNIX) as served:
+        served.bind(str(path / "birentech.com-gpu.sock"))
+        served.listen()
+        assert remove_abandoned(path) == [ours]
+    left = {each.name for each in path.iterdir()}
+    assert left == {"birentech.com-gpu.sock", foreign, kubelet}
+
+
+def test_directory_that_is_missing_has_no_abandoned_socket(path: Path) -> None:
+    assert remove_abandoned(path) == []
