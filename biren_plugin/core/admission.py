@@ -7,7 +7,7 @@ import attrs
 
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.parse.card import Card
-from biren_plugin.core.parse.sysfs import number_of
+from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.core.placement.choose import Placement, choose
 from biren_plugin.core.placement.topology import Topology
 from biren_plugin.errors import InvalidRequest, NotReady
@@ -83,13 +83,8 @@ def preferred(
     usable = {id_ for id_ in request.available if id_ in healthy}.union(must)
     # What the topology does not know, for the moment or at all, is chosen last, but for what must be.
     known = usable & topology.place.keys()
-    strangers = sorted(usable - known, key=lambda id_: (id_ not in must, _by_number(id_)))
+    strangers = sorted(usable - known, key=lambda id_: (id_ not in must, by_number(id_)))
     held = [id_ for id_ in strangers if id_ in must]
     wanted = min(size - len(held), len(known))
     chosen = choose(topology, known, known.intersection(must), wanted, placement)
-    return sorted([*chosen, *strangers[: size - wanted]], key=_by_number)
-
-
-def _by_number(device_id: str) -> tuple[int, str]:
-    number = number_of(device_id)
-    return (-1 if number is None else number, device_id)
+    return sorted([*chosen, *strangers[: size - wanted]], key=by_number)

@@ -77,6 +77,8 @@ class Device:
     """What is wrong with it and does not count, each with what to do."""
     instance: int = 0
     """Its place among the cards of its GPU."""
+    recovering: bool = False
+    """Whether its faults are over, and it only has to stay healthy for a while to return to service."""
 
     @property
     def id(self) -> str:

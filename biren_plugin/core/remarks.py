@@ -1,13 +1,22 @@
 """What of a change an operator would want to read: from before and after to a few lines."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 import attrs
 
+from biren_plugin.core.inventory.splits import name_of_gpu
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.parse import vendor
+from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.core.parse.vendor import MINIMUM_DRIVER
 from biren_plugin.core.parse.versions import driver_suffices
+
+_BAD: Final = frozenset({"device_unhealthy", "device_warning"})
+"""What somebody should do something about."""
+_RUN: Final = 4
+"""So many cards with consecutive numbers are written as a range."""
 
 
 @attrs.frozen
@@ -95,38 +104,86 @@ def remark_driver(before: str | None, after: str | None) -> list[Remark]:
 
 
 def remark_list(before: DeviceList | None, after: DeviceList) -> list[Remark]:
-    """What changed in a resource's devices."""
+    """What changed in a resource's devices: one line for all of which the same is true."""
     old = {device.id: device for device in before.devices} if before is not None else {}
     new = {device.id: device for device in after.devices}
     remarks = []
 
-    def remark(
-        event: str, text: str, *, bad: bool = False, **fields: str | tuple[str, ...]
-    ) -> None:
-        fields = {"resource": after.resource, **fields}
-        remarks.append(Remark(event, f"{after.resource}: {text}", bad, fields))
+    def remark(event: str, devices: Sequence[Device], text: str, reason: str = "") -> None:
+        about: dict[str, str | tuple[str, ...]] = {"resource": after.resource}
+        ids = tuple(device.id for device in devices)
+        about |= {"card": ids[0]} if len(ids) == 1 else {"cards": ids}
+        about |= {"reason": reason} if reason else {}
+        remarks.append(Remark(event, f"{after.resource}: {text}", event in _BAD, about))
 
     if came := [device for id_, device in new.items() if id_ not in old and device.healthy]:
-        remark("devices_found", f"found {_ids(came)}", cards=tuple(device.id for device in came))
-    for id_, device in new.items():
-        was_healthy = id_ in old and old[id_].healthy
-        reasons = "; ".join(device.reasons)
-        if not device.healthy and (id_ not in old or old[id_].reasons != device.reasons):
-            text = f"{id_} is Unhealthy: {reasons}"
-            remark("device_unhealthy", text, bad=True, card=id_, reason=reasons)
-        elif device.healthy and id_ in old and not was_healthy:
-            remark("device_healthy", f"{id_} is Healthy again", card=id_)
-        known = old[id_].warnings if id_ in old else ()
-        for text in device.warnings:
-            if text not in known:
-                remark("device_warning", f"{id_}: {text}", bad=True, card=id_, reason=text)
+        remark("devices_found", came, f"found {names_of(came)}")
+    changed = [
+        device
+        for id_, device in new.items()
+        if not device.healthy and (id_ not in old or old[id_].reasons != device.reasons)
+    ]
+    for devices, reason in _alike((device, "; ".join(device.reasons)) for device in changed):
+        names, are = names_of(devices), "is" if len(devices) == 1 else "are"
+        if devices[0].recovering:
+            news = reason.removeprefix("it ")
+            if len(devices) > 1:
+                news = news.replace("has recovered and returns", "have recovered and return", 1)
+            remark("device_recovering", devices, f"{names} {news}", reason)
+        else:
+            remark("device_unhealthy", devices, f"{names} {are} Unhealthy: {reason}", reason)
+    again = [
+        device
+        for id_, device in new.items()
+        if device.healthy and id_ in old and not old[id_].healthy
+    ]
+    if again:
+        are = "is" if len(again) == 1 else "are"
+        remark("device_healthy", again, f"{names_of(again)} {are} Healthy again")
+    for devices, reason in _alike(
+        (device, text)
+        for id_, device in new.items()
+        for text in device.warnings
+        if id_ not in old or text not in old[id_].warnings
+    ):
+        remark("device_warning", devices, f"{names_of(devices)}: {reason}", reason)
     if left := [device for id_, device in old.items() if id_ not in new]:
-        remark(
-            "devices_left", f"{_ids(left)} left the list", cards=tuple(device.id for device in left)
-        )
+        remark("devices_left", left, f"{names_of(left)} left the list")
     return remarks
 
 
-def _ids(devices: Iterable[Device]) -> str:
-    ids = [device.id for device in devices]
-    return f"{', '.join(ids)} ({len(ids)})" if len(ids) > 1 else ids[0]
+def _alike(told: Iterable[tuple[Device, str]]) -> Iterator[tuple[list[Device], str]]:
+    """Devices of which the same is told, but for their own names; the text of the first of them."""
+    groups: dict[str, list[tuple[Device, str]]] = {}
+    for device, text in told:
+        groups.setdefault(_without_names(device, text), []).append((device, text))
+    for group in groups.values():
+        devices = [device for device, _ in group]
+        same = len({text for _, text in group}) == 1
+        yield devices, group[0][1] if same else f"{group[0][1]} (and likewise the others)"
+
+
+def _without_names(device: Device, text: str) -> str:
+    card = device.card
+    for name in (card.path, card.name, name_of_gpu(card), card.pci_address):
+        if name:
+            text = re.sub(rf"{re.escape(name)}(?!\w)", "*", text)
+    return text
+
+
+def names_of(devices: Iterable[Device]) -> str:
+    """`card_0, card_2 (2)`, and `card_0 to card_7 (8)`."""
+    runs: list[list[str]] = []
+    for id_ in (device.id for device in devices):
+        if runs and _is_next(runs[-1][-1], id_):
+            runs[-1].append(id_)
+        else:
+            runs.append([id_])
+    shown = [f"{run[0]} to {run[-1]}" if len(run) >= _RUN else ", ".join(run) for run in runs]
+    count = sum(map(len, runs))
+    return ", ".join(shown) + (f" ({count})" if count > 1 else "")
+
+
+def _is_next(first: str, second: str) -> bool:
+    one, two = by_number(first)[0], by_number(second)[0]
+    return two == one + 1 and first.removesuffix(str(one)) == second.removesuffix(str(two))

@@ -134,7 +134,11 @@ class DriverCardReader:
         )
 
     def _module_loaded(self) -> bool | None:
+        modules = under(self._root, _MODULES)
         try:
-            return vendor.MODULE in os.listdir(under(self._root, _MODULES))
+            if vendor.MODULE not in os.listdir(modules):
+                return False
         except OSError:
             return None
+        # While it is being unloaded its cards go one after the other, and it is the last to go.
+        return (read_text(f"{modules}/{vendor.MODULE}/initstate") or "").strip() != "going"

@@ -1,11 +1,13 @@
 """The log tells each change that an operator would want to know, once, and nothing else."""
 
+from collections.abc import Iterable
+
 import attrs
 import pytest
 
-from biren_plugin.core.model import DeviceList, HostFacts, Inventory
-from biren_plugin.core.remarks import Remark, remark_inventory, remark_list
-from tests.support.cards import GPU, devices, listed
+from biren_plugin.core.model import Device, DeviceList, HostFacts, Inventory
+from biren_plugin.core.remarks import Remark, names_of, remark_inventory, remark_list
+from tests.support.cards import GPU, card, devices, listed
 
 ONE_CARD = Inventory((listed(GPU, *devices(GPU, 0)),))
 NO_CARD = Inventory()
@@ -142,3 +144,83 @@ def test_no_card_is_only_reported_where_there_is_none(unsettled: tuple[str, ...]
     for before in (None, ONE_CARD, NO_DRIVER):
         assert not [each for each in remark_inventory(before, found) if "no Biren" in each.text]
     assert remark_inventory(found, NO_CARD), "the last one has gone"
+
+
+def test_one_cause_of_all_cards_is_one_line() -> None:
+    eight = devices(GPU, *range(8))
+    unloaded = listed(GPU, *(each.because("the module was unloaded") for each in eight))
+    assert remark_list(listed(GPU, *eight), unloaded) == [
+        Remark(
+            "device_unhealthy",
+            f"{GPU}: card_0 to card_7 (8) are Unhealthy: the module was unloaded",
+            bad=True,
+        )
+    ]
+    [again] = remark_list(unloaded, listed(GPU, *eight))
+    assert again.text == f"{GPU}: card_0 to card_7 (8) are Healthy again"
+    assert again.fields["cards"] == tuple(f"card_{number}" for number in range(8))
+
+
+def test_cause_that_differs_in_the_cards_own_names_only_is_one_line() -> None:
+    twelve = [
+        Device(card(number, number, address=f"0000:{number + 16:02x}:00.0"), GPU)
+        for number in range(12)
+    ]
+    before = listed(GPU, *twelve)
+    after = listed(
+        GPU,
+        *(
+            each.because(f"{each.card.path} is missing; see GPU {each.card.physical_id}")
+            for each in twelve[:11]
+        ),
+        twelve[11].because("it is hot"),
+    )
+    assert [each.text for each in remark_list(before, after)] == [
+        f"{GPU}: card_0 to card_10 (11) are Unhealthy: /dev/biren/card_0 is missing; see GPU 0 "
+        "(and likewise the others)",
+        f"{GPU}: card_11 is Unhealthy: it is hot",
+    ]
+
+
+def test_card_that_has_recovered_is_good_news() -> None:
+    one, two = devices(GPU, 0, 1)
+    waits = "it has recovered and returns to service after 2 s without a fault (was: no node)"
+    broken = listed(GPU, one.because("no node"), two.because("no node"))
+
+    def waiting(*chosen: Device) -> DeviceList:
+        return listed(
+            GPU, *(attrs.evolve(each, reasons=(waits,), recovering=True) for each in chosen)
+        )
+
+    [single] = remark_list(listed(GPU, one.because("no node")), waiting(one))
+    assert single == Remark("device_recovering", f"{GPU}: card_0 {waits.removeprefix('it ')}")
+    [both] = remark_list(broken, waiting(one, two))
+    assert both.text.startswith(f"{GPU}: card_0, card_1 (2) have recovered and return to")
+    assert not both.bad
+
+
+@pytest.mark.parametrize(
+    ("numbers", "names"),
+    [
+        ((3,), "card_3"),
+        ((1, 2, 10), "card_1, card_2, card_10 (3)"),
+        ((0, 1, 2, 3, 9, 10), "card_0 to card_3, card_9, card_10 (6)"),
+        (range(8, 12), "card_8 to card_11 (4)"),
+    ],
+)
+def test_names_are_in_the_order_of_their_numbers(numbers: Iterable[int], names: str) -> None:
+    assert names_of(devices(GPU, *numbers)) == names
+
+
+def test_thousand_cards_that_come_and_fail_and_recover_are_three_lines() -> None:
+    cards = devices(GPU, *range(1024))
+    lists = [
+        listed(GPU, *cards),
+        listed(GPU, *(each.because(f"{each.card.path} is missing") for each in cards)),
+        listed(GPU, *cards),
+    ]
+    remarks = [
+        remark_list(before, after) for before, after in zip([None, *lists], lists, strict=False)
+    ]
+    assert [len(each) for each in remarks] == [1, 1, 1]
+    assert all(len(each.text) < 160 for [each] in remarks)

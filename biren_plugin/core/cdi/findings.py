@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 
 from biren_plugin.core.cdi.spec import Spec
+from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.core.parse.vendor import CDI_KIND
 
 REPLACE: Final = (
@@ -50,7 +51,7 @@ class OnDisk:
     @property
     def withheld(self) -> list[str]:
         """The CDI devices that containers cannot get, by number."""
-        return sorted({name for each in self.findings for name in each.names}, key=_by_number)
+        return sorted({name for each in self.findings for name in each.names}, key=by_number)
 
     def reason_for(self, name: str) -> str:
         """Why containers cannot get the CDI device; empty if they can."""
@@ -118,8 +119,3 @@ def _duplicated(
 
 def _devices(spec: Spec) -> dict[str, Spec]:
     return {device["name"]: device["containerEdits"] for device in spec["devices"]}
-
-
-def _by_number(name: str) -> tuple[int, str]:
-    digits = "".join(filter(str.isdigit, name))
-    return int(digits or 0), name

@@ -39,6 +39,10 @@ def warning(text: str) -> Symptom:
     return Symptom(text, severe=False)
 
 
+_UNLOADED: Final = f"the driver's module was unloaded; on the node: `{vendor.MODPROBE}`"
+"""The one cause of all that an unloaded module takes along: cards, nodes."""
+
+
 def _any(_evidence: Evidence) -> bool:
     return True
 
@@ -72,7 +76,9 @@ def _bus(evidence: Evidence) -> Iterator[Symptom]:
     card = evidence.card
     if card.present:
         return
-    if card.is_group:
+    if evidence.module_gone:
+        yield severe(_UNLOADED)
+    elif card.is_group:
         yield severe(
             f"its {name_of_gpu(card)} is gone from sysfs, or no longer split by SR-IOV; "
             f"see `{vendor.LSPCI_DRIVERS}` and the kernel's log"
@@ -86,7 +92,9 @@ def _bus(evidence: Evidence) -> Iterator[Symptom]:
 
 def _device_node(evidence: Evidence) -> Iterator[Symptom]:
     card = evidence.card
-    if card.present and card.node is NodeState.MISSING:
+    if card.present and card.node is NodeState.MISSING and evidence.module_gone:
+        yield severe(_UNLOADED)
+    elif card.present and card.node is NodeState.MISSING:
         command = _lspci(card, "-nnk") if card.is_group else vendor.KERNEL_LOG
         yield severe(f"device node {card.path} is missing; see `{command}` on the node")
     if card.present and card.node is NodeState.NOIOMMU:
@@ -102,7 +110,7 @@ def _device_node(evidence: Evidence) -> Iterator[Symptom]:
 
 def _module(evidence: Evidence) -> Iterator[Symptom]:
     if evidence.module_gone:
-        yield severe(f"the driver's module was unloaded; on the node: `{vendor.MODPROBE}`")
+        yield severe(_UNLOADED)
 
 
 def _sysfs(evidence: Evidence) -> Iterator[Symptom]:

@@ -42,7 +42,7 @@ class Recovery:
                 flaps = self._returned is not None and now - self._returned < FLAP_MEMORY
                 self._relapses = self._relapses + 1 if flaps else 0
             self._faults, self._healthy_since = tuple(severe), None
-            return tuple(finding.text for finding in severe)
+            return _texts(severe)
         if not self._faults:
             return ()
         if all(finding.probe in suspects for finding in self._faults):
@@ -55,11 +55,16 @@ class Recovery:
             self._faults, self._returned = (), now
             return ()
         again = f", as it failed again {_times(self._relapses)}" if self._relapses else ""
-        causes = "; ".join(finding.text for finding in self._faults)
+        causes = "; ".join(_texts(self._faults))
         return (
             f"it has recovered and returns to service after {wait:g} s without a fault{again} "
             f"(was: {causes})",
         )
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the faults are over, and only the steady time keeps the card out of service."""
+        return self._healthy_since is not None and bool(self._faults)
 
     def lose_sight(self) -> None:
         """The card is not checked at present: its steady time starts again once it is."""
@@ -68,6 +73,11 @@ class Recovery:
     def _wait(self) -> float:
         longer = self._steady * float(2 ** min(self._relapses, _DOUBLINGS))
         return max(self._steady, min(longer, LONGEST))
+
+
+def _texts(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """What several probes found alike is one reason."""
+    return tuple(dict.fromkeys(finding.text for finding in findings))
 
 
 def _times(count: int) -> str:

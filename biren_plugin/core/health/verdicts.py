@@ -25,7 +25,7 @@ from biren_plugin.core.health.probes import (
     find,
 )
 from biren_plugin.core.health.recovery import Recovery
-from biren_plugin.core.model import Device, Identity, Inventory
+from biren_plugin.core.model import Device, Identity, Inventory, Snapshot
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse.brml import LibraryStatus
 from biren_plugin.core.parse.card import NodeState
@@ -153,10 +153,14 @@ class HealthKeeper:
         return found
 
     def _module_gone(self, seen: Observed) -> bool:
-        """A driver that is built in has no module: only one that was there can be missed."""
-        loaded = seen.snapshot.module_loaded if seen.snapshot is not None else None
-        self._module_seen |= bool(loaded)
-        return self._module_seen and loaded is False
+        """A driver that is built in has no module: only one that was there can be missed.
+
+        A module that is being unloaded takes its class folder along first.
+        """
+        snapshot = seen.snapshot or Snapshot()
+        self._module_seen |= bool(snapshot.module_loaded)
+        is_gone = snapshot.module_loaded is False
+        return self._module_seen and (is_gone or not snapshot.driver_loaded)
 
     def _suspect(
         self, judged: Sequence[Device], findings: Mapping[Identity, list[Finding]], now: float
@@ -209,7 +213,10 @@ class HealthKeeper:
         reasons = record.counted.update(counted, set_aside, now)
         if not reasons and not warnings:
             return device
-        return attrs.evolve(device, reasons=reasons, warnings=tuple(warnings))
+        recovering = bool(reasons) and record.counted.is_waiting
+        return attrs.evolve(
+            device, reasons=reasons, warnings=tuple(warnings), recovering=recovering
+        )
 
 
 def _describe_suspect(

@@ -60,6 +60,12 @@ def number_of(device_id: str) -> int | None:
     return int(match[1]) if match else card_number(device_id)
 
 
+def by_number(name: str) -> tuple[int, str]:
+    """The key that sorts card_2 before card_10."""
+    digits = "".join(filter(str.isdigit, name))
+    return int(digits or 0), name
+
+
 def pci_path(real: str) -> tuple[str, ...]:
     """The PCI part of a device's real path, from the root bridge down; empty if it is no PCI device.
 

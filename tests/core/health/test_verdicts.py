@@ -35,11 +35,12 @@ class Node:
         cards: Sequence[Card],
         at: float | None = None,
         module: bool | None = True,
+        driver: bool = True,
         **seen: Any,
     ) -> Mapping[str, Device]:
         """The devices by id after a look, one second after the last unless `at` says when."""
         self.now = self.now + 1.0 if at is None else at
-        snapshot = Snapshot(tuple(cards), module_loaded=module)
+        snapshot = Snapshot(tuple(cards), driver_loaded=driver, module_loaded=module)
         observed = Observed(snapshot, **seen)
         self.latest = self._health.judge(
             self._inventory.update(observed, self.now), observed, self.now
@@ -111,6 +112,30 @@ def test_module_that_goes_condemns_all_and_one_that_never_was_none() -> None:
     assert not unhealthy(node.look(EIGHT, module=True))
     assert not unhealthy(node.look(EIGHT, module=None)), "missing data is no fault"
     assert len(unhealthy(node.look(EIGHT, module=False))) == 8
+
+
+@pytest.mark.parametrize(
+    ("left", "module"),
+    [
+        (EIGHT[:0], False),
+        (EIGHT[:0], True),
+        (EIGHT[3:], False),
+        (sick(EIGHT, node=NodeState.MISSING), False),
+    ],
+    ids=["all gone", "class gone, module still there", "some gone", "nodes gone"],
+)
+def test_unloaded_module_is_the_one_reason_of_all_that_goes_with_it(
+    left: Sequence[Card], *, module: bool
+) -> None:
+    node = Node()
+    node.look(EIGHT)
+    devices = node.look(left, module=module, driver=bool(left))
+    assert {device.reasons for device in devices.values()} == {
+        ("the driver's module was unloaded; on the node: `modprobe biren`",)
+    }
+    back = node.look(EIGHT)["card_0"].reasons
+    assert "modprobe" in back[0]
+    assert node.look(EIGHT)["card_0"].recovering
 
 
 class TestSuspects:
