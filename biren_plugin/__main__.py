@@ -1,5 +1,22 @@
-"""`python -m biren_plugin`."""
+"""The console script and `python -m biren_plugin`: light enough that Ctrl-C finds it ready at once."""
 
-from biren_plugin.cli import main
+import os
+from typing import Final, NoReturn
 
-main()
+EXIT_INTERRUPTED: Final = 130
+"""128 + SIGINT, as shells have it."""
+
+
+def main() -> NoReturn:
+    """Runs the command line. Ctrl-C ends it without a traceback, also while modules are imported."""
+    try:
+        from biren_plugin.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        # At once: a thread that waits for a hung driver would keep the interpreter from its end.
+        os._exit(EXIT_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,18 @@
-"""The command line: which commands there are, exit statuses, and errors in one line."""
+"""The command line: which commands there are, exit statuses, and errors in one line.
 
+Cyclopts parses, converts and prints help. Around it stand, in the order in which a command line passes:
+
+1. `commands/pflag` rewrites the words, because manifests were written for the vendor's parser: there the
+   last of a repeated flag counts, and a switch takes a value only after `=`.
+2. `commands/flags` gives a command one parameter for each field of `Settings`, so that a setting is
+   written down once. Environment variables are cyclopts' own, on these parameters.
+3. `commands/settings_file` is a cyclopts config: it fills what neither a flag nor a variable gave.
+4. The converter of `commands/flags` reads a value as `core/setting_field` defines it, the same from all
+   three sources, and keeps where it came from, for the log and for errors.
+5. `main` turns what is raised into one line and an exit status.
+"""
+
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -21,14 +34,17 @@ EXIT_USAGE: Final = 2
 _STANDARD_OUTPUT: Final = 1
 _STANDARD_ERROR: Final = 2
 """Descriptors."""
+_NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
+_OF_A_WRITE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""Errors that writing standard output ends with; unlike others they come without a file's name."""
 
 app = App(
     name="br-gpu-device-plugin",
-    help="""Offers the Biren GPUs of this node to Kubernetes. Without a command: runs as the node's daemon.
+    help="""A Kubernetes device plugin for Biren GPUs. Without a command, it runs as the node's daemon.
 
-    Each of the daemon's flags is also taken from the environment (--health-mode as BR_GPU_HEALTH_MODE;
-    several values: with commas) and from the file of --config (health-mode: observe). A flag counts
-    before a variable, a variable before the file.
+    Each of the daemon's flags can also be set in the environment (--health-mode as BR_GPU_HEALTH_MODE;
+    several values separated by commas) and in the file of --config (health-mode: observe). A flag
+    overrides a variable, a variable overrides the file.
     """,
     version=f"br-gpu-device-plugin {__version__}",
     version_flags=["--version", "-V"],
@@ -45,18 +61,19 @@ app.command(
 app.command("biren_plugin.commands.show_devices:devices", help="Show the Biren cards of this host.")
 app.command(
     "biren_plugin.commands.doctor.examination:doctor",
-    help="""Say what keeps cards from being handed out, and what to do about it.
+    help="""Check what allocating cards needs, and print what is missing and what to do.
 
-    Give it the daemon's flags. Exit status: 0, 1 with a warning, 2 with a failure.
+    Give it the daemon's flags. Exit status: 0; 1 with a warning; 2 with a failure; 3 if --report could
+    not be written.
     """,
 )
 app.command(
     "biren_plugin.commands.run_simulation:simulate",
-    help="Show the whole story on a simulated host, without hardware, root or Kubernetes.",
+    help="Run a scripted demo on a simulated host, without hardware, root or Kubernetes.",
 )
 app.command(
     "biren_plugin.commands.show_status:status",
-    help="Show what the running daemon knows and does: resources, cards, and which pod has each.",
+    help="Show the running daemon's resources and cards, and which pod holds each card.",
 )
 
 
@@ -77,12 +94,13 @@ def main() -> NoReturn:
         _complain(str(error), EXIT_USAGE)
     except PluginError as error:
         _complain(str(error), EXIT_FAILED)
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of our output has seen enough
         _drop_output()
         sys.exit(EXIT_FAILED)
     except OSError as error:
-        _drop_output()
-        _complain(f"{error.strerror}: {error.filename or 'standard output'}", EXIT_FAILED)
+        if error.filename is None and error.errno in _OF_A_WRITE:
+            _drop_output()
+        _complain(_explain_system_error(error), EXIT_FAILED)
     sys.exit(status)
 
 
@@ -120,6 +138,16 @@ def _explain(error: cyclopts.CycloptsError) -> str:
             return f"there is no command {words[0]!r}"
         case _:
             return str(error).strip().rstrip(".")
+
+
+def _explain_system_error(error: OSError) -> str:
+    """What the system refused, of which file, and what to do if that is known."""
+    text = error.strerror or f"{error}"
+    if error.errno in _NO_DESCRIPTORS:
+        return f"{text}: raise the limit (ulimit -n)"
+    if error.filename is not None:
+        return f"{text}: {error.filename}"
+    return f"{text}: standard output" if error.errno in _OF_A_WRITE else text
 
 
 def _complain(text: str, status: int) -> NoReturn:

@@ -86,7 +86,9 @@ def with_settings(run: Callable[..., int]) -> Callable[..., int]:
 
     own = [each for each in inspect.signature(run).parameters.values() if each.name != "settings"]
     # In the help of a command with flags of its own, those come first.
-    group = Group("Settings of the daemon", sort_key=1) if own else None
+    group = (
+        Group("Settings of the daemon", sort_key=1) if own else Group.create_default_parameters()
+    )
     flags = [
         _parameter(field.name, field.type, field.default, field.metadata.get(HELP, ""), group)
         for field in SETTINGS
@@ -97,9 +99,7 @@ def with_settings(run: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
-def _parameter(
-    name: str, kind: Any, default: Any, text: str, group: Group | None
-) -> inspect.Parameter:
+def _parameter(name: str, kind: Any, default: Any, text: str, group: Group) -> inspect.Parameter:
     flag = Parameter(
         name=f"--{key_of(name)}",
         help=text,

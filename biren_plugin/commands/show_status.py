@@ -25,7 +25,7 @@ _CLEAR: Final = "\033[H\033[2J"
 def status(
     *, json: Switch = False, watch: Switch = False, status_dir: StatusDir = DEFAULT_STATUS_DIR
 ) -> int:
-    """Show what the running daemon knows and does: resources, cards, and which pod has each.
+    """Show the running daemon's resources and cards, and which pod holds each card.
 
     Parameters
     ----------
@@ -57,7 +57,9 @@ def ask(folder: Path) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(answer)
     except PermissionError as error:
         raise StatusUnavailable(f"{path}: only root may ask the daemon; try with sudo") from error
-    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
+    except NotADirectoryError as error:
+        raise StatusUnavailable(f"{folder} is not a directory; see --status-dir") from error
+    except (FileNotFoundError, ConnectionRefusedError) as error:
         raise StatusUnavailable(
             f"no daemon runs here: nobody serves {path}; run `status` in the daemon's container, "
             "with its --status-dir"

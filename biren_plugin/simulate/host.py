@@ -39,14 +39,18 @@ def read_splits(gpus: int, svi: str) -> dict[int, int]:
     if not 1 <= gpus <= MAX_GPUS:
         raise UsageError(f"--gpus {gpus}: give a number from 1 to {MAX_GPUS}")
     splits = dict.fromkeys(range(gpus), 1)
+    named = set[int]()
     for part in filter(None, svi.split(",")):
         gpu, colon, parts = part.partition(":")
         if not (colon and re.fullmatch(r"[0-9]{1,4}", gpu) and re.fullmatch(r"[0-9]{1,4}", parts)):
             raise UsageError(f"--svi {part!r}: give GPU:INSTANCES, as in 6:2,7:4")
         if int(gpu) not in splits:
             raise UsageError(f"--svi {part}: GPUs are 0 to {gpus - 1}")
+        if int(gpu) in named:
+            raise UsageError(f"--svi {part}: GPU {int(gpu)} is already split; name each GPU once")
         if int(parts) not in RESOURCE_OF_SPLIT:
             raise UsageError(f"--svi {part}: a GPU is split into 1, 2 or 4 instances")
+        named.add(int(gpu))
         splits[int(gpu)] = int(parts)
     return splits
 

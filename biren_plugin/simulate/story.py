@@ -1,7 +1,7 @@
-"""The main job, told on the terminal: each step, what the kubelet saw, and how long it took."""
+"""The demo: each step of the main job, what the kubelet saw of it, and how long it took."""
 
+import enum
 import logging
-import sys
 import tempfile
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -21,25 +21,35 @@ from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.readers import read_once
 from biren_plugin.simulate.host import SimulatedHost
 from biren_plugin.simulate.kubelet import SimulatedKubelet, View
+from biren_plugin.simulate.printing import print_lines
 from biren_plugin.supervise import leaves
 
 _STEP_DEADLINE: Final = 10.0
 _LOG_LINES: Final = 40
 _LOOKS: Final = 0.2
 _RECOVER_AFTER: Final = 0.5
-"""Seconds; a real node has its defaults, 1 and 30. Here nobody should have to wait."""
+"""Seconds; the defaults of a real node are 1 and 30. A demo should not make people wait."""
 _SPLIT_NAMES: Final = {1: "whole", 2: "in halves", 4: "in quarters"}
 
 
 class StepFailed(PluginError):
-    """A step of the story did not come out as it should."""
+    """A step of the demo did not end as it should."""
 
 
-async def tell_story(splits: Mapping[int, int], keep_running: bool) -> bool:
-    """Runs the real daemon on a simulated host with these GPUs; whether each step came out right.
+class Outcome(enum.Enum):
+    """How the demo ended."""
 
-    With `keep_running` it stays, after the last step, until SIGINT or SIGTERM. Raises `StepFailed`
-    where the simulated node cannot even be made.
+    RIGHT = enum.auto()
+    FAILED = enum.auto()
+    STOPPED = enum.auto()
+    """By a signal, before the last step."""
+
+
+async def tell_story(splits: Mapping[int, int], keep_running: bool) -> Outcome:
+    """Runs the real daemon on a simulated host with these GPUs, step by step.
+
+    With `keep_running` the node stays, after the last step, until SIGINT or SIGTERM. Raises `StepFailed`
+    where the simulated node cannot be made.
     """
     daemon_log = _keep_log()
     failures: list[Exception] = []
@@ -55,8 +65,8 @@ async def tell_story(splits: Mapping[int, int], keep_running: bool) -> bool:
                 await story.tell()
                 if keep_running:
                     told = True
-                    _say("\nStaying until Ctrl-C.", f"  host: {story.host.root}")
-                    _say(f"  kubelet: {story.plugins}")
+                    print_lines("\nStaying until Ctrl-C.", f"  host: {story.host.root}")
+                    print_lines(f"  kubelet: {story.plugins}")
                     with stay:
                         await trio.sleep_forever()
                 await story.stop()
@@ -65,10 +75,10 @@ async def tell_story(splits: Mapping[int, int], keep_running: bool) -> bool:
         except* (PluginError, OSError) as group:
             failures += leaves(group)
     if failures:
-        _say(f"\nFAILED: {failures[0]}", "The daemon's last words:", *daemon_log)
-    else:
-        _say("\nEach step came out right." if told else "\nStopped before the end.")
-    return told and not failures
+        print_lines(f"\nFAILED: {failures[0]}", "The end of the daemon's log:", *daemon_log)
+        return Outcome.FAILED
+    print_lines("\nEach step came out right." if told else "\nStopped before the end.")
+    return Outcome.RIGHT if told else Outcome.STOPPED
 
 
 class _Story:
@@ -90,7 +100,11 @@ class _Story:
         for gpu, parts in splits.items():
             cards = self._expected.setdefault(RESOURCE_OF_SPLIT[parts], set())
             cards.update(self.host.cards_of(gpu))
-        _say(f"A simulated node: {_describe(splits)}. No hardware, no root, no Kubernetes.")
+        print_lines(
+            f"A simulated node: {_describe(splits)}. No hardware, no root, no Kubernetes.",
+            f"A card returns to service after {_RECOVER_AFTER:g} s without a fault here; on a real node "
+            f"after {Settings().recover_after:g} s (--recover-after).",
+        )
 
     async def start_kubelet(self) -> None:
         self._kubelet_life = trio.CancelScope()
@@ -112,7 +126,7 @@ class _Story:
         await self.step("it lists its devices", self._listed)
         await self.step("a pod is given cards", self._pod_starts)
         resource, cards = sorted(self._expected.items())[-1]
-        card = max(cards, key=lambda name: int(name.removeprefix(vendor.CARD_PREFIX)))
+        card = max(cards, key=_number)
         await self.step(f"{card} is pulled", lambda: self._card_is_pulled(resource, card))
         await self.step(f"{card} is put back", lambda: self._card_is_put_back(card))
         await self.step(
@@ -122,13 +136,13 @@ class _Story:
         gpu, parts = max(self._splits.items())
         new = 1 if parts > 1 else 4
         await self.step(
-            f"GPU {gpu} is split anew: {_SPLIT_NAMES[parts]} -> {_SPLIT_NAMES[new]}",
-            lambda: self._split_anew(gpu, new),
+            f"GPU {gpu} is re-split: {_SPLIT_NAMES[parts]} -> {_SPLIT_NAMES[new]}",
+            lambda: self._re_split(gpu, new),
         )
         await self.step("the kubelet restarts", self._kubelet_restarts)
 
     async def step(self, title: str, do: Callable[[], Awaitable[Iterable[str]]]) -> None:
-        """Does one step and tells it. Raises `StepFailed`."""
+        """Does one step and prints it. Raises `StepFailed`."""
         started = trio.current_time()
         lines: Iterable[str] = ()
         with trio.move_on_after(_STEP_DEADLINE) as waiting:
@@ -136,9 +150,9 @@ class _Story:
         took = (trio.current_time() - started) * 1000
         if waiting.cancelled_caught:
             raise StepFailed(
-                f"{title}: not seen in {_STEP_DEADLINE:g} s; the kubelet knows {self._kubelet.view.latest}"
+                f"{title}: not seen in {_STEP_DEADLINE:g} s; the kubelet has {self._kubelet.view.latest}"
             )
-        _say(f"\n{took:7.1f} ms  {title}", *(f"            {line}" for line in lines))
+        print_lines(f"\n{took:7.1f} ms  {title}", *(f"            {line}" for line in lines))
 
     async def _registered(self) -> list[str]:
         view = await self._kubelet.view.wait_for(
@@ -157,7 +171,7 @@ class _Story:
     async def _pod_starts(self) -> list[str]:
         resource, cards = sorted(self._expected.items())[-1]
         pod = await self._kubelet.admit(resource, min(2, len(cards)))
-        names = ",".join(sorted(pod.ids))
+        names = ",".join(sorted(pod.ids, key=_number))
         if dict(pod.edits.env) != {vendor.CARDS_VARIABLE: names}:
             raise StepFailed(f"the pod holds {names}, but its environment is {pod.edits.env}")
         if not {f"{vendor.NODE_FOLDER}/{name}" for name in pod.ids} <= set(pod.edits.device_nodes):
@@ -170,7 +184,7 @@ class _Story:
         ]
 
     def _reason(self, ids: Sequence[str]) -> list[str]:
-        """Why just these, in a line; none for a single card."""
+        """Why these cards were chosen, in a line; none for a single card."""
         reason = self._topology.describe(ids)
         return [f"{', '.join(ids)}: {reason}"] if reason else []
 
@@ -195,7 +209,7 @@ class _Story:
         counts = _counts(await self._wait_for(self._expected))
         return [*counts, *self._said(f"{card} is Healthy again")]
 
-    async def _split_anew(self, gpu: int, parts: int) -> list[str]:
+    async def _re_split(self, gpu: int, parts: int) -> list[str]:
         old = RESOURCE_OF_SPLIT[self._splits[gpu]]
         self._expected[old] -= set(self.host.cards_of(gpu))
         new = self._expected.setdefault(RESOURCE_OF_SPLIT[parts], set())
@@ -244,6 +258,10 @@ async def _run_kubelet(
         await kubelet.run(task_status=task_status)
 
 
+def _number(card: str) -> int:
+    return int(card.removeprefix(vendor.CARD_PREFIX))
+
+
 def _counts(view: View) -> list[str]:
     lines = []
     for resource, devices in sorted(view.devices.items()):
@@ -260,7 +278,7 @@ def _describe(splits: Mapping[int, int]) -> str:
 
 
 def _keep_log() -> deque[str]:
-    """The daemon's log goes into memory: the terminal belongs to the story."""
+    """Keeps the daemon's log in memory: the terminal shows the demo."""
     lines: deque[str] = deque(maxlen=_LOG_LINES)
 
     class Keeper(logging.Handler):
@@ -269,7 +287,3 @@ def _keep_log() -> deque[str]:
 
     logging.basicConfig(level=logging.INFO, handlers=[Keeper()], format="%(message)s", force=True)
     return lines
-
-
-def _say(*lines: str) -> None:
-    print(*lines, sep="\n", file=sys.stdout, flush=True)

@@ -1,7 +1,9 @@
 """The vendor's flags in all their forms are taken; a wrong one costs one line and status 2."""
 
 import os
+import re
 import subprocess
+import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,8 +45,9 @@ def test_help_names_every_flag_and_command(flag: str) -> None:
         assert word in result.stdout
 
 
-def test_version_is_printed() -> None:
-    result = run_command("--version")
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_version_is_printed(flag: str) -> None:
+    result = run_command(flag)
     assert (result.returncode, result.stdout) == (0, f"br-gpu-device-plugin {__version__}\n")
 
 
@@ -104,6 +107,7 @@ def test_flags_are_taken_in_the_forms_of_the_vendors_parser(
         (["simulate", "--svi", "2"], "give GPU:INSTANCES, as in 6:2,7:4"),
         (["simulate", "--svi", "9:2"], "GPUs are 0 to 7"),
         (["simulate", "--svi", "1:3"], "1, 2 or 4 instances"),
+        (["simulate", "--svi", "1:2,1:4"], "--svi 1:4: GPU 1 is already split"),
         (["devices", "--yaml"], "--yaml"),
         (["cdi", "write"], 'Unknown command "write"'),
         (["cdi", "generate", "--format=toml"], '"yaml", "json"'),
@@ -191,6 +195,59 @@ def test_wrong_settings_file_costs_one_line_and_status_2(folder: Path) -> None:
         f"br-gpu-device-plugin: {path}, line 2: health-mod: there is no such setting; "
         "did you mean health-mode?\n"
     )
+
+
+def test_help_of_doctor_begins_with_its_own_flags() -> None:
+    shown = run_command("doctor", "--help").stdout
+    assert shown.index("--report") < shown.index("Settings of the daemon") < shown.index("--pulse")
+
+
+@pytest.mark.parametrize("command", ["devices", "doctor", "status"])
+def test_schemas_that_help_names_are_installed(command: str) -> None:
+    shown = " ".join(re.sub(r"[│\n]", " ", run_command(command, "--help").stdout).split())
+    folder = Path(sysconfig.get_path("data")) / "share/br-gpu-device-plugin/schema"
+    assert "share/br-gpu-device-plugin/schema" in shown
+    for name in re.findall(r"[a-z]+\.schema\.json", shown):
+        assert (folder / name).is_file()
+
+
+def test_too_few_descriptors_are_not_blamed_on_standard_output() -> None:
+    said = subprocess.run(
+        ["sh", "-c", 'ulimit -n 7; "$@"', "sh", *COMMAND, "devices"], capture_output=True, text=True
+    )
+    assert said.returncode == 1
+    assert said.stderr == (
+        "br-gpu-device-plugin: Too many open files: raise the limit (ulimit -n)\n"
+    )
+
+
+def test_full_disk_below_standard_output_is_named() -> None:
+    with Path("/dev/full").open("w") as full:
+        said = subprocess.run([*COMMAND, "--help"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert said.returncode == 1
+    assert said.stderr == "br-gpu-device-plugin: No space left on device: standard output\n"
+
+
+def test_ctrl_c_while_modules_are_imported_costs_no_traceback(tmp_path: Path) -> None:
+    # A module that is imported early, and that is interrupted while it is.
+    (tmp_path / "cyclopts.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    said = subprocess.run(
+        [*COMMAND, "devices"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (said.returncode, said.stdout, said.stderr) == (130, "", "")
+
+
+def test_status_names_a_status_dir_that_is_not_a_directory(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    said = run_command("status", f"--status-dir={path}")
+    assert said.returncode == 1
+    assert said.stderr == f"br-gpu-device-plugin: {path} is not a directory; see --status-dir\n"
 
 
 @pytest.mark.parametrize("words", [["devices"], ["devices", "--topology"], ["--help"], ["status"]])
