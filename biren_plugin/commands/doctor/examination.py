@@ -28,6 +28,7 @@ from biren_plugin.commands.doctor.runtime_checks import check_cdi_file, check_ru
 from biren_plugin.commands.flags import Switch, with_settings
 from biren_plugin.commands.tables import Row, print_table
 from biren_plugin.core.settings import Settings
+from biren_plugin.errors import reason_of
 
 DEADLINE: Final = 10.0
 """Seconds for one check, and for reading the trees of a report."""
@@ -119,7 +120,13 @@ async def _bounded(name: str, run: Callable[[], list[Check]]) -> list[Check]:
         advice = "something of it hangs: see `dmesg` on the node, and reboot it if it stays so"
         return [failure(name, f"looking at it did not end in {DEADLINE:g} s", advice)]
     except OSError as error:  # of a path that no check expected to be like that
-        return [unknown(name, f"{error.filename}: {error.strerror}", "run doctor as root")]
+        return [
+            unknown(
+                name,
+                ": ".join(filter(None, (error.filename, reason_of(error)))),
+                "run doctor as root",
+            )
+        ]
     except Exception as error:  # noqa: BLE001 - a bug in one check must not cost the rows of the others
         seen = f"a bug kept it from being looked at: {type(error).__name__}: {error}"
         return [unknown(name, seen, "please report it")]

@@ -9,7 +9,7 @@ from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, some_of, 
 from biren_plugin.commands.show_devices import judge_once
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.settings import Settings
-from biren_plugin.errors import HostUnreadable
+from biren_plugin.errors import HostUnreadable, reason_of
 from biren_plugin.host.host_paths import under
 from biren_plugin.host.readers import read_host
 
@@ -70,7 +70,7 @@ def check_passthrough(settings: Settings) -> Iterator[Check]:
     try:
         functions = biren_functions(root)
     except OSError as error:
-        yield unknown(name, f"{PCI}: {error.strerror}", "in a container: mount the host's /sys")
+        yield unknown(name, f"{PCI}: {reason_of(error)}", "in a container: mount the host's /sys")
         return
     drivers = {each: _driver(root, each) for each in functions}
     wrong = [

@@ -11,6 +11,7 @@ import inotify_simple
 from biren_plugin.commands.doctor import in_pod
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, unknown, warning
 from biren_plugin.core.settings import Settings
+from biren_plugin.errors import reason_of
 from biren_plugin.host.host_paths import under
 
 _MOUNTINFO: Final = Path("/proc/self/mountinfo")
@@ -33,11 +34,11 @@ def check_limits(_settings: Settings) -> Iterator[Check]:
     except OSError as error:
         yield warning(
             "inotify",
-            f"{error.strerror}",
+            reason_of(error),
             "changes are seen once a second instead of at once; raise fs.inotify.max_user_instances",
         )
     else:
-        yield ok("inotify", "an instance is to be had")
+        yield ok("inotify", "inotify is available")
 
 
 def check_mounts(settings: Settings) -> Iterator[Check]:
@@ -48,7 +49,7 @@ def check_mounts(settings: Settings) -> Iterator[Check]:
     try:
         types = mount_types(_MOUNTINFO.read_text())
     except OSError as error:
-        yield unknown("mounts", f"{_MOUNTINFO}: {error.strerror}")
+        yield unknown("mounts", f"{_MOUNTINFO}: {reason_of(error)}")
         return
     root = settings.host_root
     yield _mount("sys", under(root, "/sys"), types, only="sysfs")

@@ -279,3 +279,17 @@ def test_no_value_that_a_host_may_show_makes_a_probe_raise(
         rest = {"library_hung": hung, "library_knows": known, "reading": said}
         for finding in find(look(seen, history=history, now=float(now), **rest), frozenset()):
             assert finding.text
+
+
+@pytest.mark.parametrize("name", ["card_0", "/dev/vfio/0"])
+def test_card_whose_address_is_unknown_has_advice_without_one(name: str) -> None:
+    unknown = Card(name, 0, function=FunctionState.SILENT, node=NodeState.MISSING)
+    history = History(widest=16)
+    for seen in (
+        unknown,
+        attrs.evolve(unknown, present=False),
+        attrs.evolve(unknown, link=Link(width=8)),
+    ):
+        for finding in find(look(seen, history=history), frozenset()):
+            assert "None" not in finding.text
+            assert "  " not in finding.text
