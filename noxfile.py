@@ -1,5 +1,6 @@
 """Everything that a change must pass: `nox`. Figures: `nox -s bench`."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ PROTO_FOLDER = "biren_plugin/wire/_proto"
 IMAGE_TESTS = "tests/manifests/test_image.py"
 
 nox.options.sessions = [
-    "lint", "types", "protos", "tests", "e2e", "coverage", "manifests", "image",
+    "lint", "types", "protos", "tests", "e2e", "coverage", "package", "manifests", "image",
 ]  # fmt: skip
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_venv = "yes"
@@ -31,6 +32,22 @@ def compiler() -> tuple[str, ...]:
     return () if shutil.which("cc") else group("compiler")
 
 
+def show_pyenvs_pythons() -> None:
+    """As a rule pyenv offers one Python, and all that it is told to: tells it all of `PYTHONS`."""
+    if shutil.which("pyenv") is None or "PYENV_VERSION" in os.environ:
+        return
+    listed = subprocess.run(
+        ["pyenv", "versions", "--bare"],  # noqa: S607 - the one on PATH is the one whose shims are
+        capture_output=True, text=True, check=False,
+    ).stdout.split()  # fmt: skip
+    wanted = [each for each in listed if each.rpartition(".")[0] in PYTHONS]
+    if wanted:
+        os.environ["PYENV_VERSION"] = ":".join([*wanted, "system"])
+
+
+show_pyenvs_pythons()
+
+
 def installed(version: str) -> bool:
     """Whether that Python runs here: version managers leave shims of Pythons that do not."""
     python = shutil.which(f"python{version}")
@@ -41,17 +58,26 @@ def installed(version: str) -> bool:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, structured concurrency (ruff's ASYNC), and the direction of imports."""
-    session.install("-e", ".", *group("lint"))
+    """Style, structured concurrency (ruff's ASYNC), imports, and what the documents must list."""
+    session.install("-e", ".", *group("lint"), *group("test"), *group("package"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports")
+    session.run("pytest", "-n", "2", "tests/docs", "tests/lint")
+
+
+@nox.session(name="format")
+def format_(session: nox.Session) -> None:
+    """Formats the code, and fixes what ruff can fix safely."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", "--fix-only", ".")
+    session.run("ruff", "format", ".")
 
 
 @nox.session
 def types(session: nox.Session) -> None:
     """Strict types, in the tests too."""
-    session.install("-e", ".", *group("types"), *group("test"), "nox")
+    session.install("-e", ".", *group("types"), *group("test"), *group("package"), "nox")
     session.run("mypy")
 
 
@@ -74,8 +100,8 @@ def protos(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests in the process, on each Python that is here; coverage on one of them."""
     session.install("-e", ".", *group("test"), *compiler())
-    others = ["-n", "2", "--dist", "worksteal"]
-    others += [f"--ignore=tests/{each}" for each in ("cluster", "e2e", "manifests")]
+    elsewhere = ["cluster", "e2e", "lint", "manifests", "package"]
+    others = ["-n", "2", "--dist", "worksteal", *(f"--ignore=tests/{each}" for each in elsewhere)]
     measured = ["coverage", "run", "-m"] if session.python == MAIN_PYTHON else ["python", "-m"]
     session.run(*measured, "pytest", *others, *session.posargs)
 
@@ -96,6 +122,13 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", "--include=biren_plugin/core/*", "--fail-under=99")
     session.run("coverage", "report", "--fail-under=90")
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """The wheel and the sdist build, install with the newest pip, and run."""
+    session.install("-e", ".", *group("test"), *group("package"))
+    session.run("pytest", "tests/package", *session.posargs)
 
 
 @nox.session
