@@ -30,4 +30,4 @@ def documented() -> set[str]:
 def test_each_metric_is_documented_and_no_other() -> None:
     bytes_are_no_counter = {"br_gpu_memory_total_bytes"}
     assert bytes_are_no_counter < exported()
-    assert documented() == exported()
+    assert documented() == exported(), "docs/operations.md, Metrics"

@@ -35,7 +35,7 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_artefact_installs_and_runs(artefacts: Path, tmp_path: Path, pattern: str) -> None:
     [artefact] = artefacts.glob(pattern)
     venv.create(tmp_path / "venv", with_pip=True)
-    pip = [tmp_path / "venv/bin/python", "-m", "pip", "install", "--quiet"]
+    pip: list[str | Path] = [tmp_path / "venv/bin/python", "-m", "pip", "install", "--quiet"]
     run(*pip, "--upgrade", "pip", cwd=tmp_path)
     run(*pip, artefact, cwd=tmp_path)
     command = tmp_path / "venv/bin/br-gpu-device-plugin"
