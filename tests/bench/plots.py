@@ -15,12 +15,13 @@ import attrs
 
 from tests.bench.figures import Figure
 
-_WIDTH: Final = 840
+_WIDTH: Final = 920
 _HEIGHT: Final = 420
-_LEFT, _TOP, _RIGHT, _BOTTOM = 56, 48, 350, 46
+_LEFT, _TOP, _RIGHT, _BOTTOM = 56, 48, 430, 46
 _COLOURS: Final = (
     "#1b6ca8", "#c8553d", "#3a7d44", "#8e5ea2", "#b8860b", "#4d4d4d",
     "#00899b", "#a5294f", "#5b7a1c", "#3f51b5", "#8d5524", "#777777",
+    "#d81b9a", "#0b5d2e", "#7a4fd0",
 )  # fmt: skip
 _LINE_HEIGHT: Final = 15
 _MANY: Final = 1000
@@ -83,15 +84,18 @@ def _growth_lines(figures: Sequence[Figure]) -> list[Line]:
     for name, row in rows.items():
         row.sort(key=lambda figure: figure.cards or 0)
         points = tuple((figure.cards or 0, figure.value / row[0].value) for figure in row)
-        value = row[-1].value
-        shown = f"{value:.3g}" if value < _MANY else f"{value:,.0f}"
-        lines.append(Line(f"{name}: {shown} {row[-1].unit}", points))
+        lines.append(Line(f"{name}: {_shown(row[-1].value)} {row[-1].unit}", points))
     return [line for line in lines if len(line.points) > 1]
 
 
 def _latency_line(figure: Figure) -> Line:
     points = tuple((_distance(share), value) for share, value in enumerate(figure.quantiles))
-    return Line(f"{figure.name.removesuffix(', p50')}: {figure.value:.3g} ms", points)
+    return Line(f"{figure.name.removesuffix(', p50')}: {_shown(figure.value)} ms", points)
+
+
+def _shown(value: float) -> str:
+    """Three digits, or whole numbers from a thousand on."""
+    return f"{value:.3g}" if value < _MANY else f"{value:,.0f}"
 
 
 def _distance(share: float) -> float:
