@@ -22,6 +22,8 @@ class Holder:
     namespace: str
     pod: str
     container: str = ""
+    forgotten: bool = False
+    """Whether the kubelet has lost its record of this; the pod still runs."""
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.pod}"
@@ -43,6 +45,8 @@ class KubeletView:
     """None: no answer."""
     allocatable: Mapping[str, frozenset[str]] | None = None
     """Ids of the devices that it believes healthy, by resource; None: no answer."""
+    pods: frozenset[tuple[str, str]] = frozenset()
+    """Namespace and name of each pod that it lists, whatever that holds."""
 
 
 @attrs.frozen

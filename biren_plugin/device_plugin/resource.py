@@ -1,5 +1,6 @@
 """One resource's subtree: its start order, nothing else."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -22,6 +23,8 @@ from biren_plugin.device_plugin.watch import watch_devices
 from biren_plugin.errors import StartTooSlow
 
 _START_DEADLINE: Final = 10.0
+AFTER_ALLOCATION: Final = 1.5
+"""Seconds after an allocation in which the kubelet is asked who holds what."""
 
 
 async def run_resource(resource: str, node: Node, memory: ResourceMemory) -> None:
@@ -45,7 +48,9 @@ async def run_resource(resource: str, node: Node, memory: ResourceMemory) -> Non
             await nursery.start(probe_health, resource, inventory, judged)
             if cdi is not None:
                 await nursery.start(write_cdi_spec, judged, cdi, memory.offered)
-            counted = CountedPlugin(plugin, resource, counters, memory.rivals.allocated)
+            counted = CountedPlugin(
+                plugin, resource, counters, partial(_note_allocation, node, memory)
+            )
             identity = await nursery.start(serve_plugin, path, counted)
         if starting.cancelled_caught:
             raise StartTooSlow(f"{resource} did not start in {_START_DEADLINE:g} s")
@@ -53,3 +58,8 @@ async def run_resource(resource: str, node: Node, memory: ResourceMemory) -> Non
         nursery.start_soon(watch_kubelet, socket, node)
         nursery.start_soon(stay_registered, resource, socket, node, memory, streams)
         nursery.start_soon(watch_rivals, resource, node, memory, sent)
+
+
+def _note_allocation(node: Node, memory: ResourceMemory, ids: Sequence[str]) -> None:
+    memory.rivals.allocated(ids)
+    node.state.doubt_for(AFTER_ALLOCATION)  # who holds a card is shown at once, not in 10 s

@@ -21,6 +21,7 @@ from biren_plugin.notice import say_bug
 from biren_plugin.unix_sockets import FileIdentity, UnixListener, is_served
 
 LOOK_INTERVAL: Final = 2.0
+ASK_DEADLINE: Final = 0.5
 DEADLINE: Final = 5.0
 """Seconds."""
 CONNECTIONS: Final = 8
@@ -37,6 +38,7 @@ async def serve_status(folder: Path, state: DaemonState) -> None:
                     return
                 try:
                     async with room:
+                        await _ask_holders(state)
                         document = json.dumps(status_document(state), ensure_ascii=False)
                         await stream.send_all(document.encode() + b"\n")
                 except trio.BrokenResourceError:
@@ -50,6 +52,16 @@ async def serve_status(folder: Path, state: DaemonState) -> None:
             nursery.start_soon(trio.serve_listeners, handle, [listener])
             await _until_nobody_serves(listener)
             nursery.cancel_scope.cancel()
+
+
+async def _ask_holders(state: DaemonState) -> None:
+    """Has the kubelet asked who holds what now, and waits for the answer, for a moment."""
+    if state.kubelet_view.latest is None:  # it was never asked: the daemon has just started
+        return
+    asked = trio.current_time()
+    state.doubt_for(ASK_DEADLINE)
+    with trio.move_on_after(ASK_DEADLINE):
+        await state.kubelet_view.wait_for(lambda view: view.at >= asked)
 
 
 def _listen(folder: Path) -> UnixListener:

@@ -16,17 +16,21 @@ import attrs
 import trio
 
 from biren_plugin.board import Board, news_of
+from biren_plugin.core.inventory.held_cards import forgotten_by, with_forgotten
 from biren_plugin.core.inventory.physical_gpus import shown_devices
-from biren_plugin.core.observed import NO_HOLDERS, Holder, Holders, KubeletView, Observed
+from biren_plugin.core.observed import NO_HOLDERS, Holders, KubeletView, Observed
 from biren_plugin.core.parse.vendor import DOMAIN
 from biren_plugin.errors import PodResourcesUnknown, reason_of
 from biren_plugin.notice import Notice
+from biren_plugin.unix_sockets import FileIdentity
 from biren_plugin.wire.pod_resources import ask_kubelet
 
 SOCKET: Final = "kubelet.sock"
 INTERVAL: Final = 10.0
 """Seconds: each question costs two milliseconds."""
 SOONER: Final = 1.0
+RIGHT_AFTER: Final = 0.2
+"""Seconds from the first news to the question: an allocation is recorded after it was answered."""
 FORGET_AFTER: Final = 60.0
 DEADLINE: Final = 5.0
 
@@ -45,13 +49,14 @@ async def ask_holders(
     """
     notice = Notice()
     holders: Holders | None = None
+    kubelet: FileIdentity | None = None
     told_at = trio.current_time()
     while True:
         shown = _shown(observed.latest or Observed())
         began = trio.current_time()
         wait = INTERVAL
         try:
-            holders, allocatable = await _ask(folder / SOCKET)
+            view = await _ask(folder / SOCKET)
         except PodResourcesUnknown as error:
             views.post(KubeletView(began))
             if holders is not None and trio.current_time() - told_at < FORGET_AFTER:
@@ -66,18 +71,26 @@ async def ask_holders(
         else:
             told_at = trio.current_time()
             notice.end("holders_known", "the kubelet reports which pod holds which card")
-            views.post(KubeletView(began, holders, allocatable))
+            kubelet, before_it = FileIdentity.of(folder / SOCKET), kubelet
+            known = holders or NO_HOLDERS
+            if kubelet != before_it and before_it is not None:
+                holders = with_forgotten(known, view)
+            else:
+                holders = {**forgotten_by(known, view), **(view.holders or {})}
+            views.post(view)
         before = observed.latest or Observed()
         if holders != before.holders:
             observed.post(attrs.evolve(before, holders=holders))
         on_turn(trio.current_time() - began)
         if not shown.issuperset(holders or NO_HOLDERS):
             wait = SOONER
+        was_doubtful = _is_doubtful(doubts)
         with trio.move_on_after(wait):
             with news_of(observed, doubts) as news:
                 while _shown(observed.latest or Observed()) == shown and not _is_doubtful(doubts):
                     await news.receive()
-            await trio.sleep(SOONER)
+            shown_anew = _shown(observed.latest or Observed()) != shown
+            await trio.sleep(SOONER if was_doubtful or shown_anew else RIGHT_AFTER)
 
 
 def _is_doubtful(doubts: Board[float]) -> bool:
@@ -90,7 +103,7 @@ def _shown(seen: Observed) -> frozenset[tuple[str, str]]:
 
 async def _ask(
     socket: Path,
-) -> tuple[dict[tuple[str, str], Holder], dict[str, frozenset[str]] | None]:
+) -> KubeletView:
     try:
         stream = await trio.open_unix_socket(socket)
     except FileNotFoundError as error:

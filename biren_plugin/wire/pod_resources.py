@@ -6,7 +6,7 @@ import trio
 from purerpc import RpcFailedError
 from purerpc.grpclib.exceptions import ProtocolError
 
-from biren_plugin.core.observed import Holder
+from biren_plugin.core.observed import Holder, KubeletView
 from biren_plugin.errors import PodResourcesUnknown
 from biren_plugin.wire._proto import podresources_pb2 as pb
 from biren_plugin.wire._proto.podresources_grpc import PodResourcesListerStub
@@ -17,15 +17,13 @@ _LIMITS = Limits(message_size=16 * 1024**2, connection_window=17 * 1024**2)
 the kubelet's own client takes. The window must hold it whole: it is given back when it was read."""
 
 
-async def ask_kubelet(
-    stream: trio.abc.Stream, vendor: str, deadline: float
-) -> tuple[dict[tuple[str, str], Holder], dict[str, frozenset[str]] | None]:
-    """Which container holds each device of `vendor`'s resources, and which devices are allocatable.
+async def ask_kubelet(stream: trio.abc.Stream, vendor: str, deadline: float) -> KubeletView:
+    """What the kubelet believes of `vendor`'s resources: holders, listed pods, allocatable devices.
 
-    Holders by resource and id; ids of the devices that the kubelet believes healthy by resource, None
-    from one that does not tell (before 1.23). One connection to the kubelet, which is closed
-    afterwards. Raises `PodResourcesUnknown`: refused, broken off, or not answered in `deadline` seconds.
+    `allocatable` is None from a kubelet that does not report it (before 1.23). One connection to the
+    kubelet, which is closed afterwards. Raises `PodResourcesUnknown`: refused, broken off, or not answered in `deadline` seconds.
     """
+    asked_at = trio.current_time()
     holders = pb.ListPodResourcesResponse()
     allocatable: pb.AllocatableResourcesResponse | None = None
 
@@ -45,7 +43,9 @@ async def ask_kubelet(
         raise PodResourcesUnknown(f"the kubelet broke off: {error}") from error
     except trio.TooSlowError as error:
         raise PodResourcesUnknown(f"the kubelet did not answer in {deadline:g} s") from error
-    return _holders(holders, vendor), _allocatable(allocatable, vendor)
+    pods = frozenset((pod.namespace, pod.name) for pod in holders.pod_resources)
+    found = _allocatable(allocatable, vendor)
+    return KubeletView(asked_at, _holders(holders, vendor), found, pods)
 
 
 def _holders(answer: pb.ListPodResourcesResponse, vendor: str) -> dict[tuple[str, str], Holder]:

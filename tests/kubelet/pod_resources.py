@@ -34,6 +34,8 @@ class PodResources:
         self.folder = folder
         self.asked = threading.Semaphore(0)
         """Goes up with each question."""
+        self.running: set[str] = set()
+        """Pods (`namespace/name`) that are listed even if they hold nothing."""
         self._holders = holders
         self._allocatable = allocatable
         self._on_asked = on_asked
@@ -85,7 +87,7 @@ class PodResources:
             return SimpleNamespace(SerializeToString=lambda: self._instead)
         protos = load("podresources")
         response = protos.ListPodResourcesResponse()
-        pods: dict[str, dict[str, list[str]]] = {}
+        pods: dict[str, dict[str, list[str]]] = {pod: {} for pod in sorted(self.running)}
         for (resource, id_), pod in self._holders().items():
             pods.setdefault(pod, {}).setdefault(resource, []).append(id_)
         for pod, devices in pods.items():

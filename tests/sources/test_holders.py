@@ -18,11 +18,12 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import Snapshot
-from biren_plugin.core.observed import KubeletView, Observed
+from biren_plugin.core.observed import Holder, KubeletView, Observed
 from biren_plugin.sources.holders import (
     DEADLINE,
     FORGET_AFTER,
     INTERVAL,
+    RIGHT_AFTER,
     SOCKET,
     SOONER,
     ask_holders,
@@ -366,6 +367,56 @@ async def test_kubelet_that_restarts_gives_no_card_away(
     node.kubelet.stop()
     node.kubelet.start()
     assert not caplog.records, "a restart is no trouble"
+
+
+async def test_what_a_kubelet_without_its_checkpoint_forgot_is_held_until_the_pod_is_gone(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    node.kubelet.running = {"default/train", "team/serve"}
+    node.start(nursery)
+    await node.tells(HELD)
+    node.kubelet.stop()
+    node.holders.clear()
+    node.kubelet.start()
+    await node.pass_time(INTERVAL)
+    await node.asked()
+    await node.asked()
+    await node.observed.wait_for(lambda seen: all(each.forgotten for each in holders_in(seen)))
+    await node.tells(HELD)
+    node.kubelet.running = {"team/serve"}
+    await node.pass_time(INTERVAL)
+    await node.tells({(GPU, "card_1"): "team/serve"})
+    node.holders[GPU, "card_1"] = "team/serve"
+    await node.pass_time(INTERVAL)
+    await node.observed.wait_for(lambda seen: not any(each.forgotten for each in holders_in(seen)))
+
+
+def holders_in(seen: Observed) -> list[Holder]:
+    return list((seen.holders or {}).values())
+
+
+async def test_a_pod_that_ends_under_one_kubelet_gives_its_card_back(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    # A pod that has completed may still be listed, without its devices: nothing was forgotten.
+    node.kubelet.running = {"default/train", "team/serve"}
+    node.start(nursery)
+    await node.tells(HELD)
+    node.holders.clear()
+    await node.pass_time(INTERVAL)
+    await node.tells({})
+
+
+async def test_an_allocation_is_known_right_after_it(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    node.holders.clear()
+    node.start(nursery)
+    await node.tells({})
+    node.holders[GPU, "card_0"] = "default/new"
+    node.doubts.post(trio.current_time() + 1.5)
+    await node.pass_time(RIGHT_AFTER)
+    await node.tells({(GPU, "card_0"): "default/new"})
 
 
 async def test_kubelet_that_stays_away_is_forgotten_and_said_once(

@@ -8,7 +8,7 @@ import trio
 from purerpc import UnimplementedError
 from trio.testing import MockClock, memory_stream_pair
 
-from biren_plugin.core.observed import Holder
+from biren_plugin.core.observed import Holder, KubeletView
 from biren_plugin.errors import PodResourcesUnknown
 from biren_plugin.wire._proto import podresources_pb2 as pb
 from biren_plugin.wire._proto.podresources_grpc import PodResourcesListerServicer
@@ -50,9 +50,7 @@ def training_pod() -> pb.ListPodResourcesResponse:
     return answer
 
 
-async def asked(
-    lister: Lister,
-) -> tuple[dict[tuple[str, str], Holder], dict[str, frozenset[str]] | None]:
+async def asked(lister: Lister) -> KubeletView:
     near, far = memory_stream_pair()
     async with trio.open_nursery() as nursery:
         server = Server([lister], DEFAULT_LIMITS, lambda error: None)
@@ -61,8 +59,9 @@ async def asked(
 
 
 async def test_holder_of_each_of_our_devices_is_told_down_to_its_container() -> None:
-    holders, _ = await asked(Lister(training_pod, 0.0))
-    assert holders == {
+    view = await asked(Lister(training_pod, 0.0))
+    assert view.pods == {("default", "train")}
+    assert view.holders == {
         (GPU, "card_0"): Holder("default", "train", "main"),
         (GPU, "card_1"): Holder("default", "train", "main"),
         (GPU, "card_2"): Holder("default", "train", "side"),
@@ -84,11 +83,12 @@ async def test_allocatable_devices_are_told_by_resource_and_only_ours() -> None:
         ("nvidia.com/gpu", ["0"]),
     ):
         lister.allocatable.devices.add(resource_name=resource, device_ids=ids)
-    _, allocatable = await asked(lister)
+    allocatable = (await asked(lister)).allocatable
     assert allocatable == {GPU: frozenset({"card_0", "card_1", "card_2"})}
 
 
 async def test_kubelet_that_does_not_tell_what_is_allocatable_still_tells_who_holds_what() -> None:
-    holders, allocatable = await asked(Lister(training_pod, 0.0))
+    view = await asked(Lister(training_pod, 0.0))
+    holders, allocatable = view.holders, view.allocatable
     assert holders
     assert allocatable is None

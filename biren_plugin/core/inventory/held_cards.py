@@ -2,8 +2,10 @@
 
 from collections.abc import Collection, Iterator
 
+import attrs
+
 from biren_plugin.core.model import Device
-from biren_plugin.core.observed import Holders
+from biren_plugin.core.observed import Holders, KubeletView
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.sysfs import number_of
 from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
@@ -20,6 +22,47 @@ def held_and_gone(listed: Collection[tuple[str, str]], holders: Holders) -> Iter
             "its containers may fail: delete the pod to release it"
         )
         yield Device(Card(id_, number, present=False), resource, (reason,))
+
+
+def with_forgotten(before: Holders, view: KubeletView) -> Holders:
+    """The holders of a kubelet that has just restarted, and what it forgot.
+
+    A kubelet that lost its checkpoint lists the running pods without their devices, and gives those
+    away again (*seen* on 1.36). One that kept it knows at least one of the devices `before`.
+    """
+    now = view.holders or {}
+    if now.keys() & before.keys():
+        return now
+    return {**forgotten_by(_mark(before), view), **now}
+
+
+def forgotten_by(before: Holders, view: KubeletView) -> Holders:
+    """Of `before`, what the kubelet had forgotten and whose pods it still lists without a device."""
+    now = view.holders or {}
+    holding = {(pod.namespace, pod.pod) for pod in now.values()}
+    return {
+        key: pod
+        for key, pod in before.items()
+        if pod.forgotten
+        and key not in now
+        and (pod.namespace, pod.pod) in view.pods
+        and (pod.namespace, pod.pod) not in holding
+    }
+
+
+def _mark(holders: Holders) -> Holders:
+    return {key: attrs.evolve(pod, forgotten=True) for key, pod in holders.items()}
+
+
+def unless_held_unnoticed(device: Device, holders: Holders) -> Device:
+    """The device; Unhealthy while a pod holds it of which the kubelet has no record any more."""
+    pod = holders.get((device.resource, device.id))
+    if pod is None or not pod.forgotten:
+        return device
+    return device.because(
+        f"pod {pod} still holds it, and the kubelet has lost its record of that: "
+        "it returns to service once that pod is deleted"
+    )
 
 
 def unless_held_elsewhere(device: Device, holders: Holders) -> Device:

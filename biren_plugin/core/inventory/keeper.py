@@ -21,7 +21,11 @@ Times are seconds of any clock that only goes forward.
 
 from collections.abc import Mapping
 
-from biren_plugin.core.inventory.held_cards import held_and_gone, unless_held_elsewhere
+from biren_plugin.core.inventory.held_cards import (
+    held_and_gone,
+    unless_held_elsewhere,
+    unless_held_unnoticed,
+)
 from biren_plugin.core.inventory.library_only import LibraryOnly
 from biren_plugin.core.inventory.physical_gpus import PhysicalGpus, Resplit
 from biren_plugin.core.inventory.renamed_cards import RenamedCards
@@ -89,6 +93,7 @@ class InventoryKeeper:
             ordered = sorted(devices.values(), key=lambda device: device.card.number)
             checked = (self._unless_just_reused(device, by_resource, now) for device in ordered)
             checked = (self._renamed.unless_held(device, holders, now) for device in checked)
+            checked = (unless_held_unnoticed(device, holders) for device in checked)
             offered = tuple(unless_held_elsewhere(device, holders) for device in checked)
             lists.append(DeviceList(resource, offered, snapshot.host, pulse))
         return tuple(lists)
