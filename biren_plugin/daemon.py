@@ -32,7 +32,7 @@ from biren_plugin.sources.library import RETRY as LIBRARY_RETRY
 from biren_plugin.sources.library import query_library
 from biren_plugin.sources.scan import scan_host
 from biren_plugin.sources.survey import survey_node
-from biren_plugin.supervise import keep_running, leaves
+from biren_plugin.supervise import flatten, keep_running
 
 LIBRARY_ROUNDS: Final = 5
 """Scans of sysfs for each round of the library."""
@@ -167,7 +167,7 @@ async def run_until_signal(settings: Settings) -> None:
             await nursery.start(stop_on_signal, nursery.cancel_scope.cancel)
             await run_daemon(settings)
     except* FolderDead as group:
-        dead = next(each for each in leaves(group) if isinstance(each, FolderDead))
+        dead = next(each for each in flatten(group) if isinstance(each, FolderDead))
     if dead is not None:
         raise dead
 

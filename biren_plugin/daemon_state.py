@@ -86,7 +86,7 @@ class Counters:
         self.turns[loop] = Turn(trio.current_time(), seconds)
 
 
-Key = tuple[str, str]
+DeviceKey = tuple[str, str]
 """Resource and id."""
 
 
@@ -94,11 +94,11 @@ class HealthTimes:
     """Remembers the devices of the last inventory only."""
 
     def __init__(self) -> None:
-        self._known: dict[Key, tuple[bool, float]] = {}
+        self._known: dict[DeviceKey, tuple[bool, float]] = {}
 
     def update(self, inventory: Inventory, now: float) -> None:
         """Takes the next inventory; `now` is seconds of whatever clock `since` is to answer in."""
-        known: dict[Key, tuple[bool, float]] = {}
+        known: dict[DeviceKey, tuple[bool, float]] = {}
         for each in inventory.lists:
             for device in each.devices:
                 key = each.resource, device.id

@@ -68,7 +68,7 @@ async def keep_running(
             return
         if trio.current_time() - started >= pace.quiet:
             failures = bugs_in_a_row = 0
-        causes = list(leaves(error))
+        causes = list(flatten(error))
         bugs = [cause for cause in causes if not isinstance(cause, expected + at_once)]
         on_failure((bugs or causes)[0])
         if bugs:
@@ -96,11 +96,11 @@ async def keep_running(
             failures = 0
 
 
-def leaves(error: BaseException) -> Iterator[Exception]:
+def flatten(error: BaseException) -> Iterator[Exception]:
     """The exceptions in a group, however deep; those of `Exception` only."""
     if isinstance(error, BaseExceptionGroup):
         for each in error.exceptions:
-            yield from leaves(each)
+            yield from flatten(each)
     elif isinstance(error, Exception):
         yield error
 

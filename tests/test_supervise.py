@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from biren_plugin.supervise import Pace, keep_running, leaves
+from biren_plugin.supervise import Pace, flatten, keep_running
 
 
 class Expected(Exception):
@@ -253,7 +253,7 @@ def test_leaves_are_found_however_deep_and_only_once() -> None:
         if depth:
             yield BaseExceptionGroup("", list(groups(depth - 1)))
 
-    found = leaves(BaseExceptionGroup("", [*groups(5), KeyboardInterrupt()]))
+    found = flatten(BaseExceptionGroup("", [*groups(5), KeyboardInterrupt()]))
     assert [str(each) for each in found] == ["5", "4", "3", "2", "1", "0"]
 
 

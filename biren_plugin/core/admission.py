@@ -1,4 +1,4 @@
-"""What the kubelet asks for: answered with cards, or refused with a sentence for the pod's author."""
+"""The kubelet's requests: answered with cards, or refused with a sentence for the pod's author."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from biren_plugin.core.placement.choose import Placement, choose
 from biren_plugin.core.placement.topology import Topology
 from biren_plugin.errors import InvalidRequest, NotReady
 
-_RETRY = "delete the pod so that it is scheduled anew"
+_RETRY = "delete the pod so that it is scheduled again"
 
 
 @attrs.frozen
@@ -22,7 +22,7 @@ class PreferenceRequest:
     available: tuple[str, ...]
     """All that are free, in any order; `must_include` too."""
     must_include: tuple[str, ...]
-    """What the pod holds already."""
+    """What the pod already holds."""
     size: int
 
 
@@ -52,7 +52,7 @@ def _usable(device_id: str, offered: DeviceList, inventory: Inventory) -> Device
     if device is None:
         elsewhere = inventory.find(device_id)
         if elsewhere is None or elsewhere.resource == offered.resource:
-            raise InvalidRequest(f"{device_id} is no device of this node; {_RETRY}")
+            raise InvalidRequest(f"{device_id} is not a device of this node; {_RETRY}")
         raise InvalidRequest(
             f"{device_id} is a {elsewhere.resource}, not a {offered.resource}; {_RETRY}"
         )

@@ -1,4 +1,4 @@
-"""What a container gets for the cards it was given: nodes, environment, mounts, or names of them.
+"""What a container gets with its cards: device nodes, environment and mounts, or CDI names of them.
 
 Paths are the host's own, whatever root the host was read under.
 """

@@ -1,4 +1,4 @@
-"""What a node's labels say of its GPUs, and the file that Node Feature Discovery makes labels of.
+"""A node's labels about its GPUs, and the file that Node Feature Discovery reads them from.
 
 Source of the file's form: NFD's local feature source (`source/local/local.go`): lines of `name=value`,
 comments from `#` on; a name with a domain of its own is taken as it is.

@@ -1,7 +1,7 @@
-"""The vocabulary: one frozen word for each thing that the daemon talks about.
+"""The vocabulary: one frozen word for each thing that the daemon deals with.
 
 A *card* is what can be given to a container: the driver's `card_3`, a whole GPU or one SVI instance;
-on a kata node a VFIO group. A *device* is a card as the kubelet is told of it, under a *resource*.
+on a kata node a VFIO group. A *device* is a card as it is reported to the kubelet, under a *resource*.
 A *GPU* is the physical one, behind 1, 2 or 4 cards.
 """
 
@@ -33,7 +33,7 @@ class HostFacts:
     mounts: tuple[Mount, ...] = ()
     """The driver's library and tool, symlinks resolved; empty unless asked for."""
     absent: tuple[str, ...] = ()
-    """What containers should have got and is not there, each a few words."""
+    """What containers should get and is missing, each in a few words."""
     dangling: tuple[tuple[str, str], ...] = ()
     """Of what is absent: a path, and where its link leads."""
 
@@ -47,7 +47,7 @@ class HostFacts:
 
 @attrs.frozen
 class Snapshot:
-    """One look at the whole host."""
+    """One scan of the whole host."""
 
     cards: tuple[Card, ...] = ()
     """By number."""
@@ -66,7 +66,7 @@ class Snapshot:
 
 @attrs.frozen
 class Device:
-    """A card as the kubelet is told of it."""
+    """A card as it is reported to the kubelet."""
 
     card: Card
     resource: str
@@ -74,7 +74,7 @@ class Device:
     reasons: tuple[str, ...] = ()
     """Why it is Unhealthy, each with what to do; Healthy if there is none."""
     warnings: tuple[str, ...] = ()
-    """What is wrong with it and does not count, each with what to do."""
+    """What is wrong with it without making it Unhealthy, each with what to do."""
     instance: int = 0
     """Its place among the cards of its GPU."""
     recovering: bool = False
@@ -82,7 +82,7 @@ class Device:
 
     @property
     def id(self) -> str:
-        """The kubelet's id, which outlives us in its checkpoint."""
+        """The kubelet's id, which the kubelet keeps in its checkpoint."""
         return self.card.name
 
     @property
@@ -92,7 +92,7 @@ class Device:
 
     @property
     def healthy(self) -> bool:
-        """Whether the kubelet may give it to a pod."""
+        """Whether the kubelet may allocate it."""
         return not self.reasons
 
     def because(self, *reasons: str) -> "Device":
@@ -109,7 +109,7 @@ class DeviceList:
     """By card number."""
     host: HostFacts = HostFacts()
     pulse: int = 0
-    """Counts the heartbeats; a new one makes an unchanged list go out again."""
+    """Counts the heartbeats; a new one makes an unchanged list be sent again."""
 
     def find(self, device_id: str) -> Device | None:
         """The device with that id, if it is listed."""

@@ -1,4 +1,4 @@
-"""Everything that was read from the node and nothing that was made of it: what the survey starts from."""
+"""Raw observations of the node, before any conclusion: what the survey starts from."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -30,7 +30,7 @@ class Holder:
 
 
 Holders = Mapping[tuple[str, str], Holder]
-"""Who holds a device, by resource and id."""
+"""The container that holds each device, by resource and id."""
 
 NO_HOLDERS: Final[Holders] = {}
 
@@ -51,7 +51,7 @@ class KubeletView:
 
 @attrs.frozen
 class LibraryRound:
-    """What the management library said in one round."""
+    """What the management library reported in one round."""
 
     at: float
     """When the round began, in seconds of the clock that the survey runs on."""
@@ -63,26 +63,26 @@ class LibraryRound:
     hung: frozenset[int] = frozenset()
     """Node ids whose calls do not come back."""
     links: Mapping[tuple[int, int], P2PLink] = attrs.Factory(dict)
-    """How two cards reach each other beside PCIe, by their node ids, the lower one first; a pair of
-    which the library said nothing is left out."""
+    """How two cards reach each other beside PCIe, by their node ids, the lower one first; a pair that
+    the library reports nothing about is left out."""
     ancestors: Mapping[tuple[int, int], CommonAncestor] = attrs.Factory(dict)
     """Where the ways to two cards part; keys as in `links`."""
 
 
 @attrs.frozen
 class Observed:
-    """The latest of each source; None where a source has not told anything yet."""
+    """The latest of each source; None where a source has not reported yet."""
 
     snapshot: Snapshot | None = None
     library: LibraryRound | None = None
     holders: Holders | None = None
-    """None: nobody can tell."""
+    """None: unknown which pod holds what."""
     pulse: int = 0
     """Counts the heartbeats."""
 
     @property
     def driver_version(self) -> str | None:
-        """`1.12.0`, from whichever source tells; None if none does."""
+        """`1.12.0`, from the first source that reports it; None if none does."""
         if self.snapshot is not None and self.snapshot.driver_version is not None:
             return self.snapshot.driver_version
         return self.library.facts.driver_version if self.library is not None else None

@@ -31,7 +31,7 @@ _DECIMAL: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")  # float() takes nan,
 
 
 @attrs.frozen
-class Limits:
+class Between:
     """A validator of numbers; also what a schema says of them."""
 
     least: float
@@ -76,7 +76,7 @@ class Matching:
             raise BadSetting(field.name, text, f"give {self.right}")
 
 
-Validator = Limits | Members | Matching
+Validator = Between | Members | Matching
 
 
 def setting(default: T, text: str, valid: Validator | None = None) -> T:

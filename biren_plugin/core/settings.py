@@ -1,4 +1,4 @@
-"""What the daemon was told, from whatever source, in one frozen place.
+"""The daemon's settings, from every source, in one frozen place.
 
 A field here is all that a new setting costs: its flag, its variable, its key in the settings file and
 the file's schema are made from it.
@@ -16,7 +16,7 @@ from biren_plugin.core.health.verdicts import HealthMode, HealthPolicy
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.brml import LibraryStatus
 from biren_plugin.core.placement.choose import Placement
-from biren_plugin.core.setting_field import Limits, Matching, Members, setting
+from biren_plugin.core.setting_field import Between, Matching, Members, setting
 
 ContainerRuntime = Literal["runc", "kata"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -61,14 +61,14 @@ class Settings:
     )
     overwrite_cdi_config: bool = setting(
         False,
-        "Write the CDI file anew at each start, and keep it in step, whoever wrote it before. Without "
+        "Write the CDI file at each start and keep it in step, whoever wrote it before. Without "
         "this flag a file that was there before is left alone, and what it lacks is Unhealthy.",
     )
     pulse: int = setting(
         0,
-        "Seconds between heartbeats, each a fresh look at the host and a list sent again; 0: only "
+        "Seconds between heartbeats, each a full scan of the host and a list sent again; 0: only "
         "what changed is sent.",
-        Limits(0, MAX_PULSE, f"whole seconds from 0 (no heartbeat) to {MAX_PULSE}"),
+        Between(0, MAX_PULSE, f"whole seconds from 0 (no heartbeat) to {MAX_PULSE}"),
     )
     mount_dri_device: bool = setting(
         False, "Give each container the render node of vgem (on the host: modprobe vgem)."
@@ -81,30 +81,30 @@ class Settings:
         Path("/var/lib/kubelet/device-plugins"), "The kubelet's folder of device plugin sockets."
     )
     cdi_dir: Path = setting(DEFAULT_CDI_DIR, f"The folder of the CDI file, {vendor.CDI_FILE}.")
-    log_level: LogLevel = setting("info", "The least important lines to log.")
+    log_level: LogLevel = setting("info", "Minimum severity to log.")
     health_interval: float = setting(
         1.0,
-        "Seconds between looks at the cards, fractions allowed; the management library is asked "
-        "every fifth time, device nodes tell by themselves.",
-        Limits(0.1, 3600, "seconds from 0.1 to 3600"),
+        "Seconds between scans of the cards, fractions allowed; the management library is asked "
+        "every fifth time, and device nodes are watched.",
+        Between(0.1, 3600, "seconds from 0.1 to 3600"),
     )
     health_mode: HealthMode = setting(
         "enforce",
-        "enforce: what the probes find counts. observe: it is logged and shown, and only a card "
-        "that is not there is Unhealthy. off: nothing else is looked at.",
+        "enforce: what the probes find counts. observe: it is logged and shown, and only a missing "
+        "card is Unhealthy. off: only missing cards are looked for.",
     )
     recover_after: float = setting(
         30.0,
-        "Seconds that a card must be well before it returns to service; longer if it flaps.",
-        Limits(0, _MAX_RECOVER_AFTER, f"seconds from 0 to {_MAX_RECOVER_AFTER}"),
+        "Seconds that a card must be healthy before it returns to service; longer if it flaps.",
+        Between(0, _MAX_RECOVER_AFTER, f"seconds from 0 to {_MAX_RECOVER_AFTER}"),
     )
     unhealthy_on: UnhealthyOn = setting(
         "critical",
-        "The health status of the management library from which on a card is Unhealthy.",
+        "A card is Unhealthy from this health status of the management library on.",
     )
     disable_probe: tuple[str, ...] = setting(
         (),
-        f"A probe that is not looked at; may be repeated. One of: {', '.join(OPTIONAL)}.",
+        f"A probe to disable; may be repeated. One of: {', '.join(OPTIONAL)}.",
         Members(OPTIONAL),
     )
     pod_resources_dir: Path = setting(

@@ -1,6 +1,6 @@
-"""What there is to ask the management library, and the asking: in threads, for it all blocks.
+"""Questions for the management library, asked in threads because every call blocks.
 
-A `PatientReads` calls `names` and `read`; whoever looks sets `cards`, `linked` and `idle` between looks.
+A `PatientReads` calls `names` and `read`; its caller sets `cards`, `linked` and `idle` between rounds.
 """
 
 from collections.abc import Mapping
@@ -68,7 +68,7 @@ class BrmlReader:
     def names(self) -> list[str]:
         """What to ask. Raises `LibraryUnusable`."""
         if self._driver_gone and self.idle and self.library is not None:
-            self.library.brml.shutdown()  # what was opened with the last driver knows no new one
+            self.library.brml.shutdown()  # a library opened with the last driver does not know a new one
             self.library = None
         if self.library is None:
             self.library = self._open()

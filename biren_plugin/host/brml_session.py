@@ -1,4 +1,4 @@
-"""What Biren's management library (BRML) says of the cards. Optional: a node may not have it.
+"""What Biren's management library (BRML) reports of the cards. Optional: a node may not have it.
 
 Everything here blocks, and with a broken driver it may never return: it belongs in a thread that
 can be abandoned. One `Brml` serves any number of threads, none waits for another's.

@@ -1,4 +1,4 @@
-"""The driver's own files that `--mount-host-path` hands to containers, and the nodes beside the cards."""
+"""The driver's own files that `--mount-host-path` mounts into containers, and the nodes beside the cards."""
 
 import os
 from contextlib import suppress

@@ -31,7 +31,9 @@ def node_state(root: Path, path: str) -> NodeState:
 
 
 def walk(root: Path, path: str) -> Generator[tuple[str, str | None], None, str]:
-    """Each step on the host's way to `path`, with where it leads if it is a link; gives the real path.
+    """Yield each component of `path` with its link target, resolving links below the host root.
+
+    Returns the real path.
 
     An absolute link of the host points below `root`, which `os.path.realpath` cannot know. Raises
     `OSError` where the path leads nowhere, with the host's path that is missing.
@@ -81,7 +83,7 @@ def _parts(path: str) -> list[str]:
 
 
 def resolve(root: Path, path: str) -> str | None:
-    """The host's real path of `path`, every symlink followed as the host would; None if it ends nowhere."""
+    """The host's real path of `path`, with every symlink followed as the host would; None if it leads nowhere."""
     steps = walk(root, path)
     try:
         while True:

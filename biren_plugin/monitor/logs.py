@@ -26,7 +26,7 @@ SUBJECTS: Final = 256
 _NOISY = ("hpack", "h2")  # purerpc's versions log every header at DEBUG
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "event"}
 
-Key = tuple[str, ...]
+Subject = tuple[str, ...]
 
 
 def event_of(record: logging.LogRecord) -> str:
@@ -50,9 +50,9 @@ class RateLimit:
     """Which events are shown. `now` is seconds of a clock that only goes forward."""
 
     def __init__(self) -> None:
-        self._seen: dict[Key, _Seen] = {}
+        self._seen: dict[Subject, _Seen] = {}
 
-    def admits(self, key: Key, now: float) -> bool:
+    def admits(self, key: Subject, now: float) -> bool:
         """Whether this one is shown."""
         seen = self._seen.setdefault(key, _Seen(now))
         if seen.shown < BURST:
@@ -61,7 +61,7 @@ class RateLimit:
         seen.left_out += 1
         return False
 
-    def over(self, now: float) -> Iterator[tuple[Key, int]]:
+    def over(self, now: float) -> Iterator[tuple[Subject, int]]:
         """Forgets those whose minute is over, or that make room; how many of each were left out."""
         while self._seen:
             key, seen = next(iter(self._seen.items()))  # the one that began first
@@ -85,7 +85,7 @@ class _LimitedHandler(logging.StreamHandler[Any]):
             super().emit(record)
 
 
-def _key(record: logging.LogRecord) -> Key:
+def _key(record: logging.LogRecord) -> Subject:
     fields = fields_of(record)
     if not hasattr(record, "event"):
         return record.name, str(record.msg)

@@ -22,7 +22,7 @@ from biren_plugin.host.readers import read_once
 from biren_plugin.simulate.host import SimulatedHost
 from biren_plugin.simulate.kubelet import SimulatedKubelet, View
 from biren_plugin.simulate.printing import print_lines
-from biren_plugin.supervise import leaves
+from biren_plugin.supervise import flatten
 
 _STEP_DEADLINE: Final = 10.0
 _LOG_LINES: Final = 40
@@ -73,7 +73,7 @@ async def tell_story(splits: Mapping[int, int], keep_running: bool) -> Outcome:
                 told = True
                 nursery.cancel_scope.cancel()
         except* (PluginError, OSError) as group:
-            failures += leaves(group)
+            failures += flatten(group)
     if failures:
         print_lines(f"\nFAILED: {failures[0]}", "The end of the daemon's log:", *daemon_log)
         return Outcome.FAILED

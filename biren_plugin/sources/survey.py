@@ -1,7 +1,7 @@
 """One node: from everything that was read of it to its inventory, with a verdict on each card.
 
-Only a node as a whole can tell a sick card from a probe that has gone mad, or a new split from a GPU
-that is gone; so this is no part of a resource's subtree, and outlives each of them.
+Only the whole node shows whether a card is faulty or a probe is wrong, and whether a GPU was re-split
+or is gone; so this is no part of a resource's subtree, and outlives each of them.
 """
 
 from collections.abc import Iterable

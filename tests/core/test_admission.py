@@ -33,13 +33,13 @@ def test_card_that_is_asked_for_twice_is_refused(requests: list[list[str]]) -> N
 
 @pytest.mark.parametrize("device_id", ["card_9", "", "/dev/biren/card_0", "card_00"])
 def test_unknown_id_is_refused_with_what_to_do(device_id: str) -> None:
-    with pytest.raises(InvalidRequest, match=f"^{device_id} is no device of this node; delete"):
+    with pytest.raises(InvalidRequest, match=f"^{device_id} is not a device of this node; delete"):
         cards_for([[device_id]], OFFERED, NODE)
 
 
 def test_card_that_is_no_longer_offered_is_refused() -> None:
     less = listed(GPU, *devices(GPU, 0))
-    with pytest.raises(InvalidRequest, match="card_1 is no device of this node"):
+    with pytest.raises(InvalidRequest, match="card_1 is not a device of this node"):
         cards_for([["card_1"]], less, NODE)
 
 

@@ -173,7 +173,7 @@ async def test_refusal_says_whose_fault_it_was(node: Stage, autojump_clock: Mock
     async with node.running(ONE_PULLED):
         with pytest.raises(FailedPreconditionError, match=r"card_1 is Unhealthy: .*is missing"):
             await ask(node, "card_1")
-        with pytest.raises(InvalidArgumentError, match="card_7 is no device of this node"):
+        with pytest.raises(InvalidArgumentError, match="card_7 is not a device of this node"):
             await ask(node, "card_7")
         await ask(node, "card_0")
 

@@ -205,8 +205,8 @@ def test_request_that_can_never_be_right_is_refused_as_invalid(
     kubelet.wait_for_list(GPU, healthy=2)
     kubelet.wait_for_list(HALF, healthy=2)
     refusals: list[tuple[list[list[str]], str]] = [
-        ([["card_9"]], "card_9 is no device of this node; delete the pod"),
-        ([["card_0"], ["/dev/vfio/9"]], "/dev/vfio/9 is no device of this node"),
+        ([["card_9"]], "card_9 is not a device of this node; delete the pod"),
+        ([["card_0"], ["/dev/vfio/9"]], "/dev/vfio/9 is not a device of this node"),
         ([["card_0", "card_0"]], "card_0 is asked for twice"),
         ([["card_1"], ["card_1"]], "card_1 is asked for twice"),
         ([["card_2"]], f"card_2 is a {HALF}, not a {GPU}; delete the pod"),

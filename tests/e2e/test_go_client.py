@@ -57,7 +57,7 @@ def test_go_client_allocates(socket: Path) -> None:
 def test_go_client_reads_a_refusal(socket: Path) -> None:
     answer = call(socket, "Allocate", {"container_requests": [{"devices_ids": ["card_9"]}]})
     assert answer["code"] == "invalid_argument"
-    assert "card_9 is no device of this node" in answer["message"]
+    assert "card_9 is not a device of this node" in answer["message"]
 
 
 def test_go_client_may_leave_a_stream_and_the_kubelets_goes_on(

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 import attrs
 
-from biren_plugin.core.setting_field import HELP, Limits, Matching, Members, key_of
+from biren_plugin.core.setting_field import HELP, Between, Matching, Members, key_of
 from biren_plugin.core.settings import SETTINGS
 
 SCHEMA: Final = Path(__file__).parents[2] / "schema/settings.schema.json"
@@ -48,7 +48,7 @@ def _property(field: "attrs.Attribute[Any]") -> dict[str, Any]:
             described["items"]["enum"] = list(valid.names)
     else:
         described["type"] = _TYPES[kind]
-        if isinstance(valid, Limits):
+        if isinstance(valid, Between):
             described |= {"minimum": valid.least, "maximum": valid.most}
         if isinstance(valid, Matching):
             described["pattern"] = f"^{valid.pattern}$"

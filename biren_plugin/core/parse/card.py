@@ -16,7 +16,7 @@ class NodeState(enum.Enum):
     NOIOMMU = "there without an IOMMU"
     """Of a VFIO group: its node is `/dev/vfio/noiommu-N`, and nothing isolates its functions."""
     UNKNOWN = "not to be looked at"
-    """Something kept us from looking, a permission or a limit: that says nothing about the card."""
+    """A permission or a limit kept it from being read: that says nothing about the card."""
 
 
 class FunctionState(enum.Enum):
@@ -55,8 +55,8 @@ class Card:
     memory: int | None = None
     """Bytes; None if sysfs does not tell."""
     pci_path: tuple[str, ...] = ()
-    """From the root down: `("pci0000:3a", "0000:3a:00.0", "0000:3b:00.0")`; empty if not told. Of a VFIO
-    group: that of the function that does not answer, else of its first."""
+    """From the root down: `("pci0000:3a", "0000:3a:00.0", "0000:3b:00.0")`; empty if unknown. For a VFIO
+    group: the first silent function's path, else the first function's."""
     product: str | None = None
     """The PCI device id, `0x0106`; None if sysfs does not tell."""
     numa_node: int | None = None
@@ -64,7 +64,7 @@ class Card:
     split: int | None = None
     """Into how many its GPU is split, where the host says so; None: as many as the GPU has cards."""
     link: Link = Link()
-    """Its width is read at each look, the rest when the card is first read, or read anew."""
+    """Its width is read at each scan, the rest when the card is first read and once a minute."""
     node: NodeState = NodeState.CHARACTER_DEVICE
     """What stands at `path`."""
     function: FunctionState = FunctionState.UNKNOWN

@@ -132,7 +132,7 @@ def _misread(texts: Mapping[str, str]) -> Iterator[str]:
 
 
 def function_state(config: bytes | None) -> FunctionState:
-    """What the first two bytes of a configuration space tell: a device that is gone reads all ones."""
+    """The state by the first two bytes of a configuration space: a device that is gone reads all ones."""
     if config is None or len(config) < VENDOR_ID_BYTES:
         return FunctionState.UNKNOWN
     gone = config[:VENDOR_ID_BYTES] == b"\xff\xff"
@@ -150,7 +150,7 @@ def without_waking(attributes: Iterable[str], *, asleep: bool) -> list[str]:
 
 
 def aer_total(text: str) -> int | None:
-    """The sum in `aer_dev_fatal` or `aer_dev_nonfatal`, None if it is not told."""
+    """The sum in `aer_dev_fatal` or `aer_dev_nonfatal`, None if it is unknown."""
     match = _AER_TOTAL.search(text)
     return int(match[1]) if match else None
 
