@@ -63,7 +63,7 @@ class PodResourcesUnknown(NodeError):
 
 
 class KubeletRestarted(NodeError):
-    """A new kubelet.sock: everything that was registered is forgotten. Start again at once."""
+    """The kubelet stopped, or is a new one: what was registered is forgotten. Start again at once."""
 
 
 class PluginSocketGone(NodeError):

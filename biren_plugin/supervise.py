@@ -2,7 +2,8 @@
 
 1. An *expected* error starts the subtree again after a wait that doubles from `first_wait` to
    `longest_wait`, jittered so that subtrees do not march in step.
-2. An error that calls for it (`at_once`) starts it again without a wait, and resets the waits.
+2. An error that calls for it (`at_once`) starts it again without a wait, and resets the waits. It is not
+   a failure: it is neither reported nor logged above DEBUG.
 3. A wait ends early when `until_hope` returns: what the subtree waits for may have come back.
 4. After `quiet` seconds of running the waits start from the beginning.
 5. Any other error is a bug: logged with its traceback, then treated as an expected one; `bugs`
@@ -18,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import attrs
 import trio
 
-from biren_plugin.notice import Notice, say, say_bug
+from biren_plugin.notice import DEBUG, Notice, say, say_bug
 
 Errors = tuple[type[Exception], ...]
 _DOUBLINGS = 64  # more would only overflow
@@ -70,19 +71,19 @@ async def keep_running(
             failures = bugs_in_a_row = 0
         causes = list(flatten(error))
         bugs = [cause for cause in causes if not isinstance(cause, expected + at_once)]
+        if not bugs and all(isinstance(cause, at_once) for cause in causes):
+            failures = 0
+            notice.forget()
+            say("restarts", f"{name} restarts: {_one_line(causes)}", DEBUG, subtree=name)
+            # One that ends at once, again and again, must keep nobody else out.
+            await trio.lowlevel.checkpoint()
+            continue
         on_failure((bugs or causes)[0])
         if bugs:
             bugs_in_a_row += 1
             say_bug(f"{name} failed on a bug of the plugin", ExceptionGroup("", bugs), name)
             if bugs_in_a_row >= pace.bugs:
                 raise error
-        elif all(isinstance(cause, at_once) for cause in causes):
-            failures = 0
-            notice.forget()
-            say("restarts", f"{name} restarts: {_one_line(causes)}", subtree=name)
-            # One that fails at once, again and again, must keep nobody else out.
-            await trio.lowlevel.checkpoint()
-            continue
         wait = min(pace.first_wait * 2 ** min(failures, _DOUBLINGS), pace.longest_wait)
         wait *= 1 + pace.jitter * (2 * random_number() - 1)
         failures += 1

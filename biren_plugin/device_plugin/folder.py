@@ -14,7 +14,7 @@ from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 from biren_plugin.errors import reason_of
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import NOT_THERE
-from biren_plugin.notice import Notice
+from biren_plugin.notice import Notice, say
 from biren_plugin.unix_sockets import FileIdentity, is_abandoned
 
 KUBELET_SOCKET: Final = "kubelet.sock"
@@ -89,18 +89,22 @@ async def watch_kubelet_folder(
     `on_turn` gets the seconds that each look took.
     """
     notice = Notice()
+    kubelet: FileIdentity | None = None
     while True:
         folder_events.arm()
         began = trio.current_time()
         current = read_kubelet_folder(path)
+        _log(board.latest or KubeletFolder(), current, path, notice)
+        if kubelet is not None and current.kubelet not in (None, kubelet):
+            say("kubelet_restarted", "the kubelet has restarted")
+        kubelet = current.kubelet or kubelet
         if current != board.latest:
-            _log(current, path, notice)
             board.post(current)
         on_turn(trio.current_time() - began)
         await folder_events.wait(INTERVAL)
 
 
-def _log(folder: KubeletFolder, path: Path, notice: Notice) -> None:
+def _log(before: KubeletFolder, folder: KubeletFolder, path: Path, notice: Notice) -> None:
     if folder.trouble:
         text = f"waiting for {path}: {folder.trouble}"
         notice.begin("folder_unreadable", text, reason=folder.trouble)
@@ -108,6 +112,7 @@ def _log(folder: KubeletFolder, path: Path, notice: Notice) -> None:
         text = f"waiting for {path}: no such directory; is it mounted into the container?"
         notice.begin("folder_missing", text)
     elif folder.kubelet is None:
-        notice.begin("kubelet_missing", f"waiting for the kubelet: no {path / KUBELET_SOCKET}")
+        if before.kubelet is None:  # a kubelet that restarts is back at the next look
+            notice.begin("kubelet_missing", f"waiting for the kubelet: no {path / KUBELET_SOCKET}")
     else:
         notice.forget()

@@ -25,7 +25,10 @@ async def watch_kubelet(socket: OwnSocket, node: Node) -> None:
             first = first or kubelet
             if kubelet not in (None, first):
                 raise KubeletRestarted("the kubelet has restarted")
-            if (there := FileIdentity.of(socket.path)) != socket.identity:
+            there = FileIdentity.of(socket.path)
+            if there is kubelet is None:
+                raise KubeletRestarted("the kubelet is restarting: it has emptied its directory")
+            if there != socket.identity:
                 done = (
                     "deleted" if there is None else "replaced; does another plugin use that name?"
                 )

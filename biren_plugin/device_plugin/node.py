@@ -12,6 +12,7 @@ from biren_plugin.core.rivals import RivalMemory
 from biren_plugin.daemon_state import DaemonState
 from biren_plugin.device_plugin.folder import KUBELET_SOCKET, KubeletFolder
 from biren_plugin.files.cdi_owner import CdiOwner
+from biren_plugin.notice import Notice
 from biren_plugin.unix_sockets import FileIdentity
 
 
@@ -27,6 +28,8 @@ class Node:
     placement: Placement = "packed"
     cdi: CdiOwner | None = None
     """The owner of the node's CDI file; None: containers get nodes and mounts instead of CDI names."""
+    kubelet_notice: Notice = attrs.Factory(Notice)
+    """Whether the kubelet serves is logged for the node, not for each resource."""
 
     @property
     def kubelet_socket(self) -> Path:

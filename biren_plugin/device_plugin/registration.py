@@ -5,7 +5,6 @@ open. Whatever ends it, ends the subtree, so that the next life starts with a fr
 old stream: kubelet 1.36 takes lists from an old stream too, and drops the new client when it ends.
 """
 
-from pathlib import Path
 from typing import Final
 
 import trio
@@ -13,12 +12,13 @@ import trio
 from biren_plugin.board import Board
 from biren_plugin.device_plugin.node import Node, OwnSocket, ResourceMemory, Streams
 from biren_plugin.errors import (
+    KubeletRestarted,
     PluginSocketGone,
     RegistrationFailed,
     StreamEnded,
     reason_of,
 )
-from biren_plugin.notice import Notice, say
+from biren_plugin.notice import say
 from biren_plugin.unix_sockets import FileIdentity, is_served
 from biren_plugin.wire.messages import Registration
 from biren_plugin.wire.registration import register
@@ -29,6 +29,8 @@ STREAM_DEADLINE: Final = 10.0
 """Seconds from the answer to the stream; older kubelets dial only then."""
 _SECOND_STREAM: Final = 1.0
 """Seconds in which a kubelet that answered two Registers opens its second stream."""
+_LAST_BREATH: Final = 0.02
+"""Seconds: a kubelet that is killed may close its streams before it closes its socket."""
 _FIRST_WAIT: Final = 1 / 64
 _LONGEST_WAIT: Final = 1.0
 
@@ -38,14 +40,18 @@ async def stay_registered(
 ) -> None:
     """Registers `resource` once the kubelet serves, and watches over the stream. Ends by raising.
 
-    Posts to `memory.registered` when the kubelet watches. Raises `PluginSocketGone`,
+    Posts to `memory.registered` when the kubelet watches. Raises `KubeletRestarted`, `PluginSocketGone`,
     `RegistrationFailed` and `StreamEnded`.
     """
+    first = FileIdentity.of(node.kubelet_socket)
     await node.folder.wait_for(lambda seen: seen.kubelet is not None)
-    stream = await _connect(node.kubelet_socket, resource)
+    stream = await _connect(node)
+    kubelet = FileIdentity.of(node.kubelet_socket)
     if FileIdentity.of(socket.path) != socket.identity:
         # A kubelet that starts deletes it first: registered now, it would be registered twice.
         await trio.aclose_forcefully(stream)
+        if kubelet != first:
+            raise KubeletRestarted("the kubelet has restarted")
         raise PluginSocketGone(f"{socket.path} was deleted before it could be registered")
     asked = trio.current_time()
     before = streams.latest or Streams()
@@ -64,10 +70,11 @@ async def stay_registered(
     text = f"{resource}: registered and watched, in {took:.0f} ms"
     say("registered", text, resource=resource, milliseconds=round(took, 1))
     await _first_end(streams, before)
+    await trio.sleep(_LAST_BREATH)
+    if not await is_served(node.kubelet_socket) or FileIdentity.of(node.kubelet_socket) != kubelet:
+        raise KubeletRestarted("the kubelet has stopped")
     text = f"the kubelet ended the stream of {resource}"
-    kubelet = FileIdentity.of(node.kubelet_socket)
-    served = await is_served(node.kubelet_socket)
-    if served and memory.rivals.stream_ended(trio.current_time(), kubelet):
+    if memory.rivals.stream_ended(trio.current_time(), kubelet):
         text += (
             f" again and again: another plugin on this node registers {resource} too, the vendor's "
             f"perhaps; see the sockets in {node.path}, and remove one of the two"
@@ -92,16 +99,18 @@ async def _first_end(streams: Board[Streams], before: Streams) -> None:
                 return
 
 
-async def _connect(path: Path, resource: str) -> trio.SocketStream:
+async def _connect(node: Node) -> trio.SocketStream:
     """A connection to kubelet.sock, as soon as somebody listens: a stopped kubelet leaves the file."""
     wait = _FIRST_WAIT
-    notice = Notice()
     while True:
         try:
-            return await trio.open_unix_socket(path)
+            stream = await trio.open_unix_socket(node.kubelet_socket)
         except OSError as error:
             if wait == _LONGEST_WAIT:
-                text = f"{resource}: waiting for the kubelet: {path}: {reason_of(error)}"
-                notice.begin("kubelet_not_serving", text, resource=resource)
+                text = f"waiting for the kubelet: {node.kubelet_socket}: {reason_of(error)}"
+                node.kubelet_notice.begin("kubelet_not_serving", text)
+        else:
+            node.kubelet_notice.forget()
+            return stream
         await trio.sleep(wait)
         wait = min(wait * 2, _LONGEST_WAIT)

@@ -140,6 +140,7 @@ async def test_each_new_wait_is_said_again(
     await bell.ring()
     (path / KUBELET_SOCKET).unlink()
     await bell.ring()
+    await bell.ring()  # a kubelet that restarts would be back
     path.rmdir()
     await bell.ring()
     folder = f"waiting for {path}: no such directory; is it mounted into the container?"
@@ -162,3 +163,21 @@ def test_sockets_of_ours_that_a_killed_daemon_left_are_removed_and_no_others(pat
 
 def test_directory_that_is_missing_has_no_abandoned_socket(path: Path) -> None:
     assert remove_abandoned(path) == []
+
+
+async def test_new_kubelet_is_one_line_and_its_absence_in_between_none(
+    path: Path, bell: SteppedEvents, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    path.mkdir()
+    listen(path / KUBELET_SOCKET)
+    await bell.ring()
+    caplog.clear()
+    (path / KUBELET_SOCKET).unlink()
+    await bell.ring()
+    listen(path / KUBELET_SOCKET)
+    for _ in range(3):
+        await bell.ring()
+    assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
+        ("INFO", "the kubelet has restarted")
+    ]

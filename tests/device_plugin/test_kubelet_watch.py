@@ -118,3 +118,17 @@ async def test_kubelet_that_comes_after_one_that_stopped_is_a_restart(
             new_file(node.kubelet)
             await trio.sleep(60)
             nursery.cancel_scope.cancel()
+
+
+async def test_directory_that_a_starting_kubelet_has_emptied_is_a_restart(
+    node: Stage, autojump_clock: MockClock
+) -> None:
+    new_file(node.kubelet)
+    with pytest.RaisesGroup(KubeletRestarted):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.notice)
+            await trio.sleep(100)
+            node.kubelet.unlink()
+            node.socket.unlink()
+            await trio.sleep(60)
+            nursery.cancel_scope.cancel()

@@ -23,7 +23,7 @@ from biren_plugin.daemon_state import DaemonState
 from biren_plugin.device_plugin.folder import KubeletFolder, read_kubelet_folder, socket_name
 from biren_plugin.device_plugin.node import Node, ResourceMemory
 from biren_plugin.device_plugin.resource import run_resource
-from biren_plugin.errors import PluginSocketGone, SocketUnusable, StartTooSlow, StreamEnded
+from biren_plugin.errors import KubeletRestarted, PluginSocketGone, SocketUnusable, StartTooSlow
 from biren_plugin.simulate.kubelet import SimulatedKubelet
 from biren_plugin.wire.device_plugin import PluginClient
 from biren_plugin.wire.messages import ListedDevice
@@ -202,11 +202,9 @@ async def test_deleted_socket_ends_the_life(node: Stage, autojump_clock: MockClo
             await trio.sleep(60)
 
 
-async def test_stream_that_the_kubelet_ends_ends_the_life(
-    node: Stage, autojump_clock: MockClock
-) -> None:
+async def test_kubelet_that_stops_ends_the_life(node: Stage, autojump_clock: MockClock) -> None:
     node.inventory.post(BOTH)
-    with pytest.RaisesGroup(StreamEnded, flatten_subgroups=True):
+    with pytest.RaisesGroup(KubeletRestarted, flatten_subgroups=True):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(node.live)
             async with trio.open_nursery() as kubelet:

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import socket
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,27 @@ def test_kubelet_that_was_stopped_for_a_while_is_served_again(
     kubelet.start()
     kubelet.wait_for_list(GPU, healthy=1)
     assert len(daemon.matching("waiting for the kubelet: .*refused")) == 1
+
+
+@pytest.mark.parametrize("stays_away", [False, True], ids=["at once", "after a while"])
+def test_restart_of_the_kubelet_is_one_line_and_one_for_each_resource(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, *, stays_away: bool
+) -> None:
+    host.add_gpus({0: 1, 1: 2, 2: 4})
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    daemon.start(f"--metrics-address={address}")
+    daemon.wait_for_line("registered and watched", count=3)
+    before = len(daemon.lines)
+    kubelet.stop()
+    if stays_away:
+        daemon.wait_for_line("waiting for the kubelet: .*refused")
+    kubelet.start()
+    daemon.wait_for_line("registered and watched", count=6)
+    daemon.wait_for_line("the kubelet has restarted")
+    lines = [line for line in daemon.lines[before:] if "waiting for the kubelet" not in line]
+    assert len(daemon.lines) - before - len(lines) == stays_away
+    assert len(lines) == 4
+    assert all(" INFO " in line for line in lines)
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        assert "br_gpu_restarts_total{" not in answer.read().decode()
