@@ -14,6 +14,10 @@ from biren_plugin.notice import WARNING, say
 
 _BACKLOG = 32
 _PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: `struct ucred` of Linux
+_UID_MAP = Path("/proc/self/uid_map")
+_ALL_IDS = ["0", "0", "4294967295"]
+_OVERFLOW_UID = 65534
+"""What user_namespaces(7) shows for a user id that is not mapped."""
 
 
 @attrs.frozen
@@ -89,6 +93,8 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
             if uid in (0, os.getuid()):
                 return stream
             text = f"refused a connection to {self.path.name} from user id {uid}"
+            if uid == _OVERFLOW_UID and in_user_namespace():
+                text += ", as a user namespace shows the host's root: remove hostUsers: false from the pod"
             say("peer_refused", text, WARNING, socket=self.path.name, uid=uid)
             await trio.aclose_forcefully(stream)
 
@@ -98,6 +104,15 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
             with contextlib.suppress(OSError):  # gone in between, or the folder with it
                 self.path.unlink()
         await self._listener.aclose()
+
+
+def in_user_namespace() -> bool:
+    """Whether user ids of this process are not the host's, as in a pod with `hostUsers: false`."""
+    try:
+        mapped = _UID_MAP.read_text().split()
+    except OSError:
+        return False
+    return mapped != _ALL_IDS
 
 
 def peer_uid(stream: trio.SocketStream) -> int:

@@ -1,5 +1,6 @@
 """`doctor` beside a running daemon: what a person and a program see, and what a report is worth."""
 
+import io
 import json
 import subprocess
 import tarfile
@@ -12,7 +13,7 @@ import pytest
 
 from biren_plugin.simulate.host import SimulatedHost
 from tests.e2e.conftest import GPU
-from tests.e2e.daemon import DaemonProcess, run_command
+from tests.e2e.daemon import COMMAND, DaemonProcess, run_command
 from tests.kubelet.client import KubeletProcess
 
 SCHEMA = Path(__file__).parents[2] / "schema/doctor.schema.json"
@@ -129,8 +130,26 @@ def test_report_shows_another_machine_what_this_one_shows(
 
 def test_report_that_cannot_be_written_costs_one_line(doctor: Doctor, folder: Path) -> None:
     result = run_command("doctor", f"--report={folder / 'none/report.tar.gz'}")
-    assert result.returncode == 1
+    assert result.returncode == 3  # 1 and 2 are about the node
     assert result.stdout.startswith("RESULT")  # and the table all the same
+    path = folder / "none/report.tar.gz"
     assert result.stderr == (
-        f"br-gpu-device-plugin: No such file or directory: {folder / 'none/report.tar.gz'}\n"
+        f"br-gpu-device-plugin: --report: cannot write {path}: No such file or directory\n"
     )
+
+
+def test_report_goes_to_standard_output_where_no_file_can_be_written(
+    host: SimulatedHost, doctor: Doctor, folder: Path
+) -> None:
+    host.add_gpus({0: 1})
+    result = subprocess.run([*COMMAND, "doctor", "--report", "-"], capture_output=True, timeout=30)
+    assert result.returncode == 2  # there is no kubelet
+    assert result.stderr.decode().startswith("RESULT")
+    with tarfile.open(fileobj=io.BytesIO(result.stdout)) as archive:
+        assert {"doctor.json", "devices.json"} <= set(archive.getnames())
+
+
+def test_report_and_document_do_not_share_standard_output(doctor: Doctor) -> None:
+    result = run_command("doctor", "--json", "--report=-")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "--report -: leave out --json" in result.stderr

@@ -71,6 +71,29 @@ async def test_only_root_and_our_own_user_may_connect(
     assert warnings == ([] if may else ["refused a connection to plugin.sock from user id 12345"])
 
 
+async def test_refusal_names_the_user_namespace_that_hides_the_hosts_root(
+    path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "uid_map").write_text("         0     100000      65536\n")
+    monkeypatch.setattr(unix_sockets, "_UID_MAP", tmp_path / "uid_map")
+    uids = iter([65534, os.getuid()])
+    monkeypatch.setattr(unix_sockets, "peer_uid", lambda _stream: next(uids))
+    with trio.fail_after(DEADLINE):
+        async with (
+            UnixListener(path) as listener,
+            await trio.open_unix_socket(path),
+            await trio.open_unix_socket(path),
+            await listener.accept(),
+        ):
+            pass
+    (warning,) = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+    assert warning.startswith("refused a connection to plugin.sock from user id 65534, as a user")
+    assert "remove hostUsers: false" in warning
+
+
 async def test_closing_removes_the_file(path: Path) -> None:
     async with UnixListener(path):
         assert path.exists()

@@ -1,6 +1,8 @@
 """The driver, its cards, and what stands beside them in /dev and /usr."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, some_of, unknown, warning
@@ -11,6 +13,7 @@ from biren_plugin.core.parse.card import Card, NodeState
 from biren_plugin.core.parse.versions import driver_suffices, version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable
+from biren_plugin.host.host_paths import under
 from biren_plugin.host.readers import read_host
 
 _SEE_SYS: Final = f"on the node: `{vendor.MODPROBE}`; in a container: mount the host's /sys"
@@ -35,6 +38,7 @@ def check_cards(settings: Settings) -> Iterator[Check]:
     if snapshot.driver_loaded:
         yield _cards(snapshot)
         yield _nodes(snapshot.cards)
+        yield _links_to_nodes(settings.host_root, snapshot.cards)
         yield from _judgements(snapshot)
         yield _control_node(snapshot)
     yield from _extras(settings, snapshot)
@@ -93,6 +97,33 @@ def _nodes(cards: tuple[Card, ...]) -> Check:
     if any(card.node is NodeState.UNKNOWN for card in cards):
         return unknown(name, f"{vendor.NODE_FOLDER} cannot be looked at", "run doctor as root")
     return ok(name, "a character device for each card" if cards else "none, as there is no card")
+
+
+def _links_to_nodes(root: Path, cards: Sequence[Card]) -> Check:
+    """Systemd finds the device of a container's rule by `/dev/char/MAJOR:MINOR`, at each daemon-reload."""
+    name = "/dev/char links"
+    folder = under(root, "/dev/char")
+    if not cards:
+        return ok(name, "none, as there is no card")
+    if not folder.is_dir():
+        return unknown(name, f"there is no {folder}", "see `ls /dev/char` on the node")
+    missing = []
+    for card in cards:
+        try:
+            number = os.stat(under(root, card.path)).st_rdev
+        except OSError:
+            continue  # the row of the nodes has it
+        link = f"{os.major(number)}:{os.minor(number)}"
+        if not os.path.lexists(folder / link):
+            missing.append(f"{card.path} has no /dev/char/{link}")
+    if missing:
+        return warning(
+            name,
+            some_of(missing),
+            "after `systemctl daemon-reload`, containers of runc lose these cards: on the node, run "
+            "`udevadm trigger`, or link each node there",
+        )
+    return ok(name, "one for each device node")
 
 
 def _judgements(snapshot: Snapshot) -> Iterator[Check]:

@@ -1,6 +1,6 @@
-"""What containerd's configuration says about CDI and runtimes; what a kubelet's version allows.
+"""What the configuration of containerd or CRI-O says about CDI and runtimes; what a kubelet's version allows.
 
-Sources: containerd's docs/cri/config.md for versions 1.7 and 2.x, and the table of feature gates in the
+Sources: containerd's docs/cri/config.md for versions 1.7 and 2.x, crio.conf(5) and crio.conf.d(5), and the table of feature gates in the
 Kubernetes documentation (`DevicePluginCDIDevices`).
 """
 
@@ -22,7 +22,7 @@ _CDI_BY_DEFAULT_CONTAINERD: Final = (2, 0)
 
 
 @attrs.frozen
-class ContainerdFacts:
+class RuntimeFacts:
     """What its configuration says; None and empty where it leaves that to the defaults."""
 
     enable_cdi: bool | None = None
@@ -31,12 +31,12 @@ class ContainerdFacts:
     """Names of the configured runtimes, as a RuntimeClass' handler has them."""
 
 
-def containerd_facts(*configs: Mapping[str, Any]) -> ContainerdFacts:
+def containerd_facts(*configs: Mapping[str, Any]) -> RuntimeFacts:
     """What matters here of the parsed `config.toml` and the files that it imports, in their order.
 
     Whatever they hold, nothing here raises; what a later file says of a value counts.
     """
-    facts = ContainerdFacts()
+    facts = RuntimeFacts()
     for config, plugin in itertools.product(configs, _CRI_PLUGINS):
         table = _table(_table(config, "plugins"), plugin)
         if isinstance(enabled := table.get("enable_cdi"), bool):
@@ -45,6 +45,18 @@ def containerd_facts(*configs: Mapping[str, Any]) -> ContainerdFacts:
             facts = attrs.evolve(facts, cdi_dirs=tuple(map(str, folders)))
         runtimes = _table(_table(table, "containerd"), "runtimes")
         facts = attrs.evolve(facts, runtimes=facts.runtimes + tuple(map(str, runtimes)))
+    return facts
+
+
+def crio_facts(*configs: Mapping[str, Any]) -> RuntimeFacts:
+    """As `containerd_facts`, of the parsed `crio.conf` and its drop-ins; CRI-O always resolves CDI names."""
+    facts = RuntimeFacts(enable_cdi=True)
+    for config in configs:
+        table = _table(_table(config, "crio"), "runtime")
+        if isinstance(folders := table.get("cdi_spec_dirs"), list):
+            facts = attrs.evolve(facts, cdi_dirs=tuple(map(str, folders)))
+        runtimes = tuple(map(str, _table(table, "runtimes")))
+        facts = attrs.evolve(facts, runtimes=facts.runtimes + runtimes)
     return facts
 
 
@@ -59,7 +71,7 @@ def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return table if isinstance(table, Mapping) else {}
 
 
-def containerd_reads_cdi(facts: ContainerdFacts, version: tuple[int, ...] | None) -> bool | None:
+def containerd_reads_cdi(facts: RuntimeFacts, version: tuple[int, ...] | None) -> bool | None:
     """Whether it resolves CDI names: by its configuration, else by its version; None: not known."""
     if facts.enable_cdi is not None:
         return facts.enable_cdi

@@ -1,12 +1,13 @@
-"""`doctor`: looks at everything that handing out cards needs, and says what to do.
+"""`doctor`: checks everything that allocating cards needs, and prints what to do.
 
-The checks run at the same time, each in a thread of its own, and none longer than `DEADLINE`: what a
-driver does that hangs must be in the report, not keep it from being made.
+The checks run at the same time, each in a thread of its own, and none longer than `DEADLINE`: a driver
+that hangs must be a row of the table, not keep it from being printed.
 """
 
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -23,15 +24,17 @@ from biren_plugin.commands.doctor.kubelet_checks import check_kubelet, check_kub
 from biren_plugin.commands.doctor.library_checks import check_library
 from biren_plugin.commands.doctor.passthrough_checks import check_passthrough
 from biren_plugin.commands.doctor.process_checks import check_limits, check_mounts
-from biren_plugin.commands.doctor.report import write_report
+from biren_plugin.commands.doctor.report import STANDARD_OUTPUT, write_report
 from biren_plugin.commands.doctor.runtime_checks import check_cdi_file, check_runtime
 from biren_plugin.commands.flags import Switch, with_settings
 from biren_plugin.commands.tables import Row, print_table
 from biren_plugin.core.settings import Settings
-from biren_plugin.errors import reason_of
+from biren_plugin.errors import ReportTooSlow, UsageError, reason_of
 
 DEADLINE: Final = 10.0
 """Seconds for one check, and for reading the trees of a report."""
+_EXIT_NO_REPORT: Final = 3
+"""Apart from 1 and 2, which are about the node."""
 
 Examination = Callable[[Settings], Iterator[Check]]
 _EXAMINATIONS: Final[Sequence[tuple[str, Examination]]] = (
@@ -62,39 +65,61 @@ def doctor(
     ] = False,
     report: Annotated[
         Path | None,
-        Parameter(help="Write what was read of the host to this tar.gz, without secrets."),
+        Parameter(
+            allow_leading_hyphen=True,
+            help="Write what was read of the host to this tar.gz, without secrets; - for standard "
+            "output, where the root is read-only (the table then goes to standard error).",
+        ),
     ] = None,
 ) -> int:
-    """Say what keeps cards from being handed out, and what to do about it.
+    """Check what allocating cards needs, and print what is missing and what to do.
 
-    Give it the daemon's flags. Exit status: 0, 1 with a warning, 2 with a failure.
+    Give it the daemon's flags. Exit status: 0; 1 with a warning; 2 with a failure; 3 if --report could
+    not be written.
     """
     return run_doctor(settings, as_json=json, report=report)
 
 
 def run_doctor(settings: Settings, *, as_json: bool, report: Path | None) -> int:
-    """Prints the table or the document, writes the report if one is asked for; the exit status.
+    """Prints the table or the document, writes the report if one is asked for; returns the exit status.
 
-    Raises `OSError` where the report cannot be written, when the rest has been printed.
+    Raises `UsageError` if both the document and the report are to go to standard output.
     """
+    to_stdout = report == STANDARD_OUTPUT
+    if to_stdout and as_json:
+        raise UsageError("--report -: leave out --json; the report holds the document, doctor.json")
     checks = trio.run(examine, settings)
     document = document_of(settings, checks)
     if as_json:
         json.dump(document, sys.stdout, indent=2)
         print()
     else:
-        worst_first = sorted(checks, key=lambda check: check.verdict.rank)
-        rows = [
-            Row(
-                (each.verdict.value, each.name, each.seen),
-                [f"what to do: {each.advice}"] if each.advice else [],
-            )
-            for each in worst_first
-        ]
-        print_table(("RESULT", "CHECK", "SEEN"), rows)
+        with redirect_stdout(sys.stderr) if to_stdout else nullcontext():
+            _print_checks(checks)
     if report is not None:
-        trio.run(partial(write_report, report, settings, document, deadline=DEADLINE))
+        try:
+            trio.run(partial(write_report, report, settings, document, deadline=DEADLINE))
+        except (OSError, ReportTooSlow) as error:
+            why = (
+                f"cannot write {report}: {reason_of(error)}"
+                if isinstance(error, OSError)
+                else error
+            )
+            print(f"br-gpu-device-plugin: --report: {why}", file=sys.stderr)
+            return _EXIT_NO_REPORT
     return exit_status(checks)
+
+
+def _print_checks(checks: Sequence[Check]) -> None:
+    worst_first = sorted(checks, key=lambda check: check.verdict.rank)
+    rows = [
+        Row(
+            (each.verdict.value, each.name, each.seen),
+            [f"what to do: {each.advice}"] if each.advice else [],
+        )
+        for each in worst_first
+    ]
+    print_table(("RESULT", "CHECK", "SEEN"), rows)
 
 
 async def examine(
@@ -117,8 +142,8 @@ async def _bounded(name: str, run: Callable[[], list[Check]]) -> list[Check]:
         with trio.fail_after(DEADLINE):
             return await trio.to_thread.run_sync(run, abandon_on_cancel=True)
     except trio.TooSlowError:
-        advice = "something of it hangs: see `dmesg` on the node, and reboot it if it stays so"
-        return [failure(name, f"looking at it did not end in {DEADLINE:g} s", advice)]
+        advice = "a driver or disk hangs: see `dmesg` on the node, and reboot it if this goes on"
+        return [failure(name, f"the check did not end in {DEADLINE:g} s", advice)]
     except OSError as error:  # of a path that no check expected to be like that
         return [
             unknown(
@@ -128,7 +153,7 @@ async def _bounded(name: str, run: Callable[[], list[Check]]) -> list[Check]:
             )
         ]
     except Exception as error:  # noqa: BLE001 - a bug in one check must not cost the rows of the others
-        seen = f"a bug kept it from being looked at: {type(error).__name__}: {error}"
+        seen = f"a bug ended the check: {type(error).__name__}: {error}"
         return [unknown(name, seen, "please report it")]
 
 

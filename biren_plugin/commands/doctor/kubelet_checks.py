@@ -27,6 +27,7 @@ from biren_plugin.core.settings import Settings
 from biren_plugin.device_plugin.folder import KUBELET_SOCKET, KubeletFolder, read_kubelet_folder
 
 _ANSWER_DEADLINE: Final = 2.0
+_DELETED: Final = "the socket was deleted: only a restart of the kubelet creates it again"
 
 
 def check_kubelet(settings: Settings) -> Iterator[Check]:
@@ -44,24 +45,32 @@ def check_kubelet(settings: Settings) -> Iterator[Check]:
         yield failure("kubelet's folder", f"nothing can be created in {path}", advice)
     else:
         yield ok("kubelet's folder", f"{path}")
+    sockets = path / KUBELET_SOCKET, settings.pod_resources_dir / KUBELET_SOCKET
+    registering, pods = map(answers, sockets)
     if folder.exists:
-        yield _socket(path / KUBELET_SOCKET, there=folder.kubelet is not None)
+        there = folder.kubelet is not None
+        yield _socket(sockets[0], there=there, answering=registering, kubelet_runs=pods)
         yield _other_plugins(folder)
-    pods = settings.pod_resources_dir / KUBELET_SOCKET
-    if answers(pods):
-        yield ok("pod resources", f"{pods} answers")
+    if pods:
+        yield ok("pod resources", f"{sockets[1]} answers")
+    elif registering and sockets[1].parent.is_dir() and not sockets[1].exists():
+        seen = f"there is no {sockets[1]}, though the kubelet runs"
+        yield warning("pod resources", seen, f"which pod holds a card cannot be known; {_DELETED}")
     else:
         yield warning(
             "pod resources",
-            f"nobody answers on {pods}",
+            f"nobody answers on {sockets[1]}",
             f"which pod holds a card cannot be known; {mounted}",
         )
 
 
-def _socket(path: Path, *, there: bool) -> Check:
+def _socket(path: Path, *, there: bool, answering: bool, kubelet_runs: bool) -> Check:
+    if not there and kubelet_runs:
+        seen = f"there is no {path}, though the kubelet runs"
+        return failure("kubelet's socket", seen, f"no plugin can register; {_DELETED}")
     if not there:
         return failure("kubelet's socket", f"there is no {path}", "is the kubelet running?")
-    if not answers(path):
+    if not answering:
         return failure(
             "kubelet's socket",
             f"nobody answers on {path}",
@@ -99,7 +108,7 @@ def check_kubelet_version(settings: Settings) -> Iterator[Check]:
     text = program_version("kubelet", settings.host_root)
     version = version_numbers(text) if text is not None else None
     if version is None:
-        seen = "no kubelet that could be asked is to be seen from here"
+        seen = "no kubelet binary visible from here"
         yield unknown("kubelet's version", seen, "see `kubectl get nodes -o wide`")
     elif version < LEAST_KUBELET:
         least = ".".join(map(str, LEAST_KUBELET))

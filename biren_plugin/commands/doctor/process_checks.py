@@ -1,5 +1,6 @@
 """The process itself: its limits, and what is mounted into its container."""
 
+import os
 import re
 import resource
 from collections.abc import Iterator, Mapping
@@ -10,9 +11,11 @@ import inotify_simple
 
 from biren_plugin.commands.doctor import in_pod
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, unknown, warning
+from biren_plugin.core.parse import vendor
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import reason_of
 from biren_plugin.host.host_paths import under
+from biren_plugin.unix_sockets import in_user_namespace
 
 _MOUNTINFO: Final = Path("/proc/self/mountinfo")
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
@@ -29,6 +32,9 @@ def check_limits(_settings: Settings) -> Iterator[Check]:
     else:
         advice = f"allow {_ENOUGH_DESCRIPTORS} at least (ulimit -n)"
         yield warning("descriptors", f"only {soft} may be open", advice)
+    if in_user_namespace():
+        seen = "this process runs in a user namespace: the kubelet's user id is not root here"
+        yield failure("user namespace", seen, "remove hostUsers: false from the pod")
     try:
         inotify_simple.INotify().close()
     except OSError as error:
@@ -53,7 +59,8 @@ def check_mounts(settings: Settings) -> Iterator[Check]:
         return
     root = settings.host_root
     yield _mount("sys", under(root, "/sys"), types, only="sysfs")
-    yield _mount("dev", under(root, "/dev"), types, only="devtmpfs")
+    nodes = "with the device node of each card" if _has_all_nodes(settings) else ""
+    yield _mount("dev", under(root, "/dev"), types, only="devtmpfs", proof=nodes)
     yield _mount("kubelet", settings.device_plugin_dir, types)
     yield _mount("pod resources", settings.pod_resources_dir, types, needed=False)
     if settings.mount_host_path:
@@ -65,15 +72,38 @@ def check_mounts(settings: Settings) -> Iterator[Check]:
 
 
 def _mount(
-    what: str, path: Path, types: dict[str, str], *, only: str = "", needed: bool = True
+    what: str,
+    path: Path,
+    types: dict[str, str],
+    *,
+    only: str = "",
+    proof: str = "",
+    needed: bool = True,
 ) -> Check:
-    """`only`: the type of the host's own, where a container has one of another type by itself."""
+    """`only`: the type of the host's own, where a container has one of another type by itself.
+
+    `proof`: what shows that it is the host's all the same, as far as it matters.
+    """
     name = f"mount of {what}"
     there = type_at(f"{path.resolve()}", types)
     if there is not None and only in ("", there):
         return ok(name, f"{path} is {there}")
+    if proof:
+        return ok(name, f"{path}{f' is {there},' if there is not None else ''} {proof}")
     seen = f"{path} is the container's own" + (f" ({there})" if there is not None else "")
     return (failure if needed else warning)(name, seen, f"mount the host's folder at {path}")
+
+
+def _has_all_nodes(settings: Settings) -> bool:
+    """Whether the node of each card that the driver has is there: then it does not matter what /dev is."""
+    if settings.container_runtime == "kata":
+        return False
+    try:
+        cards = os.listdir(under(settings.host_root, vendor.CLASS_FOLDER))
+    except OSError:
+        return False
+    nodes = under(settings.host_root, vendor.NODE_FOLDER)
+    return bool(cards) and all((nodes / name).is_char_device() for name in cards)
 
 
 def mount_types(mountinfo: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ configuration, log, environment or file of any user.
 import io
 import json
 import os
+import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,6 +27,7 @@ from biren_plugin.errors import HostUnreadable, ReportTooSlow
 from biren_plugin.host.host_paths import under
 from biren_plugin.host.readers import read_host
 
+STANDARD_OUTPUT: Final = Path("-")
 _DRM: Final = "/sys/class/drm"
 _ATTRIBUTES: Final = (*sysfs.FIXED_ATTRIBUTES, *sysfs.CHANGING_ATTRIBUTES, "vendor")
 _FUNCTION: Final = ("config", "driver", "iommu_group", "physfn", "sriov_numvfs", "sriov_totalvfs")
@@ -39,7 +41,7 @@ _FILES: Final = (
 async def write_report(
     path: Path, settings: Settings, diagnosis: dict[str, Any], *, deadline: float
 ) -> None:
-    """Writes the archive to `path`. Raises `OSError`, and `ReportTooSlow` if the host hangs."""
+    """Writes the archive to `path`, or to standard output. Raises `OSError`, and `ReportTooSlow`."""
     packed = b""
     with trio.move_on_after(deadline) as reading:
         packed = await trio.to_thread.run_sync(_pack, settings, diagnosis, abandon_on_cancel=True)
@@ -48,7 +50,11 @@ async def write_report(
             f"reading the host's files did not end in {deadline:g} s: no report was written; "
             "see `dmesg` on the node for what hangs"
         )
-    await trio.Path(path).write_bytes(packed)
+    if path == STANDARD_OUTPUT:
+        sys.stdout.buffer.write(packed)
+        sys.stdout.flush()
+    else:
+        await trio.Path(path).write_bytes(packed)
 
 
 def _pack(settings: Settings, diagnosis: dict[str, Any]) -> bytes:

@@ -1,15 +1,18 @@
-"""containerd: its version, its CDI folders, the file in them, and Biren's own runtime beside us."""
+"""containerd or CRI-O: version, CDI directories, the file in them, and Biren's own runtime beside ours."""
 
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
+
 from biren_plugin.commands.cdi_file_commands import check_node
 from biren_plugin.commands.doctor.container_runtime import (
-    ContainerdFacts,
+    RuntimeFacts,
     containerd_facts,
     containerd_reads_cdi,
+    crio_facts,
     imported,
 )
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, unknown
@@ -21,32 +24,39 @@ from biren_plugin.core.settings import Settings
 from biren_plugin.host.host_paths import under
 
 _CONFIGURATIONS: Final = (
+    "/etc/cri/containerd.toml",  # Talos; its /etc/containerd is of another containerd, without pods
     "/etc/containerd/config.toml",
     "/var/lib/rancher/k3s/agent/etc/containerd/config.toml",
     "/var/lib/rancher/rke2/agent/etc/containerd/config.toml",
     "/etc/k0s/containerd.toml",
     "/var/snap/microk8s/current/args/containerd.toml",
 )
+_CRIO_CONFIGURATION: Final = "/etc/crio/crio.conf"
+_CRIO_DROP_INS: Final = "/etc/crio/crio.conf.d/*"
+_PROGRAMS: Final = {"containerd": "containerd", "CRI-O": "crio"}
+"""Programs by the name that people know."""
 _MAX_SIZE: Final = 1_000_000
 _MAX_IMPORTS: Final = 32
 
 
 def check_runtime(settings: Settings) -> Iterator[Check]:
-    """Rows of containerd's version and configuration."""
-    text = program_version("containerd", settings.host_root)
+    """Rows of the version and configuration of containerd, or of CRI-O where only that is configured."""
+    found = _configuration(settings.host_root)
+    name = found.program if found is not None else "containerd"
+    text = program_version(_PROGRAMS[name], settings.host_root)
     version = version_numbers(text) if text is not None else None
     if version is None:
-        yield unknown("containerd", "none that could be asked is to be seen from here")
+        yield unknown(name, f"no {_PROGRAMS[name]} binary visible from here")
     else:
-        yield ok("containerd", f"{text}")
-    found = _configuration(settings.host_root)
+        yield ok(name, f"{text}")
     if found is None:
-        why = "no configuration of containerd is to be seen from here"
-        yield unknown("containerd's CDI folders", why, "see `containerd config dump` on the node")
+        why = "no configuration of containerd or CRI-O visible from here"
+        advice = "see `containerd config dump` or `crio status config` on the node"
+        yield unknown("containerd's CDI folders", why, advice)
         yield unknown("biren runtime", why)
         return
-    path, facts = found
-    yield _cdi_folders(settings, path, facts, version)
+    path, facts = found.path, found.facts
+    yield _cdi_folders(settings, found, version)
     others = [name for name in facts.runtimes if vendor.RUNTIME_CLASS in name.lower()]
     if others:
         seen = f"{path} has {', '.join(others)}, which adds {vendor.CONTROL_NODE} itself"
@@ -55,10 +65,21 @@ def check_runtime(settings: Settings) -> Iterator[Check]:
         yield ok("biren runtime", "none beside us")
 
 
+@attrs.frozen
+class _Configuration:
+    """What configures the pods' containers on this node."""
+
+    program: str
+    path: str
+    """On the host."""
+    facts: RuntimeFacts
+
+
 def _cdi_folders(
-    settings: Settings, path: str, facts: ContainerdFacts, version: tuple[int, ...] | None
+    settings: Settings, found: _Configuration, version: tuple[int, ...] | None
 ) -> Check:
-    name = "containerd's CDI folders"
+    name = f"{found.program}'s CDI folders"
+    path, facts = found.path, found.facts
     if not settings.cdi_feature:
         return ok(name, "not needed without --cdi-feature")
     match containerd_reads_cdi(facts, version):
@@ -79,15 +100,20 @@ def _cdi_folders(
             return ok(name, folders)
 
 
-def _configuration(root: Path) -> tuple[str, ContainerdFacts] | None:
-    """The first configuration that is there and is TOML, and where on the host it is."""
+def _configuration(root: Path) -> _Configuration | None:
+    """The first configuration that is there and is TOML."""
     for path in _CONFIGURATIONS:
         config = _toml(under(root, path))
         if config is not None:
             more = [
                 _toml(file) for pattern in imported(config) for file in _matching(root, pattern)
             ]
-            return path, containerd_facts(config, *(each for each in more if each is not None))
+            facts = containerd_facts(config, *(each for each in more if each is not None))
+            return _Configuration("containerd", path, facts)
+    files = [under(root, _CRIO_CONFIGURATION), *_matching(root, _CRIO_DROP_INS)]
+    configs = [config for file in files if (config := _toml(file)) is not None]
+    if configs:
+        return _Configuration("CRI-O", _CRIO_CONFIGURATION, crio_facts(*configs))
     return None
 
 

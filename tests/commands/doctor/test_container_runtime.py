@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biren_plugin.commands.doctor.container_runtime import (
-    ContainerdFacts,
+    RuntimeFacts,
     containerd_facts,
     containerd_reads_cdi,
     kubelet_passes_cdi,
@@ -32,10 +32,10 @@ enable_cdi = false
 
 
 def test_facts_are_found_in_both_versions_of_the_configuration() -> None:
-    assert containerd_facts(tomllib.loads(OLD)) == ContainerdFacts(
+    assert containerd_facts(tomllib.loads(OLD)) == RuntimeFacts(
         enable_cdi=True, cdi_dirs=("/etc/cdi", "/opt/cdi"), runtimes=("runc", "biren")
     )
-    assert containerd_facts(tomllib.loads(NEW)) == ContainerdFacts(enable_cdi=False)
+    assert containerd_facts(tomllib.loads(NEW)) == RuntimeFacts(enable_cdi=False)
 
 
 def test_what_an_imported_file_says_counts() -> None:
@@ -81,7 +81,7 @@ def test_no_configuration_however_odd_is_an_error(config: dict[str, object]) -> 
 def test_containerd_reads_cdi_as_configured_else_from_2_0_on(
     enabled: bool | None, version: tuple[int, ...] | None, reads: bool | None
 ) -> None:
-    assert containerd_reads_cdi(ContainerdFacts(enable_cdi=enabled), version) is reads
+    assert containerd_reads_cdi(RuntimeFacts(enable_cdi=enabled), version) is reads
 
 
 @pytest.mark.parametrize(

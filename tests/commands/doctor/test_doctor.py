@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from biren_plugin import unix_sockets
 from biren_plugin.commands import show_status
 from biren_plugin.commands.cdi_file_commands import generate_file
 from biren_plugin.commands.doctor import daemon_checks as daemon_check
@@ -136,6 +137,20 @@ def test_missing_node_is_named_and_its_card_is_not_well(host: SimulatedHost) -> 
     assert "/dev/biren/card_1 is missing" in found["device nodes"].seen
     assert "card_0" not in found["device nodes"].seen
     assert found["health"].seen.startswith("card_1: ")
+
+
+def test_node_without_its_link_for_systemd_is_a_warning(host: SimulatedHost) -> None:
+    host.add_gpus({0: 1, 1: 1})
+    settings = Settings(host_root=host.root)
+    assert verdicts(check_cards, settings)["/dev/char links"] == "ok"
+    link = host.root / "dev/char/1:3"
+    link.unlink()
+    row = rows(check_cards, settings)["/dev/char links"]
+    assert row.verdict is Verdict.WARNING
+    assert row.seen.startswith("/dev/biren/card_0 has no /dev/char/1:3")
+    assert "systemctl daemon-reload" in row.advice
+    link.parent.rmdir()
+    assert verdicts(check_cards, settings)["/dev/char links"] == "unknown"
 
 
 def test_unsettled_split_is_a_warning() -> None:
@@ -336,6 +351,22 @@ def test_folder_that_is_missing_is_a_failure(tmp_path: Path) -> None:
     assert verdicts(check_kubelet, settings)["kubelet's folder"] == "failure"
 
 
+async def test_deleted_socket_of_a_running_kubelet_needs_a_restart_of_the_kubelet() -> None:
+    with tempfile.TemporaryDirectory(prefix="br") as folder:
+        registering, pods = Path(folder) / "plugins", Path(folder) / "pods"
+        registering.mkdir()
+        pods.mkdir()
+        settings = Settings(device_plugin_dir=registering, pod_resources_dir=pods)
+        for alive, name in ((pods, "kubelet's socket"), (registering, "pod resources")):
+            with socket.socket(socket.AF_UNIX) as kubelet:
+                kubelet.bind(f"{alive / 'kubelet.sock'}")
+                kubelet.listen()
+                row = rows(check_kubelet, settings)[name]
+            (alive / "kubelet.sock").unlink()
+            assert "though the kubelet runs" in row.seen
+            assert "only a restart of the kubelet creates it again" in row.advice
+
+
 def test_other_plugins_are_named_and_one_for_the_same_cards_is_a_failure(tmp_path: Path) -> None:
     settings = Settings(device_plugin_dir=tmp_path, pod_resources_dir=tmp_path)
     for name in ("birentech.com-gpu.sock", "nvidia.sock"):
@@ -438,6 +469,34 @@ def test_files_that_containerds_configuration_imports_are_read_too(tmp_path: Pat
     assert found["containerd's CDI folders"] == "ok"
 
 
+def test_containerd_of_talos_is_the_one_that_runs_pods(tmp_path: Path) -> None:
+    configure_containerd(tmp_path, '[plugins."io.containerd.cri.v1.runtime"]\nenable_cdi = false')
+    talos = tmp_path / "etc/cri/containerd.toml"
+    (talos.parent / "conf.d").mkdir(parents=True)
+    talos.write_text('version = 3\nimports = ["/etc/cri/conf.d/cri.toml"]\n')
+    (talos.parent / "conf.d/cri.toml").write_text(
+        '[plugins."io.containerd.cri.v1.runtime"]\n'
+        'enable_cdi = true\ncdi_spec_dirs = ["/var/cdi/static"]\n'
+    )
+    settings = Settings(host_root=tmp_path, cdi_feature=True, cdi_dir=Path("/var/cdi/static"))
+    assert verdicts(check_runtime, settings)["containerd's CDI folders"] == "ok"
+
+
+def test_crio_is_read_where_containerd_is_not_configured(tmp_path: Path) -> None:
+    folder = tmp_path / "etc/crio/crio.conf.d"
+    folder.mkdir(parents=True)
+    (tmp_path / "etc/crio/crio.conf").write_text('[crio.runtime]\ncdi_spec_dirs = ["/a"]\n')
+    settings = Settings(host_root=tmp_path, cdi_feature=True)
+    assert verdicts(check_runtime, settings)["CRI-O's CDI folders"] == "failure"
+    (folder / "10-cdi.conf").write_text(
+        '[crio.runtime]\ncdi_spec_dirs = ["/etc/cdi"]\n[crio.runtime.runtimes.biren]\n'
+    )
+    found = rows(check_runtime, settings)
+    assert found["CRI-O's CDI folders"].verdict is Verdict.OK
+    assert found["CRI-O"].verdict is Verdict.UNKNOWN
+    assert "biren" in found["biren runtime"].seen
+
+
 @pytest.mark.parametrize("text", [None, "= no TOML"])
 def test_configuration_that_is_not_to_be_seen_is_neither_good_nor_bad(
     tmp_path: Path, text: str | None
@@ -483,6 +542,33 @@ def test_mounts_matter_in_a_pod_only(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "mount of CDI": "failure",
         "mount of features": "warning",
     }
+
+
+def test_dev_on_a_tmpfs_that_has_all_nodes_is_as_good_as_the_hosts(
+    host: SimulatedHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    table = tmp_path / "mountinfo"
+    table.write_text(f"3 1 0:3 / {host.root}/dev rw - tmpfs tmpfs rw\n")
+    monkeypatch.setattr(process_checks, "_MOUNTINFO", table)
+    settings = Settings(host_root=host.root)
+    assert verdicts(check_mounts, settings)["mount of dev"] == "failure", "no card shows that it is"
+    host.add_gpus({0: 1, 1: 1})
+    row = rows(check_mounts, settings)["mount of dev"]
+    assert (row.verdict, row.seen) == (
+        Verdict.OK, f"{host.root}/dev is tmpfs, with the device node of each card"
+    )  # fmt: skip
+    host.pull_node("card_1")
+    assert verdicts(check_mounts, settings)["mount of dev"] == "failure"
+
+
+def test_user_namespace_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "uid_map"
+    table.write_text("         0     100000      65536\n")
+    monkeypatch.setattr(unix_sockets, "_UID_MAP", table)
+    row = rows(check_limits, Settings())["user namespace"]
+    assert row.verdict is Verdict.FAILURE
+    assert "hostUsers" in row.advice
 
 
 def test_limits_of_this_process_are_looked_at() -> None:
