@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,14 +14,14 @@ from biren_plugin import __version__
 from biren_plugin.simulate.host import SimulatedHost
 from tests.e2e.conftest import GPU
 from tests.kubelet.client import KubeletProcess
-from tests.manifests.podman import BASE, Podman
+from tests.manifests.image_archive import LOCKS, import_base, write_context
+from tests.manifests.podman import Podman
 from tests.manifests.render import container_of, overlay, read_objects
-from tests.manifests.tools import FETCHED, ROOT, find_tool, run_tool
+from tests.manifests.tools import ROOT, find_tool
 
 pytestmark = pytest.mark.time_limit(900)  # the first test builds the image
 
 IMAGE = f"localhost/br-gpu-device-plugin:{__version__}"
-LOCKS = [ROOT / "manifests/image" / name for name in ("requirements.txt", "build-requirements.txt")]
 MIB = 2**20
 CARDS = ["card_0", "card_1", "card_2", "card_3"]
 PYTHON = "/opt/br-gpu-device-plugin/bin/python"
@@ -43,38 +41,20 @@ for folder in ("/opt/br-gpu-device-plugin", sysconfig.get_path("stdlib") + "/asy
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a build sees: the repository's files, and the locked wheels."""
+    """What a build sees."""
     folder = tmp_path_factory.mktemp("context")
-    for name in ("pyproject.toml", "README.md", "LICENSE", ".containerignore"):
-        shutil.copy(ROOT / name, folder)
-    for name in ("biren_plugin", "manifests/image"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    wheels = [word for lock in LOCKS for word in ("--requirement", str(lock))]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
-    # The base's Python is 3.11, whichever runs the tests.
-    target = ["--python-version=3.11", "--only-binary=:all:", "--dest", str(folder / "wheelhouse")]
-    subprocess.run([*command, *target, *wheels], check=True, timeout=120)
+    write_context(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
-    """Podman with the base in it: Debian with Python and nothing else, kept for the next run."""
-    find_tool("podman")
-    find_tool("runc")
-    tarball = FETCHED / "base.tar"
-    if not tarball.exists():
-        find_tool("mmdebstrap")
-        tarball.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = tarball.with_suffix(".unfinished.tar")
-        run_tool(
-            "mmdebstrap", "--quiet", "--variant=essential", "--include=python3-venv",
-            "bookworm", str(unfinished), timeout=300.0,
-        )  # fmt: skip
-        unfinished.rename(tarball)
+    """Podman with the base in it."""
+    for tool in ("podman", "runc", "mmdebstrap"):
+        find_tool(tool)
     storage = tmp_path_factory.mktemp("podman")
     podman = Podman(storage)
-    podman("import", "--quiet", str(tarball), BASE, timeout=120.0)
+    import_base(podman)
     yield podman
     podman("rmi", "--all", "--force")
     shutil.rmtree(storage, ignore_errors=True)
