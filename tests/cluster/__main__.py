@@ -20,6 +20,7 @@ from tests.cluster.programs import (
     missing_for_kubernetes,
     search_path,
 )
+from tests.manifests import fetch, image_archive
 
 _NAMESPACES: Final = (
     "--mount",
@@ -31,6 +32,8 @@ _NAMESPACES: Final = (
     "--mount-proc",
 )
 _WITHOUT_KUBELET: Final = "tests/cluster/test_containerd.py"
+_DEPLOYED: Final = "test_deployment"
+"""The tests that need an image, kubectl and helm."""
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _CGROUP_DEADLINE: Final = 10.0
 """Seconds: the kernel ends the namespace's processes in much less."""
@@ -58,6 +61,10 @@ def main() -> int:
     command = ["pytest", *words, *([] if named else [tests])]
     if arguments.soak:
         command = ["tests.cluster.soak", str(arguments.soak), str(arguments.seed)]
+    elif without_kubelet is None and (not named or any(_DEPLOYED in word for word in words)):
+        # Out here there is a network; the node has none but its own.
+        fetch.main()
+        image_archive.main()
     return _run_isolated([sys.executable, "-m", *command])
 
 

@@ -1,0 +1,139 @@
+"""kubectl and helm against the node's API server; our manifests with the simulated host's /sys."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from tests.cluster.node import Node
+from tests.cluster.processes import poll
+from tests.manifests.image_archive import REPOSITORY
+from tests.manifests.tools import FETCHED, MANIFESTS
+
+NAMESPACE: Final = "biren-gpu"
+NAME: Final = "br-gpu-device-plugin"
+_ROLLED: Final = "--timeout=60s"
+_GONE: Final = 40.0
+"""Seconds: more than a pod's grace period."""
+Object = dict[str, Any]
+
+
+class Deployment:
+    """Deploys to the node; `scratch` holds the files that kubectl and helm read."""
+
+    def __init__(self, node: Node, scratch: Path, sys_folder: Path) -> None:
+        self._node = node
+        self._scratch = scratch
+        self._sys = sys_folder
+        self.environment = {
+            **os.environ,
+            "KUBECONFIG": str(node.kubeconfig),
+            "HOME": str(scratch),  # helm's cache
+            "PATH": os.pathsep.join([str(FETCHED / "bin"), os.environ["PATH"]]),
+        }
+
+    def run(self, *command: str, statuses: Sequence[int] = (0,)) -> str:
+        """What a command prints on standard output; an AssertionError if it fails."""
+        done = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode in statuses, f"{command}:\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def apply_overlay(self, name: str, *patches: Object) -> None:
+        """Applies an overlay or the base."""
+        target = {"kind": "DaemonSet"}
+        source = "base" if name == "base" else f"overlays/{name}"
+        kustomization = {
+            "resources": [os.path.relpath(MANIFESTS / source, self._scratch)],
+            "images": [{"name": NAME, "newName": REPOSITORY, "newTag": "test"}],
+            "patches": [
+                {"target": target, "patch": json.dumps(each)} for each in (self._host(), *patches)
+            ],
+        }
+        (self._scratch / "kustomization.yaml").write_text(json.dumps(kustomization))
+        self.run("kubectl", "apply", "--kustomize", str(self._scratch))
+
+    def install_chart(self, *values: str) -> str:
+        """Installs the chart as the documentation says; the notes that helm prints."""
+        chart = self._scratch / "chart"
+        shutil.copytree(MANIFESTS / "chart", chart, dirs_exist_ok=True)
+        template = chart / "templates/daemonset.yaml"
+        template.write_text(template.read_text().replace("path: /sys\n", f"path: {self._sys}\n"))
+        namespace = str(MANIFESTS / "base/namespace.yaml")
+        self.run("kubectl", "apply", "--filename", namespace)
+        values = (f"image.repository={REPOSITORY}", "image.tag=test", *values)
+        return self.run(
+            "helm", "upgrade", "--install", "biren", str(chart), f"--namespace={NAMESPACE}",
+            *(f"--set={each}" for each in values),
+        )  # fmt: skip
+
+    def create(self, how: str, objects: list[Object]) -> None:
+        """Makes objects by `kubectl create`, `kubectl apply` or as a chart of their own."""
+        if how == "helm":
+            templates = self._scratch / "other/templates"
+            templates.mkdir(parents=True)
+            chart = {"apiVersion": "v2", "name": "other", "version": "1.0.0"}
+            (templates.parent / "Chart.yaml").write_text(json.dumps(chart))
+            for number, each in enumerate(objects):
+                (templates / f"{number}.yaml").write_text(json.dumps(each))
+            self.run("helm", "install", "other", str(templates.parent), f"--namespace={NAMESPACE}")
+        else:
+            file = self._scratch / "other.json"
+            file.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+            self.run("kubectl", how, "--filename", str(file))
+
+    def wait_until_rolled_out(self, name: str = NAME) -> None:
+        """Each pod is of the newest template and Ready, and no other is left."""
+        words = ("rollout", "status", f"daemonset/{name}", _ROLLED)
+        self.run("kubectl", f"--namespace={NAMESPACE}", *words)
+        poll(lambda: len(self.pods()) == 1, "one pod", _GONE, self.pods)
+
+    def ask(self, *words: str, statuses: Sequence[int] = (0,)) -> Any:
+        """The JSON document that our command prints in the daemon's container."""
+        place = (f"--namespace={NAMESPACE}", "exec", f"daemonset/{NAME}", "--")
+        command = ("kubectl", *place, "br-gpu-device-plugin", *words, "--json")
+        return json.loads(self.run(*command, statuses=statuses))
+
+    def failing_checks(self) -> set[str]:
+        """The rows of `doctor` that are a warning or a failure."""
+        document = self.ask("doctor", statuses=(0, 1, 2))
+        return {
+            each["name"] for each in document["checks"] if each["result"] in ("warning", "failure")
+        }
+
+    def warnings(self) -> list[str]:
+        """The Warning events that were left in the namespace."""
+        items = self._node.api.get(f"/api/v1/namespaces/{NAMESPACE}/events")["items"]
+        return [f"{e['reason']}: {e['message']}" for e in items if e["type"] == "Warning"]
+
+    def daemonsets(self) -> dict[str, Object]:
+        """The DaemonSets of the namespace by name."""
+        items = self._node.api.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets")["items"]
+        return {each["metadata"]["name"]: each for each in items}
+
+    def pods(self) -> list[str]:
+        """The names of the namespace's pods."""
+        items = self._node.api.get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]
+        return [each["metadata"]["name"] for each in items]
+
+    def remove(self) -> None:
+        """All that was deployed goes; the namespace stays, because deleting it takes ten seconds."""
+        kinds = "daemonsets,services,serviceaccounts,secrets,servicemonitors,prometheusrules,events"
+        words = ("delete", kinds, "--all", "--cascade=foreground")
+        self.run("kubectl", f"--namespace={NAMESPACE}", *words)
+
+    def _host(self) -> Object:
+        sys = {"name": "sys", "hostPath": {"path": str(self._sys)}}
+        return {"spec": {"template": {"spec": {"volumes": [sys]}}}, **IDENTITY}
+
+
+IDENTITY: Final = {
+    "apiVersion": "apps/v1",
+    "kind": "DaemonSet",
+    "metadata": {"name": NAME},
+}
+"""Of a patch of our DaemonSet."""

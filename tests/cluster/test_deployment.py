@@ -1,0 +1,193 @@
+"""What is deployed, on the real node: every overlay, the chart, and the switch from the vendor's plugin."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.cluster.deployment import IDENTITY, NAME, NAMESPACE, Deployment, Object
+from tests.cluster.host import NodeHost
+from tests.cluster.node import NAME as NODE_NAME
+from tests.cluster.node import Node
+from tests.cluster.pods import container, run_pod
+from tests.cluster.vendor_daemonset import ACCOUNT, ROLE, vendor_objects
+from tests.cluster.vendor_daemonset import NAME as VENDOR_NAME
+from tests.manifests.image_archive import archive
+from tests.manifests.overlays import CHOICES
+from tests.manifests.render import container_of, overlay, pod_of
+from tests.manifests.tools import ROOT, find_tool, missing
+
+CARDS: Final = {"card_0", "card_1", "card_2", "card_3"}
+KINDS: Final = {
+    "ServiceMonitor": ("monitoring.coreos.com", "Namespaced"),
+    "PrometheusRule": ("monitoring.coreos.com", "Namespaced"),
+    "SecurityContextConstraints": ("security.openshift.io", "Cluster"),
+}
+"""Kinds that other projects bring, with any content."""
+SIMULATED: Final = {"mount of sys", "mount of dev"}
+"""Where `doctor` finds a directory of files, and the namespace's layer over /dev."""
+DOCTOR_ALSO: Final = {
+    "host-path": {"driver files"},
+    "k0s": {"pod resources"},
+    "microk8s": {"pod resources"},
+}
+"""What it says of a node that has no driver's files, or whose kubelet has the usual root."""
+NOWHERE: Final = {"nowhere": "yes"}
+"""A node selector."""
+SOON: Final = {
+    "name": "k8s-device-plugin",
+    "startupProbe": {"initialDelaySeconds": 1, "periodSeconds": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def prepared(node: Node) -> Node:
+    """The node with our image, its labels, and the kinds that our objects need."""
+    for tool in ("kubectl", "helm"):
+        find_tool(tool)
+    if not archive().exists():
+        missing("the image of these sources (python -m tests.manifests.image_archive)")
+    node.containerd.ctr("images", "import", "--local", str(archive()))
+    labels = {"birentech.com": "gpu", "biren": "on"}
+    node.api.patch(f"/api/v1/nodes/{NODE_NAME}", {"metadata": {"labels": labels}})
+    # As the vendor's manifest makes it, without a label.
+    node.api.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+    for kind, (group, scope) in KINDS.items():
+        definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        node.api.create(definitions, custom_kind(kind, group, scope))
+    return node
+
+
+@pytest.fixture
+def deployment(prepared: Node, host: NodeHost, tmp_path: Path) -> Iterator[Deployment]:
+    """Nothing deployed yet, on a host of four GPUs."""
+    host.add_gpus(dict.fromkeys(range(4), 1))
+    deployment = Deployment(prepared, tmp_path, host.root / "sys")
+    yield deployment
+    prepared.api.delete_pods()
+    deployment.remove()
+
+
+def custom_kind(kind: str, group: str, scope: str) -> Object:
+    """The definition of a kind without a schema of its own."""
+    plural = f"{kind.lower().removesuffix('s')}s"
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {
+        "name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": anything},
+    }  # fmt: skip
+    names = {"kind": kind, "plural": plural, "singular": kind.lower()}
+    return {
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {"group": group, "scope": scope, "names": names, "versions": [version]},
+    }
+
+
+def documented_switch() -> tuple[str, str]:
+    """The commands in the documentation: before ours is deployed, and after."""
+    page = (ROOT / "docs/deployment.md").read_text()
+    section = page.partition("## Switching from the vendor's plugin")[2].partition("\n## ")[0]
+    before, after = re.findall(r"```sh\n(.*?)```", section, re.S)
+    return before, after
+
+
+def test_the_base_rolls_out_and_again_and_leaves_no_warning_event(
+    deployment: Deployment, prepared: Node
+) -> None:
+    deployment.apply_overlay("base")
+    deployment.wait_until_rolled_out()
+    prepared.view.wait_for(CARDS)
+    words = ("rollout", "restart", f"daemonset/{NAME}")
+    deployment.run("kubectl", f"--namespace={NAMESPACE}", *words)
+    deployment.wait_until_rolled_out()
+    prepared.view.wait_for(CARDS)
+    assert deployment.warnings() == []
+
+
+def test_every_overlay_rolls_out_and_its_daemon_answers(
+    deployment: Deployment, prepared: Node
+) -> None:
+    soon = {"spec": {"template": {"spec": {"containers": [SOON]}}}, **IDENTITY}
+    for name in CHOICES:
+        deployment.apply_overlay(name, soon)
+        deployment.wait_until_rolled_out()
+        resources = deployment.ask("status")["resources"]
+        if name == "kata":
+            assert resources == [], "this node has no group for virtual machines"
+            continue
+        assert [each["registered"] for each in resources] == [True], name
+        prepared.view.wait_for(CARDS)
+        assert deployment.failing_checks() - SIMULATED == DOCTOR_ALSO.get(name, set()), name
+
+
+def test_the_chart_rolls_out_and_leaves_no_warning_event(
+    deployment: Deployment, prepared: Node
+) -> None:
+    notes = deployment.install_chart("cdi=true", "cdiDir=/run/cdi")
+    deployment.wait_until_rolled_out()
+    prepared.view.wait_for(CARDS)
+    assert deployment.failing_checks() <= SIMULATED
+    assert run_pod(prepared.api, "user", container(gpu=1))["main"].cards in CARDS
+    assert deployment.warnings() == []
+    assert "pod-security" not in notes, "the namespace has the label"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("create", "apply"), ("apply", "helm"), ("helm", "helm")]
+)
+def test_the_documented_switch_leaves_nothing_of_the_vendors_and_pods_keep_their_cards(
+    deployment: Deployment, prepared: Node, host: NodeHost, theirs: str, ours: str
+) -> None:
+    deployment.create(theirs, vendor_objects(str(host.root / "sys")))
+    deployment.wait_until_rolled_out(VENDOR_NAME)
+    prepared.view.wait_for(CARDS)
+    run_pod(prepared.api, "before", container(gpu=1))
+    held = prepared.view.held()["before/main"]
+
+    before, after = documented_switch()
+    deployment.run("sh", "-e", "-c", before)
+    assert deployment.pods() == [], "the command waits for the pods"
+    if ours == "helm":
+        notes = deployment.install_chart()
+        assert VENDOR_NAME not in notes
+    else:
+        deployment.apply_overlay("base")
+    deployment.wait_until_rolled_out()
+    deployment.run("sh", "-e", "-c", after)
+
+    assert list(deployment.daemonsets()) == [NAME]
+    pod = deployment.daemonsets()[NAME]["spec"]["template"]["spec"]
+    rendered = overlay("base")
+    assert pod["nodeSelector"] == pod_of(rendered)["nodeSelector"]
+    assert {each["name"] for each in pod["volumes"]} == {
+        each["name"] for each in pod_of(rendered)["volumes"]
+    }
+    assert pod["containers"][0]["env"] == container_of(rendered)["env"]
+    assert not prepared.api.exists(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{ACCOUNT}")
+    assert not prepared.api.exists(f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{ROLE}")
+
+    prepared.view.wait_for(CARDS)
+    assert prepared.view.held()["before/main"] == held
+    run_pod(prepared.api, "after", container(gpu=3))
+    assert set(prepared.view.held()["after/main"]) == CARDS - set(held)
+
+
+def test_an_apply_beside_the_vendors_daemonset_merges_nothing_and_the_chart_warns(
+    deployment: Deployment, host: NodeHost
+) -> None:
+    vendors = vendor_objects(str(host.root / "sys"))
+    vendors[-1]["spec"]["template"]["spec"]["nodeSelector"] = NOWHERE
+    deployment.create("create", vendors)
+    before = deployment.daemonsets()[VENDOR_NAME]["spec"]
+    deployment.apply_overlay(
+        "base", {"spec": {"template": {"spec": {"nodeSelector": NOWHERE}}}, **IDENTITY}
+    )
+    assert deployment.daemonsets()[VENDOR_NAME]["spec"] == before
+    ours = deployment.daemonsets()[NAME]["spec"]["template"]["spec"]
+    assert {each["name"] for each in ours["volumes"]} == {
+        each["name"] for each in pod_of(overlay("base"))["volumes"]
+    }
+    deployment.run("kubectl", f"--namespace={NAMESPACE}", "delete", "daemonset", NAME)
+    notes = deployment.install_chart("nodeSelector.nowhere=yes")
+    assert f"delete daemonset {VENDOR_NAME} --cascade=foreground" in notes
