@@ -20,7 +20,7 @@ LOCKS: Final = [
 ]
 REPOSITORY: Final = "node.local/br-gpu-device-plugin"
 _SOURCES: Final = ("pyproject.toml", "README.md", "LICENSE", ".containerignore")
-_FOLDERS: Final = ("biren_plugin", "manifests/image")
+_FOLDERS: Final = ("biren_plugin", "schema", "manifests/image")
 _BASE_TARBALL: Final = FETCHED / "base.tar"
 
 
@@ -70,7 +70,7 @@ def main() -> None:
         return
     for old in FETCHED.glob("image-*.tar"):
         old.unlink()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         context, storage = Path(scratch) / "context", Path(scratch) / "podman"
         context.mkdir()
         write_context(context)
