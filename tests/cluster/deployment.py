@@ -122,9 +122,10 @@ class Deployment:
 
     def remove(self) -> None:
         """All that was deployed goes; the namespace stays, because deleting it takes ten seconds."""
-        kinds = "daemonsets,services,serviceaccounts,secrets,servicemonitors,prometheusrules,events"
+        kinds = "daemonsets,services,serviceaccounts,secrets,servicemonitors,prometheusrules"
         words = ("delete", kinds, "--all", "--cascade=foreground")
         self.run("kubectl", f"--namespace={NAMESPACE}", *words)
+        self._node.api.delete(f"/api/v1/namespaces/{NAMESPACE}/events")
 
     def _host(self) -> Object:
         sys = {"name": "sys", "hostPath": {"path": str(self._sys)}}
