@@ -131,6 +131,8 @@ class DaemonState:
     intervals: dict[str, float] = attrs.Factory(dict)
     """Seconds between turns, by name of each loop that looks at something."""
     role: Role = "waiting"
+    hindrance: str = ""
+    """What keeps an instance that does not serve from being ready, besides a missing directory."""
     registered: dict[str, Board[bool]] = attrs.Factory(dict)
     """By resource whose subtree lives: whether the kubelet took the registration and watches."""
     offered: dict[str, Board[DeviceList]] = attrs.Factory(dict)
@@ -152,10 +154,6 @@ class DaemonState:
         until = trio.current_time() + seconds
         if self.doubts.latest is None or self.doubts.latest < until:
             self.doubts.post(until)
-
-    def stand_by(self) -> None:
-        """Another instance holds the node."""
-        self.role = "standing by"
 
     @contextmanager
     def life_of(
@@ -199,15 +197,16 @@ class DaemonState:
     def unready(self) -> list[str]:
         """A sentence for each thing that is still to come; none: the daemon is ready.
 
-        One that stands by is: a rolling update ends the old pod only when the new one is ready.
+        One that stands by is, unless the holder serves nothing: a rolling update ends the old pod only
+        when the new one is ready.
         """
         if self.role == "standing by":
-            return []
+            return [self.hindrance] if self.hindrance else []
         if (inventory := self.inventory.latest) is None:
             return ["the host has not been read yet"]
         resources = [each.resource for each in inventory.lists]
         if resources and self.role == "waiting":
-            return ["the kubelet's folder is not there yet"]
+            return [self.hindrance or "the kubelet's folder is not there yet"]
         return [
             self.rivals[resource].describe(resource)
             if resource in self.rivals

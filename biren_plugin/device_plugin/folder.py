@@ -1,7 +1,7 @@
 """Looks at the folder where the kubelet and the plugins keep their sockets, and posts what is there."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -40,7 +40,13 @@ class KubeletFolder:
     @property
     def foreign(self) -> Mapping[str, FileIdentity]:
         """The sockets of other plugins."""
-        return {name: each for name, each in self.sockets.items() if name not in _NOT_FOREIGN}
+        others = {KUBELET_SOCKET, *_OURS}
+        return {name: each for name, each in self.sockets.items() if name not in others}
+
+    @property
+    def ours(self) -> Collection[str]:
+        """Names of the sockets that are an instance's of this plugin."""
+        return self.sockets.keys() & _OURS
 
 
 def socket_name(resource: str) -> str:
@@ -48,7 +54,7 @@ def socket_name(resource: str) -> str:
     return resource.replace("/", "-") + ".sock"
 
 
-_NOT_FOREIGN: Final = {KUBELET_SOCKET, *map(socket_name, RESOURCE_OF_SPLIT.values())}
+_OURS: Final = frozenset(map(socket_name, RESOURCE_OF_SPLIT.values()))
 
 
 def remove_abandoned(path: Path) -> list[str]:
@@ -58,7 +64,7 @@ def remove_abandoned(path: Path) -> list[str]:
     stays. Does not block.
     """
     removed = []
-    for name in map(socket_name, RESOURCE_OF_SPLIT.values()):
+    for name in sorted(_OURS):
         if is_abandoned(path / name):
             with suppress(OSError):  # gone meanwhile, or the directory cannot be written
                 (path / name).unlink()

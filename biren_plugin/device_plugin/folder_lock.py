@@ -6,17 +6,17 @@ the kubelet's wipe of the folder, and dies with its holder, however that ends.
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import trio
 
 from biren_plugin.board import Board
 from biren_plugin.device_plugin.folder import KubeletFolder
 from biren_plugin.errors import FolderDead, reason_of
-from biren_plugin.notice import INFO, WARNING, Notice, say
+from biren_plugin.notice import WARNING, say
 
 _OFTEN: Final = 0.02
 _SELDOM: Final = 0.25
@@ -24,6 +24,15 @@ _SELDOM: Final = 0.25
 _LIVELY: Final = 3.0
 """Seconds after a change in the folder in which the holder may let go."""
 _LOOK_INTERVAL: Final = 1.0
+
+
+Hindrance = Literal["missing", "unwritable", "held"]
+"""Why the lock cannot be taken: there is no such directory, nothing can be created in it, or somebody
+else has the lock."""
+
+
+async def _ignore(_hindrance: Hindrance) -> None:
+    pass
 
 
 class HeldFolder:
@@ -70,47 +79,46 @@ class HeldFolder:
 async def hold_folder(
     path: Path,
     folder: Board[KubeletFolder],
-    on_standby: Callable[[], None] = lambda: None,
+    on_hindrance: Callable[[Hindrance], Awaitable[object]] = _ignore,
 ) -> HeldFolder:
-    """Waits until the folder is there and nobody else holds it; says so once, and to `on_standby`.
+    """Waits until the directory is there, can be written, and nobody else holds it.
 
-    Tries often for a while after each change in the folder: the holder takes its sockets away
-    before it lets go.
+    `on_hindrance` is called after each try in vain. Tries often for a while after each change in the
+    directory: the holder takes its sockets away before it lets go.
     """
-    notice = Notice()
     with folder.subscribe() as changes:
         lively_until = trio.current_time()
         while True:
+            held: HeldFolder | Hindrance = "missing"
             if folder.latest is not None and folder.latest.exists:
-                try:
-                    held = _try(path)
-                except BlockingIOError:
-                    text = f"another instance holds {path}: standing by, ready to take over"
-                    if notice.begin("standing_by", text, INFO):
-                        on_standby()
-                else:
-                    if held is not None:
-                        text = f"the other instance has released {path}: taking over"
-                        notice.end("taking_over", text)
-                        return held
+                held = _try(path)
+            if isinstance(held, HeldFolder):
+                return held
+            await on_hindrance(held)
             lively = trio.current_time() < lively_until
             with trio.move_on_after(_OFTEN if lively else _SELDOM):
                 await changes.receive()
                 lively_until = trio.current_time() + _LIVELY
 
 
-def _try(path: Path) -> HeldFolder | None:
-    """The lock; None where the folder cannot be opened now. Raises `BlockingIOError` if it is held."""
+def _try(path: Path) -> HeldFolder | Hindrance:
+    """The lock, or why it was not taken.
+
+    Whoever cannot create a socket there leaves the lock to somebody who can.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        return None
+        return "missing"
+    if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):
+        os.close(descriptor)
+        return "unwritable"
     held = HeldFolder(path, descriptor)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise
+        return "held"
     except OSError as error:
         # A file system without locks: serve all the same, as plugins without a lock do.
         reason = reason_of(error)
@@ -118,5 +126,5 @@ def _try(path: Path) -> HeldFolder | None:
         say("no_lock", text, WARNING, reason=reason)
     if not held._is_there():
         os.close(descriptor)
-        return None
+        return "missing"
     return held

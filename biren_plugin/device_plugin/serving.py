@@ -10,6 +10,7 @@ from biren_plugin.device_plugin.folder import remove_abandoned
 from biren_plugin.device_plugin.folder_lock import HeldFolder, hold_folder
 from biren_plugin.device_plugin.node import Node, ResourceMemory
 from biren_plugin.device_plugin.resource import run_resource
+from biren_plugin.device_plugin.waiting import Waiting
 from biren_plugin.errors import KubeletRestarted, NodeError
 from biren_plugin.notice import WARNING, say
 from biren_plugin.supervise import keep_running
@@ -28,9 +29,9 @@ class Serving:
         """Ends only by failing or being cancelled; moves over to a folder that was made anew."""
         while True:
             self.node.state.role = "waiting"
-            with await hold_folder(
-                self.node.path, self.node.folder, self.node.state.stand_by
-            ) as held:
+            waiting = Waiting(self.node)
+            with await hold_folder(self.node.path, self.node.folder, waiting.hindered) as held:
+                waiting.over()
                 self.node.state.role = "serving"
                 if removed := remove_abandoned(self.node.path):
                     text = f"removed {', '.join(removed)}, left by a daemon that was killed"

@@ -63,11 +63,13 @@ async def test_node_without_cards_is_ready_and_one_not_yet_read_is_not() -> None
     assert state.unready() == ["the host has not been read yet"]
 
 
-async def test_instance_that_stands_by_is_ready_whatever_it_lacks() -> None:
+async def test_instance_that_stands_by_is_ready_unless_the_holder_serves_nothing() -> None:
     state = new_state(listed(GPU, *devices(GPU, 0)))
     state.registered.clear()
-    state.stand_by()
+    state.role = "standing by"
     assert state.unready() == []
+    state.hindrance = "process 7 holds the lock and serves nothing"
+    assert state.unready() == [state.hindrance]
 
 
 @pytest.mark.parametrize("turned", [False, True], ids=["from the start", "after a turn"])

@@ -1,12 +1,14 @@
 """What is late is waited for, said once, and used when it comes: the daemon never gives up."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from biren_plugin.simulate.host import SimulatedHost
 from tests.e2e.conftest import GPU
-from tests.e2e.daemon import DaemonProcess
+from tests.e2e.daemon import DaemonProcess, run_command
 from tests.kubelet.client import KubeletProcess
 
 NO_DRIVER = "no /sys/class/biren: waiting for the driver; .*modprobe biren"
@@ -67,3 +69,26 @@ def test_missing_inotify_is_said_with_what_to_do(
     daemon.start()
     daemon.wait_for_line("no inotify: .*raise fs.inotify.max_user_instances")
     daemon.wait_for_line(NO_CARD)
+
+
+def test_process_that_holds_the_lock_and_serves_nothing_is_named_and_its_end_is_noticed(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, folder: Path
+) -> None:
+    host.add_gpus({0: 1})
+    script = (
+        "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", script, str(kubelet.folder)]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        daemon.start()
+        daemon.wait_for_line("standing by")
+        daemon.wait_for_line(rf"WARNING process {holder.pid} \(.*\) holds the lock on .*plugins")
+        said = run_command("status", f"--status-dir={folder / 'status'}").stdout
+        assert f"process {holder.pid}" in said
+        holder.communicate("")
+    kubelet.wait_for_list(GPU, healthy=1)

@@ -94,7 +94,7 @@ async def test_newer_daemon_takes_the_socket_over_and_the_olders_end_leaves_it(
     folder: Path, state: DaemonState, fast_clock: MockClock
 ) -> None:
     newer = new_state()
-    newer.stand_by()
+    newer.role = "standing by"
     older_life = trio.CancelScope()
 
     async def older() -> None:

@@ -25,6 +25,9 @@ def check_daemon(settings: Settings) -> Iterator[Check]:
             yield unknown(_NAME, f"{error}")
         return
     who = f"process {document['pid']}, {document['role']}"
+    if document["role"] == "standing by" and document["problems"]:
+        yield failure(_NAME, f"{who}: {some_of(document['problems'])}", _ADVICE)
+        return
     if document["role"] == "standing by":
         yield ok(_NAME, f"{who}: another instance serves the node")
         return

@@ -81,7 +81,7 @@ def _socket(path: Path, *, there: bool, answering: bool, kubelet_runs: bool) -> 
 
 def _other_plugins(folder: KubeletFolder) -> Check:
     name = "other plugins"
-    ours = sorted(folder.sockets.keys() - folder.foreign.keys() - {KUBELET_SOCKET})
+    ours = sorted(folder.ours)
     also = f"of ours {', '.join(ours)}" if ours else "ours does not serve now"
     seen = f"{', '.join(sorted(folder.foreign)) or 'none'}; {also}"
     if any(vendor.MODULE in each.lower() for each in folder.foreign):

@@ -303,8 +303,12 @@ async def test_daemon_that_is_not_registered_is_a_failure_unless_it_stands_by(
     found = rows(check_daemon, Settings())["daemon"]
     assert found.verdict is Verdict.FAILURE
     assert "not registered with the kubelet" in found.seen
-    daemon.stand_by()
+    daemon.role = "standing by"
     assert verdicts(check_daemon, Settings()) == {"daemon": "ok"}
+    daemon.hindrance = "process 7 (backup) holds the lock"
+    found = rows(check_daemon, Settings())["daemon"]
+    assert found.verdict is Verdict.FAILURE
+    assert "process 7 (backup) holds the lock" in found.seen
 
 
 def test_daemon_that_cannot_be_asked_from_here_is_no_fault(tmp_path: Path) -> None:
