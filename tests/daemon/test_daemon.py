@@ -1,6 +1,7 @@
 """The whole tree of tasks on one node: what stands alone stands alone, what is late is waited for."""
 
 import contextlib
+import fcntl
 import logging
 import os
 import shutil
@@ -194,6 +195,27 @@ async def test_folder_made_anew_is_moved_to(
     assert f"{node.plugins} was deleted or re-created" in caplog.text
 
 
+async def test_folder_made_anew_is_locked_again(node: NodeInProcess, fast_clock: MockClock) -> None:
+    """Or a second daemon would serve beside the first."""
+
+    def is_locked() -> bool:
+        descriptor = os.open(node.plugins, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    node.host.add_gpus({0: 1})
+    async with node.running():
+        await wait_until(is_locked)
+        node.make_folder_anew()
+        assert not is_locked()
+        await wait_until(is_locked)
+
+
 async def test_folder_that_is_dead_under_its_mount_ends_the_process_with_the_reason(
     node: NodeInProcess, fast_clock: MockClock
 ) -> None:
@@ -258,6 +280,24 @@ async def test_cdi_file_follows_the_node_and_outlives_the_daemon(
         await node.sees(node.truth())
         assert names() == ["card_0", "card_1", "card_2"]
     assert names() == ["card_0", "card_1", "card_2"], "containers may start again meanwhile"
+
+
+async def test_cdi_file_loses_the_cards_of_a_resource_that_the_node_no_longer_has(
+    node: NodeInProcess, fast_clock: MockClock, tmp_path: Path
+) -> None:
+    node.host.add_gpus({0: 1, 1: 2})
+
+    def names() -> list[str]:
+        spec = load(tmp_path / "biren.yaml")
+        return [device["name"] for device in spec["devices"]] if spec is not None else []
+
+    async with node.running(cdi_feature=True, cdi_dir=tmp_path):
+        await node.sees(node.truth())
+        assert names() == ["card_0", "card_1", "card_2"]
+        node.host.split(1, 1)
+        await node.sees(node.truth())
+        await wait_until(lambda: names() == node.cards())
+        assert len(names()) == 2
 
 
 async def test_without_cdi_there_is_no_file(

@@ -137,6 +137,21 @@ async def test_disk_that_hangs_makes_new_devices_unhealthy_and_keeps_the_others(
         await stage.offers(ALL)
 
 
+async def test_endless_changes_on_a_disk_that_hangs_do_not_starve_a_card_that_recovers(
+    stage: Stage, mock_clock: MockClock, hanging: Gate
+) -> None:
+    stage.judged.post(SICK)
+    async with stage.running():
+        hanging.clear()
+        for number in range(6):
+            stage.judged.post(listed(GPU, CARD_0, CARD_1, CARD_2.because(f"change {number}")))
+            await jump(mock_clock, WRITE_DEADLINE / 4)
+        await settled()
+        offered = stage.offered.latest
+        assert offered is not None
+        assert [device.healthy for device in offered.devices] == [True, True, False]
+
+
 async def test_first_file_that_hangs_is_no_obstacle_to_starting(
     stage: Stage, mock_clock: MockClock, hanging: Gate
 ) -> None:

@@ -106,6 +106,33 @@ async def test_lock_is_on_the_folder_that_the_path_leads_to(
             pass  # another folder, another lock
 
 
+async def test_lock_on_a_folder_that_was_replaced_just_before_is_not_enough(
+    path: Path,
+    folder: Board[KubeletFolder],
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flock = fcntl.flock
+    locked: list[int] = []
+
+    def lock_too_late(descriptor: int, operation: int) -> None:
+        if not locked:
+            shutil.rmtree(path)
+            path.mkdir()
+        flock(descriptor, operation)
+        locked.append(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", lock_too_late)
+        held = await hold_folder(path, folder)
+    other = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with held, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(other)
+
+
 async def test_file_system_without_locks_is_served_with_a_warning(
     path: Path,
     folder: Board[KubeletFolder],

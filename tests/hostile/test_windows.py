@@ -119,6 +119,16 @@ async def test_a_peer_that_never_reads_ends_with_its_streams(autojump_clock: Moc
         assert served.service.running == 1
 
 
+async def test_a_peer_that_reads_no_answer_is_not_read_either(autojump_clock: MockClock) -> None:
+    async with well_afterwards(Limits(unsent=1000)) as served:
+        peer = await served.connect(unread=True, greets=False)
+        with trio.move_on_after(5) as waiting:
+            await peer.send(frames.PREFACE, frames.settings())
+            for _ in range(100):
+                await peer.send(*[frames.ping()] * 100)
+        assert waiting.cancelled_caught, "answers to 10,000 pings are queued"
+
+
 async def test_a_slow_reader_gets_the_latest_update_not_the_backlog(
     autojump_clock: MockClock,
 ) -> None:
