@@ -9,6 +9,7 @@ from biren_plugin.commands.flags import HostRoot, Runtime, Switch
 from biren_plugin.commands.tables import Row, print_table
 from biren_plugin.core.health.verdicts import HealthKeeper
 from biren_plugin.core.inventory.keeper import InventoryKeeper
+from biren_plugin.core.inventory.physical_gpus import on_their_gpus
 from biren_plugin.core.model import Device, Inventory, Snapshot
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse import vendor
@@ -126,7 +127,7 @@ def groups_document(snapshot: Snapshot, inventory: Inventory) -> dict[str, Any]:
 
 def _devices(snapshot: Snapshot, inventory: Inventory) -> list[tuple[Card, Device | None]]:
     """Each card with the device it makes; None where its GPU is not settled or not known."""
-    return [(card, inventory.find(card.name)) for card in snapshot.cards]
+    return [(card, inventory.find(card.name)) for card in on_their_gpus(snapshot.cards)]
 
 
 def _show_cards(snapshot: Snapshot, inventory: Inventory) -> None:

@@ -11,6 +11,7 @@ import trio
 
 from biren_plugin.board import Board
 from biren_plugin.commands.tables import Row, print_table
+from biren_plugin.core.inventory.physical_gpus import on_their_gpus
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import CommonAncestor, P2PLink
 from biren_plugin.core.placement.pair_scores import Pair
@@ -49,7 +50,7 @@ _LEGEND: Final = {
 
 def show_topology(settings: Settings, *, as_json: bool) -> None:
     """Prints how close the node's cards, or VFIO groups, are, and what that is known from."""
-    groups = settings.container_runtime == "kata"
+    groups = settings.offers_groups
     topology, links_known = trio.run(read_topology, settings)
     if not (as_json or topology.units):
         kind, flag = ("VFIO group", " --container-runtime kata") if groups else ("card", "")
@@ -124,7 +125,8 @@ async def read_topology(settings: Settings) -> tuple[Topology, bool]:
                 library = await _ask_library(settings.host_root, Observed(snapshot))
     links = library.links if library is not None else {}
     ancestors = library.ancestors if library is not None else {}
-    return build_topology(snapshot.cards, links, ancestors), bool(links or ancestors)
+    cards = on_their_gpus(snapshot.cards)
+    return build_topology(cards, links, ancestors), bool(links or ancestors)
 
 
 async def _can_be_loaded(host_root: Path) -> bool:

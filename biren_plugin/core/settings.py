@@ -137,6 +137,11 @@ class Settings:
     """Where each value came from that is not the default, by field; no setting itself."""
 
     @property
+    def offers_groups(self) -> bool:
+        """Whether the node's cards are VFIO groups, for virtual machines, rather than the driver's."""
+        return self.container_runtime == "kata"
+
+    @property
     def health_policy(self) -> HealthPolicy:
         """What the flags say about verdicts."""
         return HealthPolicy(
@@ -154,11 +159,10 @@ class Settings:
 
     def without_effect(self) -> dict[str, str]:
         """Flags that were given and mean nothing with the others, and why."""
-        kata = self.container_runtime == "kata"
         driver = "a virtual machine has its own driver"
         candidates = {
-            "--mount-host-path": (self.mount_host_path and kata, driver),
-            "--mount-dri-device": (self.mount_dri_device and kata, driver),
+            "--mount-host-path": (self.mount_host_path and self.offers_groups, driver),
+            "--mount-dri-device": (self.mount_dri_device and self.offers_groups, driver),
             "--overwrite-cdi-config": (
                 self.overwrite_cdi_config and not self.cdi_feature,
                 "give --cdi-feature too",

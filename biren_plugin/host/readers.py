@@ -33,7 +33,7 @@ class Reader(Protocol[T]):
 
 def reader_of(settings: Settings) -> Reader[Card]:
     """The reader for the node's container runtime."""
-    if settings.container_runtime == "kata":
+    if settings.offers_groups:
         return VfioGroupReader(settings.host_root)
     return DriverCardReader(
         settings.host_root,
@@ -44,7 +44,7 @@ def reader_of(settings: Settings) -> Reader[Card]:
 
 def node_folder_of(settings: Settings) -> str:
     """The host's directory that holds the device nodes of the node's cards."""
-    return vfio.NODE_FOLDER if settings.container_runtime == "kata" else vendor.NODE_FOLDER
+    return vfio.NODE_FOLDER if settings.offers_groups else vendor.NODE_FOLDER
 
 
 def read_host(settings: Settings) -> Snapshot:

@@ -201,3 +201,18 @@ def test_kata_node_without_a_group_is_referred_to_the_command_that_says_why(tmp_
     kata = ("--container-runtime=kata", f"--host-root={tmp_path}")
     result = run_command("devices", "--topology", *kata)
     assert "devices --container-runtime kata" in result.stdout
+
+
+def test_two_gpus_with_one_physical_id_are_two_gpus_everywhere(host: SimulatedHost) -> None:
+    host.add_gpus({0: 1, 5: 1})
+    for folder in (host.root / "sys/class/biren").iterdir():
+        (folder / "device/physical_id").write_text("0\n")
+    document = read_document(host.root)
+    assert [card["resource"] for card in document["devices"]] == [GPU, GPU]
+    assert len({card["physical_gpu"] for card in document["devices"]}) == 2
+    [pair] = read_topology(host.root)["pairs"]
+    assert pair["same_gpu"] is False
+    text = "\n".join(show(host.root))
+    assert "physical_id 0 in common" in text
+    doctor = run_command("doctor", f"--host-root={host.root}").stdout
+    assert "2 cards, on 2 GPUs" in doctor

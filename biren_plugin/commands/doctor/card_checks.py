@@ -7,6 +7,7 @@ from typing import Final
 
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, some_of, unknown, warning
 from biren_plugin.commands.show_devices import judge_once
+from biren_plugin.core.inventory.physical_gpus import on_their_gpus
 from biren_plugin.core.model import Snapshot
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import Card, NodeState
@@ -21,7 +22,7 @@ _SEE_SYS: Final = f"on the node: `{vendor.MODPROBE}`; in a container: mount the 
 
 def check_cards(settings: Settings) -> Iterator[Check]:
     """Rows of the driver, its cards and their nodes; on a kata node nothing of it is needed."""
-    if settings.container_runtime == "kata":
+    if settings.offers_groups:
         yield ok("driver", "not needed: --container-runtime kata hands out VFIO groups")
         return
     root = settings.host_root
@@ -76,7 +77,7 @@ def _driver(snapshot: Snapshot) -> Check:
 
 
 def _cards(snapshot: Snapshot) -> Check:
-    cards = snapshot.cards
+    cards = on_their_gpus(snapshot.cards)
     if not cards:
         return failure(
             "cards", f"no card in {vendor.CLASS_FOLDER}", f"see `{vendor.LSPCI}` on the node"

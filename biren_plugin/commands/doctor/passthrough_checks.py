@@ -43,7 +43,7 @@ def _is_noiommu(root: Path, group: str) -> bool:
 
 def check_passthrough(settings: Settings) -> Iterator[Check]:
     """Rows of the IOMMU and of the functions' drivers, for kata only."""
-    if settings.container_runtime != "kata":
+    if not settings.offers_groups:
         yield ok("IOMMU", "not needed without --container-runtime kata")
         return
     root = settings.host_root

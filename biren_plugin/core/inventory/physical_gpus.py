@@ -161,6 +161,14 @@ def shown_devices(cards: Iterable[Card]) -> frozenset[tuple[str, str]]:
     )
 
 
+def on_their_gpus(cards: Iterable[Card]) -> list[Card]:
+    """The cards, by number, each with the `physical_id` of the GPU that it is taken to belong to."""
+    groups, strays = group_by_gpu(cards)
+    resolved, _ = resolve_contradictions(groups)
+    found = [*strays, *(card for group in resolved.values() for card in group)]
+    return sorted(found, key=lambda card: card.number)
+
+
 def _describe_stray(card: Card) -> str:
     why = "; ".join(card.misread) or "physical_id cannot be read"
     return f"{card.name}: {why}; see {vendor.CLASS_FOLDER}/{card.name}/device"
