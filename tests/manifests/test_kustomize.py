@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,13 @@ def complaints(objects: list[Object], version: str) -> list[str]:
 def test_each_overlay_has_a_choice_in_the_chart_and_a_component_to_combine() -> None:
     for folder in ("overlays", "components"):
         assert {each.name for each in (MANIFESTS / folder).iterdir()} == CHOICES.keys() - {"base"}
+
+
+def test_the_documentation_lists_every_overlay() -> None:
+    page = (ROOT / "docs/deployment.md").read_text()
+    table = page.partition("## Choices")[2].partition("\n\n")[2].partition("\n\n")[0]
+    first_cells = " ".join(line.split("|")[1] for line in table.splitlines())
+    assert set(re.findall(r"`([^`]+)`", first_cells)) == CHOICES.keys() - {"base"}
 
 
 @pytest.mark.parametrize("version", RECENT)
