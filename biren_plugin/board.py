@@ -1,11 +1,11 @@
-"""The latest value, for everyone who wants it.
+"""A board holds the latest value for each subscriber.
 
-1. A value posted later replaces one that was not taken yet: nobody works off a backlog.
-2. A subscriber that comes late gets the latest value first.
-3. Posting never waits: a slow or dead subscriber holds up nobody.
+1. A newer value replaces one that was not taken yet, so there is no backlog.
+2. A new subscriber gets the latest value first.
+3. Posting never waits: a slow or dead subscriber delays no other task.
 
 Each subscriber has a trio channel of its own, of size 1: a message on a channel that several share
-would reach one of them only.
+would reach only one of them.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Board(Generic[T]):
-    """Where one task posts, and others take the latest."""
+    """One task posts values, others take the latest."""
 
     def __init__(self) -> None:
         self._latest: list[T] = []
@@ -26,11 +26,11 @@ class Board(Generic[T]):
 
     @property
     def latest(self) -> T | None:
-        """The last value that was posted."""
+        """The last posted value; None before the first."""
         return self._latest[0] if self._latest else None
 
     def post(self, value: T) -> None:
-        """Makes `value` the latest."""
+        """Post `value` as the latest."""
         self._latest = [value]
         for send, receive in self._subscribers:
             with suppress(trio.WouldBlock):  # the subscriber has taken the last one
@@ -39,7 +39,7 @@ class Board(Generic[T]):
 
     @contextmanager
     def subscribe(self) -> Iterator[trio.MemoryReceiveChannel[T]]:
-        """A channel with the latest value in it, if there is one; closed at the end of the block."""
+        """Give a channel that holds the latest value, if there is one; closed at the end of the block."""
         send, receive = trio.open_memory_channel[T](1)
         with receive, self._subscribed(send, receive):
             yield receive
@@ -48,9 +48,9 @@ class Board(Generic[T]):
     def _subscribed(
         self, send: trio.MemorySendChannel[T], receive: trio.MemoryReceiveChannel[T]
     ) -> Iterator[None]:
-        subscriber = (send, receive.clone())  # the clone takes back what was not taken in time
+        subscriber = (send, receive.clone())  # the clone removes a value that was not taken in time
         if self._latest:
-            with suppress(trio.WouldBlock):  # another board's news is in it already
+            with suppress(trio.WouldBlock):  # another board's value is in it already
                 send.send_nowait(self._latest[0])
         self._subscribers.append(subscriber)
         try:
@@ -61,7 +61,7 @@ class Board(Generic[T]):
                 end.close()
 
     async def wait_for(self, wanted: Callable[[T], bool]) -> T:
-        """The first value, from the latest on, that is `wanted`."""
+        """Return the first value, from the latest on, for which `wanted` is true."""
         with self.subscribe() as values:
             while not wanted(value := await values.receive()):
                 pass
@@ -70,7 +70,7 @@ class Board(Generic[T]):
 
 @contextmanager
 def news_of(*boards: Board[Any]) -> Iterator[trio.MemoryReceiveChannel[object]]:
-    """A channel with something in it whenever one of the boards has news; what, say the boards."""
+    """Give a channel that holds something whenever one of the boards has a new value; read it there."""
     send, receive = trio.open_memory_channel[Any](1)
     with receive, send, ExitStack() as subscriptions:
         for board in boards:

@@ -1,37 +1,37 @@
-"""What can go wrong, by whose fault it is. Each text says what happened and what to do, in a line.
+"""Every expected error, by whose fault it is. Each text says what happened and what to do, in one line.
 
-Anything else that is raised is a bug of ours, and the only thing that is logged with a traceback.
+Any other exception is a bug of ours; only bugs are logged with a traceback.
 """
 
 
 class PluginError(Exception):
-    """The root of every error that this project raises on purpose."""
+    """The base of every error that this project raises on purpose."""
 
 
 class UsageError(PluginError):
-    """The fault of whoever wrote the command line: exit status 2."""
+    """An error in the command line or the settings: exit status 2."""
 
 
 class BadSetting(UsageError):
-    """A value that a setting cannot have; `at` says it of the source that the value came from."""
+    """A value that a setting cannot have; `at` gives the same error for another source of the value."""
 
     def __init__(self, name: str, value: str, right: str) -> None:
         super().__init__(f"--{name.replace('_', '-')} {value}: {right}")
         self.name = name
         """The field of the setting."""
-        self._said = f"{value}: {right}"
+        self._problem = f"{value}: {right}"
 
     def at(self, place: str) -> UsageError:
-        """The same error, of a value that stands at `place`: `BR_GPU_PULSE`."""
-        return UsageError(f"{place} {self._said}")
+        """Return the same error for a value set at `place`, such as `BR_GPU_PULSE`."""
+        return UsageError(f"{place} {self._problem}")
 
 
 class RequestRefused(PluginError):
-    """The fault of a call's content; its text reaches the pod's author."""
+    """An error in a call's content; the pod's author sees the text."""
 
 
 class InvalidRequest(RequestRefused):
-    """No state of this node would make the request right: INVALID_ARGUMENT."""
+    """The request is wrong in any state of this node: INVALID_ARGUMENT."""
 
 
 class NotReady(RequestRefused):
@@ -39,15 +39,15 @@ class NotReady(RequestRefused):
 
 
 class NodeError(PluginError):
-    """The fault of the node or the kubelet: the resource is started again."""
+    """A fault of the node or the kubelet: the subtree is restarted."""
 
 
 class HostUnreadable(NodeError):
-    """Something other than absence keeps us from looking at the host: a permission, a limit."""
+    """The host cannot be read, for a reason other than absence: a permission, a limit."""
 
 
 class NoThread(NodeError):
-    """Processes have run out: what blocks cannot be called."""
+    """No thread can be started for a blocking call: processes have run out."""
 
 
 class FeaturesUnwritable(NodeError):
@@ -55,11 +55,11 @@ class FeaturesUnwritable(NodeError):
 
 
 class ReportTooSlow(NodeError):
-    """The host's files cannot be read in time: there is no report."""
+    """The host's files could not be read in time, so there is no report."""
 
 
 class PodResourcesUnknown(NodeError):
-    """The kubelet does not tell which pod holds what."""
+    """The kubelet does not report which pod holds what."""
 
 
 class KubeletRestarted(NodeError):
@@ -67,35 +67,35 @@ class KubeletRestarted(NodeError):
 
 
 class PluginSocketGone(NodeError):
-    """Somebody deleted or replaced our socket: no new call can reach us."""
+    """The plugin's socket was deleted or replaced: no new call can reach the plugin."""
 
 
 class RegistrationFailed(NodeError):
-    """The kubelet did not take our registration, or did not open its stream."""
+    """The kubelet did not accept the registration, or did not open its stream."""
 
 
 class StreamEnded(NodeError):
-    """The kubelet ended the stream while its socket and ours still stand."""
+    """The kubelet ended the stream while its socket and the plugin's still exist."""
 
 
 class RegistrationLost(NodeError):
-    """The kubelet listens to nobody, or to somebody who has gone, though our stream is open."""
+    """The kubelet no longer uses the registration, though the stream is open."""
 
 
 class SocketUnusable(NodeError):
-    """Our socket cannot be made: the folder is read-only, missing, or its path too long."""
+    """A socket cannot be created: its directory is read-only or missing, or its path too long."""
 
 
 class AddressUnusable(NodeError):
-    """Metrics and probes cannot be served where they should be."""
+    """Metrics and probes cannot be served on the configured address."""
 
 
 class StatusUnavailable(PluginError):
-    """No daemon tells its status here, or not to this user."""
+    """No daemon reports its status here, or not to this user."""
 
 
 class FolderDead(PluginError):
-    """The kubelet's folder was deleted under our mount: only a new process can reach the new one."""
+    """The kubelet's directory was deleted under our mount: only a new process can reach the new one."""
 
 
 class StartTooSlow(NodeError):
@@ -103,29 +103,29 @@ class StartTooSlow(NodeError):
 
 
 class LibraryUnusable(NodeError):
-    """The management library is not there, cannot be loaded, or is another library."""
+    """The management library is missing, cannot be loaded, or is another library."""
 
 
 class LibraryMissing(LibraryUnusable):
-    """There is none on the node, which is no fault."""
+    """The node has no management library, which is not a fault."""
 
 
 class LibraryCallFailed(NodeError):
-    """A call of the management library failed without which nothing else can be asked."""
+    """A call of the management library failed that all other calls need."""
 
     def __init__(self, call: str, code: int, text: str | None) -> None:
         meaning = f"{text} (code {code})" if text else f"code {code}"
         super().__init__(f"{call}: {meaning}; see what `brsmi` says on the node")
         self.code = code
-        """What the call returned: a `ReturnCode` of `core/parse/brml`, or another number."""
+        """The code that the call returned: a `ReturnCode` of `core/parse/brml`, or another number."""
 
 
 class CdiFileUnusable(NodeError):
-    """The CDI file cannot be written or read, or what stands in its place is none."""
+    """The CDI file cannot be written or read, or is not a regular file."""
 
 
 class CdiSpecInvalid(CdiFileUnusable):
-    """What the CDI file holds breaks a rule, so that no runtime loads it."""
+    """The content of the CDI file breaks a rule, so that no runtime loads the file."""
 
     def __init__(self, text: str, found: object = None) -> None:
         super().__init__(text)
@@ -134,5 +134,5 @@ class CdiSpecInvalid(CdiFileUnusable):
 
 
 def reason_of(error: OSError) -> str:
-    """`Connection refused`, without the number and the path that its text has besides."""
+    """Return the reason alone, `Connection refused`, without the number and the path in the text."""
     return error.strerror or str(error)

@@ -1,15 +1,15 @@
-"""When a subtree is started again, and how fast. Knows nothing of what runs in it.
+"""When a failed subtree is restarted, and how fast, whatever runs in it.
 
-1. An *expected* error starts the subtree again after a wait that doubles from `first_wait` to
+1. An *expected* error restarts the subtree after a wait that doubles from `first_wait` to
    `longest_wait`, jittered so that subtrees do not march in step.
-2. An error that calls for it (`at_once`) starts it again without a wait, and resets the waits. It is not
+2. An `at_once` error restarts the subtree without a wait, and resets the waits. It is not
    a failure: it is neither reported nor logged above DEBUG.
-3. A wait ends early when `until_hope` returns: what the subtree waits for may have come back.
-4. After `quiet` seconds of running the waits start from the beginning.
+3. A wait ends early when `until_hope` returns: what the subtree needs may be back.
+4. After `quiet` seconds of running, the waits start from the beginning.
 5. Any other error is a bug: logged with its traceback, then treated as an expected one; `bugs`
-   of them with no quiet time between are let through, and end the process.
-6. A cause that keeps a subtree from coming to work (`is_working`) is said once, not for each try.
-7. Each failure is told to `on_failure`, with its first cause, a bug before others.
+   of them without a quiet time between are raised, and end the process.
+6. A cause that keeps a subtree from working (`is_working`) is logged once, not at each try.
+7. `on_failure` gets the first cause of each failure, a bug before other causes.
 8. `Cancelled` passes through untouched. Errors come in groups, several deep: each leaf counts.
 """
 
@@ -27,7 +27,7 @@ _DOUBLINGS = 64  # more would only overflow
 
 @attrs.frozen
 class Pace:
-    """How fast a subtree is started again. Times are seconds."""
+    """How fast a subtree is restarted. Times are seconds."""
 
     first_wait: float = 0.1
     longest_wait: float = 10.0
@@ -49,11 +49,11 @@ async def keep_running(
     pace: Pace = Pace(),
     random_number: Callable[[], float] = random.random,
 ) -> None:
-    """Runs `run` again whenever it fails; returns when it returns.
+    """Call `run`, again whenever it fails; return when it returns.
 
-    `name` is how the log calls the subtree; `is_working` says whether its last life had come to do its
-    work; `random_number` gives numbers in [0, 1) for the jitter. Raises an `ExceptionGroup` of bugs when
-    there were too many.
+    `name` names the subtree in the log. `is_working` returns whether its last run had reached its work.
+    `random_number` returns numbers in [0, 1) for the jitter. Raises an `ExceptionGroup` of bugs if there
+    were too many.
     """
     failures = 0
     bugs_in_a_row = 0
@@ -63,7 +63,7 @@ async def keep_running(
         error: ExceptionGroup[Exception] | None = None
         try:
             await run()
-        except* Exception as group:  # noqa: BLE001 - sorted below; Cancelled is none
+        except* Exception as group:  # noqa: BLE001 - sorted below; Cancelled is not an Exception
             error = group
         if error is None:
             return
@@ -98,7 +98,7 @@ async def keep_running(
 
 
 def flatten(error: BaseException) -> Iterator[Exception]:
-    """The exceptions in a group, however deep; those of `Exception` only."""
+    """Yield the exceptions of class `Exception` in a group, however deep."""
     if isinstance(error, BaseExceptionGroup):
         for each in error.exceptions:
             yield from flatten(each)

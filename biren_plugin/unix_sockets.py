@@ -1,4 +1,4 @@
-"""Unix sockets: who listens, who may connect, and whose file it is."""
+"""Unix sockets: the listener, which peers may connect, and the identity of a socket file."""
 
 import contextlib
 import errno
@@ -22,16 +22,16 @@ _OVERFLOW_UID = 65534
 
 @attrs.frozen
 class FileIdentity:
-    """Which file it is, whatever it is called: a new one under the same name differs."""
+    """Identifies a file: a new file under the same name has another identity."""
 
     device: int
     inode: int
     made_ns: int
-    """mtime: an inode number is given out again soon. Not ctime, which a chmod or a relabelling moves."""
+    """The mtime, since inode numbers are soon reused. Not the ctime, which chmod and relabelling change."""
 
     @classmethod
     def of(cls, path: Path) -> "FileIdentity | None":
-        """The file at `path`, None if there is none (or nothing that may be looked at)."""
+        """Return the identity of the file at `path`; None if there is no file, or no permission to read it."""
         try:
             status = path.stat()
         except OSError:
@@ -40,7 +40,7 @@ class FileIdentity:
 
 
 async def is_served(path: Path) -> bool:
-    """Whether a process listens at `path`: a stopped server leaves its socket file behind."""
+    """Return whether a process listens at `path`; a stopped server leaves its socket file behind."""
     try:
         stream = await trio.open_unix_socket(path)
     except OSError:
@@ -50,12 +50,12 @@ async def is_served(path: Path) -> bool:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether a socket file is what a server that ended left behind. Does not block."""
+    """Return whether `path` is the socket of a server that has ended. Does not block."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as ours:
         try:
             ours.connect(str(path))
         except ConnectionRefusedError:
-            return path.is_socket()  # of a regular file the kernel says the same
+            return path.is_socket()  # a regular file gives the same error
         except OSError:
             return False
     return False
@@ -64,16 +64,16 @@ def is_abandoned(path: Path) -> bool:
 class UnixListener(trio.abc.Listener[trio.SocketStream]):
     """Listens on a socket file that only its owner may open; removes the file when closed.
 
-    A peer that is neither root nor of our own user is closed at once, with a line in the log.
+    A connection from a peer that is neither root nor our own user is closed at once and logged.
     """
 
     def __init__(self, path: Path) -> None:
-        """Binds. Replaces a file at `path`; raises `OSError`."""
+        """Bind; replaces a file at `path`. Raises `OSError`."""
         path.unlink(missing_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.bind(str(path))
-            path.chmod(0o600)  # before listen(): nobody can have connected
+            path.chmod(0o600)  # before listen(): no peer can have connected
             identity = FileIdentity.of(path)
             if identity is None:
                 raise FileNotFoundError(errno.ENOENT, "the socket was deleted at once", str(path))
@@ -86,7 +86,7 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
         self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
 
     async def accept(self) -> trio.SocketStream:
-        """The next connection of a peer that may connect."""
+        """Return the next connection of a peer that may connect."""
         while True:
             stream = await self._listener.accept()
             uid = peer_uid(stream)
@@ -99,9 +99,9 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
             await trio.aclose_forcefully(stream)
 
     async def aclose(self) -> None:
-        """Stops listening and removes the file, unless another has taken its place."""
+        """Stop listening, and remove the file unless another has replaced it."""
         if FileIdentity.of(self.path) == self.identity:
-            with contextlib.suppress(OSError):  # gone in between, or the folder with it
+            with contextlib.suppress(OSError):  # already gone, or its directory is
                 self.path.unlink()
         await self._listener.aclose()
 
@@ -116,7 +116,7 @@ def in_user_namespace() -> bool:
 
 
 def peer_uid(stream: trio.SocketStream) -> int:
-    """The user id at the other end, as the kernel noted it at connect()."""
+    """Return the peer's user id, as the kernel recorded it at connect()."""
     raw = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
     _pid, uid, _gid = _PEER_CREDENTIALS.unpack(raw)
     return int(uid)

@@ -1,11 +1,11 @@
 """CDI files on disk: read as runtimes read them, written whole or not at all. Blocking.
 
-1. A file is written beside its place, flushed, and renamed: whenever the writer dies, what is found
-   there is the old file or the new one. Its temporary name is always the same, and no runtime reads
-   it: what a killed writer left is taken over by the next.
+1. A file is written under a temporary name, flushed, and renamed: whenever the writer dies, the path
+   holds the old file or the new one. The temporary name is always the same, and no runtime reads it; the
+   next writer takes over what a killed writer left.
 2. A lock on the temporary file keeps two writers apart. It dies with its holder.
-3. Only a regular file is ever replaced. Anything else was put there on purpose.
-4. ruamel.yaml is imported where it is used: a daemon without CDI has no use for its memory.
+3. Only a regular file is replaced. Anything else was put there on purpose.
+4. ruamel.yaml is imported where it is used: a daemon without CDI saves its memory.
 """
 
 import errno
@@ -33,8 +33,8 @@ MAX_SIZE: Final = 4 * 1024 * 1024
 _MODE: Final = 0o644
 _REMEDIES: Final = {
     errno.ENOSPC: "make room on its file system",
-    errno.EROFS: "is its folder mounted read-only into the container?",
-    errno.EACCES: "the daemon must be root, or own the folder",
+    errno.EROFS: "is its directory mounted read-only into the container?",
+    errno.EACCES: "the daemon must be root, or own the directory",
     errno.EAGAIN: "another process is writing it",
 }
 _HEADER: Final = (
@@ -44,7 +44,7 @@ _HEADER: Final = (
 
 
 def render(spec: Spec, form: Format) -> str:
-    """The file's text; YAML begins with a comment that says who wrote it."""
+    """Return the file's text; YAML begins with a comment that names its writer."""
     if form == "json":
         return json.dumps(spec, indent=2) + "\n"
     text = StringIO()
@@ -56,15 +56,15 @@ def render(spec: Spec, form: Format) -> str:
 
 
 def load(path: Path) -> Spec | None:
-    """The spec in the first document of a file, links followed; None if there is no file.
+    """Return the spec in the first document of a file, following links; None if there is no file.
 
-    Raises `CdiFileUnusable`, and `CdiSpecInvalid` if runtimes refuse what it says.
+    Raises `CdiFileUnusable`, and `CdiSpecInvalid` if runtimes refuse its content.
     """
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block
-            raise CdiFileUnusable(f"{path} is no regular file")
+            raise CdiFileUnusable(f"{path} is not a regular file")
         with path.open("rb") as file:
             content = file.read(MAX_SIZE + 1)
     except FileNotFoundError:
@@ -74,24 +74,24 @@ def load(path: Path) -> Spec | None:
     except OSError as error:
         raise CdiFileUnusable(f"cannot read {path}: {reason_of(error)}") from error
     if len(content) > MAX_SIZE:
-        raise CdiSpecInvalid(f"{path} is no CDI spec: it has more than {MAX_SIZE} bytes")
+        raise CdiSpecInvalid(f"{path} is not a CDI spec: it has more than {MAX_SIZE} bytes")
     try:
         return read_spec(next(_yaml().load_all(content), None))
     except CdiSpecInvalid as error:
         place = _place_of_fault(content)
-        raise CdiSpecInvalid(f"{path}{place}: no valid CDI spec: {error}") from error
+        raise CdiSpecInvalid(f"{path}{place}: not a valid CDI spec: {error}") from error
     # The last three are ruamel's own slips: on `!!bool x`, `!!int 1x`, and a thousand brackets.
     except (YAMLError, LookupError, ValueError, RecursionError) as error:
         if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
             mark = error.problem_mark
             place = _place(mark.line, mark.column)
-            raise CdiSpecInvalid(f"{path}{place}: no YAML or JSON: {error.problem}") from error
+            raise CdiSpecInvalid(f"{path}{place}: not YAML or JSON: {error.problem}") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CdiSpecInvalid(f"{path}: no YAML or JSON: {reason}") from error
+        raise CdiSpecInvalid(f"{path}: not YAML or JSON: {reason}") from error
 
 
 def _place_of_fault(content: bytes) -> str:
-    """Where a document breaks a rule: read once more, by a loader that remembers places."""
+    """Return where a document breaks a rule, by reading it again with a loader that keeps positions."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -102,7 +102,7 @@ def _place_of_fault(content: bytes) -> str:
         if place is not None and place.line is not None:
             return _place(place.line, place.col)
     except (YAMLError, LookupError, ValueError, RecursionError, AttributeError, TypeError):
-        pass  # what one loader takes the other need not: then there is no place
+        pass  # the loaders accept different input; without a position there is no place to name
     return ""
 
 
@@ -111,7 +111,7 @@ def _place(line: int, column: int) -> str:
 
 
 def read(path: Path) -> CdiFile:
-    """The file as runtimes see it. Never raises."""
+    """Read the file as runtimes do. Never raises."""
     try:
         return CdiFile(str(path), load(path))
     except CdiFileUnusable as error:
@@ -119,7 +119,7 @@ def read(path: Path) -> CdiFile:
 
 
 def holds_text(path: Path, text: str) -> bool:
-    """Whether a regular file holds just `text`."""
+    """Return whether `path` is a regular file that holds exactly `text`."""
     expected = text.encode()
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -131,7 +131,7 @@ def holds_text(path: Path, text: str) -> bool:
 
 
 def other_files(host_root: Path, path: Path) -> list[Path]:
-    """What runtimes read besides `path`: in its directory, and in the host's own ones."""
+    """Return the CDI files that runtimes read besides `path`: in its directory and in the runtimes' own."""
     real = [resolve(host_root, each) for each in RUNTIME_CDI_DIRS]
     directories = [path.parent, *(under(host_root, each) for each in real if each is not None)]
     files: dict[Path, Path] = {}
@@ -148,12 +148,12 @@ def _yaml() -> Any:
     from ruamel.yaml import YAML
 
     yaml = YAML(typ="safe", pure=True)
-    yaml.composer.warn_double_anchors = False  # they are allowed, and a warning goes to our log
+    yaml.composer.warn_double_anchors = False  # they are allowed, and a warning would reach our log
     return yaml
 
 
 def write(path: Path, text: str) -> None:
-    """Makes `path` hold `text`, and its folder if there is none. Raises `CdiFileUnusable`."""
+    """Make `path` hold `text`; creates its directory if missing. Raises `CdiFileUnusable`."""
     temporary = _temporary_name(path)
     try:
         _is_file(path)
@@ -163,7 +163,7 @@ def write(path: Path, text: str) -> None:
                 _fill(descriptor, text)
                 temporary.replace(path)
             except OSError:
-                with suppress(OSError):  # the first error says it all
+                with suppress(OSError):  # the first error is the cause
                     temporary.unlink()
                 raise
         _flush_folder(path)
@@ -172,7 +172,7 @@ def write(path: Path, text: str) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a regular file, if it is there. Raises `CdiFileUnusable`."""
+    """Remove a regular file, if there is one. Raises `CdiFileUnusable`."""
     try:
         if _is_file(path):
             path.unlink()
@@ -182,23 +182,25 @@ def remove(path: Path) -> None:
 
 
 def remove_leftover(path: Path) -> None:
-    """Removes what a killed writer of `path` left beside it, unless a writer is at work."""
+    """Remove the temporary file of a killed writer of `path`, unless a writer is at work."""
     temporary = _temporary_name(path)
     with suppress(OSError), _locked(temporary, os.O_WRONLY):
         temporary.unlink()
 
 
 def _is_file(path: Path) -> bool:
-    """Whether there is one; raises `CdiFileUnusable` for anything else, and `OSError`."""
+    """Return whether there is a regular file. Raises `CdiFileUnusable` for anything else, and `OSError`."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return False
     if stat.S_ISREG(mode):
         return True
-    found = "a symlink" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "no file"
+    found = (
+        "a symlink" if stat.S_ISLNK(mode) else "a directory" if stat.S_ISDIR(mode) else "not a file"
+    )
     raise CdiFileUnusable(
-        f"{path} is {found}, and is left as it is: remove it, or give another --cdi-dir"
+        f"{path} is {found} and was not replaced: remove it, or give another --cdi-dir"
     )
 
 
@@ -208,7 +210,7 @@ def _temporary_name(path: Path) -> Path:
 
 @contextmanager
 def _locked(path: Path, flags: int) -> Iterator[int]:
-    """The file at `path`, opened and locked. Raises `OSError`, `BlockingIOError` if another has it."""
+    """Open and lock the file at `path`. Raises `OSError`, `BlockingIOError` if another process has it."""
     while True:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
         try:

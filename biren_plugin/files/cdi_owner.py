@@ -1,10 +1,10 @@
-"""The one owner of the node's CDI file: resources hand it their devices, and it posts what is on disk.
+"""The one owner of the node's CDI file: resources pass it their devices, and it posts what is on disk.
 
-1. Callers that hand devices over wait as long as they like: a hanging disk holds up the owner's
-   thread, of which there is one, and nobody else.
-2. The file is read again from time to time: a disk that was full is written then, a file that was
-   deleted is written again, one that somebody corrected counts as corrected.
-3. An instance that stands by reads the file, and writes nothing: nothing was handed over to it.
+1. Passing devices never blocks: a hanging disk delays the owner's one thread, and nothing else. Callers
+   decide how long they wait for the result.
+2. The file is read every `READ_INTERVAL`: after a full disk it is written then, a deleted file is
+   written again, and a corrected file counts as corrected.
+3. An instance that stands by reads the file and writes nothing, as it was passed no devices.
 """
 
 from collections.abc import Mapping
@@ -23,21 +23,21 @@ from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.notice import Notice
 
 READ_INTERVAL: Final = 5.0
-"""Seconds between reads of a file that nobody has asked to be changed."""
+"""Seconds between reads of a file while no change is requested."""
 
 
 @attrs.frozen
 class _Wanted:
-    """Everything that was handed over."""
+    """Everything that the file should hold."""
 
     number: int = 0
-    """Of the last hand-over."""
+    """Of the last request."""
     lists: Mapping[str, DeviceList] | None = None
-    """By resource, the last one at the end; None: the file is another instance's."""
+    """By resource, the last change at the end; None: the file belongs to another instance."""
 
 
 class CdiOwner:
-    """Keeps the file at `path` in step with what is handed over, for as long as `run` runs."""
+    """Keeps the file at `path` equal to what was passed in, as long as `run` runs."""
 
     def __init__(self, path: Path, *, overwrite: bool, host_root: Path = Path("/")) -> None:
         self.path = path
@@ -48,22 +48,22 @@ class CdiOwner:
         self._notice = Notice()
 
     def hand(self, devices: DeviceList) -> int:
-        """From now on the file should hold these devices of their resource, and no others of it.
+        """Request that the file hold these devices of their resource, and no others of it.
 
-        Gives the number by which `OnDisk.answers` says that they were seen to.
+        Returns the request's number; `OnDisk.answers` reaches it once the request was handled.
         """
         return self._want({**self._lists_without(devices.resource), devices.resource: devices})
 
     def forget(self, resource: str) -> None:
-        """The node has no such resource any more."""
+        """Request that the file hold no device of `resource`, which the node no longer has."""
         self._want(self._lists_without(resource))
 
     def forget_all(self) -> None:
-        """The node has no card: a file that may be written goes."""
+        """Request that the file be removed, if it may be written: the node has no card."""
         self._want({})
 
     def let_go(self) -> None:
-        """Another instance may serve the node: the file is its own from now on."""
+        """Stop writing: the file belongs to another instance from now on."""
         self._want(None)
 
     def _lists_without(self, resource: str) -> dict[str, DeviceList]:
@@ -76,15 +76,15 @@ class CdiOwner:
         return number
 
     async def run(self) -> None:
-        """Writes what is handed over, and posts to `on_disk` what is there then.
+        """Write what is requested, and post to `on_disk` what the file then holds.
 
-        Ends by raising only: `NoThread`.
+        Runs until cancelled. Raises `NoThread`.
         """
         await self._thread.run(self._file.get_ready)
         with self._wanted.subscribe() as changes:
             await changes.receive()
             while True:
-                wanted = self._wanted.latest or _Wanted()  # newer perhaps than what woke us
+                wanted = self._wanted.latest or _Wanted()  # may be newer than what woke this task
                 if wanted.lists is None:
                     await changes.receive()
                     continue

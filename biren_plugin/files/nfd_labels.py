@@ -1,6 +1,6 @@
-"""Keeps the file from which Node Feature Discovery labels the node, for as long as the daemon serves.
+"""Keeps the file from which Node Feature Discovery labels the node, as long as the daemon serves.
 
-In a thread: a disk that hangs must not keep bad news from the kubelet.
+The file is written in a thread, so that a hanging disk does not delay lists to the kubelet.
 """
 
 from contextlib import suppress
@@ -21,23 +21,23 @@ from biren_plugin.notice import say
 from biren_plugin.unix_sockets import FileIdentity
 
 REMOVE_DEADLINE: Final = 1.0
-"""Seconds that the daemon's end waits for the disk."""
+"""Seconds that an ending daemon waits for the disk."""
 
 
 class FeatureFile:
-    """Our file in `folder`, a folder of NFD's; what an earlier daemon left there is taken over.
+    """Our file in `folder`, one of NFD's directories; takes over the file of an earlier daemon.
 
-    Blocking: one thread at a time.
+    Blocking; for one thread at a time.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FEATURE_FILE
         self._text: str | None = None
-        """What we wrote last; None: nothing yet."""
+        """The text that we wrote last; None: none yet."""
         self._written: FileIdentity | None = None
 
     def write(self, text: str) -> bool:
-        """Puts `text` on disk, whole or not at all; no text: no file. Whether that changed anything.
+        """Put `text` on disk, whole or not at all; an empty text removes the file. Return whether it changed.
 
         Raises `FeaturesUnwritable`.
         """
@@ -45,23 +45,23 @@ class FeatureFile:
             return False
         try:
             if text:
-                beside = self._path.with_name(f".{FEATURE_FILE}")  # NFD reads no hidden file
+                beside = self._path.with_name(f".{FEATURE_FILE}")  # NFD ignores hidden files
                 beside.write_text(text)
                 beside.replace(self._path)
             else:
                 self._path.unlink(missing_ok=True)
         except OSError as error:
             raise FeaturesUnwritable(
-                f"cannot write {self._path}: {reason_of(error)}; does --nfd-features-dir lead to a "
-                "folder that is mounted for writing?"
+                f"cannot write {self._path}: {reason_of(error)}; is --nfd-features-dir "
+                "mounted writable?"
             ) from error
         changed = bool(text or self._text)
         self._text, self._written = text, FileIdentity.of(self._path)
         return changed
 
     def remove(self) -> None:
-        """Takes our file away; one of the same text may be that of the daemon that took over."""
-        with suppress(OSError):  # gone in between, or may not be written any more
+        """Remove our file; a file with another identity may belong to the daemon that took over."""
+        with suppress(OSError):  # already gone, or no longer writable
             if self._is_there():
                 self._path.unlink()
         self._text = self._written = None
@@ -73,7 +73,7 @@ class FeatureFile:
 async def publish_labels(
     folder: Path, inventory: Board[Inventory], observed: Board[Observed]
 ) -> None:
-    """Writes the file when the inventory or the driver's version changes; removes it when cancelled.
+    """Write the file when the inventory or the driver's version changes; remove it when cancelled.
 
     Raises `FeaturesUnwritable` and `NoThread`.
     """

@@ -1,9 +1,9 @@
-"""The node's CDI file as this daemon may treat it. Blocking.
+"""The node's CDI file, and whether this daemon may write it. Blocking.
 
-1. Whether the file may be written is decided by what was there before: nothing, then it is ours; a
-   file, then it is left alone for as long as it is there, unless it may be overwritten.
-2. What we wrote is ours as long as the file holds it, whatever its times and numbers.
-3. A file that says what it should is not written again: it is adopted.
+1. If there was no file before, the file is ours. An existing file is kept as long as it exists, unless
+   it may be overwritten.
+2. A file with the text that we wrote last is ours, whatever its mtime and inode.
+3. A file with the right content is adopted, not written again.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ from biren_plugin.unix_sockets import FileIdentity
 
 
 class OwnedFile:
-    """The file at `path`, and what runtimes read beside it on the host below `host_root`.
+    """The file at `path`, and the other files that runtimes read on the host below `host_root`.
 
-    One thread at a time. `overwrite`: a file that was there before is ours too.
+    For one thread at a time. With `overwrite`, a file that existed before is ours too.
     """
 
     def __init__(self, path: Path, *, overwrite: bool, host_root: Path = Path("/")) -> None:
@@ -32,17 +32,17 @@ class OwnedFile:
         self._known: FileIdentity | None = None
         self._ours = True
         self._text: str | None = None
-        """What we wrote last."""
+        """The text that we wrote last."""
         self._spec: Spec | None = None
-        """What the known file holds; None where no runtime would load it."""
+        """The content of the known file; None if no runtime would load it."""
         self._fault = ""
-        """Why none would."""
+        """Why no runtime would load it."""
         self._may_pass = False
-        """Whether the fault is one of reading, which may pass by itself."""
+        """Whether the file could not be read, a fault that may pass by itself."""
         self._others: dict[Path, tuple[FileIdentity, CdiFile]] = {}
 
     def get_ready(self) -> None:
-        """Reads the file; the first reading also imports the YAML library."""
+        """Read the file, if needed; the first read also imports the YAML library."""
         if not self._was_read:
             cdi_file.remove_leftover(self._path)
         found = FileIdentity.of(self._path)
@@ -54,7 +54,7 @@ class OwnedFile:
         self._was_read = True
 
     def keep(self, lists: Sequence[DeviceList]) -> tuple[Spec | None, tuple[Finding, ...]]:
-        """Makes the file hold `lists` if it may; what it holds then, and what is wrong with it."""
+        """Write `lists` to the file if allowed; return what it then holds, and what is wrong with it."""
         self.get_ready()
         needed = spec_for(lists)
         failure: CdiFileUnusable | None = None
@@ -62,13 +62,13 @@ class OwnedFile:
             try:
                 self._put(needed)
             except CdiFileUnusable as error:
-                self._read()  # it may have come as far as the new file
+                self._read()  # the new file may be there all the same
                 failure = error
         own = CdiFile(str(self._path), self._spec, self._fault)
         findings = findings_of(own, needed, self._read_others())
         if failure is None:
             return self._spec, findings
-        # The failure to write is the cause; what the file lacks is what follows from it.
+        # The failed write is the cause of what the file lacks.
         names = frozenset(name for finding in findings for name in finding.names)
         return self._spec, (Finding(str(failure), "", names),)
 
@@ -99,7 +99,7 @@ class OwnedFile:
         self._spec, self._fault, self._may_pass = needed, "", False
 
     def _read_others(self) -> list[CdiFile]:
-        """The other files that runtimes read; one that has not changed is not read again."""
+        """Return the other files that runtimes read; only changed files are read again."""
         found: dict[Path, tuple[FileIdentity, CdiFile]] = {}
         for path in cdi_file.other_files(self._host_root, self._path):
             identity = FileIdentity.of(path)

@@ -1,11 +1,11 @@
-"""/metrics, /healthz and /readyz: HTTP/1.1 by h11 over trio, one request a connection.
+"""/metrics, /healthz and /readyz: HTTP/1.1 by h11 over trio, one request per connection.
 
-1. Nobody who asks can slow the daemon: connections are accepted at most every `PACE`, a request has
-   `DEADLINE` from its first byte to the last of its answer, its head at most `HEAD_SIZE`, no body is
-   read, and metrics are made at most once in `FRESH`.
-2. When all `CONNECTIONS` are taken the one that has been there longest makes room: an honest client
-   is served in milliseconds, so that one is slow or means harm, and the kubelet's probe gets through.
-3. GET and HEAD only. Whatever is no HTTP is answered with 400, or just closed.
+1. No client can slow the daemon: one connection is accepted every `PACE` at most, a connection has
+   `DEADLINE` until its answer is sent, a request's head has at most `HEAD_SIZE`, no body is read, and
+   metrics are rebuilt at most once in `FRESH`.
+2. When all `CONNECTIONS` are taken, the oldest is closed to make room. An honest client is served in
+   milliseconds, so the oldest is slow or hostile, and the kubelet's probe gets through.
+3. GET and HEAD only. Anything that is not HTTP is answered with 400, or closed.
 """
 
 from collections.abc import Callable
@@ -29,13 +29,13 @@ HEAD_SIZE: Final = 8 * 1024
 """Bytes, of the request line and all headers."""
 _PIECE: Final = 4096
 _DRAINED: Final = 16
-"""Pieces that are read and thrown away."""
+"""Pieces that are read and discarded."""
 _TEXT: Final = "text/plain; charset=utf-8"
 
 
 @attrs.frozen
 class Answer:
-    """What goes back: a status and a body."""
+    """An answer's status and body."""
 
     status: int
     body: bytes
@@ -50,7 +50,7 @@ class Endpoint:
         self._metrics = Metrics(state)
         self._made: tuple[float, bytes] | None = None
         self._open: dict[trio.CancelScope, None] = {}
-        """The connections, the one that came first in front."""
+        """The connections, the oldest first."""
         self._pages: dict[str, Callable[[], Answer]] = {
             "/metrics": self._show_metrics,
             "/healthz": lambda: _verdict(state.stuck(), "live"),
@@ -58,7 +58,7 @@ class Endpoint:
         }
 
     async def handle(self, stream: trio.abc.HalfCloseableStream) -> None:
-        """One connection, from accept to close. Takes responsibility for closing `stream`."""
+        """Handle one connection, from accept to close. Closes `stream`."""
         if len(self._open) >= CONNECTIONS:
             first = next(iter(self._open))
             del self._open[first]
@@ -68,7 +68,7 @@ class Endpoint:
             try:
                 await self._serve(stream)
             except trio.BrokenResourceError:
-                pass  # the client has left: nobody is there to be told
+                pass  # the client has left
             finally:
                 self._open.pop(scope, None)
                 await trio.aclose_forcefully(stream)
@@ -78,7 +78,7 @@ class Endpoint:
         try:
             request = await _receive(http, stream)
         except h11.RemoteProtocolError as error:
-            answer, head_only = Answer(error.error_status_hint, b"no HTTP request\n"), False
+            answer, head_only = Answer(error.error_status_hint, b"not an HTTP request\n"), False
         else:
             if request is None:
                 return
@@ -109,7 +109,7 @@ class Endpoint:
             return Answer(405, b"GET or HEAD\n")
         try:
             return page()
-        except Exception as error:  # noqa: BLE001 - a bug here must not take the daemon along
+        except Exception as error:  # noqa: BLE001 - a bug here must not end the daemon
             say_bug("a page failed on a bug of the plugin", error, "metrics")
             return Answer(500, b"a bug of the plugin; its log has the details\n")
 
@@ -121,7 +121,7 @@ class Endpoint:
 
 
 async def _receive(http: h11.Connection, stream: trio.abc.Stream) -> h11.Request | None:
-    """The request's head; None if the client left before its end."""
+    """Return the request's head; None if the client left before it was complete."""
     while (event := http.next_event()) is h11.NEED_DATA:
         data = await stream.receive_some(_PIECE)
         http.receive_data(bytes(data))
@@ -135,7 +135,7 @@ def _verdict(sentences: list[str], well: str) -> Answer:
 
 
 class _Paced(trio.abc.Listener[trio.SocketStream]):
-    """Accepts a connection every `PACE` at most; the others wait in the kernel."""
+    """Accepts one connection every `PACE` at most; others wait in the kernel."""
 
     def __init__(self, listener: trio.SocketListener) -> None:
         self._listener = listener
@@ -155,7 +155,7 @@ async def serve_endpoint(
     *,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serves until cancelled; no `host`: on all addresses. Started, with the port, when it listens.
+    """Serve until cancelled; an empty `host` means all addresses. Started, with the port, once listening.
 
     Raises `AddressUnusable`.
     """

@@ -1,9 +1,9 @@
-"""How the daemon's log looks, on standard error: a line for people, or one JSON object for programs.
+"""The format of the daemon's log on standard error: a line for people, or one JSON object for programs.
 
-Written with the standard library: structlog draws rich and asyncio in, 6 MiB on top of 36.
+Uses the standard library: structlog imports rich and asyncio, 6 MiB on top of 36.
 
-The same event about the same subject, which is its fields that are texts or names, is shown `BURST` times
-in a minute; once the minute is over, the next line is preceded by the number of those left out.
+The same event about the same subject (its fields that are texts or tuples of names) is logged `BURST`
+times in a minute; after the minute, a line with the number of those left out precedes the next line.
 """
 
 import json
@@ -21,7 +21,7 @@ BURST: Final = 5
 PERIOD: Final = 60.0
 """Seconds."""
 SUBJECTS: Final = 256
-"""So many are remembered; the one that began first makes room."""
+"""Number of subjects remembered; the oldest makes room."""
 
 _NOISY = ("hpack", "h2")  # purerpc's versions log every header at DEBUG
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "event"}
@@ -30,12 +30,12 @@ Subject = tuple[str, ...]
 
 
 def event_of(record: logging.LogRecord) -> str:
-    """The event's name; its logger's where it has none, as with other people's lines."""
+    """Return the event's name; the logger's name if there is none, as in lines of libraries."""
     return str(getattr(record, "event", record.name))
 
 
 def fields_of(record: logging.LogRecord) -> Mapping[str, Any]:
-    """What it was about: all that `extra` held besides the name."""
+    """Return the event's fields: everything in `extra` besides the name."""
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
@@ -47,13 +47,13 @@ class _Seen:
 
 
 class RateLimit:
-    """Which events are shown. `now` is seconds of a clock that only goes forward."""
+    """Decides which events are logged. `now` is in seconds of a monotonic clock."""
 
     def __init__(self) -> None:
         self._seen: dict[Subject, _Seen] = {}
 
     def admits(self, key: Subject, now: float) -> bool:
-        """Whether this one is shown."""
+        """Return whether this event is logged."""
         seen = self._seen.setdefault(key, _Seen(now))
         if seen.shown < BURST:
             seen.shown += 1
@@ -62,9 +62,9 @@ class RateLimit:
         return False
 
     def over(self, now: float) -> Iterator[tuple[Subject, int]]:
-        """Forgets those whose minute is over, or that make room; how many of each were left out."""
+        """Forget events whose minute is over, or that make room; yield how many of each were left out."""
         while self._seen:
-            key, seen = next(iter(self._seen.items()))  # the one that began first
+            key, seen = next(iter(self._seen.items()))  # the oldest
             if now - seen.since < PERIOD and len(self._seen) < SUBJECTS:
                 return
             del self._seen[key]
@@ -100,7 +100,7 @@ def _left_out(event: str, subject: str, count: int) -> logging.LogRecord:
 
 
 class TextFormatter(logging.Formatter):
-    """No text, a peer's or a pod's, makes a second line of its own; tracebacks do."""
+    """Formats a record as one line, whatever a peer's or a pod's text holds; only tracebacks add lines."""
 
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
@@ -110,7 +110,7 @@ class TextFormatter(logging.Formatter):
         self.converter = time.gmtime
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """The record's line."""
+        """Return the record's line."""
         return " ".join(super().formatMessage(record).split("\n"))
 
 
@@ -118,7 +118,7 @@ class JsonFormatter(TextFormatter):
     """One object a line: `ts`, `level`, `event`, `message`, then the event's own fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record's line; a traceback is in its `traceback`."""
+        """Return the record's line; a traceback is in the field `traceback`."""
         document = {
             "ts": self.formatTime(record),
             "level": record.levelname.lower(),
@@ -132,7 +132,7 @@ class JsonFormatter(TextFormatter):
 
 
 def dropped(count: int) -> str:
-    """The line about lines that standard error had no room for, as the log is configured."""
+    """Return the line about `count` dropped lines, in the configured format."""
     text = (
         f"{count} lines of this log were dropped: standard error was not read, or its disk was full"
     )
@@ -141,7 +141,7 @@ def dropped(count: int) -> str:
 
 
 def configure(level: str, log_format: Literal["auto", "text", "json"]) -> None:
-    """Sends the log to standard error from `level` (`debug`, `info`, `warning`, `error`) on.
+    """Send the log to standard error from `level` (`debug`, `info`, `warning`, `error`) up.
 
     `auto` is `text` in a terminal and `json` elsewhere.
     """

@@ -1,9 +1,9 @@
-"""The daemon's state as Prometheus metrics, made when somebody asks.
+"""The daemon's state as Prometheus metrics, built on request.
 
-1. Nothing is kept between two questions: a card, pod or resource that has gone has no series.
-2. Labels are resources, cards, loops, error classes and the pods that hold a card: what a node
-   has bounds them. A reason is a label of `br_gpu_device_info` only.
-3. What nobody told (no library, no pod-resources socket) has no series, or empty labels.
+1. Nothing is kept between two requests: a card, pod or resource that has gone has no series.
+2. Labels are resources, cards, loops, error classes and the pods that hold a card, so the node bounds
+   their number. A reason is a label of `br_gpu_device_info` only.
+3. Unknown values (no library, no pod-resources socket) have no series, or empty labels.
 
 Names and units: https://prometheus.io/docs/practices/naming/.
 """
@@ -37,7 +37,7 @@ _READINGS: Final[tuple[tuple[str, str, Callable[[CardReading], float | None]], .
     ("br_gpu_power_watts", "Power that the card draws.", lambda it: _part(it.power, 1000)),
     (
         "br_gpu_utilization_ratio",
-        "Part of the last sample period in which the GPU worked, 0 to 1.",
+        "Part of the last sample period in which the GPU was busy, 0 to 1.",
         lambda it: _part(it.gpu_utilization, 100),
     ),
     ("br_gpu_memory_used_bytes", "Memory of the card in use.", lambda it: it.memory_used),
@@ -46,7 +46,7 @@ _READINGS: Final[tuple[tuple[str, str, Callable[[CardReading], float | None]], .
 
 
 class Metrics(Collector):
-    """What `state` says at the moment of asking, and the process' own memory, time and descriptors."""
+    """`state` at the time of the request, and the process's own memory, CPU time and descriptors."""
 
     def __init__(self, state: DaemonState) -> None:
         self._state = state
@@ -55,14 +55,14 @@ class Metrics(Collector):
         ProcessCollector(registry=self._registry)
 
     def text(self) -> bytes:
-        """All of it, in the text format 0.0.4."""
+        """Return all metrics in the text format 0.0.4."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """Every metric, in turn."""
+        """Yield every metric."""
         inventory = self._state.told()
         observed = self._state.observed.latest or Observed()
-        build = InfoMetricFamily("br_gpu_build", "Which version of the plugin this is.")
+        build = InfoMetricFamily("br_gpu_build", "The version of the plugin.")
         build.add_metric([], {"version": __version__})
         yield build
         yield from self._of_devices(inventory, observed)
@@ -73,15 +73,15 @@ class Metrics(Collector):
     def _of_devices(self, inventory: Inventory, observed: Observed) -> Iterator[Metric]:
         counts = GaugeMetricFamily(
             "br_gpu_devices",
-            "Devices that the kubelet is told of, by health.",
+            "Devices listed to the kubelet, by health.",
             labels=["resource", "health"],
         )
         healthy = GaugeMetricFamily(
-            "br_gpu_device_healthy", "1: a pod may be given the card.", labels=["resource", "card"]
+            "br_gpu_device_healthy", "1: the card can be allocated.", labels=["resource", "card"]
         )
         info = InfoMetricFamily(
             "br_gpu_device",
-            "Which hardware a card is, and why it is unhealthy.",
+            "The hardware of a card, and why it is unhealthy.",
             labels=["resource", "card"],
         )
         readings = observed.library.readings if observed.library is not None else {}
@@ -105,7 +105,7 @@ class Metrics(Collector):
         yield from (counts, healthy, info)
 
     def _of_cards(self, inventory: Inventory, observed: Observed) -> Iterator[Metric]:
-        """What the library said; of a card that hangs it is old, and left out."""
+        """Yield the library's readings; those of a hanging card are old, and left out."""
         library = observed.library
         if library is None:
             return
@@ -141,7 +141,7 @@ class Metrics(Collector):
         counters = self._state.counters
         registered = GaugeMetricFamily(
             "br_gpu_registered",
-            "1: the kubelet took the resource's registration and watches.",
+            "1: the kubelet accepted the resource's registration and watches.",
             labels=["resource"],
         )
         sent = GaugeMetricFamily(
@@ -162,13 +162,13 @@ class Metrics(Collector):
         yield from (registered, rival, sent)
         yield _counter(
             "br_gpu_registrations",
-            "Registrations that the kubelet took.",
+            "Registrations that the kubelet accepted.",
             ["resource"],
             (([resource], count) for resource, count in counters.registrations.items()),
         )
         yield _counter(
             "br_gpu_allocations",
-            "Allocations, by how they came out.",
+            "Allocations, by outcome.",
             ["resource", "outcome"],
             (([*key], count) for key, count in counters.allocations.items()),
         )
@@ -185,12 +185,12 @@ class Metrics(Collector):
         counters = self._state.counters
         yield _counter(
             "br_gpu_restarts",
-            "Subtrees that failed and were started again, by class of the error.",
+            "Restarts of failed subtrees, by class of the error.",
             ["subtree", "cause"],
             (([*key], count) for key, count in counters.restarts.items()),
         )
         probes = GaugeMetricFamily(
-            "br_gpu_probe_seconds", "Time that the last look took.", labels=["probe"]
+            "br_gpu_probe_seconds", "Time that the last scan took.", labels=["probe"]
         )
         for loop, turn in counters.turns.items():
             probes.add_metric([loop], turn.seconds)
@@ -204,7 +204,7 @@ class Metrics(Collector):
 
 
 def _present(inventory: Inventory) -> Iterator[Device]:
-    """Each card that is there, once: an id of an old split may still be listed elsewhere."""
+    """Yield each present card once: the id of an old split may still be listed elsewhere."""
     seen = set()
     for each in inventory.lists:
         for device in each.devices:

@@ -1,13 +1,13 @@
-"""Standard error for a daemon that must not wait for its reader: a bounded buffer and a thread that writes.
+"""Standard error that never blocks the daemon: a bounded buffer, and a thread that writes.
 
-A pipe whose reader has stopped, or a file on a hanging disk, blocks `write(2)` for as long as it likes, and
-goes on doing so after a signal. So:
+A pipe whose reader has stopped, or a file on a hanging disk, blocks `write(2)` indefinitely, even after a
+signal. So:
 
-1. Nobody but the thread writes to the descriptor. `sys.stderr` itself is replaced: warnings, tracebacks of
+1. Only the thread writes to the descriptor. `sys.stderr` itself is replaced: warnings, tracebacks of
    the interpreter and the last line of the process go the same way as the log.
-2. Texts that find the buffer full are dropped and counted, and so is what a full disk refuses; a line
-   says how many were dropped, where they would have stood, as soon as there is room again.
-3. The process ends at most `FLUSH_DEADLINE` later than it would without the texts that are still unwritten.
+2. Texts beyond the buffer, and texts that a full disk refuses, are dropped and counted; once there is room
+   again, a line in their place reports how many.
+3. Unwritten texts delay the end of the process by at most `FLUSH_DEADLINE`.
 """
 
 import atexit
@@ -27,10 +27,10 @@ FLUSH_DEADLINE: Final = 1.0
 
 
 class StandardError(io.TextIOBase):
-    """Takes texts at once and writes them to `stream`'s descriptor in a thread.
+    """Accepts texts at once, and writes them to `stream`'s descriptor in a thread.
 
-    `report` gives, in that thread, the line about a number of dropped lines. Raises `RuntimeError` where
-    no thread can be started.
+    `report`, called in that thread, returns the line about a number of dropped lines. Raises
+    `RuntimeError` if no thread can be started.
     """
 
     def __init__(self, stream: TextIO, report: Callable[[int], str]) -> None:
@@ -48,7 +48,7 @@ class StandardError(io.TextIOBase):
         atexit.register(self.drain)
 
     def write(self, text: str) -> int:
-        """Never waits; the text may be dropped."""
+        """Queue `text`, or drop it; never waits."""
         with self._changed:
             if len(text) > self._free:
                 self._is_full = True  # until the thread takes the buffer: no text overtakes another
@@ -61,7 +61,7 @@ class StandardError(io.TextIOBase):
         return len(text)
 
     def drain(self, deadline: float = FLUSH_DEADLINE) -> bool:
-        """Waits until everything is written, `deadline` seconds at most. Whether it is."""
+        """Wait at most `deadline` seconds until everything is written; return whether it is."""
         with self._changed:
             return self._changed.wait_for(lambda: self._idle and not self._buffer, deadline)
 
@@ -95,12 +95,12 @@ class StandardError(io.TextIOBase):
                 self._dropped += lost
 
     def _put(self, text: str) -> int:
-        """Writes `text`. How many of its lines could not be written: a full disk, a closed pipe."""
+        """Write `text`; return how many of its lines a full disk or a closed pipe refused."""
         data = text.encode(errors="backslashreplace")
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]
-            except BlockingIOError:  # another process that shares the pipe has made it so
+            except BlockingIOError:  # another process that shares the pipe made it non-blocking
                 poll = select.poll()
                 poll.register(self._descriptor, select.POLLOUT)
                 poll.poll()
@@ -110,6 +110,6 @@ class StandardError(io.TextIOBase):
 
 
 def replace_standard_error(report: Callable[[int], str]) -> None:
-    """From now on, whatever is printed to `sys.stderr` is written by a thread."""
+    """Make a thread write everything that is printed to `sys.stderr`."""
     with suppress(RuntimeError):  # processes have run out: a log that may block beats none
         sys.stderr = StandardError(sys.stderr, report)

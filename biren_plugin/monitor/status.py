@@ -1,4 +1,4 @@
-"""`status`: what the running daemon knows and does, as the one document that its socket gives out."""
+"""`status`: the running daemon's state, as the one document that its socket sends."""
 
 import os
 import time
@@ -12,7 +12,7 @@ from biren_plugin.daemon_state import DaemonState
 
 
 def status_document(state: DaemonState) -> dict[str, Any]:
-    """The document; its shape is schema/status.schema.json."""
+    """Return the document of schema/status.schema.json."""
     inventory = state.told()
     observed = state.observed.latest or Observed()
     return {
@@ -67,7 +67,7 @@ def _device(device: Device, since: float | None, holder: Holder | None) -> dict[
 
 
 def _timestamp(seconds: float | None) -> str | None:
-    """`2026-03-01T03:12:45Z` of seconds since 1970."""
+    """Return seconds since 1970 as `2026-03-01T03:12:45Z`."""
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

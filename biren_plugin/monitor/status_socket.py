@@ -1,9 +1,9 @@
-"""The local socket that tells the daemon's status: whoever may connect gets one document.
+"""The local socket that reports the daemon's status: each permitted peer gets one document.
 
-1. The folder is 0700 and the socket in it 0600: root's, or the daemon's own user's.
-2. The newest daemon has the socket: it replaces the file, and an older one's end leaves it alone.
-   When the newer one has gone, the older one listens again, within `LOOK_INTERVAL`.
-3. Nothing is read from who asks; who does not read loses the connection after `DEADLINE`.
+1. The directory has mode 0700 and the socket in it 0600; their owner is root, or the daemon's own user.
+2. The newest daemon has the socket: it replaces the file, and an older daemon that ends does not remove
+   it. When the newer daemon has gone, the older one listens again within `LOOK_INTERVAL`.
+3. Nothing is read from the peer; a peer that does not read loses the connection after `DEADLINE`.
 """
 
 import json
@@ -28,7 +28,7 @@ CONNECTIONS: Final = 8
 
 
 async def serve_status(folder: Path, state: DaemonState) -> None:
-    """Serves until cancelled. Raises `SocketUnusable`."""
+    """Serve until cancelled. Raises `SocketUnusable`."""
     room = trio.CapacityLimiter(CONNECTIONS)
 
     async def handle(stream: trio.SocketStream) -> None:
@@ -42,8 +42,8 @@ async def serve_status(folder: Path, state: DaemonState) -> None:
                         document = json.dumps(status_document(state), ensure_ascii=False)
                         await stream.send_all(document.encode() + b"\n")
                 except trio.BrokenResourceError:
-                    return  # has seen enough
-                except Exception as error:  # noqa: BLE001 - a bug here must not take the daemon along
+                    return  # the peer has left
+                except Exception as error:  # noqa: BLE001 - a bug here must not end the daemon
                     say_bug("the status failed on a bug of the plugin", error, "status")
 
     while True:
@@ -67,8 +67,10 @@ async def _ask_holders(state: DaemonState) -> None:
 def _listen(folder: Path) -> UnixListener:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if set(os.listdir(folder)) <= {STATUS_SOCKET}:  # a folder of others keeps its mode
-            folder.chmod(0o700)  # as when it is mounted into the container
+        if set(os.listdir(folder)) <= {
+            STATUS_SOCKET
+        }:  # a directory with other files keeps its mode
+            folder.chmod(0o700)  # needed when it is mounted into the container
         return UnixListener(folder / STATUS_SOCKET)
     except OSError as error:
         raise SocketUnusable(
@@ -78,7 +80,7 @@ def _listen(folder: Path) -> UnixListener:
 
 
 async def _until_nobody_serves(ours: UnixListener) -> None:
-    """Returns when our file is gone, or another's is there that nobody listens on any more."""
+    """Return when our file is gone, or when another instance's file has no listener any more."""
     while True:
         await trio.sleep(LOOK_INTERVAL)
         there = FileIdentity.of(ours.path)

@@ -1,11 +1,11 @@
-"""Asks the kubelet which pod holds which card, and what it believes of devices: a source of the survey.
+"""Asks the kubelet which pod holds which card, and which devices are allocatable: a source of the survey.
 
-1. Without an answer, what was told stands for `FORGET_AFTER`: a kubelet that restarts gives no card
-   away meanwhile. Then it is forgotten, and said once: a pod that has gone must not keep a card for
-   ever.
-2. It is asked every `INTERVAL`, and every `SOONER` while something hangs on the answer: when the node
-   shows other devices, while a pod holds one that the node does not show, without an answer, and
-   for as long as somebody doubts that a registration counts.
+1. Without an answer, the last report stays valid for `FORGET_AFTER`, since a restarting kubelet allocates
+   nothing meanwhile. Then the report is dropped, and that is logged once: a pod that has gone must not
+   keep a card forever.
+2. The kubelet is asked every `INTERVAL`, and every `SOONER` while the answer matters: when the node shows
+   other devices, while a pod holds a device that the node does not show, after a failed request, and
+   while a registration is in doubt.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from biren_plugin.wire.pod_resources import ask_kubelet
 
 SOCKET: Final = "kubelet.sock"
 INTERVAL: Final = 10.0
-"""Seconds: each question costs two milliseconds."""
+"""Seconds; each request costs two milliseconds."""
 SOONER: Final = 1.0
 RIGHT_AFTER: Final = 0.2
 """Seconds from the first news to the question: an allocation is recorded after it was answered."""
@@ -42,15 +42,15 @@ async def ask_holders(
     doubts: Board[float],
     on_turn: Callable[[float], None] = lambda _seconds: None,
 ) -> None:
-    """Posts who holds what to `observed`, None while that cannot be known, and each answer to `views`.
+    """Post the holders to `observed`, None while they are unknown, and each answer to `views`.
 
     `doubts` has the time, in seconds of trio's clock, until which the kubelet is asked every `SOONER`.
-    `on_turn` gets the seconds that each question took.
+    `on_turn` gets the seconds that each request took.
     """
     notice = Notice()
     holders: Holders | None = None
     kubelet: FileIdentity | None = None
-    told_at = trio.current_time()
+    answered_at = trio.current_time()
     while True:
         shown = _shown(observed.latest or Observed())
         began = trio.current_time()
@@ -59,7 +59,7 @@ async def ask_holders(
             view = await _ask(folder / SOCKET)
         except PodResourcesUnknown as error:
             views.post(KubeletView(began))
-            if holders is not None and trio.current_time() - told_at < FORGET_AFTER:
+            if holders is not None and trio.current_time() - answered_at < FORGET_AFTER:
                 wait = SOONER
             else:
                 holders = None
@@ -69,7 +69,7 @@ async def ask_holders(
                 )
                 notice.begin("holders_unknown", text, reason=str(error))
         else:
-            told_at = trio.current_time()
+            answered_at = trio.current_time()
             notice.end("holders_known", "the kubelet reports which pod holds which card")
             kubelet, before_it = FileIdentity.of(folder / SOCKET), kubelet
             known = holders or NO_HOLDERS

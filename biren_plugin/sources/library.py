@@ -1,10 +1,10 @@
-"""Asks the management library about every card, and posts what it said: a source of the survey.
+"""Reads every card through the management library, and posts the readings: a source of the survey.
 
-1. The library is optional: without one, or with one that cannot be used, that is said once, what it
-   had told is forgotten, and it is tried again after `RETRY`, or when the node shows other cards.
-2. Its calls may never return: they are made in the threads of a `PatientReads`, so that a card whose calls
-   hang costs no other card more than a moment.
-3. How cards are linked is read once for each list of cards, for the number of pairs is large.
+1. The library is optional. If it is missing or unusable, that is logged once, its readings are dropped,
+   and it is tried again after `RETRY`, or when the node shows other cards.
+2. Its calls may never return, so they run in the threads of a `PatientReads`: a card whose calls hang
+   delays other cards only briefly.
+3. Links are read once for each list of cards, since there are many pairs.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,10 +24,10 @@ from biren_plugin.host.patient_reads import PATIENCE, PatientReads, Round
 from biren_plugin.notice import INFO, WARNING, Notice, say
 
 RETRY: Final = 60.0
-"""Seconds until a library that could not be used is tried again."""
+"""Seconds until an unusable library is tried again."""
 SOONER: Final = 1.0
-"""Seconds to the next round while a call is awaited, which may turn out to hang, or when a new list
-of cards leaves open how they are linked."""
+"""Seconds to the next round while a call is pending, which may turn out to hang, or while the links of
+a new list of cards are unknown."""
 
 
 async def query_library(
@@ -37,9 +37,9 @@ async def query_library(
     interval: float,
     on_turn: Callable[[float], None] = lambda _seconds: None,
 ) -> None:
-    """Posts a round every `interval` seconds, and sooner when the node shows other cards.
+    """Post a round every `interval` seconds, and sooner when the node shows other cards.
 
-    `on_turn` gets the seconds that each took.
+    `on_turn` gets the seconds that each round took.
     """
     reader = BrmlReader(root)
     patient_reads = PatientReads[Answer](reader.names, reader.read, "the management library")
@@ -49,7 +49,7 @@ async def query_library(
     while (observed.latest or Observed()).snapshot is None:
         on_turn(
             0.0
-        )  # nothing to ask about is no standstill: the liveness probe would end the daemon
+        )  # without a turn the liveness probe would end the daemon, though there is nothing to read
         with trio.move_on_after(interval):
             await observed.wait_for(lambda seen: seen.snapshot is not None)
     while True:
@@ -72,8 +72,8 @@ async def query_library(
             notice.forget()
             silent = _log_hanging(look, silent)
             last, latest = latest, _round(began, facts, look, latest)
-            listed_anew = last is None or latest.known != last.known
-            reader.linked = latest.known if listed_anew else {}
+            is_new_list = last is None or latest.known != last.known
+            reader.linked = latest.known if is_new_list else {}
             reader.idle = not look.pending
             if reader.linked or look.pending - look.hung:
                 next_round = min(next_round, trio.current_time() + SOONER)
@@ -88,7 +88,7 @@ async def query_library(
 def _round(
     began: float, facts: LibraryFacts, look: Round[Answer], last: LibraryRound | None
 ) -> LibraryRound:
-    """What one look brought; what is awaited is as it was."""
+    """Return the round of one read; pending cards keep their last reading."""
     last = last or LibraryRound(began, facts)
     readings = {each.number: each for each in look.values.values() if isinstance(each, CardReading)}
     pending, hung = _cards(look.pending), _cards(look.hung)
@@ -105,7 +105,7 @@ def _round(
 
 
 def _known(look: Round[Answer], last: LibraryRound) -> Mapping[int, KnownCard]:
-    """The cards that the library lists; none where it does not tell: an old list accuses cards."""
+    """Return the cards that the library lists; none if the call failed, since an old list would accuse cards."""
     listed = look.values.get(LISTING)
     if isinstance(listed, Mapping):
         return listed
@@ -129,7 +129,7 @@ def _log_facts(facts: LibraryFacts) -> None:
 
 
 def _log_hanging(look: Round[Answer], silent: frozenset[str]) -> frozenset[str]:
-    """What the library does not tell for hanging, besides cards: those have a verdict of their own."""
+    """Log which calls hang, and return them; hanging cards are left out, as they get a verdict."""
     hung = frozenset(name for name in look.hung if card_number(name) is None)
     for name in sorted(hung - silent):
         text = (

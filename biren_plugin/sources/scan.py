@@ -1,4 +1,4 @@
-"""Looks at the host, again and again, and posts what it saw: the first source of the survey."""
+"""Scans the host repeatedly, and posts a snapshot of it: the first source of the survey."""
 
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 REREAD: Final = 60.0
-"""Seconds after which what never changes is read again: it may have been read at a bad moment."""
+"""Seconds after which constant attributes are read again: the first read may have been at a bad moment."""
 
 
 async def scan_host(
@@ -30,10 +30,10 @@ async def scan_host(
     pulse: int = 0,
     on_turn: Callable[[float], None] = lambda _seconds: None,
 ) -> None:
-    """Posts a snapshot every `interval` seconds at least; every `pulse` seconds everything is read again.
+    """Post a snapshot at least every `interval` seconds; every `pulse` seconds read everything again.
 
-    `on_turn` gets the seconds that each scan took. A host that cannot be read is logged once, and what
-    was posted stays.
+    `on_turn` gets the seconds that each scan took. A host that cannot be read is logged once, and the last
+    snapshot stays.
     """
     anew = stale = False
     patient_reads = PatientReads(
@@ -57,7 +57,7 @@ async def scan_host(
             notice.end("host_readable", "/sys and /dev can be read again")
             awaited = {name: readings[name] for name in look.pending if name in readings}
             readings = {**awaited, **look.values}
-            # One that was never read counts as hung at once: without it a split would look smaller.
+            # A card that was never read counts as hung at once: without it a split would look smaller.
             hung = look.hung | (look.pending - readings.keys())
             seen = observed.latest or Observed()
             seen = attrs.evolve(seen, snapshot=reader.snapshot(readings, hung))

@@ -1,4 +1,4 @@
-"""One node: from everything that was read of it to its inventory, with a verdict on each card.
+"""Turns everything that was read from the node into its inventory, with a verdict on each card.
 
 Only the whole node shows whether a card is faulty or a probe is wrong, and whether a GPU was re-split
 or is gone; so this is no part of a resource's subtree, and outlives each of them.
@@ -23,7 +23,7 @@ from biren_plugin.notice import say_remarks
 async def survey_node(
     observed: Board[Observed], inventory: Board[Inventory], policy: HealthPolicy
 ) -> None:
-    """Posts the inventory at the first snapshot, and whenever it changed since."""
+    """Post the inventory at the first snapshot, and at each change."""
     topology = TopologyKeeper()
     keeper = InventoryKeeper()
     health = HealthKeeper(policy)
@@ -46,7 +46,7 @@ async def survey_node(
 
 
 def _cards(inventory: Inventory) -> Iterable[Card]:
-    """All cards that are listed; of two with one name the one that may be given away comes later."""
+    """Yield all listed cards; of two with one name, the allocatable card comes last."""
     devices = [device for each in inventory.lists for device in each.devices]
     devices.sort(key=lambda device: (device.card.present, device.healthy))
     return (device.card for device in devices)

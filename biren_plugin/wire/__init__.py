@@ -1,1 +1,1 @@
-"""How bytes move: gRPC on Unix sockets, and the model's words as protobuf messages."""
+"""How bytes move: gRPC on Unix sockets, and the core's types as protobuf messages."""

@@ -1,4 +1,4 @@
-"""The DevicePlugin service in the model's words: the plugin's side, and the kubelet's."""
+"""The DevicePlugin service in the core's types: the plugin's side, and the kubelet's."""
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
@@ -19,17 +19,17 @@ from biren_plugin.wire.unix_grpc import Channel, Limits, Server, responses
 
 
 class Plugin(Protocol):
-    """Who answers. `RequestRefused` becomes the status that says whose fault it was."""
+    """Answers the calls. A `RequestRefused` that it raises becomes a gRPC status by its class."""
 
     @property
     def watch(self) -> Callable[[], AsyncGenerator[DeviceList, None]]:
-        """The lists of one stream."""
+        """Opens the lists of one stream."""
 
     def prefer(self, requests: Sequence[PreferenceRequest]) -> list[list[str]]:
-        """The ids to choose, for each container."""
+        """Return the ids to choose, for each container."""
 
     def allocate(self, requests: Sequence[Sequence[str]]) -> list[ContainerEdits]:
-        """What each container gets for its ids."""
+        """Return what each container gets for its ids."""
 
 
 def new_server(plugin: Plugin, on_bug: Callable[[Exception], None]) -> Server:
@@ -44,7 +44,7 @@ class _Servicer(DevicePluginServicer):
     async def GetDevicePluginOptions(self, _request: pb.Empty) -> pb.DevicePluginOptions:
         return messages.write_options(PluginOptions())
 
-    async def ListAndWatch(  # type: ignore[override]  # purerpc's base is no generator
+    async def ListAndWatch(  # type: ignore[override]  # purerpc's base is not a generator
         self, _request: pb.Empty
     ) -> AsyncIterator[pb.ListAndWatchResponse]:
         async with contextlib.aclosing(self._plugin.watch()) as lists:
@@ -54,7 +54,7 @@ class _Servicer(DevicePluginServicer):
     async def GetPreferredAllocation(
         self, request: pb.PreferredAllocationRequest
     ) -> pb.PreferredAllocationResponse:
-        wishes = [
+        preferences = [
             PreferenceRequest(
                 tuple(each.available_deviceIDs),
                 tuple(each.must_include_deviceIDs),
@@ -63,7 +63,7 @@ class _Servicer(DevicePluginServicer):
             for each in request.container_requests
         ]
         with _refusals_as_status():
-            choices = self._plugin.prefer(wishes)
+            choices = self._plugin.prefer(preferences)
         response = pb.PreferredAllocationResponse()
         for choice in choices:
             response.container_responses.add(deviceIDs=choice)
@@ -101,7 +101,7 @@ class PluginClient:
         return messages.read_options(await self._stub.GetDevicePluginOptions(pb.Empty()))
 
     async def lists(self) -> AsyncIterator[list[ListedDevice]]:
-        """`ListAndWatch`: each list as it comes, until the plugin ends the stream."""
+        """`ListAndWatch`: yield each list as it arrives, until the plugin ends the stream."""
         async with contextlib.aclosing(responses(self._stub.ListAndWatch, pb.Empty())) as lists:
             async for response in lists:
                 yield messages.read_list(response)

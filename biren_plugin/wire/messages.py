@@ -1,4 +1,4 @@
-"""Between the model's words and protobuf's messages, both ways. Nothing is decided here."""
+"""Translates between the core's types and protobuf messages, both ways. Decides nothing."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -11,12 +11,12 @@ from biren_plugin.wire._proto import deviceplugin_pb2 as pb
 
 HEALTHY: Final = "Healthy"
 UNHEALTHY: Final = "Unhealthy"
-"""The only two that the kubelet knows."""
+"""The kubelet knows these two only."""
 
 
 @attrs.frozen
 class ListedDevice:
-    """A device as it stands in a list that the kubelet received."""
+    """A device of a list, as the kubelet received it."""
 
     id: str
     healthy: bool
@@ -25,7 +25,7 @@ class ListedDevice:
 
 @attrs.frozen
 class PluginOptions:
-    """What a plugin wants to be asked."""
+    """The optional calls that a plugin wants."""
 
     pre_start_required: bool = False
     get_preferred_allocation_available: bool = True
@@ -33,17 +33,17 @@ class PluginOptions:
 
 @attrs.frozen
 class Registration:
-    """What a plugin tells the kubelet of itself."""
+    """What a plugin sends to the kubelet about itself."""
 
     endpoint: str
-    """File name of its socket."""
+    """File name of the plugin's socket."""
     resource: str
     version: str = "v1beta1"
     options: PluginOptions = PluginOptions()
 
 
 def write_list(devices: DeviceList) -> pb.ListAndWatchResponse:
-    """A whole list."""
+    """Return a whole list as a message."""
     message = pb.ListAndWatchResponse()
     for device in devices.devices:
         written = message.devices.add(ID=device.id, health=HEALTHY if device.healthy else UNHEALTHY)
@@ -53,7 +53,7 @@ def write_list(devices: DeviceList) -> pb.ListAndWatchResponse:
 
 
 def read_list(message: pb.ListAndWatchResponse) -> list[ListedDevice]:
-    """What the kubelet makes of a list."""
+    """Return a list as the kubelet reads it."""
     return [
         ListedDevice(
             each.ID, each.health == HEALTHY, tuple(node.ID for node in each.topology.nodes)
@@ -63,7 +63,7 @@ def read_list(message: pb.ListAndWatchResponse) -> list[ListedDevice]:
 
 
 def write_allocation(containers: Sequence[ContainerEdits]) -> pb.AllocateResponse:
-    """An answer to `Allocate`, a response for each container."""
+    """Return the answer to `Allocate`, with a response for each container."""
     message = pb.AllocateResponse()
     for edits in containers:
         response = message.container_responses.add(envs=dict(edits.env))
@@ -79,7 +79,7 @@ def write_allocation(containers: Sequence[ContainerEdits]) -> pb.AllocateRespons
 
 
 def read_allocation(message: pb.AllocateResponse) -> list[ContainerEdits]:
-    """What a container runtime would be told."""
+    """Return what a container runtime would be given, for each container."""
     return [
         ContainerEdits(
             env=tuple(sorted(response.envs.items())),
@@ -105,7 +105,7 @@ def read_options(message: pb.DevicePluginOptions) -> PluginOptions:
 
 
 def write_registration(registration: Registration) -> pb.RegisterRequest:
-    """A request to `Register`; older kubelets read the options in it."""
+    """Return the request for `Register`; older kubelets read the options in it."""
     return pb.RegisterRequest(
         version=registration.version,
         endpoint=registration.endpoint,
@@ -115,7 +115,7 @@ def write_registration(registration: Registration) -> pb.RegisterRequest:
 
 
 def read_registration(message: pb.RegisterRequest) -> Registration:
-    """What a kubelet is told."""
+    """Return the registration as a kubelet reads it."""
     return Registration(
         message.endpoint, message.resource_name, message.version, read_options(message.options)
     )

@@ -1,4 +1,4 @@
-"""The kubelet's PodResourcesLister in the model's words: the asking side."""
+"""The kubelet's PodResourcesLister service in the core's types: the client's side."""
 
 from contextlib import suppress
 
@@ -13,8 +13,8 @@ from biren_plugin.wire._proto.podresources_grpc import PodResourcesListerStub
 from biren_plugin.wire.unix_grpc import CallEnded, Channel, Limits, with_channel
 
 _LIMITS = Limits(message_size=16 * 1024**2, connection_window=17 * 1024**2)
-"""A node of many pods: every container with its CPUs and devices is in one message, 16 MiB being what
-the kubelet's own client takes. The window must hold it whole: it is given back when it was read."""
+"""On a node with many pods, one message has every container with its CPUs and devices; the kubelet's own
+client accepts 16 MiB. The window must hold the whole message, as it is returned only after the read."""
 
 
 async def ask_kubelet(stream: trio.abc.Stream, vendor: str, deadline: float) -> KubeletView:

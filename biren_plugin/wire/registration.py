@@ -1,4 +1,4 @@
-"""The Registration service in the model's words: the plugin's side, and the kubelet's."""
+"""The Registration service in the core's types: the plugin's side, and the kubelet's."""
 
 from collections.abc import Awaitable, Callable
 
@@ -15,9 +15,9 @@ from biren_plugin.wire.unix_grpc import DEFAULT_LIMITS, CallEnded, Channel, Serv
 
 
 async def register(stream: trio.abc.Stream, registration: Registration, deadline: float) -> None:
-    """One `Register` over a connection to kubelet.sock, which is closed afterwards.
+    """Call `Register` over `stream`, a connection to kubelet.sock, and close the stream.
 
-    Raises `RegistrationFailed`: refused, broken off, or not answered in `deadline` seconds.
+    Raises `RegistrationFailed` if the kubelet refused, broke off, or did not answer in `deadline` seconds.
     """
 
     async def call(channel: Channel) -> None:
@@ -38,7 +38,7 @@ async def register(stream: trio.abc.Stream, registration: Registration, deadline
 def new_registration_server(
     take: Callable[[Registration], Awaitable[None]], on_bug: Callable[[Exception], None]
 ) -> Server:
-    """A kubelet's gRPC server: `take` is called during each `Register`; its refusals go to the plugin."""
+    """Return a kubelet's gRPC server, which calls `take` in each `Register` and passes its refusals on."""
     return Server([_Servicer(take)], DEFAULT_LIMITS, on_bug)
 
 

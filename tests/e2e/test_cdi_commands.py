@@ -130,8 +130,8 @@ def test_missing_file_is_found(node: Node) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("kind: [", "no YAML or JSON"),
-        ("kind: birentech.com/1-2-gpu\n", "no valid CDI spec"),
+        ("kind: [", "not YAML or JSON"),
+        ("kind: birentech.com/1-2-gpu\n", "not a valid CDI spec"),
     ],
 )
 def test_file_that_nobody_can_load_is_found(node: Node, content: str, said: str) -> None:

@@ -126,7 +126,7 @@ def test_symlink_is_left_as_it_is(path: Path, tmp_path: Path) -> None:
     with pytest.raises(CdiFileUnusable, match="is a symlink that leads nowhere"):
         cdi_file.load(path)
     for _ in range(2):  # one that leads nowhere, and one that leads to a file
-        with pytest.raises(CdiFileUnusable, match=r"biren.yaml is a symlink, and is left as it is"):
+        with pytest.raises(CdiFileUnusable, match=r"biren.yaml is a symlink and was not replaced"):
             cdi_file.write(path, TEXT)
         with pytest.raises(CdiFileUnusable, match="is a symlink"):
             cdi_file.remove(path)
@@ -137,9 +137,9 @@ def test_symlink_is_left_as_it_is(path: Path, tmp_path: Path) -> None:
 
 def test_folder_is_left_as_it_is(path: Path) -> None:
     path.mkdir(parents=True)
-    with pytest.raises(CdiFileUnusable, match="is a folder, and is left as it is: remove it, or"):
+    with pytest.raises(CdiFileUnusable, match="is a directory and was not replaced: remove it, or"):
         cdi_file.write(path, TEXT)
-    with pytest.raises(CdiFileUnusable, match="is no regular file"):
+    with pytest.raises(CdiFileUnusable, match="is not a regular file"):
         cdi_file.load(path)
     assert path.is_dir()
 
@@ -147,9 +147,9 @@ def test_folder_is_left_as_it_is(path: Path) -> None:
 def test_fifo_holds_nobody_up(path: Path) -> None:
     path.parent.mkdir()
     os.mkfifo(path)
-    with pytest.raises(CdiFileUnusable, match="is no regular file"):
+    with pytest.raises(CdiFileUnusable, match="is not a regular file"):
         cdi_file.load(path)
-    with pytest.raises(CdiFileUnusable, match="is left as it is"):
+    with pytest.raises(CdiFileUnusable, match="was not replaced"):
         cdi_file.write(path, TEXT)
 
 
@@ -157,7 +157,7 @@ def test_fifo_holds_nobody_up(path: Path) -> None:
     ("number", "remedy"),
     [
         (errno.ENOSPC, "No space left on device; make room on its file system"),
-        (errno.EROFS, "Read-only file system; is its folder mounted read-only"),
+        (errno.EROFS, "Read-only file system; is its directory mounted read-only"),
         (errno.EIO, "Input/output error$"),
     ],
     ids=errno.errorcode.get,
@@ -195,18 +195,18 @@ def test_removing_a_file_that_is_not_there_is_no_error(old: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", ": no valid CDI spec: the document: no mapping"),
-        (b"kind: a\nkind: b\n", ", line 2, column 1: no YAML or JSON: found duplicate key"),
+        (b"", ": not a valid CDI spec: the document: no mapping"),
+        (b"kind: a\nkind: b\n", ", line 2, column 1: not YAML or JSON: found duplicate key"),
         (b"a: [", ", line 1, column "),
-        (b"\xff\xfe\x00", "no YAML or JSON"),
-        (b"[" * 100_000, ": no YAML or JSON"),
+        (b"\xff\xfe\x00", "not YAML or JSON"),
+        (b"[" * 100_000, ": not YAML or JSON"),
         (
             b"cdiVersion: 0.5.0\nkind: birentech.com/gpu\ndevices:\n- name: card_0\n  nope: 1\n",
-            ", line 4, column 3: no valid CDI spec: a device: unknown field 'nope'",
+            ", line 4, column 3: not a valid CDI spec: a device: unknown field 'nope'",
         ),
-        (b"!!bool x", ": no YAML or JSON"),
-        (b"!!int ''", ": no YAML or JSON"),
-        (b"- 0x_\n- 2001-99-99\n", "no "),
+        (b"!!bool x", ": not YAML or JSON"),
+        (b"!!int ''", ": not YAML or JSON"),
+        (b"- 0x_\n- 2001-99-99\n", "not "),
         (b" " * (cdi_file.MAX_SIZE + 1), "more than 4194304 bytes"),
     ],
     ids=lambda value: repr(value)[:20],

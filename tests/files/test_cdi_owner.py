@@ -140,7 +140,7 @@ async def test_file_that_no_runtime_loads_is_not_touched_either(
     async with running(owner):
         on_disk = await seen_to(owner, GPUS)
     assert on_disk.spec is None
-    assert "no valid CDI spec" in trouble_of(on_disk)
+    assert "not a valid CDI spec" in trouble_of(on_disk)
     assert "--overwrite-cdi-config" in trouble_of(on_disk)
     assert path.read_text() == "kind: birentech.com/1-2-gpu\n"
 

@@ -1,8 +1,7 @@
-"""One call on a connection: its messages in, its messages out, and how it ended.
+"""One call on a connection: its messages in both directions, and how it ended.
 
-The connection feeds it (`take_data`, `end_remote`, `fail`), a handler or a stub uses it. Whoever
-waits in a call is woken by whatever ends it: there is no state in which a call waits for a peer
-that has gone.
+The connection feeds the call (`take_data`, `end_remote`, `fail`); a handler or a stub uses it. Every
+end of a call wakes every task that waits in it, so a call never waits for a peer that has gone.
 """
 
 import struct
@@ -21,7 +20,7 @@ _PREFIX: Final = struct.Struct(">BI")  # whether compressed, length
 
 
 class Message(Protocol):
-    """As much of a generated protobuf class as the wire needs."""
+    """The part of a generated protobuf class that the wire needs."""
 
     def SerializeToString(self) -> bytes:
         """The message's bytes."""
@@ -32,34 +31,34 @@ class Message(Protocol):
 
 
 class CallEnded(Exception):
-    """The call was over before it was done: reset, connection lost, or our own shutdown."""
+    """The call ended before it was complete: reset, connection lost, or our own shutdown."""
 
 
 class Call:
-    """A stream of HTTP/2 seen as a gRPC call. Owned by its connection until `discard`."""
+    """An HTTP/2 stream as a gRPC call. Owned by its connection until `discard`."""
 
     def __init__(self, connection: "Connection", stream_id: int) -> None:
         self.stream_id = stream_id
         self.scope = trio.CancelScope()
-        """Around the handler, on a server: cancelled when the peer ends the call."""
+        """On a server, the scope around the handler: cancelled when the peer ends the call."""
         self.reset_by_peer = False
-        """The peer takes nothing more of this call."""
+        """The peer accepts nothing more for this call."""
         self.is_over = False
-        """Nobody on our side uses it any more."""
+        """No task on our side uses the call any more."""
         self.status: Status | None = None
-        """What the server's trailers said, on a client."""
+        """On a client, the status in the server's trailers."""
         self._connection = connection
         self._limits = connection.limits
         self._unfinished = bytearray()
         self._messages: deque[tuple[bytes, int]] = deque()
-        self._unreturned = 0  # window that the peer has used and not got back, bytes
+        self._unreturned = 0  # bytes of window that the peer has used and that were not returned
         self._remote_ended = False
         self._failure: Exception | None = None
         self._waiting = trio.lowlevel.ParkingLot()
 
     def take_data(self, data: bytes, flow_controlled_length: int) -> None:
-        """Data of this call arrived. Raises purerpc's `ProtocolError`s: too large, compressed."""
-        # Not purerpc's MessageReadBuffer: it keeps some 90 bytes for each frame, however small.
+        """Take data of this call. Raises purerpc's `ProtocolError` for a message too large or compressed."""
+        # purerpc's MessageReadBuffer keeps some 90 bytes for each frame, however small.
         self._connection.return_window(
             self.stream_id, flow_controlled_length - len(data)
         )  # padding
@@ -76,7 +75,7 @@ class Call:
             end = _PREFIX.size + length
             if len(self._unfinished) < end:
                 break
-            # Only on a server: a client's reader may be a moment behind a burst of answers.
+            # Servers only: a client's reader may lag behind a burst of answers.
             too_many = len(self._messages) >= self._limits.unread_requests
             if too_many and not self._connection.client_side:
                 raise MessageTooLargeError(f"{len(self._messages)} messages are unread already")
@@ -85,12 +84,12 @@ class Call:
         self._wake()
 
     def end_remote(self) -> None:
-        """The peer has sent all it will send."""
+        """Note that the peer has sent everything."""
         self._remote_ended = True
         self._wake()
 
     def fail(self, cause: Exception) -> None:
-        """The call is over, whoever still uses it gets `cause`. The first cause stands."""
+        """End the call: every task that uses it gets `cause`. The first cause stays."""
         if self._failure is None:
             self._failure = cause
         self.scope.cancel()
@@ -104,19 +103,19 @@ class Call:
 
     @property
     def remote_ended(self) -> bool:
-        """Whether the peer has sent all it will send."""
+        """Whether the peer has sent everything."""
         return self._remote_ended
 
     @property
     def failure(self) -> Exception | None:
-        """What ended the call before its time."""
+        """The error that ended the call early."""
         return self._failure
 
     def _wake(self) -> None:
         self._waiting.unpark_all()
 
     async def arrival(self) -> None:
-        """Returns when there is a message, or will be none. Raises as `receive`."""
+        """Wait until a message is there or none will come. Raises as `receive`."""
         while not self._messages:
             if self._failure is not None:
                 raise self._failure
@@ -125,7 +124,7 @@ class Call:
             await self._waiting.park()
 
     async def receive(self) -> bytes | None:
-        """The next message, or None after the last. Raises `CallEnded` and what `fail` was given."""
+        """Return the next message, or None after the last. Raises the cause given to `fail`."""
         await self.arrival()
         if not self._messages:
             return None
@@ -134,7 +133,7 @@ class Call:
         return message
 
     def discard(self) -> None:
-        """The call is done: what nobody will read no longer takes room in the connection's window."""
+        """Drop unread messages, so that they no longer take room in the connection's window."""
         self.is_over = True
         self._messages.clear()
         self._return_window(self._unreturned)
@@ -145,7 +144,7 @@ class Call:
             self._connection.return_window(self.stream_id, size)
 
     async def send(self, message: Message) -> None:
-        """Queues one message for the peer, as fast as its windows let it."""
+        """Queue one message for the peer, as fast as its windows allow."""
         outgoing = MessageWriteBuffer(max_message_length=self._limits.message_size)
         outgoing.write_message(message.SerializeToString())
         while len(outgoing):

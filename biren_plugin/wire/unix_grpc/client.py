@@ -1,4 +1,4 @@
-"""The calling side, in the shape that purerpc's generated stubs expect of their channel.
+"""The client's side, in the shape that purerpc's generated stubs expect of their channel.
 
 A stub reaches into `channel._grpc_socket`, `_host` and `_port` (purerpc 0.8, `client.Client.rpc`)
 and takes no deadline: callers put `trio.fail_after` around each call.
@@ -89,23 +89,25 @@ class _ClientCall:
             raise ProtocolError(f"unreadable answer: {error}") from error
 
     def leave(self) -> None:
-        """The call is over on our side, whatever the server still sends."""
+        """End the call on our side, whatever the server still sends."""
         self._connection.finish(self._call, ErrorCodes.CANCEL)
 
     @contextmanager
     def _resetting(self) -> Iterator[None]:
         try:
             yield
-        except BaseException:  # not only errors: a caller who gives up must not leave the call open
+        except (
+            BaseException
+        ):  # not only errors: a caller that is cancelled must not leave the call open
             self.leave()
             raise
 
 
 async def responses(method: Any, request: Message) -> AsyncGenerator[Any, None]:
-    """The messages of a unary-stream `method` of a stub; the call is reset when the reader leaves.
+    """Yield the messages of a unary-stream `method` of a stub; reset the call when the reader leaves.
 
     purerpc's own wrapper (`wrappers.ClientStubUnaryStream`) leaves its inner generator to the
-    garbage collector. Raises what the call ends with.
+    garbage collector. Raises the error that ended the call.
     """
     call: _ClientCall = await method._stream_fn(metadata=None)
     try:
@@ -124,7 +126,7 @@ async def with_channel(
     *,
     limits: Limits = DEFAULT_LIMITS,
 ) -> T:
-    """The result of `use`, which may make calls over `stream`; then closes `stream`.
+    """Return the result of `use`, which may make calls over `stream`; then close `stream`.
 
     Raises what `use` raises; its calls raise `ConnectionEnded` when the connection ends.
     """
@@ -134,7 +136,7 @@ async def with_channel(
         nursery.start_soon(connection.run)
         try:
             result = await use(Channel(connection))
-        except Exception as error:  # noqa: BLE001 - raised again below, not in a group with nothing else
+        except Exception as error:  # noqa: BLE001 - raised again below, outside the nursery's group
             failure = error
         nursery.cancel_scope.cancel()
     if failure is not None:

@@ -1,12 +1,12 @@
-"""One HTTP/2 connection over any trio stream, for either side: reads, writes, and its calls.
+"""One HTTP/2 connection over any trio stream, for either side.
 
-1. One task reads, one task writes; a call never touches the stream, so cancelling a call can not
+1. One task reads, one task writes; a call never touches the stream, so cancelling a call cannot
    tear a frame.
 2. A bad frame that belongs to a call ends that call; one that breaks the connection ends the
-   connection with GOAWAY. Frames that came with it are still worked off.
-3. However the connection ends, every call in it is told, with the cause.
+   connection with GOAWAY. Frames that came before it are still processed.
+3. However the connection ends, every call in it fails with the cause.
 4. Nothing grows without bound: unread messages by the windows, unsent bytes by `limits.unsent`
-   (then the reader stops reading), a peer that does not read by `limits.unread`.
+   (then the reader stops reading), the wait for a peer that does not read by `limits.unread`.
 """
 
 import contextlib
@@ -35,11 +35,11 @@ _READ_SIZE = 64 * 1024
 
 
 class ConnectionEnded(CallEnded):
-    """The connection under a call is gone; its text says why."""
+    """The connection under a call is gone; the text gives the reason."""
 
 
 class Connection:
-    """Takes responsibility for closing `stream`. `run` is its whole life.
+    """Owns `stream` and closes it. `run` lasts as long as the connection.
 
     `on_request` (servers) is the task of each call, given this connection, the call and its headers.
     """
@@ -64,11 +64,11 @@ class Connection:
         self._end: ConnectionEnded | None = None
         self.h2 = new_h2(limits, client_side=self.client_side)
         self.windows = trio.lowlevel.ParkingLot()
-        """Where sends wait for the peer to grant more, whichever call it is for: hardly any does, so
-        that an update costs nothing for the calls that do not wait."""
+        """Sends wait here for the peer's window updates, whichever call they are for. An update costs
+        nothing for calls that do not wait, which are nearly all."""
 
     async def run(self) -> None:
-        """Lives until the peer leaves or breaks the protocol, or until cancelled."""
+        """Run until the peer leaves or breaks the protocol, or until cancelled."""
         end = ConnectionEnded("our side closed the connection")
         try:
             async with trio.open_nursery() as nursery:
@@ -86,9 +86,9 @@ class Connection:
             await trio.aclose_forcefully(self._stream)
 
     async def _leave(self) -> None:
-        """Our own shutdown: ends the calls, then gives the peer a moment to close the connection.
+        """Shut down: end the calls, then give the peer a moment to close the connection.
 
-        A kubelet whose stream was ended drops its client; whoever registers before that is done
+        A kubelet whose stream was ended drops its client; a plugin that registers before that is done
         loses the new client with the old one.
         """
         if self._outbox.is_torn:
@@ -108,7 +108,7 @@ class Connection:
                 pass
 
     def end(self, cause: ConnectionEnded) -> None:
-        """Tells every call that there is no connection any more. The first cause stands."""
+        """Fail every call, since the connection is gone. The first cause stays."""
         if self._end is None:
             self._end = cause
         for call in list(self._calls.values()):
@@ -134,30 +134,30 @@ class Connection:
                         self._handle(event, nursery)
             except FrameTooLong as error:
                 self.h2.close_connection(h2.errors.ErrorCodes.FRAME_SIZE_ERROR)
-                return await self._say_goodbye(error)
+                return await self._send_goaway(error)
             except (h2.exceptions.ProtocolError, ValueError) as error:
-                # ValueError: what hyperframe and h2 3.2 leave unwrapped for some bad settings.
-                return await self._say_goodbye(error)
+                # ValueError: hyperframe and h2 3.2 raise it unwrapped for some bad settings.
+                return await self._send_goaway(error)
             if self._end is not None:
                 return self._end
             if len(self.h2.remote_settings) > self.limits.settings:
                 self.h2.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
-                return await self._say_goodbye("too many different settings")
+                return await self._send_goaway("too many different settings")
             self.flush()
             await self.room_to_send()
 
     def _is_late(self, frame: bytes) -> bool:
-        """Whether it is a WINDOW_UPDATE or RST_STREAM for a call that is over.
+        """Whether the frame is a WINDOW_UPDATE or RST_STREAM for a call that is over.
 
-        RFC 9113 (5.1) wants such ignored, and grpcio sends them; h2 3.2 forgets closed streams as soon
-        as it opens another, and then takes them for a broken connection.
+        RFC 9113 (5.1) wants such frames ignored, and grpcio sends them. h2 3.2 forgets closed streams as
+        soon as it opens another, and then treats such a frame as a connection error.
         """
         stream_id = stream_of(frame, RST_STREAM, WINDOW_UPDATE)
         return stream_id is not None and stream_id not in self._calls
 
-    async def _say_goodbye(self, error: object) -> ConnectionEnded:
+    async def _send_goaway(self, error: object) -> ConnectionEnded:
         end = ConnectionEnded(f"the peer broke the protocol: {error}")
-        self.end(end)  # first: h2 takes nothing more of the calls
+        self.end(end)  # first: h2 accepts nothing more from the calls
         self.flush()
         with trio.move_on_after(self.limits.closing):
             await self._outbox.drained()
@@ -185,7 +185,7 @@ class Connection:
             case h2.events.WindowUpdated():
                 self.windows.unpark_all()
             case h2.events.ConnectionTerminated():
-                self.end(ConnectionEnded(f"the peer said GOAWAY ({event.error_code!r})"))
+                self.end(ConnectionEnded(f"the peer sent GOAWAY ({event.error_code!r})"))
             case _:
                 call = self._calls.get(getattr(event, "stream_id", 0))
                 if call is not None:
@@ -220,7 +220,7 @@ class Connection:
         return call
 
     def start_call(self, headers: list[Header]) -> Call:
-        """A client's new call. Raises `ConnectionEnded`."""
+        """Start a client's call. Raises `ConnectionEnded`."""
         if self._end is not None:
             raise self._end
         stream_id = self.h2.get_next_available_stream_id()
@@ -229,13 +229,13 @@ class Connection:
         return self._new_call(stream_id)
 
     def send_headers(self, call: Call, headers: list[Header], *, end_stream: bool = False) -> None:
-        """Queues a header list of `call`, if the peer still wants it."""
+        """Queue a header list of `call`, unless the peer has ended the call."""
         if self._end is None and not call.reset_by_peer:
             self.h2.send_headers(call.stream_id, headers, end_stream=end_stream)
             self.flush()
 
     def send_end(self, call: Call) -> None:
-        """Queues the end of what a client has to say."""
+        """Queue the end of a client's request."""
         if self._end is None and call.failure is None and not call.is_over:
             self.h2.end_stream(call.stream_id)
             self.flush()
@@ -243,7 +243,7 @@ class Connection:
     def finish(
         self, call: Call, error: h2.errors.ErrorCodes = h2.errors.ErrorCodes.NO_ERROR
     ) -> None:
-        """The call is done on our side: forget it, and stop the peer if it is still sending."""
+        """Forget a call that is done on our side, and reset it if the peer is still sending."""
         if self._calls.pop(call.stream_id, None) is None:
             return
         call.discard()
@@ -252,13 +252,13 @@ class Connection:
             self.flush()
 
     def send_window(self, stream_id: int) -> int:
-        """Bytes that the peer would take now, in one frame."""
+        """Return how many bytes the peer would accept now, in one frame."""
         window: int = self.h2.local_flow_control_window(stream_id)
         frame: int = self.h2.max_outbound_frame_size
         return min(window, frame)
 
     def return_window(self, stream_id: int, size: int) -> None:
-        """The peer may send `size` bytes more."""
+        """Let the peer send `size` bytes more."""
         if self._end is None and size > 0:
             self.h2.acknowledge_received_data(size, stream_id)
             self.flush()
@@ -266,11 +266,11 @@ class Connection:
     # Writing
 
     def flush(self) -> None:
-        """Queues whatever h2 holds for the peer."""
+        """Queue the bytes that h2 holds for the peer."""
         self._outbox.put(self.h2.data_to_send())
 
     async def room_to_send(self) -> None:
-        """Waits while the peer leaves too much unread."""
+        """Wait while the peer leaves too much unread."""
         await self._outbox.room()
 
     async def _write(self) -> None:
@@ -279,6 +279,6 @@ class Connection:
         except trio.TooSlowError:
             self.end(ConnectionEnded(f"the peer read nothing for {self.limits.unread:g} s"))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self.end(ConnectionEnded("the peer takes no more of what we write"))
+            self.end(ConnectionEnded("the peer accepts no more data"))
         self._outbox.close()
         await trio.aclose_forcefully(self._stream)  # and the reader ends with it

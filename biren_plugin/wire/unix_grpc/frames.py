@@ -1,8 +1,8 @@
-"""Cuts received bytes into whole HTTP/2 frames, so that one bad frame cannot lose its neighbours.
+"""Cuts received bytes into whole HTTP/2 frames, so that a bad frame does not take others with it.
 
-h2 drops the events of all frames that came in the same `receive_data` call when one of them is
+h2 drops the events of all frames that came in the same `receive_data` call if one of them is
 bad, buffers a frame up to its announced 16 MiB before it checks the length, and recurses once for
-each unknown frame. Fed frame by frame, with the length checked here, it does none of that.
+each unknown frame. It does none of that when it is fed frame by frame, with the length checked here.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ WINDOW_UPDATE = 8
 
 
 class FrameTooLong(ValueError):
-    """A frame announced more bytes than the limit; the connection cannot be read any further."""
+    """A frame announced more bytes than the limit; the rest of the connection cannot be read."""
 
 
 class FrameCutter:
@@ -29,7 +29,7 @@ class FrameCutter:
         """Yields each piece that `data` completes; keeps the rest. Raises `FrameTooLong`."""
         self._buffer += data
         if self._preface_left and self._buffer:
-            # Passed on at once, however little it is: h2 refuses the first wrong byte.
+            # Passed on at once, however short: h2 refuses the first wrong byte.
             start = bytes(self._buffer[: self._preface_left])
             del self._buffer[: len(start)]
             self._preface_left -= len(start)

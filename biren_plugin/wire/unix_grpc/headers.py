@@ -1,7 +1,7 @@
-"""Header lists as gRPC over HTTP/2 defines them: requests read and judged, responses written.
+"""Header lists as gRPC over HTTP/2 defines them: reads and checks requests, writes responses.
 
 Source: "gRPC over HTTP2", PROTOCOL-HTTP2.md of the gRPC project. Metadata that the five methods do
-not use is accepted in any form and left alone, binary keys included.
+not use is accepted in any form and ignored, binary keys included.
 """
 
 import urllib.parse
@@ -18,10 +18,10 @@ CONTENT_TYPES: Final = frozenset({b"application/grpc", b"application/grpc+proto"
 _UNIT_SECONDS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _TIMEOUT_DIGITS: Final = 8
 _LONGEST_TEXT: Final = 4096
-"""Bytes of a field that are read; grpc-message is the longest that means something."""
+"""Bytes of a field that are read; grpc-message is the longest field in use."""
 _STATUS_DIGITS: Final = 3
 _PLAIN: Final = " ,;:'()[]{}<>/=+*!?@#&|"
-"""Besides letters and digits, what a grpc-message may hold without a percent sign."""
+"""Characters, besides letters and digits, that a grpc-message may hold unescaped."""
 
 RESPONSE: Final[list[Header]] = [
     (b":status", b"200"),
@@ -31,26 +31,26 @@ RESPONSE: Final[list[Header]] = [
 
 @attrs.frozen
 class RequestHeaders:
-    """What a call's opening headers say."""
+    """The opening headers of a call."""
 
     service: str
     """Full name, `v1beta1.DevicePlugin`."""
     method: str
     timeout: float | None
-    """Seconds that the caller will wait; None: for ever."""
+    """Seconds that the caller waits; None: forever."""
 
 
 @attrs.frozen
 class Refusal:
-    """Why a call is not even dispatched."""
+    """The answer to a call that is not dispatched."""
 
     status: Status
     http_status: bytes = b"200"
-    """Other than 200 where the request is no gRPC at all."""
+    """Other than 200 if the request is not gRPC at all."""
 
 
 def read_request(headers: Iterable[Header]) -> RequestHeaders | Refusal:
-    """Judges a request's header list. Never raises: bad text is a `Refusal`."""
+    """Check a request's header list. Never raises: bad text gives a `Refusal`."""
     fields: dict[bytes, bytes] = {}
     for name, value in headers:
         fields.setdefault(name.lower(), value)
@@ -90,22 +90,22 @@ def read_timeout(text: str) -> float | None:
 
 
 def write_trailers(status: Status) -> list[Header]:
-    """The header list that ends a response."""
+    """Return the header list that ends a response."""
     trailers = [(b"grpc-status", str(status.int_value).encode())]
     if status.status_message:
         message = urllib.parse.quote(status.status_message, safe=_PLAIN, errors="replace")
-        # Each text is another: none is worth a place in the peer's table.
+        # Texts differ from call to call, so none is worth a place in the peer's table.
         trailers.append(NeverIndexedHeaderTuple(b"grpc-message", message.encode()))
     return trailers
 
 
 def write_refusal(refusal: Refusal) -> list[Header]:
-    """A response that is nothing but trailers."""
+    """Return a response that consists of trailers only."""
     return [(b":status", refusal.http_status), RESPONSE[1], *write_trailers(refusal.status)]
 
 
 def write_request(service: str, method: str) -> list[Header]:
-    """Opening headers of a call of ours; grpc-go names its Unix peers `localhost` too."""
+    """Return the opening headers of a client's call; grpc-go names its Unix peers `localhost` too."""
     return [
         (b":method", b"POST"),
         (b":scheme", b"http"),
@@ -118,7 +118,7 @@ def write_request(service: str, method: str) -> list[Header]:
 
 
 def read_status(headers: Iterable[Header]) -> Status:
-    """The status that a server's trailers carry; a response without one is UNKNOWN."""
+    """Return the status in a server's trailers, UNKNOWN if they have none."""
     fields = dict(headers)
     code = _text(fields.get(b"grpc-status", b""))
     if not (code.isascii() and code.isdigit() and len(code) <= _STATUS_DIGITS):

@@ -1,4 +1,4 @@
-"""h2, set up within our limits: what it interprets, and how much it may remember."""
+"""Sets up h2 within our limits."""
 
 from typing import Final
 
@@ -19,13 +19,13 @@ class H2Connection(h2.connection.H2Connection):  # type: ignore[misc]  # h2 3.2 
 
 
 def new_h2(limits: Limits, *, client_side: bool) -> H2Connection:
-    """A connection whose opening is ready to be sent."""
+    """Return a connection whose opening frames are ready to be sent."""
     codes = h2.settings.SettingCodes
     connection = H2Connection(
         h2.config.H2Configuration(
             client_side=client_side,
             header_encoding=None,
-            validate_inbound_headers=False,  # `headers` judges them for each call
+            validate_inbound_headers=False,  # `headers` checks them for each call
             normalize_inbound_headers=False,
             validate_outbound_headers=False,
             normalize_outbound_headers=False,
@@ -36,8 +36,8 @@ def new_h2(limits: Limits, *, client_side: bool) -> H2Connection:
         client=client_side,
         initial_values={
             codes.MAX_CONCURRENT_STREAMS: limits.calls,
-            # One message with its 5-byte prefix always fits: a reader need not be at work for a
-            # message to arrive whole.
+            # One message with its 5-byte prefix always fits, so that a message arrives whole even
+            # while no task reads.
             codes.INITIAL_WINDOW_SIZE: limits.message_size + 5,
             codes.MAX_FRAME_SIZE: limits.frame_size,
             codes.MAX_HEADER_LIST_SIZE: limits.header_list_size,
@@ -51,11 +51,9 @@ def new_h2(limits: Limits, *, client_side: bool) -> H2Connection:
 
 
 def bound_header_table(connection: H2Connection, limits: Limits) -> None:
-    """After the peer's SETTINGS, which allow a table of any size: we fill it, and for ever."""
+    """Bound our header table after the peer's SETTINGS, which allow any size; the table would stay full."""
     table = min(connection.encoder.header_table_size, limits.header_table_size)
     connection.encoder.header_table_size = table
     changes = connection.encoder.table_size_changes
-    if (
-        len(changes) > 2
-    ):  # hpack would write out every one; RFC 7541, 4.2: the smallest and the last
+    if len(changes) > 2:  # hpack would write every change; RFC 7541, 4.2: the smallest and the last
         changes[:] = [min(changes), changes[-1]]

@@ -1,4 +1,4 @@
-"""Bytes on their way to the peer: put in by anyone, written by one task, bounded by waiting."""
+"""Bytes on their way to the peer: any task queues them, one task writes them, waiting bounds them."""
 
 import trio
 
@@ -6,7 +6,7 @@ from biren_plugin.wire.unix_grpc.limits import Limits
 
 
 class Outbox:
-    """What is queued for `stream`. `put` never waits; whoever may wait asks for `room` first."""
+    """Bytes queued for `stream`. `put` never waits; a task that may wait awaits `room` first."""
 
     def __init__(self, stream: trio.abc.Stream, limits: Limits) -> None:
         self._stream = stream
@@ -19,37 +19,37 @@ class Outbox:
 
     @property
     def is_torn(self) -> bool:
-        """Whether a write was cut short: then nothing sensible can follow it."""
+        """Whether a write was cut short: nothing valid can follow it."""
         return self._in_flight > 0
 
     def put(self, data: bytes) -> None:
-        """Queues `data`; all that is queued goes out in one write."""
+        """Queue `data`; one write sends everything that is queued."""
         if data:
             self._queued += data
             self._filled.set()
 
     def take(self) -> bytes:
-        """What is queued, for whoever writes it instead of `run`."""
+        """Remove and return the queued bytes, for a caller that writes them instead of `run`."""
         data, self._queued = bytes(self._queued), bytearray()
         return data
 
     async def room(self) -> None:
-        """Waits while more than `limits.unsent` bytes are unread by the peer."""
+        """Wait while more than `limits.unsent` bytes are unread by the peer."""
         while len(self._queued) + self._in_flight > self._limits.unsent and not self._closed:
             await self._written.wait()
 
     async def drained(self) -> None:
-        """Waits until all that is queued was written."""
+        """Wait until everything that is queued was written."""
         while (self._queued or self._in_flight) and not self._closed:
             await self._written.wait()
 
     def close(self) -> None:
-        """Nothing more goes out: nobody needs to wait."""
+        """Stop: nothing more is written, and waiting tasks return."""
         self._closed = True
         self._announce()
 
     async def run(self) -> None:
-        """Writes until cancelled.
+        """Write until cancelled.
 
         Raises `trio.TooSlowError` when the peer leaves a write unread for `limits.unread`, and the
         stream's own errors.

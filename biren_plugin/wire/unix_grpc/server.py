@@ -1,6 +1,6 @@
-"""The serving side: connections in, purerpc's generated servicers called, statuses out.
+"""The server's side: takes connections, calls purerpc's generated servicers, answers with statuses.
 
-Each connection has a nursery, each call a task in it. A call's task ends with its handler; its
+Each connection has a nursery, each call a task in it. A call's task ends with its handler; the
 handler ends when the peer resets the call, leaves, or lets the deadline pass.
 """
 
@@ -35,15 +35,15 @@ from biren_plugin.wire.unix_grpc.headers import (
 )
 from biren_plugin.wire.unix_grpc.limits import Limits
 
-_ECHO = 200  # characters of the peer's own text that go back to it
+_ECHO = 200  # characters of the peer's own text that are sent back
 _OPAQUE = "internal error of the device plugin; its log has the details"
 
 
 class Server:
     """Servicers behind one socket.
 
-    `on_bug` is told of each exception that a servicer should not have raised, after the call was
-    answered with INTERNAL; what it raises ends the server.
+    `on_bug` is called with each exception that a servicer should not have raised, after the call was
+    answered with INTERNAL. An exception from `on_bug` ends the server.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Server:
         self._full = Notice()
 
     async def handle(self, stream: trio.abc.Stream) -> None:
-        """One connection, from accept to close. Takes responsibility for closing `stream`."""
+        """Handle one connection, from accept to close. Closes `stream`."""
         if self._connections >= self._limits.connections:
             text = f"{self._connections} connections are open: closing further ones"
             self._full.begin("connections_full", text, connections=self._connections)
@@ -84,7 +84,7 @@ class Server:
         with call.scope:
             try:
                 status = await self._dispatch(answer, request)
-            except Exception as error:  # noqa: BLE001 - a servicer's bug ends its call, and is told below
+            except Exception as error:  # noqa: BLE001 - a servicer's bug ends its call, and is reported below
                 bug = error
                 status = Status(StatusCode.INTERNAL, _OPAQUE)
         if call.failure is not None:
@@ -129,7 +129,7 @@ class Server:
 
 
 class _Answer:
-    """What goes back in one call: headers once, before the first message or never."""
+    """The answer to one call; its headers are sent once, before the first message, or never."""
 
     def __init__(self, connection: Connection, call: Call) -> None:
         self.call = call
