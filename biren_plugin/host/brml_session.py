@@ -68,7 +68,7 @@ def find_library(root: Path) -> list[str]:
 class Brml:
     """The library at `path`, loaded. Raises `LibraryUnusable` as `BrmlCalls` does.
 
-    Between `init()` and `shutdown()` the other methods may be called. They ask for handles anew
+    Between `init()` and `shutdown()` the other methods may be called. They ask for handles again
     each time: after a new split of a GPU an old handle may lead anywhere.
     """
 

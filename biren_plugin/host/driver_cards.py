@@ -80,7 +80,7 @@ class DriverCardReader:
         return sorted(numbers, key=lambda name: numbers[name])
 
     def read(self, name: str, *, anew: bool = False) -> Card | None:
-        """One card, None if it has gone; `anew`: nothing is taken from an earlier look."""
+        """One card, None if it has gone; `anew`: nothing is reused from an earlier scan."""
         number = sysfs.card_number(name)
         assert number is not None  # it was listed
         folder = f"{self._root}{vendor.CLASS_FOLDER}/{name}"  # not `under`: a Path costs as much as a read

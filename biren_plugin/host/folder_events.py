@@ -62,7 +62,7 @@ class FolderEvents:
             try:
                 self._inotify.add_watch(folder, _MASK)  # a folder watched already stays so
             except OSError:
-                continue  # not there, or no watch to be had: looking finds out
+                continue  # missing, or out of watches: polling covers it
 
     async def wait(self, longest: float) -> None:
         """Returns when something changed since the last `arm`, or after `longest` seconds."""

@@ -31,7 +31,7 @@ PATIENCE: Final = 5.0
 """Seconds."""
 _STOPPED: Final = PATIENCE - SHARED
 """Who wakes later by more than this many seconds was stopped, and its threads with it, as by SIGSTOP or
-a paused machine: they get their time anew, or what is being read would count as hung at once."""
+a paused machine: their time starts again, or what is being read would count as hung at once."""
 
 
 @attrs.frozen
@@ -47,7 +47,7 @@ class Round(Generic[T]):
 
 
 class PatientReads(Generic[T]):
-    """Reads, by `read`, each of the `names` that are listed anew at each look.
+    """Reads, by `read`, each of the `names` that are listed again at each scan.
 
     Both are called in threads. `read` gives None for what is not there. `what` says what is read, as
     in "/sys and /dev".
@@ -142,7 +142,7 @@ class _Thread(Generic[T]):
     """Reads names in turn in a thread, until it is through or is left.
 
     `trio.to_thread` cannot go back to a thread that it gave up waiting for; this one can be waited
-    for again, and says where it is. Raises `HostUnreadable` where there is no thread to be had.
+    for again, and says where it is. Raises `HostUnreadable` where no thread is available.
     """
 
     def __init__(self, names: Callable[[], Sequence[str]], read: Callable[[str], T | None]) -> None:

@@ -25,7 +25,7 @@ class Reader(Protocol[T]):
         """What there is to read. Blocks; raises `HostUnreadable`."""
 
     def read(self, name: str, *, anew: bool) -> T | None:
-        """One of them, None if it has gone; `anew`: nothing is taken from an earlier look. Blocks."""
+        """One of them, None if it has gone; `anew`: nothing is reused from an earlier scan. Blocks."""
 
     def snapshot(self, readings: Mapping[str, T], hung: Collection[str]) -> Snapshot:
         """The whole host, from the last reading of each that there is."""

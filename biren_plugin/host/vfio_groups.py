@@ -76,7 +76,7 @@ class VfioGroupReader:
         return list(self._layout.groups)
 
     def read(self, name: str, *, anew: bool = False) -> Card | None:
-        """One group, None if it has gone; `anew`: nothing is taken from an earlier look."""
+        """One group, None if it has gone; `anew`: nothing is reused from an earlier scan."""
         group = self._layout.groups.get(name)
         if group is None or not any(map(self._is_there, group.functions)):
             return None

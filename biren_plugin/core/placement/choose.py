@@ -21,7 +21,7 @@ so the best of t units is the best over x + y = t of two table entries and that 
 directly below a branch are alike, so the lowest numbers go first (`_alike`). Bottom up this is
 at most one step for each two units of the node, whatever is chosen; no subset is tried.
 
-Scores that are no tree's are left to `core/pair_search`.
+Scores that do not form a tree are left to `core/placement/pair_search`.
 """
 
 from collections.abc import Collection, Sequence

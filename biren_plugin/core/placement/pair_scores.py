@@ -1,7 +1,7 @@
 """How close two cards are: one scale for whatever tells it.
 
 1. A pair's link counts first, with the weights of the vendor's own plugin: (link type + 1) squared,
-   so 9 for a direct link, 4 for an indirect one, 1 for none, or where nobody tells. `LINK_WEIGHT` is
+   so 9 for a direct link, 4 for an indirect one, 1 for none, or where it is unknown. `LINK_WEIGHT` is
    more than all distances of a node together: a choice that is best on this scale is never below
    the vendor's on the vendor's measure.
 2. Then the distance counts, from 0 (apart) to 5 (one board), in the library's own steps

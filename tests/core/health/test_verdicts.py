@@ -406,3 +406,19 @@ def test_replaced_card_keeps_the_reason_why_it_leaves() -> None:
     node.look(anew)
     device = node.look(anew, at=node.now + SPLIT_SETTLE)["card_7"]
     assert device.reasons == ("replaced by a new split of GPU 7",)
+
+
+def test_attribute_that_turns_to_garbage_is_reported_by_the_daemon_as_by_one_that_starts_now() -> (
+    None
+):
+    keeper, health = InventoryKeeper(), HealthKeeper()
+    sound = card(0, 3)
+    garbage = attrs.evolve(sound, physical_id=None, misread=("physical_id reads 'N/A'",))
+    for now, seen in ((0.0, Observed(Snapshot((sound,)))), (1.0, Observed(Snapshot((garbage,))))):
+        running = health.judge(keeper.update(seen, now), seen, now)
+    device = running.find("card_0")
+    assert device is not None
+    assert device.healthy
+    assert "physical_id reads 'N/A'" in device.warnings[0]
+    [starting] = InventoryKeeper().update(Observed(Snapshot((garbage,))), 0.0).unsettled
+    assert "physical_id reads 'N/A'" in starting
