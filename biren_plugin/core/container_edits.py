@@ -19,6 +19,8 @@ class ContainerEdits:
     env: tuple[tuple[str, str], ...] = ()
     device_nodes: tuple[str, ...] = ()
     """Paths, the same on the host and in the container, to be opened `rw`."""
+    links: tuple[tuple[str, str], ...] = ()
+    """Device nodes that are links on the host: the path in the container, and the host's real one."""
     mounts: tuple[Mount, ...] = ()
     cdi_devices: tuple[str, ...] = ()
     """Names that the container's runtime looks up in the node's CDI file: what they stand for is there."""
@@ -34,13 +36,23 @@ def edits_for(cards: Sequence[Card], host: HostFacts) -> ContainerEdits:
         return ContainerEdits()
     nodes = [card.path for card in by_number(cards)]
     return ContainerEdits(
-        env=environment(cards), device_nodes=(*nodes, *shared_nodes(host)), mounts=host.mounts
+        env=environment(cards),
+        device_nodes=(*nodes, *shared_nodes(host)),
+        links=(*card_links(cards), *host.links),
+        mounts=host.mounts,
     )
 
 
 def environment(cards: Sequence[Card]) -> tuple[tuple[str, str], ...]:
     """`BR_PHY_CARDS`, which Biren's runtime reads: the cards in order of their numbers."""
     return ((CARDS_VARIABLE, ",".join(card.name for card in by_number(cards))),)
+
+
+def card_links(cards: Sequence[Card]) -> tuple[tuple[str, str], ...]:
+    """Of the cards' nodes those that are links on the host, with the host's real path."""
+    return tuple(
+        (card.path, card.host_node) for card in by_number(cards) if card.host_node is not None
+    )
 
 
 def shared_nodes(host: HostFacts) -> tuple[str, ...]:

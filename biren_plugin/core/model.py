@@ -30,6 +30,8 @@ class HostFacts:
     """`/dev/biren-m`; older drivers have none."""
     dri_node: str | None = None
     """The render node that belongs to vgem, `/dev/dri/renderD128`; None unless asked for."""
+    links: tuple[tuple[str, str], ...] = ()
+    """Of the two nodes above those that are links: the path, and where the node really is."""
     mounts: tuple[Mount, ...] = ()
     """The driver's library and tool, symlinks resolved; empty unless asked for."""
     absent: tuple[str, ...] = ()

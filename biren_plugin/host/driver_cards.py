@@ -16,7 +16,7 @@ from biren_plugin.core.parse import sysfs, vendor
 from biren_plugin.core.parse.card import Card
 from biren_plugin.errors import HostUnreadable, reason_of
 from biren_plugin.host.driver_files import read_host_facts
-from biren_plugin.host.host_paths import NOT_THERE, node_state, resolve, under
+from biren_plugin.host.host_paths import NOT_THERE, find_node, node_state, resolve, under
 from biren_plugin.host.sysfs_files import read_bytes, read_text, read_texts
 
 _MODULES: Final = "/sys/module"
@@ -104,9 +104,10 @@ class DriverCardReader:
         wanted = sysfs.without_waking(sysfs.CHANGING_ATTRIBUTES, asleep=asleep)
         changing = read_texts(device, wanted)
         config = None if asleep else read_bytes(f"{device}/config", sysfs.VENDOR_ID_BYTES)
-        node = node_state(self._root, f"{vendor.NODE_FOLDER}/{name}")
+        node, real = find_node(self._root, f"{vendor.NODE_FOLDER}/{name}")
         texts = {**fixed.texts, **changing}
-        return sysfs.read_card(name, number, texts, fixed.path, node, config)
+        card = sysfs.read_card(name, number, texts, fixed.path, node, config)
+        return attrs.evolve(card, host_node=real) if real is not None else card
 
     def snapshot(self, readings: Mapping[str, Card], hung: Collection[str]) -> Snapshot:
         """The whole host from its cards' `readings`; of those that hang, the last, or what links tell."""

@@ -9,7 +9,7 @@ from biren_plugin.core.model import HostFacts, Mount
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import NodeState
 from biren_plugin.core.parse.sysfs import library_name
-from biren_plugin.host.host_paths import dangling, node_state, resolve, under
+from biren_plugin.host.host_paths import dangling, find_node, node_state, resolve, under
 
 _DRM_CLASS: Final = "/sys/class/drm"
 
@@ -20,9 +20,13 @@ def read_host_facts(root: Path, *, mount_host_path: bool, mount_dri_device: bool
     dri_node = _vgem_node(root) if mount_dri_device else None
     if mount_dri_device and dri_node is None:
         absent.append("a render node of vgem in /dev/dri (on the node: `modprobe vgem`)")
+    control_node = _is_node(root, vendor.CONTROL_NODE)
+    nodes = [path for path in (vendor.CONTROL_NODE if control_node else None, dri_node) if path]
+    found = ((path, find_node(root, path)[1]) for path in nodes)
     return HostFacts(
-        control_node=_is_node(root, vendor.CONTROL_NODE),
+        control_node=control_node,
         dri_node=dri_node,
+        links=tuple((path, real) for path, real in found if real is not None),
         mounts=tuple(mounts),
         absent=tuple(absent),
         dangling=tuple(

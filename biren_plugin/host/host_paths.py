@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,13 +21,31 @@ def under(root: Path, path: str) -> Path:
 
 
 def node_state(root: Path, path: str) -> NodeState:
-    """What stands at an absolute path in /dev. Never raises."""
+    """What stands at an absolute path in /dev, or where it leads on the host. Never raises."""
+    return find_node(root, path)[0]
+
+
+def find_node(root: Path, path: str) -> tuple[NodeState, str | None]:
+    """As `node_state`, and where the node really is on the host if `path` is a link to it."""
+    here = f"{root}{path}"  # not `under`: each card is read each second
     try:
-        mode = os.stat(
-            f"{root}{path}"
-        ).st_mode  # not `under`: this is asked of each card each second
+        mode = os.stat(here).st_mode
     except OSError as error:
-        return NodeState.MISSING if error.errno in NOT_THERE else NodeState.UNKNOWN
+        if error.errno not in NOT_THERE:
+            return NodeState.UNKNOWN, None
+        mode = 0
+    if not os.path.islink(here):  # noqa: PTH114 - a string costs less than a Path
+        return _state(mode), None
+    real = resolve(root, path)  # an absolute link of the host begins at its root, not at ours
+    if mode == 0 and real is not None:
+        with suppress(OSError):
+            mode = os.stat(f"{root}{real}").st_mode
+    return _state(mode), real
+
+
+def _state(mode: int) -> NodeState:
+    if mode == 0:
+        return NodeState.MISSING
     return NodeState.CHARACTER_DEVICE if stat.S_ISCHR(mode) else NodeState.OTHER
 
 

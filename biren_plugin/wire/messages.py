@@ -67,8 +67,11 @@ def write_allocation(containers: Sequence[ContainerEdits]) -> pb.AllocateRespons
     message = pb.AllocateResponse()
     for edits in containers:
         response = message.container_responses.add(envs=dict(edits.env))
+        real = dict(edits.links)
         for path in edits.device_nodes:
-            response.devices.add(container_path=path, host_path=path, permissions="rw")
+            response.devices.add(
+                container_path=path, host_path=real.get(path, path), permissions="rw"
+            )
         for mount in edits.mounts:
             response.mounts.add(
                 container_path=mount.container_path, host_path=mount.host_path, read_only=True
@@ -84,6 +87,11 @@ def read_allocation(message: pb.AllocateResponse) -> list[ContainerEdits]:
         ContainerEdits(
             env=tuple(sorted(response.envs.items())),
             device_nodes=tuple(device.container_path for device in response.devices),
+            links=tuple(
+                (device.container_path, device.host_path)
+                for device in response.devices
+                if device.host_path != device.container_path
+            ),
             mounts=tuple(Mount(each.host_path, each.container_path) for each in response.mounts),
             cdi_devices=tuple(device.name for device in response.cdi_devices),
         )

@@ -16,7 +16,13 @@ from typing import Any, Final
 
 import attrs
 
-from biren_plugin.core.container_edits import ContainerEdits, by_number, environment, shared_nodes
+from biren_plugin.core.container_edits import (
+    ContainerEdits,
+    by_number,
+    card_links,
+    environment,
+    shared_nodes,
+)
 from biren_plugin.core.model import Device, DeviceList, HostFacts, Mount
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.vendor import CDI_KIND
@@ -66,12 +72,16 @@ def spec_for(lists: Sequence[DeviceList]) -> Spec | None:
     ordered = by_number(list(cards.values()))
     nodes = [_VFIO_NODE] if any(map(_is_group, ordered)) else []
     host = lists[-1].host
-    common = _edits([*nodes, *shared_nodes(host)], host.mounts)
+    common = _edits([*nodes, *shared_nodes(host)], host.mounts, host.links)
     spec: Spec = {
         "cdiVersion": VERSION,
         "kind": CDI_KIND,
         "devices": [
-            {"name": device_name(card), "containerEdits": _edits([card.path])} for card in ordered
+            {
+                "name": device_name(card),
+                "containerEdits": _edits([card.path], links=card_links([card])),
+            }
+            for card in ordered
         ],
     }
     if common:  # empty edits are invalid
@@ -79,9 +89,17 @@ def spec_for(lists: Sequence[DeviceList]) -> Spec | None:
     return spec
 
 
-def _edits(nodes: Iterable[str], mounts: Iterable[Mount] = ()) -> Spec:
+def _edits(
+    nodes: Iterable[str],
+    mounts: Iterable[Mount] = (),
+    links: Iterable[tuple[str, str]] = (),
+) -> Spec:
     edits: Spec = {}
-    devices = [{"path": path, "permissions": "rw"} for path in nodes]
+    real = dict(links)
+    devices = [
+        {"path": path, **({"hostPath": real[path]} if path in real else {}), "permissions": "rw"}
+        for path in nodes
+    ]
     if devices:  # an empty list counts as an empty edit
         edits["deviceNodes"] = devices
     written = [

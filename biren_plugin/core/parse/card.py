@@ -79,6 +79,8 @@ class Card:
     """Functions of a VFIO group that cannot be passed through: `0000:3b:00.1 (biren)`."""
     misread: tuple[str, ...] = ()
     """Attributes whose text makes no sense: `physical_id reads 'N/A'`."""
+    host_node: str | None = None
+    """Where the node at `path` really is, if that is a link; None if it is not."""
     hung: bool = False
     """Whether reading it takes too long; then the rest is what was read before."""
     present: bool = True

@@ -1,0 +1,55 @@
+"""A device node that is a link on the host is followed as the host would, and mounted as what it is."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from biren_plugin.core.cdi.spec import spec_for
+from biren_plugin.core.container_edits import edits_for
+from biren_plugin.core.inventory.keeper import InventoryKeeper
+from biren_plugin.core.model import Inventory
+from biren_plugin.core.observed import Observed
+from biren_plugin.core.settings import Settings
+from biren_plugin.host.readers import read_host
+from biren_plugin.simulate.host import SimulatedHost
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Inventory:
+    """Of a host whose `card_0` and `biren-m` are absolute links, as the host's root has them."""
+    host = SimulatedHost(tmp_path / "host")
+    host.add_gpus({0: 1, 1: 1})
+    dev = host.root / "dev"
+    (dev / "real").mkdir()
+    for link, real in ((dev / "biren/card_0", "card"), (dev / "biren-m", "control")):
+        link.replace(dev / "real" / real)
+        link.symlink_to(f"/dev/real/{real}")
+        assert stat.S_ISCHR(os.stat(dev / "real" / real).st_mode)
+    seen = Observed(read_host(Settings(host_root=host.root)))
+    return InventoryKeeper().update(seen, 0.0)
+
+
+def test_allocate_names_the_usual_path_in_the_container_and_the_real_one_on_the_host(
+    inventory: Inventory,
+) -> None:
+    (gpus,) = inventory.lists
+    edits = edits_for([device.card for device in gpus.devices], gpus.host)
+    assert edits.device_nodes == ("/dev/biren/card_0", "/dev/biren/card_1", "/dev/biren-m")
+    assert dict(edits.links) == {
+        "/dev/biren/card_0": "/dev/real/card",
+        "/dev/biren-m": "/dev/real/control",
+    }
+
+
+def test_the_cdi_file_has_the_real_node_as_its_host_path(inventory: Inventory) -> None:
+    spec = spec_for(inventory.lists)
+    assert spec is not None
+    first, second = (each["containerEdits"]["deviceNodes"] for each in spec["devices"])
+    assert first == [
+        {"path": "/dev/biren/card_0", "hostPath": "/dev/real/card", "permissions": "rw"}
+    ]
+    assert second == [{"path": "/dev/biren/card_1", "permissions": "rw"}]
+    (control,) = spec["containerEdits"]["deviceNodes"]
+    assert control["hostPath"] == "/dev/real/control"
