@@ -17,7 +17,7 @@ import trio
 from biren_plugin.board import Board
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import CardReading, KnownCard, LibraryFacts
-from biren_plugin.core.parse.sysfs import card_number
+from biren_plugin.core.parse.sysfs import by_number, card_number
 from biren_plugin.errors import HostUnreadable, LibraryMissing, LibraryUnusable
 from biren_plugin.host.brml_reader import LISTING, Answer, BrmlReader, Links
 from biren_plugin.host.patient_reads import PATIENCE, PatientReads, Round
@@ -131,7 +131,7 @@ def _log_facts(facts: LibraryFacts) -> None:
 def _log_hanging(look: Round[Answer], silent: frozenset[str]) -> frozenset[str]:
     """Log which calls hang, and return them; hanging cards are left out, as they get a verdict."""
     hung = frozenset(name for name in look.hung if card_number(name) is None)
-    for name in sorted(hung - silent):
+    for name in sorted(hung - silent, key=by_number):
         text = (
             f"the management library has not answered about {name} for {PATIENCE:g} s: "
             "health checks go on without it; see `dmesg` on the node"
