@@ -11,7 +11,7 @@ import trio
 
 from biren_plugin import __version__
 from biren_plugin.board import Board
-from biren_plugin.core.parse.vendor import CDI_FILE
+from biren_plugin.core.parse.vendor import CDI_FILE, NAMES_IN_DEV
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon_state import Counters, DaemonState, follow_health
 from biren_plugin.device_plugin.folder import INTERVAL as FOLDER_INTERVAL
@@ -33,6 +33,10 @@ from biren_plugin.sources.library import query_library
 from biren_plugin.sources.scan import scan_host
 from biren_plugin.sources.survey import survey_node
 from biren_plugin.supervise import flatten, keep_running
+
+_STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_STRAY: Final = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+"""They mean nothing here, and would end the process without a line, its sockets left behind."""
 
 LIBRARY_ROUNDS: Final = 5
 """Scans of sysfs for each round of the library."""
@@ -77,7 +81,7 @@ async def run_daemon(settings: Settings) -> None:
     dev = under(settings.host_root, "/dev")
     nodes = under(settings.host_root, node_folder_of(settings))
     with (
-        FolderEvents([dev, nodes]) as dev_events,
+        FolderEvents([dev, nodes], {dev: NAMES_IN_DEV}) as dev_events,
         FolderEvents([plugins.parent, plugins]) as events,
     ):
         scan = partial(
@@ -157,7 +161,7 @@ def _log_start(settings: Settings) -> None:
 
 
 async def run_until_signal(settings: Settings) -> None:
-    """The daemon as a process: SIGTERM or SIGINT ends it in good order, a second one at once.
+    """The daemon as a process: SIGTERM, SIGINT, SIGHUP or SIGQUIT ends it in good order, a second at once.
 
     Raises `FolderDead`, and an `ExceptionGroup` of bugs.
     """
@@ -173,12 +177,13 @@ async def run_until_signal(settings: Settings) -> None:
 
 
 async def stop_on_signal(stop: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:
-    """Calls `stop` at the first SIGTERM or SIGINT; the second ends the process."""
-    stopping = (signal.SIGTERM, signal.SIGINT)
-    for each in stopping:
+    """Calls `stop` at the first signal that ends the daemon; a second one ends the process at once."""
+    for each in _STRAY:
+        signal.signal(each, signal.SIG_IGN)
+    for each in _STOPPING:
         # In force again once the receiver is closed; a container's first process heeds no SIG_DFL.
         signal.signal(each, lambda number, _frame: os._exit(128 + number))
-    with trio.open_signal_receiver(*stopping) as signals:
+    with trio.open_signal_receiver(*_STOPPING) as signals:
         task_status.started()
         number = await anext(aiter(signals))
     name = signal.Signals(number).name

@@ -4,13 +4,13 @@ inotify instances run out on busy nodes, sysfs sends no events, and a folder may
 started: so whoever waits looks again after a while in any case, and nothing depends on an event.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import trio
-from inotify_simple import INotify, flags
+from inotify_simple import Event, INotify, flags
 
 from biren_plugin.errors import reason_of
 from biren_plugin.notice import WARNING, say
@@ -28,10 +28,18 @@ _REST = 0.02
 
 
 class FolderEvents:
-    """Waits for changes directly in `folders`, which may or may not exist. Owns a descriptor."""
+    """Waits for changes directly in `folders`, which may or may not exist. Owns a descriptor.
 
-    def __init__(self, folders: Iterable[Path]) -> None:
+    `names`: in these folders only changes of these names count. A busy /dev gets hundreds of nodes a
+    second for loop devices and volumes.
+    """
+
+    def __init__(
+        self, folders: Iterable[Path], names: Mapping[Path, Collection[str]] | None = None
+    ) -> None:
         self._folders = tuple(folders)
+        self._names = names or {}
+        self._watched: dict[int, Path] = {}
         self._inotify: INotify | None = None
         try:
             self._inotify = INotify(nonblocking=True)
@@ -60,7 +68,8 @@ class FolderEvents:
             return
         for folder in self._folders:
             try:
-                self._inotify.add_watch(folder, _MASK)  # a folder watched already stays so
+                # A folder that is watched already stays so.
+                self._watched[self._inotify.add_watch(folder, _MASK)] = folder
             except OSError:
                 continue  # missing, or out of watches: polling covers it
 
@@ -70,6 +79,15 @@ class FolderEvents:
             await trio.sleep(longest)
             return
         with trio.move_on_after(longest):
-            await trio.lowlevel.wait_readable(self._inotify.fileno())
+            while True:
+                await trio.lowlevel.wait_readable(self._inotify.fileno())
+                if any(map(self._counts, self._inotify.read(timeout=0))):
+                    break
             await trio.sleep(_REST)
         self._inotify.read(timeout=0)
+
+    def _counts(self, event: Event) -> bool:
+        """Whether something changed that is waited for; what has no name is of the folder itself."""
+        folder = self._watched.get(event.wd)
+        names = self._names.get(folder) if folder is not None else None
+        return names is None or not event.name or event.name in names

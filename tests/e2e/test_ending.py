@@ -15,7 +15,11 @@ from tests.kubelet.client import KubeletProcess
 OWN_SOCKETS = "birentech.com-*.sock"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT],
+    ids=lambda each: each.name,
+)
 def test_signal_ends_streams_and_removes_sockets(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, number: signal.Signals
 ) -> None:
@@ -49,6 +53,22 @@ def test_signal_is_heeded_from_the_first_line_of_the_log_on(
     daemon.start()
     daemon.wait_for_line("settings: ")
     assert daemon.end(number) == 0
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM], ids=lambda each: each.name
+)
+def test_stray_signal_changes_nothing(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, number: signal.Signals
+) -> None:
+    host.add_gpus({0: 1})
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=1)
+    daemon.send(number)
+    mark = kubelet.mark()
+    (host.root / "dev/biren/card_0").unlink()
+    kubelet.wait_for_list(GPU, healthy=0, unhealthy=1, since=mark)
+    assert daemon.end() == 0
 
 
 def test_peer_that_neither_reads_nor_leaves_does_not_hold_up_the_end(

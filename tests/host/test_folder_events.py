@@ -178,3 +178,41 @@ def test_doorbell_gives_its_descriptor_back(folder: Path) -> None:
     with FolderEvents([folder]) as bell:
         bell.arm()
     assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+
+
+async def test_only_the_names_that_matter_ring_where_they_are_given(
+    tmp_path: Path, folder: Path, autojump_clock: MockClock
+) -> None:
+    with FolderEvents([tmp_path, folder], {tmp_path: {"biren-m"}}) as bell:
+        bell.arm()
+        for name in ("loop0", "dm-1", "biren-mm"):
+            (tmp_path / name).touch()
+        assert not await rings_for_what_happened(bell)
+        (tmp_path / "biren-m").touch()
+        assert await rings_for_what_happened(bell)
+        (folder / "loop0").touch()
+        assert await rings_for_what_happened(bell)
+
+
+async def test_name_that_matters_rings_amid_others_while_waiting(
+    tmp_path: Path, folder: Path
+) -> None:
+    with FolderEvents([tmp_path], {tmp_path: {"biren-m"}}) as bell:
+        bell.arm()
+        with trio.fail_after(DEADLINE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(bell.wait, LONG)
+                await wait_all_tasks_blocked()
+                (tmp_path / "loop0").touch()
+                await wait_all_tasks_blocked()
+                assert nursery.child_tasks, "it rang for a name that does not matter"
+                (tmp_path / "biren-m").touch()
+
+
+async def test_folder_with_names_that_is_deleted_rings(
+    tmp_path: Path, folder: Path, autojump_clock: MockClock
+) -> None:
+    with FolderEvents([folder], {folder: {"card_0"}}) as bell:
+        bell.arm()
+        folder.rmdir()
+        assert await rings_for_what_happened(bell)

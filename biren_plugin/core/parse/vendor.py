@@ -30,6 +30,8 @@ MODULE_FOLDER: Final = f"/sys/module/{MODULE}"
 NODE_FOLDER: Final = "/dev/biren"
 CONTROL_NODE: Final = "/dev/biren-m"
 """User-space libraries need it in every container with a GPU."""
+NAMES_IN_DEV: Final = frozenset({MODULE, CONTROL_NODE.removeprefix("/dev/"), "dri", "vfio"})
+"""What appears in /dev with cards: their directory, the control node, render nodes, VFIO groups."""
 CARD_PREFIX: Final = "card_"
 """Of a card's name, before the driver's node id."""
 
