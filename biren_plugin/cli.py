@@ -105,7 +105,7 @@ def main() -> NoReturn:
 
 
 def _fill_closed_streams() -> None:
-    """What whoever started us has closed leads nowhere: neither to None, nor to a socket of ours."""
+    """Streams that the caller closed lead to /dev/null, neither to None nor to a socket of ours."""
     while (spare := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
         pass
     os.close(spare)

@@ -72,7 +72,7 @@ def read_settings_file(path: Path, told_by: str = f"--{CONFIG}") -> list[Entry]:
         raise UsageError(f"{told_by} {path}: {error.strerror}") from error
     if len(content) > _MAX_SIZE:
         raise UsageError(
-            f"{told_by} {path}: it has more than {_MAX_SIZE} bytes, and is no settings file"
+            f"{told_by} {path}: it has more than {_MAX_SIZE} bytes, and is not a settings file"
         )
     try:
         root = YAML(typ="safe", pure=True).compose(content.decode())
@@ -80,9 +80,9 @@ def read_settings_file(path: Path, told_by: str = f"--{CONFIG}") -> list[Entry]:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}" if mark is not None else ""
         what = ", ".join(filter(None, [error.context, error.problem]))
-        raise UsageError(f"{path}{where}: {what or 'this is no YAML'}") from error
+        raise UsageError(f"{path}{where}: {what or 'this is not YAML'}") from error
     except (YAMLError, UnicodeDecodeError, RecursionError) as error:  # ten thousand brackets
-        raise UsageError(f"{path}: this is no YAML: {error}") from error
+        raise UsageError(f"{path}: this is not YAML: {error}") from error
     return list(_entries(path, root))
 
 

@@ -16,6 +16,7 @@ from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import Card, Link
 from biren_plugin.core.parse.vfio import address_of
 from biren_plugin.core.settings import Settings
+from biren_plugin.host.host_paths import under
 from biren_plugin.host.readers import read_host
 
 _CARD_HEADINGS: Final = (
@@ -66,7 +67,7 @@ def devices(
     elif snapshot.shows_groups:
         _show_groups(snapshot, inventory)
     else:
-        _show_cards(snapshot, inventory)
+        _show_cards(host_root, snapshot, inventory)
     return 0
 
 
@@ -130,14 +131,14 @@ def _devices(snapshot: Snapshot, inventory: Inventory) -> list[tuple[Card, Devic
     return [(card, inventory.find(card.name)) for card in on_their_gpus(snapshot.cards)]
 
 
-def _show_cards(snapshot: Snapshot, inventory: Inventory) -> None:
+def _show_cards(host_root: Path, snapshot: Snapshot, inventory: Inventory) -> None:
     if snapshot.cards:
         rows = [_card_row(card, device) for card, device in _devices(snapshot, inventory)]
         print_table(_CARD_HEADINGS, rows, _DROPPABLE)
     else:
         found = "no card in it" if snapshot.driver_loaded else "it does not exist"
         print(
-            f"No Biren card on this host: {vendor.CLASS_FOLDER}: {found}. "
+            f"No Biren card on this host: {under(host_root, vendor.CLASS_FOLDER)}: {found}. "
             f"Is the driver loaded (`{vendor.MODPROBE}`)?"
         )
     for sentence in inventory.unsettled:

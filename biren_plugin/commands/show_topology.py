@@ -44,7 +44,7 @@ _LEGEND: Final = {
     "PXB": "behind one root port, several switches apart",
     "PHB": "behind one host bridge",
     "NODE": "behind host bridges of one NUMA node",
-    "SYS": "on different NUMA nodes, or nobody tells",
+    "SYS": "on different NUMA nodes, or unknown",
 }
 
 

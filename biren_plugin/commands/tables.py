@@ -1,6 +1,6 @@
 """The one table printer: colours and as many columns as fit in a terminal, plain lines in a pipe.
 
-A long text is no cell: it is a note below its row, so that columns stay narrow.
+A long text is not a cell but a note below its row, so that columns stay narrow.
 """
 
 import shutil

@@ -46,7 +46,7 @@ class FolderEvents:
         except OSError as error:
             text = (
                 f"no inotify: {reason_of(error)}; changes are found by polling, within seconds; "
-                "raise fs.inotify.max_user_instances on the node"
+                "raise fs.inotify.max_user_instances on the node, or ulimit -n"
             )
             say("inotify_exhausted", text, WARNING)
 

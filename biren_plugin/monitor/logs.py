@@ -24,6 +24,7 @@ SUBJECTS: Final = 256
 """Number of subjects remembered; the oldest makes room."""
 
 _NOISY = ("hpack", "h2")  # purerpc's versions log every header at DEBUG
+_ACCEPTING = "trio.serve_listeners"  # logs what keeps trio from accepting a connection
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "event"}
 
 Subject = tuple[str, ...]
@@ -140,6 +141,12 @@ def dropped(count: int) -> str:
     return f"{logging.getLogger().handlers[0].format(record)}\n"
 
 
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Trio's line says all: too many open files is a limit of the node, not a bug of ours."""
+    record.exc_info = None
+    return True
+
+
 def configure(level: str, log_format: Literal["auto", "text", "json"]) -> None:
     """Send the log to standard error from `level` (`debug`, `info`, `warning`, `error`) up.
 
@@ -151,3 +158,4 @@ def configure(level: str, log_format: Literal["auto", "text", "json"]) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(_ACCEPTING).addFilter(_without_traceback)

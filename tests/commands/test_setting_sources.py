@@ -160,10 +160,10 @@ def test_every_setting_says_what_it_is_for() -> None:
         ("- pulse", "FILE, line 1: give lines of KEY: VALUE, as in pulse: 300"),
         ("pulse: 1\n---\npulse: 2", "FILE, line 2: expected a single document in the stream"),
         ('pulse: "', "FILE, line 1: while scanning a quoted scalar"),
-        (b"pulse: \xff", "this is no YAML"),
-        (b"[" * 20_000, "this is no YAML"),
+        (b"pulse: \xff", "this is not YAML"),
+        (b"[" * 20_000, "this is not YAML"),
         (b"? [pulse]\n: 1\n", "line 1: ?: there is no such setting"),
-        ("#" * 70_000, "it has more than 65536 bytes, and is no settings file"),
+        ("#" * 70_000, "it has more than 65536 bytes, and is not a settings file"),
     ],
     ids=lambda value: repr(value[:30]),
 )  # fmt: skip

@@ -132,7 +132,7 @@ def test_host_without_a_driver_is_no_error(tmp_path: Path) -> None:
         "devices": [],
     }
     (line,) = show(tmp_path)
-    assert "No Biren card" in line
+    assert f"No Biren card on this host: {tmp_path}/sys/class/biren: it does not exist" in line
     assert "modprobe biren" in line
 
 

@@ -5,7 +5,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -81,6 +81,20 @@ def test_traceback_is_in_the_object_and_whatever_a_field_holds_can_be_written(
     (line,) = stderr.objects()
     assert line["message"] == "a bug\nin two lines"
     assert "KeyError: 'lost'" in line["traceback"]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_too_many_open_files_cost_no_traceback(
+    stderr: Written, form: Literal["text", "json"]
+) -> None:
+    logs.configure("info", form)
+    try:
+        raise OSError(24, "Too many open files")
+    except OSError:
+        logging.getLogger("trio.serve_listeners").exception("accept returned EMFILE")
+    (line,) = str(stderr).splitlines()
+    assert "accept returned EMFILE" in line
+    assert "raceback" not in line
 
 
 def test_line_for_people_is_one_line(stderr: Written) -> None:

@@ -23,7 +23,7 @@ _SEE_SYS: Final = f"on the node: `{vendor.MODPROBE}`; in a container: mount the 
 def check_cards(settings: Settings) -> Iterator[Check]:
     """Rows of the driver, its cards and their nodes; on a kata node nothing of it is needed."""
     if settings.offers_groups:
-        yield ok("driver", "not needed: --container-runtime kata hands out VFIO groups")
+        yield ok("driver", "not needed: --container-runtime kata allocates VFIO groups")
         return
     root = settings.host_root
     if not root.is_dir():
@@ -69,7 +69,7 @@ def _driver(snapshot: Snapshot) -> Check:
         )
     match driver_suffices(version):
         case None:
-            return unknown("driver", f"loaded; its version {version!r} is no number")
+            return unknown("driver", f"loaded; its version {version!r} is not a number")
         case False:
             return failure("driver", f"loaded, version {version}", f"install {least} or newer")
         case _:
@@ -134,11 +134,11 @@ def _judgements(snapshot: Snapshot) -> Iterator[Check]:
     else:
         yield ok("splits", "each GPU is whole, or in 2 or 4 instances")
     devices = [device for each in inventory.lists for device in each.devices]
-    sick = [device for device in devices if not device.healthy]
-    if sick:
+    unhealthy = [device for device in devices if not device.healthy]
+    if unhealthy:
         yield failure(
             "health",
-            some_of([f"{each.id}: {', '.join(each.reasons)}" for each in sick]),
+            some_of([f"{each.id}: {', '.join(each.reasons)}" for each in unhealthy]),
             "each reason says what to do; all of them: br-gpu-device-plugin devices",
         )
     elif devices:

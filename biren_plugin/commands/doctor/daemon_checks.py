@@ -33,11 +33,11 @@ def check_daemon(settings: Settings) -> Iterator[Check]:
         return
     resources = document["resources"]
     devices = [device for each in resources for device in each["devices"]]
-    sick = [_reason(each, "reasons") for each in devices if not each["healthy"]]
+    unhealthy = [_reason(each, "reasons") for each in devices if not each["healthy"]]
     lost = [each["resource"] for each in resources if not each["registered"]]
     doubts = [_reason(each, "warnings") for each in devices if each["warnings"]]
-    found = some_of([*document["problems"], *sick, *doubts])
-    if sick or lost:
+    found = some_of([*document["problems"], *unhealthy, *doubts])
+    if unhealthy or lost:
         yield failure(_NAME, f"{who}: {found}", _ADVICE)
     elif found:
         yield warning(_NAME, f"{who}: {found}", _ADVICE)

@@ -14,7 +14,7 @@ class Verdict(enum.Enum):
     WARNING = "warning"
     """Something does not work that the daemon can do without."""
     FAILURE = "failure"
-    """No card, or not each, can be handed out."""
+    """No card, or not each, can be allocated."""
     UNKNOWN = "unknown"
     """It cannot be checked from here, which says nothing about it."""
 
@@ -46,7 +46,7 @@ def exit_status(checks: Iterable[Check]) -> int:
 
 
 def ok(name: str, seen: str, advice: str = "") -> Check:
-    """All is well with it, or nobody needs it."""
+    """The prerequisite is met, or not needed."""
     return Check(name, Verdict.OK, seen, advice)
 
 
@@ -61,7 +61,7 @@ def failure(name: str, seen: str, advice: str) -> Check:
 
 
 def unknown(name: str, seen: str, advice: str = "") -> Check:
-    """It cannot be told from here."""
+    """The check is not possible from here."""
     return Check(name, Verdict.UNKNOWN, seen, advice)
 
 

@@ -106,9 +106,9 @@ def _groups(settings: Settings) -> Check:
     except HostUnreadable as error:
         return unknown(name, f"{error}", "run doctor as root")
     devices = [device for each in inventory.lists for device in each.devices]
-    sick = [f"{each.id}: {', '.join(each.reasons)}" for each in devices if not each.healthy]
-    if sick or not devices:
-        seen = some_of([*sick, *inventory.unsettled]) or "none that could be handed out"
+    unhealthy = [f"{each.id}: {', '.join(each.reasons)}" for each in devices if not each.healthy]
+    if unhealthy or not devices:
+        seen = some_of([*unhealthy, *inventory.unsettled]) or "none that could be allocated"
         return failure(name, seen, advice)
     if inventory.unsettled:
         return warning(name, some_of(inventory.unsettled), advice)

@@ -41,7 +41,7 @@ def check_limits(_settings: Settings) -> Iterator[Check]:
         yield warning(
             "inotify",
             reason_of(error),
-            "changes are seen once a second instead of at once; raise fs.inotify.max_user_instances",
+            "changes are seen once a second instead of at once; raise fs.inotify.max_user_instances, or ulimit -n",
         )
     else:
         yield ok("inotify", "inotify is available")
@@ -50,7 +50,7 @@ def check_limits(_settings: Settings) -> Iterator[Check]:
 def check_mounts(settings: Settings) -> Iterator[Check]:
     """A row for each folder of the host that the daemon's pod needs."""
     if not in_pod():
-        yield ok("mounts", "not needed: this is no pod")
+        yield ok("mounts", "not needed: this is not a pod")
         return
     try:
         types = mount_types(_MOUNTINFO.read_text())
@@ -96,7 +96,7 @@ def _mount(
 
 def _has_all_nodes(settings: Settings) -> bool:
     """Whether the node of each card that the driver has is there: then it does not matter what /dev is."""
-    if settings.container_runtime == "kata":
+    if settings.offers_groups:
         return False
     try:
         cards = os.listdir(under(settings.host_root, vendor.CLASS_FOLDER))

@@ -126,7 +126,7 @@ def _toml(path: Path) -> dict[str, Any] | None:
 
 
 def _matching(root: Path, pattern: str) -> list[Path]:
-    """The imported files; a pattern that is no absolute path is left out, which is rare."""
+    """The imported files; a pattern that is not an absolute path is left out, which is rare."""
     if not pattern.startswith("/"):
         return []
     return sorted(root.glob(pattern.lstrip("/")))[:_MAX_IMPORTS]
