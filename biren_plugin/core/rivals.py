@@ -8,6 +8,7 @@
 3. A rival is left alone: two plugins that both register again would do so for ever. The registration
    is lost, and worth renewing, once nobody serves the rival's sockets, or the kubelet believes that
    no device is healthy, as it does when the stream of the last plugin has ended.
+   One that is only possible is none once the kubelet tells and agrees.
 4. Without a socket that may be a rival's there is nobody to wait for: the registration is lost.
 
 Times are seconds of any clock that only goes forward.
@@ -163,6 +164,9 @@ class RegistrationJudge:
     def judge(self, seen: Seen, now: float) -> Rival | Lost | None:
         """What has become of the registration; None: it counts."""
         evidence = self._evidence(seen)
+        silent = seen.view is not None and seen.view.allocatable is None
+        if self._rival is not None and not self._rival.certain and not silent:
+            self._rival = None  # a kubelet that tells has the last word
         if self._rival is not None:
             return self._rival_left(self._rival, seen) or self._rival
         if self._is_stopped(seen):
@@ -182,7 +186,7 @@ class RegistrationJudge:
             self._rival = Rival(suspects or tuple(sorted(seen.foreign)), evidence)
         elif named := tuple(name for name in suspects if MODULE in name.lower()):
             self._rival = Rival(named, "its name is a Biren plugin's")
-        elif (seen.view is None or seen.view.allocatable is None) and (
+        elif silent and (
             news := tuple(name for name in suspects if name not in self._memory.known_names)
         ):
             self._rival = Rival(news, "the kubelet does not tell what it believes", certain=False)

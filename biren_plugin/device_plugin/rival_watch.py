@@ -46,7 +46,16 @@ async def watch_rivals(
                 verdict = judge.judge(seen, trio.current_time())
                 if isinstance(verdict, Lost):
                     raise RegistrationLost(f"the registration does not count: {verdict.why}")
-                if verdict is not None and rival is None:
+                if verdict is None and rival is not None:
+                    rival = None
+                    del state.rivals[resource]
+                    memory.registered.post(True)
+                    say(
+                        "rival_cleared",
+                        f"{resource}: the kubelet shows that no other plugin has taken it",
+                        resource=resource,
+                    )
+                elif verdict is not None and verdict != rival:
                     rival = verdict
                     memory.registered.post(False)
                     state.rivals[resource] = rival

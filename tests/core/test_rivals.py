@@ -153,6 +153,26 @@ def test_new_socket_of_any_name_may_be_a_rival_if_the_kubelet_does_not_tell() ->
     assert Node().look(VENDOR) is None, "a kubelet that tells has the last word"
 
 
+def test_possible_rival_is_none_once_the_kubelet_tells_and_agrees() -> None:
+    node = Node()
+    assert isinstance(node.look(VENDOR, believed=None), Rival)
+    assert node.look(VENDOR) is None
+
+
+def test_possible_rival_is_certain_once_the_kubelet_tells_otherwise() -> None:
+    node = Node()
+    node.look(VENDOR, believed=None)
+    node.look(VENDOR, frozenset({"card_4"}))
+    found = node.look(VENDOR, frozenset({"card_4"}))
+    assert isinstance(found, Rival)
+    assert found.certain
+
+
+def test_kubelet_that_was_not_asked_yet_is_waited_for() -> None:
+    node = Node()
+    assert node.judge.judge(Seen(VENDOR, Sent(DEVICES, 0.0), None), 1.0) is None
+
+
 def test_socket_that_was_there_before_the_registration_is_a_neighbour() -> None:
     node = Node()
     node.register(VENDOR)
