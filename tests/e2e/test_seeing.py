@@ -113,12 +113,15 @@ def test_what_happens_is_counted(
     kubelet.restart()
     kubelet.wait_for_list(GPU, healthy=1, since=mark)
     daemon.wait_for_line("registered and watched", count=2)
+    (kubelet.folder / "birentech.com-gpu.sock").unlink()
+    daemon.wait_for_line("registered and watched", count=3)
     assert value(address, "br_gpu_allocations_total", resource=GPU, outcome="answered") == 1
     assert value(address, "br_gpu_allocations_total", resource=GPU, outcome="refused") == 1
     assert value(address, "br_gpu_allocation_seconds_count") == 2
     assert value(address, "br_gpu_preferred_allocation_seconds_count") == 1
-    assert value(address, "br_gpu_registrations_total", resource=GPU) == 2
-    assert value(address, "br_gpu_restarts_total", subtree=GPU) == 1
+    assert value(address, "br_gpu_registrations_total", resource=GPU) == 3
+    restarts = "the deleted socket's; the kubelet's own restart is no failure"
+    assert value(address, "br_gpu_restarts_total", subtree=GPU) == 1, restarts
     assert (value(address, "br_gpu_last_list_timestamp_seconds", resource=GPU) or 0) > 1.7e9
     for probe in ("host-scan", "library-scan", "pod-resources", "kubelet-folder"):
         assert value(address, "br_gpu_probe_seconds", probe=probe) is not None, probe
