@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster import figures
 from tests.cluster.containerd import Containerd
 from tests.cluster.host import NodeHost
 from tests.cluster.node import Node
@@ -64,11 +65,12 @@ def host(state: Path) -> Iterator[NodeHost]:
 
 @pytest.fixture
 def new_daemon(host: NodeHost) -> Iterator[Callable[..., DaemonProcess]]:
-    """Makes daemons with every path at its default but the host's root."""
+    """Makes daemons whose paths are the defaults, except for the host's root."""
     made: list[DaemonProcess] = []
 
     def new(*flags: str) -> DaemonProcess:
-        made.append(DaemonProcess(f"--host-root={host.root}", "--log-format=text", *flags))
+        usual = (f"--host-root={host.root}", "--log-format=text", "--recover-after=0")
+        made.append(DaemonProcess(*usual, *flags))
         return made[-1]
 
     yield new
@@ -95,3 +97,24 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
         if STATE_VARIABLE in os.environ:
             for file in folder.glob("*"):
                 file.unlink()
+
+
+@pytest.fixture
+def eight_cards(host: NodeHost, node: Node, daemon: DaemonProcess) -> set[str]:
+    """Eight whole cards, offered by the daemon and counted by the kubelet; their names."""
+    host.add_gpus(dict.fromkeys(range(8), 1))
+    daemon.start()
+    cards = {f"card_{number}" for number in range(8)}
+    node.view.wait_for(cards)
+    return cards
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints what tests measured."""
+    for line in figures.lines():
+        terminalreporter.write_line(line)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Records what the real kubelet does in place of comparing it."""
+    parser.addoption("--write-conversations", action="store_true", dest="write_conversations")

@@ -58,7 +58,7 @@ class Kubelet:
         self.folder = folder.absolute()
         self.dials = dials
         self.dial_timeout = dial_timeout
-        self.manager = DeviceManager(tell, self._panic, seed)
+        self.manager = DeviceManager(tell, self._panic, seed, self.folder / CHECKPOINT)
         self._tell = tell
         self._lock = threading.Lock()
         self._clients: dict[str, PluginClient] = {}

@@ -5,14 +5,17 @@
 3. When a client is disconnected, every device of its resource counts as unhealthy at once;
    after five minutes the resource is dropped.
 4. Admission is serial, and carries no deadline: a plugin that hangs blocks every pod.
-5. A device that has left the list when its Allocate returns is a nil dereference in kubelet
+5. Allocations and the names of resources survive in a checkpoint in the directory; devices do not.
+6. A device that has left the list when its Allocate returns is a nil dereference in kubelet
    1.36: this one dies of it too.
 """
 
+import json
 import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -44,7 +47,13 @@ class DeviceManager:
     `panic` is called with a text when a real kubelet would die, and does not return.
     """
 
-    def __init__(self, tell: Tell, panic: Callable[[str], Any], seed: int | None = None) -> None:
+    def __init__(
+        self,
+        tell: Tell,
+        panic: Callable[[str], Any],
+        seed: int | None = None,
+        checkpoint: Path | None = None,
+    ) -> None:
         self._tell = tell
         self._panic = panic
         self._random = random.Random(seed)
@@ -54,6 +63,8 @@ class DeviceManager:
         self._stopped: dict[str, float] = {}
         self._devices: dict[str, dict[str, str]] = {}
         self._allocated: dict[str, dict[str, str]] = {}  # the pod, by resource and id
+        self._checkpoint = checkpoint
+        self._read_checkpoint()
 
     def connected(self, client: PluginClient, options: Mapping[str, bool]) -> None:
         """From now on `client` is whom the kubelet asks about its resource."""
@@ -69,6 +80,7 @@ class DeviceManager:
         ]
         with self._lock:
             self._devices[client.resource] = {d.ID: d.health for d in response.devices}
+            self._write_checkpoint()
             self._tell("list", resource=client.resource, stream=client.number, devices=devices)
 
     def disconnected(self, resource: str) -> None:
@@ -107,9 +119,9 @@ class DeviceManager:
         the ids and the container's response under the schema's names; raises AdmissionError.
         """
         with self._admission:
-            client, options = self._endpoint(resource)
-            ids = self._choose(client, options, count, list(must_include))
+            ids = self._choose(resource, count, list(must_include))
             self._random.shuffle(ids)
+            client, options = self._endpoint(resource)
             containers = self._call("Allocate", client.allocate, [ids])
             if not containers:
                 raise AdmissionError("no containers return in allocation response")
@@ -131,6 +143,7 @@ class DeviceManager:
         """A pod holds these devices: from its admission, or from a kubelet's checkpoint."""
         with self._lock:
             self._allocated.setdefault(resource, {}).update(dict.fromkeys(ids, pod))
+            self._write_checkpoint()
 
     def holders(self) -> dict[tuple[str, str], str]:
         """Which pod holds each device, by resource and id."""
@@ -152,6 +165,20 @@ class DeviceManager:
             held = self._allocated.get(resource, {})
             for id_ in ids:
                 held.pop(id_, None)
+            self._write_checkpoint()
+
+    def _read_checkpoint(self) -> None:
+        """Which resources there were, and who held what: no device counts before it is listed again."""
+        if self._checkpoint is None or not self._checkpoint.exists():
+            return
+        kept = json.loads(self._checkpoint.read_text() or "{}")
+        self._devices = {resource: {} for resource in kept.get("resources", ())}
+        self._allocated = kept.get("allocated", {})
+
+    def _write_checkpoint(self) -> None:
+        if self._checkpoint is not None:
+            kept = {"resources": list(self._devices), "allocated": self._allocated}
+            self._checkpoint.write_text(json.dumps(kept))
 
     def _endpoint(self, resource: str) -> tuple[PluginClient, Mapping[str, bool]]:
         with self._lock:
@@ -162,15 +189,14 @@ class DeviceManager:
                 raise AdmissionError(f"endpoint {client.socket.name} has been stopped")
             return client, options
 
-    def _choose(
-        self, client: PluginClient, options: Mapping[str, bool], count: int, reused: list[str]
-    ) -> list[str]:
+    def _choose(self, resource: str, count: int, reused: list[str]) -> list[str]:
         chosen = reused[:count]
         needed = count - len(chosen)
         if needed == 0:
             return chosen
-        resource = client.resource
         with self._lock:
+            if resource not in self._devices:
+                raise AdmissionError(f"cannot allocate unregistered device {resource}")
             healthy = self._healthy(resource)
             free = sorted(healthy - self._allocated.get(resource, {}).keys() - set(chosen))
         if not healthy:
@@ -183,6 +209,7 @@ class DeviceManager:
                 f"Requested: {needed}, Available: {len(free)}"
             )
         self._random.shuffle(free)
+        client, options = self._endpoint(resource)
         if options["get_preferred_allocation_available"]:
             available = free + chosen
             self._random.shuffle(available)

@@ -47,7 +47,7 @@ class PluginClient:
             ready.cancel()
             self.close()
             raise PluginUnreachableError(
-                f"failed to dial device plugin: no connection to {self.socket} in {timeout:g} s"
+                "failed to dial device plugin: context deadline exceeded"
             ) from None
 
     def get_options(self) -> dict[str, bool]:

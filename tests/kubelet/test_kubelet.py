@@ -244,7 +244,7 @@ def test_an_ended_stream_makes_every_device_unhealthy(
     assert kubelet.latest(RESOURCE) is None
     state = kubelet.state()
     assert (state["capacity"], state["allocatable"]) == ({RESOURCE: 3}, {RESOURCE: 0})
-    assert "has been stopped" in kubelet.admit(RESOURCE, 1)["details"]
+    assert "no healthy devices present" in kubelet.admit(RESOURCE, 1)["details"]
 
 
 def test_admits_with_the_preferred_devices_and_remembers_them(

@@ -1,0 +1,110 @@
+"""Every part of the node ends and returns, and no card is in two containers."""
+
+import shutil
+import signal
+
+import pytest
+
+from tests.cluster.host import NodeHost
+from tests.cluster.load import pod_load
+from tests.cluster.node import KUBELET_ROOT, Node
+from tests.cluster.pods import container, run_pod
+from tests.e2e.daemon import DaemonProcess
+
+PLUGINS = KUBELET_ROOT / "device-plugins"
+CHECKPOINT = PLUGINS / "kubelet_internal_checkpoint"
+
+
+def cards_of(node: Node, name: str, gpu: int = 1) -> set[str]:
+    """Runs a pod; the names of its cards."""
+    return set(run_pod(node.api, name, container(gpu=gpu))["main"].cards.split(","))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_after_a_kubelet_restart_every_card_counts_and_a_held_one_stays_held(
+    node: Node, eight_cards: set[str], number: signal.Signals
+) -> None:
+    held = cards_of(node, "before")
+    node.stop_kubelet(number)
+    node.start_kubelet()
+    node.view.wait_for(eight_cards)
+    assert cards_of(node, "after", gpu=7) == eight_cards - held
+
+
+def test_kubelet_restarts_under_load_lose_only_pods_that_were_admitted_before_registration(
+    node: Node, host: NodeHost, eight_cards: set[str]
+) -> None:
+    host.add_gpus(dict.fromkeys(range(8, 24), 1))  # more than the load needs at any time
+    eight_cards |= {f"card_{number}" for number in range(8, 24)}
+    node.view.wait_for(eight_cards)
+    with pod_load(node.api, "load") as outcome:
+        for _ in range(2):
+            node.restart_kubelet()
+            node.view.wait_for(eight_cards)
+    assert outcome.ran
+    for message in outcome.refused.values():
+        assert "no healthy devices present" in message or "unregistered" in message
+    assert cards_of(node, "after", gpu=24) == eight_cards
+
+
+def test_after_containerd_was_killed_containers_go_on_and_pods_start(
+    node: Node, eight_cards: set[str]
+) -> None:
+    held = cards_of(node, "before")
+    node.processes.end("containerd", signal.SIGKILL)
+    node.containerd.start()
+    assert cards_of(node, "after") <= eight_cards - held
+    assert node.api.pod("before")["status"]["phase"] == "Running"
+
+
+def test_a_directory_that_the_kubelet_re_creates_is_found(
+    node: Node, eight_cards: set[str]
+) -> None:
+    node.stop_kubelet()
+    shutil.rmtree(PLUGINS)
+    node.start_kubelet()
+    node.view.wait_for(eight_cards)
+    assert cards_of(node, "after") <= eight_cards
+
+
+def test_after_a_lost_checkpoint_no_card_is_in_two_containers(
+    node: Node, eight_cards: set[str]
+) -> None:
+    held = cards_of(node, "before")
+    node.stop_kubelet()
+    CHECKPOINT.unlink()
+    node.start_kubelet()
+    node.view.wait_for(eight_cards - held)
+    assert cards_of(node, "after", gpu=7) == eight_cards - held
+
+
+def reboot(node: Node) -> None:
+    """Everything but the disk is gone: containers, the kubelet, the runtime."""
+    node.stop_kubelet()
+    node.containerd.end_all_containers()
+    node.processes.end("containerd", signal.SIGKILL)
+    node.containerd.start()
+
+
+def test_after_a_reboot_with_the_daemon_first_pods_get_their_cards(
+    node: Node, eight_cards: set[str], daemon: DaemonProcess
+) -> None:
+    run_pod(node.api, "stays", container(gpu=1), restartPolicy="Always")
+    daemon.kill()
+    reboot(node)
+    daemon.start()
+    node.start_kubelet()
+    node.view.wait_for(eight_cards)
+    assert cards_of(node, "after", gpu=7) < eight_cards
+
+
+def test_after_a_reboot_with_the_kubelet_first_pods_get_their_cards(
+    node: Node, eight_cards: set[str], daemon: DaemonProcess
+) -> None:
+    run_pod(node.api, "stays", container(gpu=1), restartPolicy="Always")
+    daemon.kill()
+    reboot(node)
+    node.start_kubelet()
+    daemon.start()
+    node.view.wait_for(eight_cards)
+    assert cards_of(node, "after", gpu=7) < eight_cards
