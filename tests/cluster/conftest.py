@@ -77,6 +77,7 @@ def new_daemon(host: NodeHost) -> Iterator[Callable[..., DaemonProcess]]:
     for daemon in made:
         if daemon.running:
             daemon.end()
+    for daemon in made:
         assert not daemon.matching(r"Traceback|on a bug|never (awaited|retrieved)")
 
 
