@@ -1,7 +1,7 @@
 """A Kubernetes device plugin for Biren GPUs: one trio daemon for each node.
 
 Rooms, from the top; each imports only from those below it: `cli`, `commands`, `simulate`, `daemon`,
-`device_plugin`, `monitor`, `sources` and `files`, `host` and `wire`, then `unix_sockets`,
+`dra`, `device_plugin`, `cluster`, `monitor`, `sources` and `files`, `host` and `wire`, then `unix_sockets`,
 `daemon_state`, `board` and `supervise`, then `core`, then `errors`.
 """
 

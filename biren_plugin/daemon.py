@@ -112,7 +112,12 @@ async def run_daemon(settings: Settings) -> None:
         async with trio.open_nursery() as nursery:
             for loop in loops:
                 nursery.start_soon(loop.keep, state.counters)
-            await Serving(node, [partial(each.keep, state.counters) for each in beside]).run()
+            if settings.offer_by == "dra":
+                from biren_plugin.dra.offering import offer_by_dra  # the API client: h11, TLS
+
+                await offer_by_dra(settings, state, folder)
+            else:
+                await Serving(node, [partial(each.keep, state.counters) for each in beside]).run()
 
 
 def _library_loop(settings: Settings, state: DaemonState) -> Iterator[Loop]:

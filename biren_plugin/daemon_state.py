@@ -121,6 +121,24 @@ SLACK: Final = 30.0
 turn 5 s, a failure a wait of 15 s."""
 
 
+@attrs.frozen
+class DriverState:
+    """What the node's DRA driver has come to."""
+
+    registered: bool = False
+    """Whether the kubelet took it."""
+    refusal: str = ""
+    """Why the kubelet refused it; empty if it did not."""
+    wanted: int = 0
+    """Devices that should be in the API server."""
+    stored: int = 0
+    """Devices that are, after the last round."""
+    trouble: str = ""
+    """Why the slices are not as wanted, or what keeps the driver from starting; empty if nothing does."""
+    claims: int = 0
+    """Claims that are prepared."""
+
+
 @attrs.define
 class DaemonState:
     """Belongs to the daemon; whoever else has it only reads."""
@@ -137,6 +155,8 @@ class DaemonState:
     """By resource whose subtree lives: whether the kubelet took the registration and watches."""
     offered: dict[str, Board[DeviceList]] = attrs.Factory(dict)
     """By resource whose subtree lives: what the kubelet is told."""
+    driver: DriverState | None = None
+    """None: cards are offered through the device plugin API."""
     cdi_file: Board[OnDisk] | None = None
     """What the node's CDI file holds; None without CDI."""
     kubelet_view: Board[KubeletView] = attrs.Factory(Board)
@@ -204,6 +224,8 @@ class DaemonState:
             return [self.hindrance] if self.hindrance else []
         if (inventory := self.inventory.latest) is None:
             return ["the host has not been read yet"]
+        if self.driver is not None:
+            return self._driver_unready(self.driver)
         resources = [each.resource for each in inventory.lists]
         if resources and self.role == "waiting":
             return [self.hindrance or "the kubelet's folder is not there yet"]
@@ -214,6 +236,13 @@ class DaemonState:
             for resource in resources
             if not self.is_registered(resource)
         ]
+
+    def _driver_unready(self, driver: DriverState) -> list[str]:
+        if driver.refusal:
+            return [f"the kubelet refused the driver: {driver.refusal}"]
+        if not driver.registered:
+            return ["the driver is not registered with the kubelet"]
+        return [driver.trouble] if driver.trouble else []
 
 
 async def follow_health(state: DaemonState) -> None:

@@ -136,3 +136,48 @@ class CdiSpecInvalid(CdiFileUnusable):
 def reason_of(error: OSError) -> str:
     """Return the reason alone, `Connection refused`, without the number and the path in the text."""
     return error.strerror or str(error)
+
+
+class ApiError(NodeError):
+    """The API server did not do what it was asked for."""
+
+
+class ApiUnreachable(ApiError):
+    """The API server cannot be reached, or cannot answer for now: try again later."""
+
+    def __init__(self, text: str, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+        """Seconds that the server asks to wait; None if it does not say."""
+
+
+class ApiForbidden(ApiError):
+    """A right is missing, or an admission policy refused: only an administrator can change that."""
+
+
+class ApiNotFound(ApiError):
+    """There is no such object, or no such API."""
+
+
+class ApiConflict(ApiError):
+    """Somebody else changed the object meanwhile: read it and decide again."""
+
+
+class ApiExpired(ApiError):
+    """A watch began at a version that the server has forgotten: list again."""
+
+
+class ApiInvalid(ApiError):
+    """The object that was sent is wrong: a bug of ours, or an API server that is too old."""
+
+
+class ClaimRefused(RequestRefused):
+    """A claim that this driver cannot prepare, whatever happens on the node."""
+
+
+class ClaimNotReady(RequestRefused):
+    """A claim that cannot be prepared now: its card is missing, unhealthy or still held."""
+
+
+class ClaimFileUnusable(NodeError):
+    """The CDI file of a claim cannot be written, read or removed."""

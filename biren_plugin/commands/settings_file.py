@@ -119,7 +119,7 @@ def _is_word(node: Any) -> bool:
 def _suggestion(key: str) -> str:
     import difflib  # only a wrong file needs it
 
-    close = difflib.get_close_matches(key.replace("_", "-"), _KEYS, n=1)
+    close = difflib.get_close_matches(key.replace("_", "-"), _KEYS, n=1, cutoff=0.8)
     return f"did you mean {close[0]}?" if close else f"settings are {', '.join(_KEYS)}"
 
 

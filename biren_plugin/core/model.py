@@ -81,6 +81,10 @@ class Device:
     """Its place among the cards of its GPU."""
     recovering: bool = False
     """Whether its faults are over, and it only has to stay healthy for a while to return to service."""
+    faults: tuple[str, ...] = ()
+    """The probes that make it Unhealthy now; empty where the reason is no probe's."""
+    warned: tuple[str, ...] = ()
+    """The probes behind `warnings`."""
 
     @property
     def id(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from biren_plugin.core.health.probes import OPTIONAL
+from biren_plugin.core.health.probes import OPTIONAL, PROBES
 from biren_plugin.core.health.verdicts import HealthMode, HealthPolicy
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.brml import LibraryStatus
@@ -22,9 +22,11 @@ ContainerRuntime = Literal["runc", "kata"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "text", "json"]
 UnhealthyOn = Literal["warning", "critical", "error"]
+OfferBy = Literal["device-plugin", "dra"]
 Source = Literal["flag", "environment", "file"]
 """Where a value can come from, the first before the others; else it is the default."""
 
+EVERY_PROBE: Final = tuple(probe.name for probe in PROBES)
 MAX_PULSE: Final = 86_400
 """Seconds; a heartbeat rarer than once a day is a mistake."""
 _MAX_RECOVER_AFTER: Final = 86_400
@@ -133,6 +135,29 @@ class Settings:
     status_dir: Path = setting(
         DEFAULT_STATUS_DIR, "The folder of the socket that `br-gpu-device-plugin status` asks."
     )
+    offer_by: OfferBy = setting(
+        "device-plugin",
+        "How cards are offered to Kubernetes, one way for a node. device-plugin: the kubelet's device "
+        "plugin API. dra: Dynamic Resource Allocation (Kubernetes 1.34 and newer).",
+    )
+    kubelet_root: Path = setting(
+        Path("/var/lib/kubelet"),
+        "The kubelet's --root-dir, with its directories `plugins` and `plugins_registry`; for dra.",
+    )
+    claim_cdi_dir: Path = setting(
+        Path("/var/run/cdi"),
+        "The directory of the CDI files of claims; for dra.",
+    )
+    evict_on: tuple[str, ...] = setting(
+        (),
+        "A probe whose faults evict the pods that hold the card, and do not only keep new ones away; "
+        f"may be repeated; for dra. One of: {', '.join(EVERY_PROBE)}.",
+        Members(EVERY_PROBE),
+    )
+    kubeconfig: Path | None = setting(
+        None, "How to reach the API server outside of a pod, with --node-name; for dra."
+    )
+    node_name: str = setting("", "The node's name, where no pod's token says it; for dra.")
     origins: Mapping[str, Source] = attrs.field(factory=dict, eq=False, kw_only=True)
     """Where each value came from that is not the default, by field; no setting itself."""
 

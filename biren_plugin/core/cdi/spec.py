@@ -72,14 +72,14 @@ def spec_for(lists: Sequence[DeviceList]) -> Spec | None:
     ordered = by_number(list(cards.values()))
     nodes = [_VFIO_NODE] if any(map(_is_group, ordered)) else []
     host = lists[-1].host
-    common = _edits([*nodes, *shared_nodes(host)], host.mounts, host.links)
+    common = edits_of([*nodes, *shared_nodes(host)], host.mounts, host.links)
     spec: Spec = {
         "cdiVersion": VERSION,
         "kind": CDI_KIND,
         "devices": [
             {
                 "name": device_name(card),
-                "containerEdits": _edits([card.path], links=card_links([card])),
+                "containerEdits": edits_of([card.path], links=card_links([card])),
             }
             for card in ordered
         ],
@@ -89,12 +89,20 @@ def spec_for(lists: Sequence[DeviceList]) -> Spec | None:
     return spec
 
 
-def _edits(
+def edits_of(
     nodes: Iterable[str],
     mounts: Iterable[Mount] = (),
     links: Iterable[tuple[str, str]] = (),
+    env: Iterable[tuple[str, str]] = (),
 ) -> Spec:
+    """`containerEdits` with these device nodes, read-only mounts and variables; empty for none.
+
+    `links` are nodes that are links on the host: the path, and where the node really is.
+    """
     edits: Spec = {}
+    variables = [f"{name}={value}" for name, value in env]
+    if variables:
+        edits["env"] = variables
     real = dict(links)
     devices = [
         {"path": path, **({"hostPath": real[path]} if path in real else {}), "permissions": "rw"}

@@ -213,9 +213,14 @@ class HealthKeeper:
         reasons = record.counted.update(counted, set_aside, now)
         if not reasons and not warnings:
             return device
-        recovering = bool(reasons) and record.counted.is_waiting
+        counting = {each.probe.name for each in counted}
         return attrs.evolve(
-            device, reasons=reasons, warnings=tuple(warnings), recovering=recovering
+            device,
+            reasons=reasons,
+            warnings=tuple(warnings),
+            recovering=bool(reasons) and record.counted.is_waiting,
+            faults=tuple(sorted(counting)) if reasons else (),
+            warned=tuple(sorted({each.probe.name for each in found} - counting)),
         )
 
 

@@ -1,0 +1,1 @@
+"""The API server: credentials, one client, and watches. Imported only by ways of offering that need it."""

@@ -1,0 +1,182 @@
+"""Calls of the API server: one kept connection, a deadline on each call, each answer sorted by fault.
+
+1. A token is read again after `FRESH` seconds and after a 401; the call that met it is made once more.
+2. A kept connection that the server closed meanwhile costs a new one, not an error. A POST is not
+   repeated: the server may have done it.
+3. An answer of 400 and above raises; see `errors` for whose fault each is. The API's own text goes along.
+"""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import trio
+
+from biren_plugin.cluster.credentials import Access, Load
+from biren_plugin.cluster.http_connection import BROKEN, Head, HttpConnection, connect
+from biren_plugin.errors import (
+    ApiConflict,
+    ApiError,
+    ApiExpired,
+    ApiForbidden,
+    ApiInvalid,
+    ApiNotFound,
+    ApiUnreachable,
+)
+from biren_plugin.host.worker_thread import WorkerThread
+
+CALL_DEADLINE: Final = 10.0
+"""Seconds for one call, from the wait for the kept connection to the last byte."""
+FRESH: Final = 60.0
+"""Seconds after which credentials are read again, as client-go does."""
+
+Object = dict[str, Any]
+"""An object of the API, as JSON has it."""
+Query = Mapping[str, str]
+
+
+class ApiServer:
+    """The API server that `load` knows the way to. `close` when done."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._thread = WorkerThread()
+        self._access: tuple[float, Access] | None = None
+        self._kept: HttpConnection | None = None
+        self._turn = trio.Lock()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        *,
+        query: Query | None = None,
+        deadline: float = CALL_DEADLINE,
+    ) -> Object:
+        """The object that the server answers with. Raises the `ApiError` that fits."""
+        target = _target(path, query)
+        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        with trio.move_on_after(deadline):
+            async with self._turn:
+                return await self._call(method, target, data)
+        raise ApiUnreachable(f"{method} {path}: no answer from the API server in {deadline:g} s")
+
+    async def _call(self, method: str, target: str, data: bytes | None) -> Object:
+        head, body = await self._exchange(method, target, data)
+        if head.status == 401:
+            self._access = None
+            head, body = await self._exchange(method, target, data)
+        return _object(method, target, head, body)
+
+    async def _exchange(self, method: str, target: str, data: bytes | None) -> tuple[Head, bytes]:
+        """One request on the kept connection, or on a new one."""
+        access = await self.access()
+        kept = self._kept
+        self._kept = None  # whatever happens, half an exchange is nobody's
+        if kept is not None and kept.access is access:
+            try:
+                return await self._on(kept, method, target, data)
+            except BROKEN:
+                if method == "POST":
+                    raise ApiUnreachable("the API server closed the connection") from None
+        elif kept is not None:
+            await kept.close()
+        try:
+            return await self._on(await connect(access), method, target, data)
+        except BROKEN as error:
+            raise ApiUnreachable(f"the API server closed the connection: {error}") from error
+
+    async def _on(
+        self, connection: HttpConnection, method: str, target: str, data: bytes | None
+    ) -> tuple[Head, bytes]:
+        try:
+            head = await connection.request(method, target, data)
+            body = await connection.body()
+            if connection.is_idle:
+                self._kept = connection
+            return head, body
+        finally:
+            if self._kept is not connection:
+                await connection.close()
+
+    async def access(self) -> Access:
+        """The credentials as they were read last, at most `FRESH` ago. Raises `ApiUnreachable`."""
+        now = trio.current_time()
+        if self._access is None or now - self._access[0] >= FRESH:
+            loaded = await self._thread.run(self._load)
+            before = self._access[1] if self._access is not None else None
+            # An equal one stays the same object, and the kept connection with it.
+            self._access = now, before if before == loaded and before is not None else loaded
+        return self._access[1]
+
+    @asynccontextmanager
+    async def stream(self, path: str, query: Query) -> AsyncIterator[HttpConnection]:
+        """A connection of its own, on which the lines of a watch arrive. Raises the `ApiError` that fits.
+
+        The head has arrived when the block begins; the caller sets deadlines on the lines.
+        """
+        connection: HttpConnection | None = None
+        target = _target(path, query)
+        try:
+            with trio.move_on_after(CALL_DEADLINE) as late:
+                connection = await connect(await self.access())
+                head = await connection.request("GET", target, None)
+                if head.status >= 400:
+                    if head.status == 401:
+                        self._access = None
+                    _object("WATCH", target, head, await connection.body())
+            if late.cancelled_caught or connection is None:
+                raise ApiUnreachable(f"WATCH {path}: no answer in {CALL_DEADLINE:g} s")
+            yield connection
+        except BROKEN as error:
+            raise ApiUnreachable(f"the API server ended a watch of {path}: {error}") from error
+        finally:
+            if connection is not None:
+                await connection.close()
+
+    async def close(self) -> None:
+        """Closes the kept connection."""
+        if self._kept is not None:
+            await self._kept.close()
+            self._kept = None
+
+
+def _target(path: str, query: Query | None) -> str:
+    return f"{path}?{urlencode(query)}" if query else path
+
+
+def _object(method: str, target: str, head: Head, body: bytes) -> Object:
+    """The answer's object, or the error that it is."""
+    try:
+        answer = json.loads(body) if body else {}
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        answer = {"message": body[:200].decode(errors="replace")}
+        if head.status < 400:
+            raise ApiUnreachable(f"the API server's answer is not JSON: {answer['message']}")
+    if head.status < 400:
+        return answer
+    raise error_of(head.status, f"{method} {target.partition('?')[0]}", answer, head.retry_after)
+
+
+def error_of(
+    status: int, request: str, answer: Object, retry_after: float | None = None
+) -> ApiError:
+    """The error for a `Status` object, with the server's own text."""
+    text = f"{request}: {answer.get('message') or f'status {status}'}"
+    if status == 404:
+        return ApiNotFound(text)
+    if status == 409:
+        return ApiConflict(text)
+    if status == 410:
+        return ApiExpired(text)
+    # An admission policy refuses with 422, reason Invalid; only its text says so.
+    if status in (401, 403) or "denied request" in text:
+        return ApiForbidden(text)
+    if 400 <= status < 500 and status not in (408, 429):
+        return ApiInvalid(text)
+    return ApiUnreachable(text, retry_after)

@@ -1,0 +1,171 @@
+"""How to reach the API server: from the files of the pod's service account, or from a kubeconfig.
+
+Blocking: files are read. Tokens expire after an hour and the kubelet renews them in place, so
+`load` is called again each minute, and at once after a refusal; a CA may change the same way.
+Source: https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/
+"""
+
+import base64
+import binascii
+import json
+import os
+import ssl
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import attrs
+
+from biren_plugin.errors import ApiUnreachable
+
+SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_HTTPS: Final = 443
+
+
+@attrs.frozen
+class Access:
+    """The API server's address and what proves who we are, at one moment."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext
+    token: str | None = None
+    """A bearer token; None where a client certificate is in `tls`."""
+
+
+Load = Callable[[], Access]
+"""Blocking. Raises `ApiUnreachable`."""
+
+
+class PodCredentials:
+    """Reads the service account of this pod. One TLS context as long as the CA stays the same."""
+
+    def __init__(
+        self, environment: Mapping[str, str] = os.environ, files: Path = SERVICE_ACCOUNT
+    ) -> None:
+        self._environment = environment
+        self._files = files
+        self._tls: tuple[bytes, ssl.SSLContext] | None = None
+
+    def load(self) -> Access:
+        """The access that the files give now. Raises `ApiUnreachable`."""
+        try:
+            host = self._environment["KUBERNETES_SERVICE_HOST"]
+            port = int(self._environment["KUBERNETES_SERVICE_PORT"])
+        except (KeyError, ValueError):
+            raise ApiUnreachable(
+                "no API server: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set; "
+                "run in a pod, or give --kubeconfig"
+            ) from None
+        try:
+            authority = (self._files / "ca.crt").read_bytes()
+            token = (self._files / "token").read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ApiUnreachable(
+                f"cannot read the service account in {self._files}: {_reason(error)}; "
+                "set automountServiceAccountToken: true"
+            ) from error
+        return Access(host, port, self._context(authority), token)
+
+    def _context(self, authority: bytes) -> ssl.SSLContext:
+        if self._tls is None or self._tls[0] != authority:
+            self._tls = authority, context_for(authority, str(self._files / "ca.crt"))
+        return self._tls[1]
+
+
+def context_for(authority: bytes, where: str) -> ssl.SSLContext:
+    """A context that trusts `authority` (PEM) alone. Raises `ApiUnreachable`."""
+    try:
+        return ssl.create_default_context(cadata=authority.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        raise ApiUnreachable(f"{where} is not a certificate authority: {_reason(error)}") from error
+
+
+def load_kubeconfig(path: Path) -> Access:
+    """The access of the current context of a kubeconfig. Raises `ApiUnreachable`."""
+    from ruamel.yaml import YAML  # only for a run by hand: 60 modules
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        document = YAML(typ="safe", pure=True).load(path)
+        return _access(document, path)
+    except (OSError, UnicodeDecodeError, YAMLError, ssl.SSLError, binascii.Error) as error:
+        raise ApiUnreachable(f"cannot use the kubeconfig {path}: {_reason(error)}") from error
+    except (KeyError, StopIteration, TypeError, AttributeError, ValueError) as error:
+        raise ApiUnreachable(
+            f"the kubeconfig {path} has no usable current context: {_reason(error)}"
+        ) from error
+
+
+def _access(document: Any, path: Path) -> Access:
+    context = _named(document, "contexts", document["current-context"])["context"]
+    cluster = _named(document, "clusters", context["cluster"])["cluster"]
+    user = _named(document, "users", context["user"])["user"]
+    server = urlsplit(cluster["server"])
+    if server.scheme != "https" or not server.hostname:
+        raise ValueError(f"its server is {cluster['server']!r}; give an https address")
+    authority = _data(cluster, "certificate-authority", path)
+    tls = ssl.create_default_context() if authority is None else context_for(authority, str(path))
+    certificate, key = (_data(user, f"client-{each}", path) for each in ("certificate", "key"))
+    if certificate is not None and key is not None:
+        with tempfile.NamedTemporaryFile() as file:  # 0600; ssl reads files only
+            file.write(certificate + b"\n" + key)
+            file.flush()
+            tls.load_cert_chain(file.name)
+    token = user.get("token")
+    if token is None and "tokenFile" in user:
+        token = path.parent.joinpath(user["tokenFile"]).read_text().strip()
+    return Access(server.hostname, server.port or _HTTPS, tls, token)
+
+
+def _named(document: Any, kind: str, name: str) -> Any:
+    return next(each for each in document[kind] if each["name"] == name)
+
+
+def _data(section: Any, key: str, path: Path) -> bytes | None:
+    """A file's content, in the kubeconfig itself or beside it."""
+    if f"{key}-data" in section:
+        return base64.b64decode(section[f"{key}-data"])
+    if key in section:
+        return path.parent.joinpath(section[key]).read_bytes()
+    return None
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+
+
+@attrs.frozen
+class WhoAmI:
+    """What a pod's own token says about where it runs."""
+
+    node: str
+    node_uid: str
+    pod_uid: str
+    namespace: str
+    account: str
+
+
+def who_am_i(token: str) -> WhoAmI:
+    """Reads a projected service account token; its signature is the API server's business.
+
+    Since Kubernetes 1.30 it names the node. Raises `ApiUnreachable`.
+    """
+    try:
+        payload = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        about = claims["kubernetes.io"]
+        return WhoAmI(
+            node=about["node"]["name"],
+            node_uid=about["node"]["uid"],
+            pod_uid=about["pod"]["uid"],
+            namespace=about["namespace"],
+            account=about["serviceaccount"]["name"],
+        )
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise ApiUnreachable(
+            "the service account's token does not name its pod and node; "
+            "use the projected token of a pod, Kubernetes 1.30 or newer"
+        ) from error

@@ -1,0 +1,158 @@
+"""One HTTP/1.1 connection to the API server: h11 over trio's TLS.
+
+1. Everything received is bounded: a head by h11, a body by `BODY_SIZE`, a line by `LINE_SIZE`.
+2. A connection that was cancelled in the middle of an exchange is closed; nobody uses it again.
+3. Callers set the deadlines.
+"""
+
+import ssl
+from typing import Final
+
+import attrs
+import h11
+import trio
+
+from biren_plugin import __version__
+from biren_plugin.cluster.credentials import Access
+from biren_plugin.errors import ApiUnreachable
+
+BODY_SIZE: Final = 16 * 1024 * 1024
+"""Bytes of one answer; a list of one node's slices has some hundred KiB."""
+LINE_SIZE: Final = 2 * 1024 * 1024
+"""Bytes of one watch event; the API server's store takes objects of 1.5 MiB."""
+_PIECE: Final = 64 * 1024
+
+BROKEN: Final = (
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    h11.RemoteProtocolError,
+    h11.LocalProtocolError,
+)
+"""How an exchange fails when the other side goes away in the middle of it."""
+
+
+@attrs.frozen
+class Head:
+    """The beginning of an answer."""
+
+    status: int
+    retry_after: float | None = None
+    """Seconds that the server asks to wait."""
+
+
+class HttpConnection:
+    """Takes responsibility for closing `stream`; `close` does it."""
+
+    def __init__(self, stream: trio.abc.Stream, access: Access) -> None:
+        self._stream = stream
+        self._access = access
+        self._http = h11.Connection(h11.CLIENT)
+
+    @property
+    def access(self) -> Access:
+        """What it was opened with."""
+        return self._access
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether a further request may be sent."""
+        return self._http.states == {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}
+
+    async def request(self, method: str, target: str, body: bytes | None) -> Head:
+        """Sends a request, and gives the head of its answer. Raises `BROKEN`."""
+        host = self._access.host
+        headers = [
+            ("host", f"[{host}]" if ":" in host else host),
+            ("user-agent", f"br-gpu-device-plugin/{__version__}"),
+            ("accept", "application/json"),
+        ]
+        if self._access.token is not None:
+            headers.append(("authorization", f"Bearer {self._access.token}"))
+        if body is not None:
+            headers += [("content-type", _type_of(method)), ("content-length", str(len(body)))]
+        pieces = [self._http.send(h11.Request(method=method, target=target, headers=headers))]
+        if body is not None:
+            pieces.append(self._http.send(h11.Data(data=body)))
+        pieces.append(self._http.send(h11.EndOfMessage()))
+        await self._stream.send_all(b"".join(piece for piece in pieces if piece))
+        while True:
+            event = await self._next_event()
+            if isinstance(event, h11.Response):
+                return Head(event.status_code, _retry_after(event))
+            if not isinstance(event, h11.InformationalResponse):
+                raise h11.RemoteProtocolError("the answer ended before it began")
+
+    async def body(self) -> bytes:
+        """The whole body. Raises `BROKEN`, and `ApiUnreachable` for one that is too large."""
+        pieces: list[bytes] = []
+        size = 0
+        while isinstance(event := await self._next_event(), h11.Data):
+            size += len(event.data)
+            if size > BODY_SIZE:
+                raise ApiUnreachable(f"the API server's answer is larger than {BODY_SIZE} bytes")
+            pieces.append(bytes(event.data))
+        if self._http.states == {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
+            self._http.start_next_cycle()
+        return b"".join(pieces)
+
+    async def line(self, rest: bytearray) -> bytes | None:
+        """The next line of a body that is a stream of lines; None at its end.
+
+        `rest` is what was received beyond the last line; the caller keeps it from call to call.
+        Raises `BROKEN`, and `ApiUnreachable` for a line that is too long.
+        """
+        searched = 0
+        while (end := rest.find(b"\n", searched)) < 0:
+            searched = len(rest)
+            if searched > LINE_SIZE:
+                raise ApiUnreachable(f"a watch event is larger than {LINE_SIZE} bytes")
+            event = await self._next_event()
+            if not isinstance(event, h11.Data):
+                return None  # half a line at the end is worth nothing
+            rest += event.data
+        line = bytes(rest[:end])
+        del rest[: end + 1]
+        return line
+
+    async def _next_event(self) -> object:
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            self._http.receive_data(bytes(await self._stream.receive_some(_PIECE)))
+        return event
+
+    async def close(self) -> None:
+        """Closes at once: TLS has no goodbye that anybody waits for."""
+        await trio.aclose_forcefully(self._stream)
+
+
+async def connect(access: Access) -> HttpConnection:
+    """A new connection. Raises `ApiUnreachable`."""
+    where = f"{access.host}:{access.port}"
+    try:
+        tcp = await trio.open_tcp_stream(access.host, access.port)
+    except (OSError, UnicodeError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise ApiUnreachable(f"cannot connect to the API server at {where}: {reason}") from error
+    tls = trio.SSLStream(tcp, access.tls, server_hostname=access.host, https_compatible=True)
+    done = False
+    try:
+        await tls.do_handshake()
+        done = True
+    except trio.BrokenResourceError as error:
+        cause = error.__cause__
+        reason = cause.reason if isinstance(cause, ssl.SSLError) else "the connection broke"
+        raise ApiUnreachable(f"no TLS with the API server at {where}: {reason}") from error
+    finally:
+        if not done:  # a cancelled handshake too: its socket must not wait for the collector
+            await trio.aclose_forcefully(tcp)
+    return HttpConnection(tls, access)
+
+
+def _type_of(method: str) -> str:
+    return "application/merge-patch+json" if method == "PATCH" else "application/json"
+
+
+def _retry_after(response: h11.Response) -> float | None:
+    for name, value in response.headers:
+        if name == b"retry-after" and value.isdigit():
+            return float(value)
+    return None

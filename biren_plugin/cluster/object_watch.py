@@ -1,0 +1,111 @@
+"""The objects of one selection, kept as they are in the API server: list, then watch, for ever.
+
+1. The board holds all objects by name; each change posts them all again.
+2. A watch ends quietly after some minutes and goes on from its last version. One that is too old
+   (410) begins with a list.
+3. A server that is silent beyond the time that it was asked to end after counts as gone.
+"""
+
+import json
+import random
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+import trio
+
+from biren_plugin.board import Board
+from biren_plugin.cluster.api_server import ApiServer, Object, Query, error_of
+from biren_plugin.errors import ApiError, ApiExpired, ApiForbidden, ApiUnreachable
+from biren_plugin.supervise import Pace, keep_running
+
+PACE: Final = Pace(first_wait=0.8, longest_wait=30.0)
+"""As client-go's reflector."""
+FORBIDDEN_WAIT: Final = 60.0
+"""Seconds: a right that is missing comes by an administrator's hand."""
+_SHORTEST_WATCH: Final = 300
+_LONGEST_WATCH: Final = 600
+_SILENCE: Final = 30.0
+"""Seconds beyond the end that was asked for."""
+
+Objects = Mapping[str, Object]
+"""By name."""
+
+
+async def watch_objects(
+    api: ApiServer,
+    path: str,
+    query: Query,
+    objects: Board[Objects],
+    on_failure: Callable[[Exception], None] = lambda _cause: None,
+) -> None:
+    """Posts the objects at `path` that `query` selects. Ends only by bugs, or cancelled."""
+    await keep_running(
+        partial(_list_and_watch, api, path, query, objects),
+        f"watch of {path.rsplit('/', 1)[-1]}",
+        expected=(ApiError,),
+        at_once=(ApiExpired,),
+        on_failure=on_failure,
+        pace=PACE,
+    )
+
+
+async def _list_and_watch(api: ApiServer, path: str, query: Query, objects: Board[Objects]) -> None:
+    try:
+        listed = await api.call("GET", path, query=query)
+        known = {each["metadata"]["name"]: each for each in listed["items"]}
+        version = listed["metadata"]["resourceVersion"]
+        objects.post(dict(known))
+        while True:
+            version = await _watch(api, path, query, version, known, objects)
+    except ApiUnreachable as error:
+        if error.retry_after is not None:
+            await trio.sleep(min(error.retry_after, PACE.longest_wait))
+        raise
+    except ApiForbidden:
+        await trio.sleep(FORBIDDEN_WAIT)
+        raise
+
+
+async def _watch(
+    api: ApiServer,
+    path: str,
+    query: Query,
+    version: str,
+    known: dict[str, Object],
+    objects: Board[Objects],
+) -> str:
+    """One watch from `version` to its quiet end; the version to go on from."""
+    seconds = random.randint(_SHORTEST_WATCH, _LONGEST_WATCH)  # noqa: S311 - spreads load, no secret
+    asked = {
+        **query, "watch": "1", "allowWatchBookmarks": "true",
+        "resourceVersion": version, "timeoutSeconds": str(seconds),
+    }  # fmt: skip
+    rest = bytearray()
+    async with api.stream(path, asked) as connection:
+        with trio.move_on_after(seconds + _SILENCE) as silent:
+            while (line := await connection.line(rest)) is not None:
+                version = _take(line, path, known, objects)
+        if silent.cancelled_caught:
+            raise ApiUnreachable(f"WATCH {path}: the API server has fallen silent")
+    return version
+
+
+def _take(line: bytes, path: str, known: dict[str, Object], objects: Board[Objects]) -> str:
+    """Takes one event; gives its version."""
+    try:
+        event = json.loads(line)
+        kind, found = event["type"], event["object"]
+        if kind == "ERROR":
+            raise error_of(int(found.get("code", 500)), f"WATCH {path}", found)
+        version: str = found["metadata"]["resourceVersion"]
+        if kind != "BOOKMARK":
+            name = found["metadata"]["name"]
+            if kind == "DELETED":
+                known.pop(name, None)
+            else:
+                known[name] = found
+            objects.post(dict(known))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ApiUnreachable(f"WATCH {path}: an event that is none: {error!r}") from error
+    return version

@@ -1,0 +1,222 @@
+"""What a claim's containers get: from an allocated claim to CDI devices, or a refusal with its reason.
+
+1. The answer for a claim is always the same: CDI names hold the claim's uid, the request and the device.
+2. The claim's CDI file is all that is remembered of it: who holds what is read from the names in it.
+3. A card is held by one claim only; admin access holds nothing and takes nothing away.
+4. `BR_PHY_CARDS` of a CDI device lists all cards of its *request*: each container gets the devices of
+   its own requests, and of one variable the last edit counts.
+
+Source: dra/v1 of the kubelet, resource.k8s.io/v1, CDI 0.5.0.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from biren_plugin.core.cdi.spec import VERSION, Spec, edits_of
+from biren_plugin.core.container_edits import card_links, environment, shared_nodes
+from biren_plugin.core.dra.reconcile import DRIVER, Object
+from biren_plugin.core.model import Device, HostFacts
+from biren_plugin.core.parse.card import Card
+from biren_plugin.errors import ClaimNotReady, ClaimRefused
+
+CLAIM_KIND: Final = "birentech.com/claim"
+_ADMIN: Final = "admin"
+_SEPARATOR: Final = ":"
+"""In no uid, request or device name, which are DNS labels; allowed inside a CDI name."""
+
+
+@attrs.frozen
+class ClaimId:
+    """A claim as the kubelet names it."""
+
+    namespace: str
+    name: str
+    uid: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@attrs.frozen
+class Allocated:
+    """One device of a claim's allocation."""
+
+    request: str
+    """The request's own name; of `cards/whole` it is `cards`."""
+    device: str
+    """Its name in the pool."""
+    admin: bool = False
+    """Whether it is for monitoring: whatever others hold."""
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+
+    def cdi_name(self, uid: str) -> str:
+        """The name of its CDI device, without the kind."""
+        parts = [uid, self.request, self.device, *([_ADMIN] if self.admin else [])]
+        return _SEPARATOR.join(parts)
+
+
+@attrs.frozen
+class PreparedDevice:
+    """One device of a prepared claim, as the kubelet is told of it."""
+
+    request: str
+    pool: str
+    device: str
+    cdi_id: str
+    """`birentech.com/claim=<uid>:<request>:<device>`."""
+
+
+@attrs.frozen
+class DeviceHealth:
+    """The health of one device, as pods show it in their status."""
+
+    pool: str
+    device: str
+    message: str
+    """Why it is unhealthy; empty: healthy."""
+
+
+def prepared_of(asked: ClaimId, pool: str, allocated: Iterable[Allocated]) -> list[PreparedDevice]:
+    """The answer for the claim."""
+    return [
+        PreparedDevice(each.request, pool, each.device, f"{CLAIM_KIND}={each.cdi_name(asked.uid)}")
+        for each in allocated
+    ]
+
+
+def allocated_of(claim: Object, asked: ClaimId, pool: str) -> tuple[Allocated, ...]:
+    """The devices of this driver and pool that are allocated to the claim.
+
+    Raises `ClaimRefused` for another claim of the same name, or one without an allocation.
+    """
+    if claim["metadata"]["uid"] != asked.uid:
+        raise ClaimRefused(f"claim {asked} was replaced by another of its name; delete the pod")
+    allocation = claim.get("status", {}).get("allocation")
+    if allocation is None:
+        raise ClaimRefused(f"claim {asked} is not allocated; delete the pod")
+    devices = allocation.get("devices", {})
+    for each in devices.get("config") or ():
+        if each.get("opaque", {}).get("driver") == DRIVER:
+            raise ClaimRefused(
+                f"claim {asked}: {DRIVER} takes no configuration; remove its `config`"
+            )
+    return tuple(
+        Allocated(
+            request=each["request"].partition("/")[0],
+            device=each["device"],
+            admin=bool(each.get("adminAccess")),
+            tolerations=tuple(each.get("tolerations") or ()),
+        )
+        for each in devices.get("results") or ()
+        if each["driver"] == DRIVER and each["pool"] == pool
+    )
+
+
+def held_by(specs: Mapping[str, Spec | None], besides: str) -> dict[str, str]:
+    """The uid of the claim that holds each device, by device name; claim `besides` left out.
+
+    `specs` are the claims' CDI files by uid; None for one that cannot be read, which holds nothing.
+    """
+    return {
+        device: uid
+        for uid, spec in specs.items()
+        if uid != besides and spec is not None
+        for device, admin in devices_of(spec)
+        if not admin
+    }
+
+
+def devices_of(spec: Spec) -> list[tuple[str, bool]]:
+    """The devices in a claim's CDI file: name, and whether by admin access."""
+    parts = [str(each.get("name", "")).split(_SEPARATOR) for each in spec.get("devices") or ()]
+    return [(each[2], each[3:] == [_ADMIN]) for each in parts if len(each) >= 3]
+
+
+def check_usable(
+    allocated: Iterable[Allocated],
+    devices: Mapping[str, Device],
+    taints: Mapping[str, Sequence[Object]],
+    held: Mapping[str, str],
+    held_by_plugin: Mapping[str, str],
+) -> None:
+    """Returns if every device may be given to the claim.
+
+    `devices` and `taints` by device name; `held` as `held_by` has it; `held_by_plugin` says which pod
+    holds a device that the device plugin API gave it. Raises `ClaimNotReady` for what may pass by itself, `ClaimRefused` for the rest.
+    """
+    for each in allocated:
+        device = devices.get(each.device)
+        if device is None:
+            raise ClaimNotReady(
+                f"{each.device} is not on this node any more; delete the pod so that it is scheduled again"
+            )
+        if each.admin:
+            continue
+        if each.device in held:
+            raise ClaimNotReady(
+                f"{each.device} is still held by the claim with uid {held[each.device]}; "
+                "wait until its pod has ended"
+            )
+        if each.device in held_by_plugin:
+            raise ClaimNotReady(
+                f"{each.device} is still held by pod {held_by_plugin[each.device]}, which got it "
+                "through the device plugin; wait until that pod has ended"
+            )
+        if not device.healthy and not _tolerated(taints.get(each.device, ()), each.tolerations):
+            raise ClaimNotReady(
+                f"{each.device} ({device.id}) is Unhealthy: {'; '.join(device.reasons)}; "
+                "delete the pod so that it is scheduled again"
+            )
+
+
+def _tolerated(taints: Sequence[Object], tolerations: Sequence[Mapping[str, Any]]) -> bool:
+    counted = [taint for taint in taints if taint["effect"] != "None"]
+    return bool(counted) and all(
+        any(_tolerates(each, taint) for each in tolerations) for taint in counted
+    )
+
+
+def _tolerates(toleration: Mapping[str, Any], taint: Object) -> bool:
+    """As the scheduler compares them."""
+    if toleration.get("effect") not in (None, "", taint["effect"]):
+        return False
+    if toleration.get("key") not in (None, "", taint["key"]):
+        return False
+    if toleration.get("operator", "Equal") == "Exists":
+        return True
+    return bool(toleration.get("value", "") == taint.get("value", ""))
+
+
+def spec_of(
+    asked: ClaimId, allocated: Sequence[Allocated], devices: Mapping[str, Device], host: HostFacts
+) -> Spec | None:
+    """The claim's CDI file; None for a claim without a device of ours."""
+    if not allocated:
+        return None
+    cards: dict[str, list[Card]] = {}
+    for each in allocated:
+        cards.setdefault(each.request, []).append(devices[each.device].card)
+    spec: Spec = {
+        "cdiVersion": VERSION,
+        "kind": CLAIM_KIND,
+        "devices": [
+            {
+                "name": each.cdi_name(asked.uid),
+                "containerEdits": edits_of(
+                    [devices[each.device].card.path],
+                    links=card_links([devices[each.device].card]),
+                    env=environment(cards[each.request]),
+                ),
+            }
+            for each in allocated
+        ],
+    }
+    groups = any(devices[each.device].card.is_group for each in allocated)
+    common = edits_of(
+        [*(["/dev/vfio/vfio"] if groups else []), *shared_nodes(host)], host.mounts, host.links
+    )
+    if common:
+        spec["containerEdits"] = common
+    return spec

@@ -1,0 +1,198 @@
+"""The node's pool: each device with its name, attributes, capacity and taints, in the order to take them.
+
+1. A name is the hardware's: PCI address, split and instance. `card_N` may pass to another GPU, and
+   claims of running pods carry the name.
+2. Every device has every attribute, since a name that one lacks ends the scheduler's whole attempt:
+   an empty string, -1 or 0.0.0 stands for what is unknown.
+3. The scheduler takes the first device that fits. Cards that are close to each other, and the
+   instances of one GPU, stand side by side, so that what it takes together is close.
+4. Each reason is a taint in the driver's domain, named by its probe; a warning's effect is `None`.
+
+Source of the rules: resource.k8s.io/v1 of Kubernetes 1.36.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Final
+
+import attrs
+
+from biren_plugin.core.dra.reconcile import DRIVER, Object
+from biren_plugin.core.model import Device, Inventory
+from biren_plugin.core.observed import NO_HOLDERS, Holders
+from biren_plugin.core.parse.brml import P2PLink
+from biren_plugin.core.parse.card import Card
+from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
+from biren_plugin.core.placement.pair_scores import Pair
+from biren_plugin.core.placement.topology import Branch, Topology
+
+SLICE_SIZE: Final = 64
+"""Devices of one slice; the API takes 128, and 64 as soon as one of them has a taint."""
+MAX_TAINTS: Final = 16
+HELD_BY_PLUGIN: Final = "held-by-device-plugin"
+"""The taint of a card that a pod still holds through the device plugin API."""
+UNHEALTHY: Final = "unhealthy"
+"""The taint of a card that is unhealthy for a reason that is no probe's: it recovers, or is retired."""
+_TEXT: Final = 64
+_VERSION: Final = re.compile(r"(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?")
+_SPLIT_OF_RESOURCE: Final = {name: split for split, name in RESOURCE_OF_SPLIT.items()}
+
+
+@attrs.frozen
+class Pool:
+    """What the node offers through DRA."""
+
+    devices: Mapping[str, Device] = attrs.Factory(dict)
+    """By name, in the order in which they should be taken."""
+    taints: Mapping[str, tuple[Object, ...]] = attrs.Factory(dict)
+    """By name; without the times that the API server adds."""
+    slices: tuple[tuple[Object, ...], ...] = ((),)
+    """The API's devices, cut into slices; one empty slice for a node without cards."""
+    nameless: tuple[str, ...] = ()
+    """Sentences about cards that are not offered because nothing names their hardware."""
+
+
+def pool_of(
+    inventory: Inventory,
+    driver_version: str | None,
+    holders: Holders | None = None,
+    evicting: Collection[str] = (),
+) -> Pool:
+    """The pool of `inventory`.
+
+    `holders` are the pods that hold cards through the device plugin API; a reason of a probe in
+    `evicting` has effect NoExecute instead of NoSchedule.
+    """
+    devices: dict[str, Device] = {}
+    nameless = []
+    for device in _in_order(inventory):
+        if (name := name_of(device)) is None:
+            nameless.append(
+                f"{device.id} is not offered: its PCI address is unknown; see `lspci -D`"
+            )
+        else:
+            known = devices.get(name)
+            # Two cards with one name are one unit that was renumbered: the healthy one is there.
+            if known is None or (device.healthy and not known.healthy):
+                devices[name] = device
+    held = holders or NO_HOLDERS
+    taints = {
+        name: _taints(device, (device.resource, device.id) in held, evicting)
+        for name, device in devices.items()
+    }
+    entries = [
+        {
+            "name": name,
+            "attributes": _attributes(device, inventory.topology, driver_version),
+            "capacity": {"memory": {"value": str(device.card.memory or 0)}},
+            **({"taints": [dict(each) for each in taints[name]]} if taints[name] else {}),
+        }
+        for name, device in devices.items()
+    ]
+    cuts = range(0, max(len(entries), 1), SLICE_SIZE)
+    slices = tuple(tuple(entries[start : start + SLICE_SIZE]) for start in cuts)
+    return Pool(devices, taints, slices, tuple(nameless))
+
+
+def name_of(device: Device) -> str | None:
+    """`gpu-0000-3b-00-0`, `svi-0000-3b-00-0-2-1`, `vfio-0000-3b-00-1`; None without a PCI address."""
+    card = device.card
+    address = card.functions[0] if card.functions else card.pci_address
+    if address is None:
+        return None
+    label = address.replace(":", "-").replace(".", "-").lower()
+    if card.is_group:
+        return f"vfio-{label}"
+    split = _SPLIT_OF_RESOURCE.get(device.resource, 1)
+    return f"gpu-{label}" if split == 1 else f"svi-{label}-{split}-{device.instance}"
+
+
+def type_of(device: Device) -> str:
+    """`gpu`, `1-2-gpu`, `1-4-gpu`; of VFIO groups `vfio-gpu` and so on."""
+    kind = device.resource.rpartition("/")[2]
+    return f"vfio-{kind}" if device.card.is_group else kind
+
+
+def _in_order(inventory: Inventory) -> Iterator[Device]:
+    place = {unit: at for at, unit in enumerate(_tree_order(inventory.topology))}
+    for each in sorted(inventory.lists, key=lambda found: found.resource):
+        yield from sorted(
+            each.devices,
+            key=lambda device: (place.get(device.id, len(place)), device.card.number),
+        )
+
+
+def _tree_order(topology: Topology) -> list[str]:
+    """Units as the tree has them: what parts late stands side by side."""
+    if topology.tree is None:
+        return list(topology.units)
+    return [topology.units[unit] for unit in _flatten(topology.tree)]
+
+
+def _flatten(branch: Branch) -> list[int]:
+    parts = [[leaf] for leaf in branch.leaves] + [_flatten(each) for each in branch.branches]
+    return [unit for part in sorted(parts) for unit in part]
+
+
+def _attributes(device: Device, topology: Topology, driver_version: str | None) -> Object:
+    card = device.card
+    return {
+        "type": {"string": type_of(device)},
+        "card": {"string": card.name[:_TEXT]},
+        "product": {"string": (card.product or "")[:_TEXT]},
+        "physicalGpu": {"int": -1 if card.physical_id is None else card.physical_id},
+        "instance": {"int": device.instance},
+        "numaNode": {"int": -1 if card.numa_node is None else card.numa_node},
+        "driverVersion": {"version": semantic(driver_version)},
+        "linkGroup": {"string": _link_group(device, topology)},
+        "resource.kubernetes.io/pciBusID": {"string": _pci(card)},
+        "resource.kubernetes.io/pcieRoot": {"string": card.pci_path[0] if card.pci_path else ""},
+        "resource.kubernetes.io/numaNode": {
+            "int": -1 if card.numa_node is None else card.numa_node
+        },
+    }
+
+
+def _pci(card: Card) -> str:
+    return (card.functions[0] if card.functions else card.pci_address) or ""
+
+
+def _link_group(device: Device, topology: Topology) -> str:
+    """The lowest card that fast links join it with, itself among them: `card_0`."""
+    place = topology.place.get(device.id)
+    if place is None:
+        return device.id[:_TEXT]
+    joined = [
+        unit
+        for other, unit in enumerate(topology.units)
+        if other == place or _is_joined(topology.pairs[place][other])
+    ]
+    return joined[0][:_TEXT]
+
+
+def _is_joined(pair: Pair) -> bool:
+    return pair.same_gpu or pair.link is P2PLink.DIRECT
+
+
+def semantic(version: str | None) -> str:
+    """A version as the API takes it: three numbers without leading zeros; 0.0.0 for an unknown one."""
+    found = _VERSION.match(version or "")
+    return ".".join(str(int(part or 0)) for part in found.groups()) if found else "0.0.0"
+
+
+def _taints(device: Device, held: bool, evicting: Collection[str]) -> tuple[Object, ...]:
+    """One taint for each probe that found something; the strongest effect counts."""
+    taints: dict[str, Object] = {}
+    unnamed = (UNHEALTHY,) if device.reasons else ()
+    for probe in device.faults or unnamed:
+        effect = "NoExecute" if probe in evicting else "NoSchedule"
+        taints[probe] = _taint(probe, effect)
+    for probe in device.warned:
+        taints.setdefault(probe, _taint(probe, "None"))
+    if held:
+        taints[HELD_BY_PLUGIN] = _taint(HELD_BY_PLUGIN, "NoSchedule")
+    return tuple(taints.values())[:MAX_TAINTS]
+
+
+def _taint(key: str, effect: str) -> Object:
+    return {"key": f"{DRIVER}/{key}", "effect": effect}

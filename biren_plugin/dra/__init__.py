@@ -1,0 +1,1 @@
+"""Offers cards through Dynamic Resource Allocation: one supervised subtree for the driver."""

@@ -1,0 +1,187 @@
+"""NodePrepareResources and NodeUnprepareResources: from an allocated claim to its CDI file.
+
+1. The kubelet tries a failed Prepare again only after 60 to 90 s. So what passes by itself (an API
+   server that restarts, a card that is about to be released) is waited for here, up to `PATIENCE`.
+2. Checking what other claims hold and writing the file is one step, under a lock that the other
+   instance on the node takes too.
+3. A call that was given up meanwhile leaves no claim prepared that was not before.
+4. Unprepare needs no API server: the claim may be gone.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+import attrs
+import trio
+
+from biren_plugin.board import Board
+from biren_plugin.cluster.api_server import ApiServer
+from biren_plugin.core.dra.claims import (
+    Allocated,
+    ClaimId,
+    DeviceHealth,
+    PreparedDevice,
+    allocated_of,
+    check_usable,
+    held_by,
+    prepared_of,
+    spec_of,
+)
+from biren_plugin.core.dra.pool import Pool
+from biren_plugin.core.model import HostFacts
+from biren_plugin.core.observed import NO_HOLDERS, Holders
+from biren_plugin.errors import (
+    ApiError,
+    ApiForbidden,
+    ApiNotFound,
+    ClaimFileUnusable,
+    ClaimNotReady,
+    ClaimRefused,
+    NodeError,
+)
+from biren_plugin.files.claim_files import ClaimFiles
+from biren_plugin.host.worker_thread import WorkerThread
+from biren_plugin.notice import WARNING, say
+
+PATIENCE: Final = 38.0
+"""Seconds, well below the kubelet's 45."""
+HEALTH_INTERVAL: Final = 10.0
+"""Seconds between health lists: the kubelet believes one for 30."""
+_RETRY: Final = 0.5
+"""Seconds between tries when no news of the node calls for one."""
+_LOCK_DEADLINE: Final = 2.0
+_UNDO_DEADLINE: Final = 2.0
+
+
+@attrs.frozen
+class Offer:
+    """What the node offers now, as Prepare needs it."""
+
+    pool: Pool
+    host: HostFacts
+    holders: Holders | None = None
+    """The pods that hold cards through the device plugin API; None: unknown."""
+
+
+@attrs.define
+class _Commit:
+    """What became of one try to write a claim's file."""
+
+    made: bool = False
+    """Whether the file is there and was not before."""
+
+
+class ClaimService:
+    """Answers the kubelet for the pool called `node`."""
+
+    def __init__(self, api: ApiServer, node: str, offers: Board[Offer], files: ClaimFiles) -> None:
+        self._api = api
+        self._node = node
+        self._offers = offers
+        self._files = files
+        self._thread = WorkerThread()
+
+    async def prepare(self, claims: Sequence[ClaimId]) -> Mapping[str, list[PreparedDevice] | str]:
+        """By uid: the claim's devices, or why it was not prepared."""
+        until = trio.current_time() + PATIENCE
+        answers: dict[str, list[PreparedDevice] | str] = {}
+        for claim in claims:
+            try:
+                answers[claim.uid] = devices = await self._prepare_patiently(claim, until)
+            except (ClaimRefused, ClaimNotReady, NodeError) as error:
+                answers[claim.uid] = str(error)
+                say("claim_refused", f"claim {claim} was not prepared: {error}", WARNING, claim=str(claim), reason=str(error))  # fmt: skip
+            else:
+                names = ", ".join(each.device for each in devices) or "no device of this node"
+                say("claim_prepared", f"claim {claim}: prepared {names}", claim=str(claim), devices=tuple(each.device for each in devices))  # fmt: skip
+        return answers
+
+    async def _prepare_patiently(self, claim: ClaimId, until: float) -> list[PreparedDevice]:
+        with self._offers.subscribe() as news:
+            while True:
+                try:
+                    return await self._prepare_once(claim)
+                except (ApiForbidden, ApiNotFound):
+                    raise
+                except (ApiError, ClaimNotReady, ClaimFileUnusable):
+                    if trio.current_time() >= until:
+                        raise
+                with trio.move_on_after(_RETRY):
+                    await news.receive()
+
+    async def _prepare_once(self, claim: ClaimId) -> list[PreparedDevice]:
+        path = f"/apis/resource.k8s.io/v1/namespaces/{claim.namespace}/resourceclaims/{claim.name}"
+        try:
+            stored = await self._api.call("GET", path)
+        except ApiNotFound as error:
+            raise ClaimRefused(f"claim {claim} does not exist any more; delete the pod") from error
+        allocated = allocated_of(stored, claim, self._node)
+        if (offer := self._offers.latest) is None:
+            raise ClaimNotReady("the node has not been read yet; try again")
+        commit = _Commit()
+        done = False
+        try:
+            await self._thread.run(partial(self._commit, claim, allocated, offer, commit))
+            await trio.lowlevel.checkpoint_if_cancelled()  # a caller that has gone wants nothing
+            done = True
+        finally:
+            if not done:
+                with trio.move_on_after(_UNDO_DEADLINE, shield=True):
+                    # In the same thread, so after a commit that is still at work.
+                    await self._thread.run(partial(self._undo, claim, commit))
+        return prepared_of(claim, self._node, allocated)
+
+    def _commit(
+        self, claim: ClaimId, allocated: Sequence[Allocated], offer: Offer, commit: _Commit
+    ) -> None:
+        """Checks and writes. Blocking; raises `ClaimNotReady` and `ClaimFileUnusable`."""
+        holders = offer.holders or NO_HOLDERS
+        held_by_plugin = {
+            name: str(holders[device.resource, device.id])
+            for name, device in offer.pool.devices.items()
+            if (device.resource, device.id) in holders
+        }
+        with self._files.serialize(_LOCK_DEADLINE):
+            specs = self._files.read_all()
+            check_usable(
+                allocated,
+                offer.pool.devices,
+                offer.pool.taints,
+                held_by(specs, claim.uid),
+                held_by_plugin,
+            )
+            spec = spec_of(claim, allocated, offer.pool.devices, offer.host)
+            if spec is not None:
+                self._files.write(claim.uid, spec)
+                commit.made = claim.uid not in specs
+
+    def _undo(self, claim: ClaimId, commit: _Commit) -> None:
+        if commit.made:
+            self._files.remove(claim.uid)
+
+    async def unprepare(self, claims: Sequence[ClaimId]) -> Mapping[str, str]:
+        """By uid: why the claim was not unprepared; empty if it was, or never was prepared."""
+        answers = {}
+        for claim in claims:
+            answers[claim.uid] = ""
+            try:
+                await self._thread.run(partial(self._files.remove, claim.uid))
+            except NodeError as error:
+                answers[claim.uid] = str(error)
+                say("claim_kept", f"claim {claim} was not released: {error}", WARNING, claim=str(claim), reason=str(error))  # fmt: skip
+            else:
+                say("claim_released", f"claim {claim}: released", claim=str(claim))
+        return answers
+
+    async def health(self) -> AsyncIterator[Sequence[DeviceHealth]]:
+        """The health of all devices: at once, at each change, and every `HEALTH_INTERVAL`."""
+        with self._offers.subscribe() as offers:
+            offer = await offers.receive()
+            while True:
+                yield [
+                    DeviceHealth(self._node, name, "; ".join(device.reasons))
+                    for name, device in offer.pool.devices.items()
+                ]
+                with trio.move_on_after(HEALTH_INTERVAL):
+                    offer = await offers.receive()

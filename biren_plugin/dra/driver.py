@@ -1,0 +1,146 @@
+"""The driver's subtree: its start order, nothing else."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from biren_plugin.board import Board
+from biren_plugin.core.dra.reconcile import DRIVER
+from biren_plugin.dra.claim_service import ClaimService
+from biren_plugin.dra.driver_sockets import DriverSockets
+from biren_plugin.errors import PluginSocketGone, SocketUnusable, StartTooSlow
+from biren_plugin.notice import ERROR, say, say_bug
+from biren_plugin.unix_sockets import FileIdentity, UnixListener
+from biren_plugin.wire.dra_plugin import VERSIONS, new_driver_server
+from biren_plugin.wire.plugin_registration import PluginInfo, new_info_server
+from biren_plugin.wire.unix_grpc import Server
+
+_START_DEADLINE: Final = 10.0
+_GOODBYE: Final = 1.0
+"""Seconds for which the driver's socket outlives the registration socket."""
+_LOOK_INTERVAL: Final = 1.0
+"""Seconds between checks that the two sockets are still ours."""
+_BUGS: Final = 5
+"""So many failed calls in one life of the server start the driver again."""
+
+
+@attrs.frozen
+class Registered:
+    """Whether the kubelet has taken the driver."""
+
+    taken: bool = False
+    trouble: str = ""
+    """Why the kubelet refused; empty if it did not."""
+
+
+async def run_driver(
+    sockets: DriverSockets, service: ClaimService, registered: Board[Registered]
+) -> None:
+    """One life of the driver: ends only by failing or being cancelled."""
+    registered.post(Registered())
+    deregistered = trio.Event()
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(_START_DEADLINE) as starting:
+            await nursery.start(serve_driver, sockets.plugin, service, deregistered)
+            await nursery.start(
+                stay_registered, sockets, deregistered, partial(_take_verdict, registered)
+            )
+        if starting.cancelled_caught:
+            deregistered.set()
+            raise StartTooSlow(f"{DRIVER} did not start in {_START_DEADLINE:g} s")
+
+
+def _take_verdict(registered: Board[Registered], trouble: str) -> None:
+    verdict = Registered(not trouble, trouble)
+    if verdict != registered.latest:
+        if trouble:
+            say("driver_refused", f"the kubelet refused {DRIVER}: {trouble}", ERROR, reason=trouble)
+        else:
+            say("driver_registered", f"{DRIVER} is registered with the kubelet")
+    registered.post(verdict)
+
+
+async def serve_driver(
+    path: Path,
+    service: ClaimService,
+    deregistered: trio.Event,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serves claims and health on `path` until cancelled; started when it listens.
+
+    On the way out it serves on until `deregistered`, `_GOODBYE` at most: the kubelet must not call a
+    driver that has gone. Raises `SocketUnusable`, and a bug of a call when there were too many.
+    """
+    listener = _listen(path)
+    server = new_driver_server(service, on_bug=_count_bugs())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_serve, server, listener)
+        task_status.started()
+        try:
+            await _until_gone(path, listener.identity)
+        finally:
+            with trio.move_on_after(_GOODBYE, shield=True):
+                await deregistered.wait()
+
+
+async def stay_registered(
+    sockets: DriverSockets,
+    deregistered: trio.Event,
+    on_verdict: Callable[[str], None],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Stands in the kubelet's registry until cancelled; started when its socket is there.
+
+    Raises `SocketUnusable` and `PluginSocketGone`.
+    """
+    info = PluginInfo(DRIVER, str(sockets.plugin), VERSIONS)
+    try:
+        listener = _listen(sockets.registration)
+        server = new_info_server(info, on_verdict, on_bug=_count_bugs())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_serve, server, listener)
+            task_status.started()
+            await _until_gone(sockets.registration, listener.identity)
+    finally:
+        deregistered.set()
+
+
+async def _serve(server: Server, listener: UnixListener) -> None:
+    await trio.serve_listeners(server.handle, [listener])
+
+
+async def _until_gone(path: Path, identity: FileIdentity) -> None:
+    """Watches a socket of ours. Ends by raising `PluginSocketGone`."""
+    while FileIdentity.of(path) == identity:  # noqa: ASYNC110 - nothing here is told of a deletion
+        await trio.sleep(_LOOK_INTERVAL)
+    raise PluginSocketGone(f"{path} was deleted or replaced: the kubelet cannot reach the driver")
+
+
+def _listen(path: Path) -> UnixListener:
+    try:
+        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        return UnixListener(path)
+    except OSError as error:
+        raise SocketUnusable(
+            f"cannot listen on {path}: {error.strerror or error}; see --kubelet-root"
+        ) from error
+
+
+def _count_bugs() -> Callable[[Exception], None]:
+    """Logs each bug of a call; too many in one life of the server end it."""
+    bugs = 0
+
+    def count(error: Exception) -> None:
+        nonlocal bugs
+        bugs += 1
+        say_bug("a call failed on a bug of the plugin", error, "a call")
+        if bugs >= _BUGS:
+            raise error
+
+    return count

@@ -1,0 +1,93 @@
+"""The driver's two sockets: their names, which two instances do not share, and stale ones.
+
+Blocking. A Unix path has 107 bytes at most. Source: `k8s.io/dynamic-resource-allocation` of 1.37,
+whose helper shortens names the same two ways.
+"""
+
+import hashlib
+import os
+import socket
+from base64 import urlsafe_b64encode
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from biren_plugin.core.dra.reconcile import DRIVER
+from biren_plugin.errors import SocketUnusable
+
+LONGEST_PATH: Final = 107
+"""Bytes of `sun_path`, without the final 0."""
+
+
+@attrs.frozen
+class DriverSockets:
+    """Where one instance serves."""
+
+    plugin: Path
+    """`<kubelet root>/plugins/gpu.birentech.com/dra-<instance>.sock`."""
+    registration: Path
+    """`<kubelet root>/plugins_registry/gpu.birentech.com-<instance>-reg.sock`."""
+
+    @property
+    def lock(self) -> Path:
+        """The file by which two instances take turns at claims."""
+        return self.plugin.with_name("claims.lock")
+
+
+def sockets_of(kubelet_root: Path, instance: str) -> DriverSockets:
+    """The sockets of the instance with that pod uid, or any other text. Raises `SocketUnusable`."""
+    digest = hashlib.sha256(instance.encode()).digest()
+    short = urlsafe_b64encode(digest[:8]).decode().rstrip("=")
+    whole = hashlib.sha256(f"{DRIVER}\0{instance}".encode()).digest()
+    shortest = urlsafe_b64encode(whole[:16]).decode().rstrip("=")
+    plugins = kubelet_root / "plugins" / DRIVER
+    registry = kubelet_root / "plugins_registry"
+    return DriverSockets(
+        plugin=_first_that_fits(
+            plugins / f"dra-{instance}.sock", plugins / f"dra-{short}.sock",
+        ),
+        registration=_first_that_fits(
+            registry / f"{DRIVER}-{instance}-reg.sock",
+            registry / f"{DRIVER}-{short}-reg.sock",
+            registry / f"dra-{shortest}-reg.sock",
+        ),
+    )  # fmt: skip
+
+
+def _first_that_fits(*paths: Path) -> Path:
+    for path in paths:
+        if len(os.fsencode(path)) <= LONGEST_PATH:
+            return path
+    raise SocketUnusable(
+        f"{paths[-1]} is longer than the {LONGEST_PATH} bytes of a socket's path; "
+        "give a shorter --kubelet-root"
+    )
+
+
+def remove_stale(sockets: DriverSockets) -> list[Path]:
+    """Removes sockets of this driver that nobody serves, as a killed instance leaves them."""
+    removed = []
+    for directory, pattern in (
+        (sockets.registration.parent, f"{DRIVER}-*reg.sock"),
+        (sockets.registration.parent, "dra-*-reg.sock"),
+        (sockets.plugin.parent, "dra-*.sock"),
+    ):
+        for path in sorted(directory.glob(pattern)):
+            if not _is_served(path):
+                with suppress(OSError):
+                    path.unlink()
+                    removed.append(path)
+    return removed
+
+
+def _is_served(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True  # busy, or not ours to judge
+    return True

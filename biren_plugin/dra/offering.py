@@ -1,0 +1,179 @@
+"""Offers the node's cards through DRA: who we are, what there is to offer, the driver, its slices.
+
+1. The driver serves claims in every instance on the node; the one that holds the lock on the
+   kubelet's device-plugins directory publishes, so that a plugin and a driver never offer together.
+2. Trouble with the API server costs publishing and new claims, never the registration.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import attrs
+import trio
+
+from biren_plugin.board import Board, news_of
+from biren_plugin.cluster.api_server import ApiServer
+from biren_plugin.cluster.credentials import PodCredentials, load_kubeconfig, who_am_i
+from biren_plugin.cluster.object_watch import PACE, Objects, watch_objects
+from biren_plugin.core.dra.pool import Pool, pool_of
+from biren_plugin.core.dra.reconcile import Owner
+from biren_plugin.core.model import Inventory
+from biren_plugin.core.observed import Observed
+from biren_plugin.core.settings import Settings
+from biren_plugin.daemon_state import DaemonState, DriverState
+from biren_plugin.device_plugin.folder import KubeletFolder
+from biren_plugin.device_plugin.folder_lock import Hindrance, hold_folder
+from biren_plugin.dra.claim_service import ClaimService, Offer
+from biren_plugin.dra.driver import Registered, run_driver
+from biren_plugin.dra.driver_sockets import remove_stale, sockets_of
+from biren_plugin.dra.slice_publisher import PATH, Published, SlicePublisher, selection
+from biren_plugin.errors import ApiError, ApiUnreachable, NodeError
+from biren_plugin.files.claim_files import ClaimFiles
+from biren_plugin.notice import say
+from biren_plugin.supervise import keep_running
+
+_HERE: Final = "by-hand"
+"""The instance of a daemon that no pod runs."""
+
+
+@attrs.frozen
+class Identity:
+    """Who we are in the cluster."""
+
+    owner: Owner
+    instance: str
+    """Tells two daemons on one node apart: the pod's uid."""
+
+
+async def offer_by_dra(
+    settings: Settings, state: DaemonState, folder: Board[KubeletFolder]
+) -> None:
+    """Ends only by failing or being cancelled."""
+    state.driver = DriverState()
+    await keep_running(
+        partial(_offer, settings, state, folder),
+        "dra",
+        expected=(NodeError,),
+        is_working=lambda: state.driver is not None and state.driver.registered,
+        on_failure=partial(_note_failure, state),
+        pace=PACE,
+    )
+
+
+def _note_failure(state: DaemonState, cause: Exception) -> None:
+    state.counters.restarted("dra", cause)
+    state.driver = DriverState(trouble=str(cause))
+
+
+async def _offer(settings: Settings, state: DaemonState, folder: Board[KubeletFolder]) -> None:
+    load = (
+        PodCredentials().load
+        if settings.kubeconfig is None
+        else partial(load_kubeconfig, settings.kubeconfig)
+    )
+    api = ApiServer(load)
+    identity = await _identify(api, settings)
+    sockets = sockets_of(settings.kubelet_root, identity.instance)
+    for path in await trio.to_thread.run_sync(remove_stale, sockets):
+        say("stale_socket_removed", f"{path} removed: nobody serves it", path=str(path))
+    files = ClaimFiles(settings.claim_cdi_dir, sockets.lock)
+    offers, pools = Board[Offer](), Board[Pool]()
+    registered = Board[Registered]()
+    service = ClaimService(api, identity.owner.name, offers, files)
+    publisher = SlicePublisher(api, identity.owner)
+    restarted = state.counters.restarted
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_make_offers, settings, state, offers, pools)
+        nursery.start_soon(_keep_state, state, registered, publisher.published)
+        nursery.start_soon(
+            partial(
+                keep_running,
+                partial(run_driver, sockets, service, registered),
+                "driver",
+                expected=(NodeError,),
+                on_failure=partial(restarted, "driver"),
+            )
+        )
+        while True:
+            state.role = "waiting"
+            with await hold_folder(
+                settings.device_plugin_dir, folder, partial(_stand_by, state)
+            ) as held:
+                state.role = "serving"
+                async with trio.open_nursery() as serving:
+                    serving.start_soon(
+                        _publish, api, identity.owner, publisher, pools,
+                        partial(restarted, "slices"),
+                    )  # fmt: skip
+                    await held.until_replaced(folder)
+                    serving.cancel_scope.cancel()
+
+
+async def _stand_by(state: DaemonState, hindrance: Hindrance) -> None:
+    state.role = "standing by" if hindrance == "held" else "waiting"
+
+
+async def _identify(api: ApiServer, settings: Settings) -> Identity:
+    """Raises `ApiError`."""
+    token = (await api.access()).token
+    if settings.kubeconfig is None:
+        found = who_am_i(token or "")
+        return Identity(Owner(found.node, found.node_uid), found.pod_uid)
+    if not settings.node_name:
+        raise ApiUnreachable("--kubeconfig needs --node-name, the name of this node")
+    node = await api.call("GET", f"/api/v1/nodes/{settings.node_name}")
+    return Identity(Owner(settings.node_name, node["metadata"]["uid"]), _HERE)
+
+
+async def _make_offers(
+    settings: Settings, state: DaemonState, offers: Board[Offer], pools: Board[Pool]
+) -> None:
+    """Posts what the node offers whenever the inventory or what pods hold has changed."""
+    with news_of(state.inventory, state.observed) as news:
+        while True:
+            await news.receive()
+            inventory: Inventory | None = state.inventory.latest
+            seen = state.observed.latest or Observed()
+            if inventory is None:
+                continue
+            pool = pool_of(inventory, seen.driver_version, seen.holders, settings.evict_on)
+            offer = Offer(pool, inventory.host, seen.holders)
+            if offer != offers.latest:
+                offers.post(offer)
+            if pools.latest is None or pool.slices != pools.latest.slices:
+                for sentence in pool.nameless:
+                    say("card_nameless", sentence)
+                pools.post(pool)
+
+
+async def _keep_state(
+    state: DaemonState, registered: Board[Registered], published: Board[Published]
+) -> None:
+    with news_of(registered, published) as news:
+        while True:
+            await news.receive()
+            taken = registered.latest or Registered()
+            slices = published.latest or Published()
+            state.driver = DriverState(
+                taken.taken, taken.trouble, slices.wanted, slices.stored, slices.trouble
+            )
+
+
+async def _publish(
+    api: ApiServer,
+    owner: Owner,
+    publisher: SlicePublisher,
+    pools: Board[Pool],
+    on_failure: Callable[[Exception], None],
+) -> None:
+    stored = Board[Objects]()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_objects, api, PATH, selection(owner.name), stored, on_failure)
+        await keep_running(
+            partial(publisher.run, pools, stored),
+            "slices",
+            expected=(ApiError,),
+            on_failure=on_failure,
+            pace=PACE,
+        )

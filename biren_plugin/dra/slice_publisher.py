@@ -1,0 +1,132 @@
+"""Keeps the node's slices in the API server as the pool wants them.
+
+1. A change of the pool, or of any stored slice by anybody, is the cause of one round: list the
+   slices, decide (`core/dra/reconcile`), write. Deciding from a list, not from the watch, means that
+   our own writes are never missed.
+2. A conflict or a slice that vanished in between starts the round again.
+3. An object that the server calls wrong is logged, and not sent again until the pool changes.
+4. A field that the server drops is logged once, and not sent again and again.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+import trio
+
+from biren_plugin.board import Board, news_of
+from biren_plugin.cluster.api_server import ApiServer, Object
+from biren_plugin.cluster.object_watch import Objects
+from biren_plugin.core.dra.pool import Pool
+from biren_plugin.core.dra.reconcile import (
+    DRIVER,
+    Create,
+    Delete,
+    Owner,
+    Update,
+    Write,
+    plain,
+    writes_for,
+)
+from biren_plugin.errors import ApiConflict, ApiInvalid, ApiNotFound, ApiUnreachable
+from biren_plugin.notice import ERROR, WARNING, say
+
+PATH: Final = "/apis/resource.k8s.io/v1/resourceslices"
+_ROUNDS: Final = 5
+_STRICT: Final = {"fieldValidation": "Strict"}
+
+
+@attrs.frozen
+class Published:
+    """What the API server holds of the pool."""
+
+    wanted: int = 0
+    """Devices that should be published."""
+    stored: int = 0
+    """Devices in the stored slices after the last round."""
+    trouble: str = ""
+    """Why the slices are not as wanted; empty if they are."""
+
+
+def selection(node: str) -> Mapping[str, str]:
+    """The query that selects this driver's slices of the node."""
+    return {"fieldSelector": f"spec.driver={DRIVER},spec.nodeName={node}"}
+
+
+class SlicePublisher:
+    """Publishes for `owner`. What it learned of dropped fields outlives a restart of its task."""
+
+    def __init__(self, api: ApiServer, owner: Owner) -> None:
+        self._api = api
+        self._owner = owner
+        self._accepted: dict[str, str] = {}
+        self._refused: tuple[tuple[Object, ...], ...] | None = None
+        self.published = Board[Published]()
+
+    async def run(self, pools: Board[Pool], stored: Board[Objects]) -> None:
+        """Publishes the latest pool whenever it or what is stored changes. Raises `ApiError`."""
+        with news_of(pools, stored) as news:
+            while True:
+                await news.receive()
+                pool = pools.latest
+                if pool is None or pool.slices == self._refused:
+                    continue
+                try:
+                    await self._publish(pool)
+                except ApiInvalid as error:
+                    self._refused = pool.slices
+                    say("slices_refused", f"the API server refuses this node's slices: {error}", ERROR, reason=str(error))  # fmt: skip
+                    self.published.post(Published(len(pool.devices), 0, str(error)))
+
+    async def _publish(self, pool: Pool) -> None:
+        for _ in range(_ROUNDS):
+            listed = await self._api.call("GET", PATH, query=selection(self._owner.name))
+            stored = {each["metadata"]["name"]: each for each in listed["items"]}
+            writes = writes_for(pool.slices, stored, self._owner, self._accepted)
+            try:
+                for write in writes:
+                    await self._write(write)
+            except (ApiConflict, ApiNotFound):
+                await trio.lowlevel.checkpoint()
+                continue
+            if writes:
+                say("slices_published", f"published {len(pool.devices)} devices", devices=len(pool.devices), writes=len(writes))  # fmt: skip
+            self.published.post(Published(len(pool.devices), len(pool.devices)))
+            return
+        raise ApiUnreachable(f"somebody else keeps changing this node's slices of {DRIVER}")
+
+    async def _write(self, write: Write) -> None:
+        match write:
+            case Delete(stored=stored):
+                metadata = stored["metadata"]
+                body = {
+                    "apiVersion": "v1",
+                    "kind": "DeleteOptions",
+                    "preconditions": {
+                        "uid": metadata["uid"],
+                        "resourceVersion": metadata["resourceVersion"],
+                    },
+                }
+                await self._api.call("DELETE", f"{PATH}/{metadata['name']}", body)
+            case Update(slice=sent):
+                name = sent["metadata"]["name"]
+                self._compare(
+                    sent, await self._api.call("PUT", f"{PATH}/{name}", sent, query=_STRICT)
+                )
+            case Create(slice=sent):
+                self._compare(sent, await self._api.call("POST", PATH, sent, query=_STRICT))
+
+    def _compare(self, sent: Object, returned: Object) -> None:
+        wanted, stored = plain(sent["spec"]), plain(returned["spec"])
+        if wanted == stored:
+            return
+        self._accepted[wanted] = stored
+        dropped = sorted(
+            {
+                key
+                for one, other in zip(sent["spec"]["devices"], returned["spec"].get("devices") or (), strict=False)
+                for key in one.keys() - other.keys()
+            }
+        )  # fmt: skip
+        what = ", ".join(dropped) or "values"
+        say("slice_fields_dropped", f"the API server drops {what} of devices: a feature gate of the cluster is off", WARNING, fields=tuple(dropped))  # fmt: skip

@@ -1,0 +1,97 @@
+"""The CDI files of claims: one for each claim that is prepared, named by its uid. Blocking.
+
+1. The files are all that is remembered of claims: they are shared by two instances, and lie on a
+   tmpfs, so that a reboot forgets them as it ends the containers.
+2. A file is written whole or not at all; one that cannot be read harms its own claim only.
+3. `serialize` keeps two instances apart while one compares the files and writes.
+"""
+
+import fcntl
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from biren_plugin.core.cdi.spec import Spec
+from biren_plugin.errors import CdiFileUnusable, ClaimFileUnusable
+from biren_plugin.files import cdi_file
+
+_NAME: Final = re.compile(r"birentech\.com-claim_([0-9A-Za-z-]{1,64})\.json")
+_UID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
+_TRY_AGAIN: Final = 0.01
+"""Seconds between tries for the lock, which is held for milliseconds."""
+
+
+class ClaimFiles:
+    """The files in `directory`; `lock` is a file that both instances can open."""
+
+    def __init__(self, directory: Path, lock: Path) -> None:
+        self._directory = directory
+        self._lock = lock
+
+    def path_of(self, uid: str) -> Path:
+        """Where the claim's file stands. Raises `ClaimFileUnusable` for what is no uid."""
+        if _UID.fullmatch(uid) is None:
+            raise ClaimFileUnusable(f"{uid[:80]!r} is not the uid of a claim")
+        return self._directory / f"birentech.com-claim_{uid}.json"
+
+    def read_all(self) -> dict[str, Spec | None]:
+        """The specs by uid; None for a file that cannot be read as one. Raises `ClaimFileUnusable`."""
+        try:
+            names = os.listdir(self._directory)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise ClaimFileUnusable(
+                f"cannot read {self._directory}: {error.strerror}; see --claim-cdi-dir"
+            ) from error
+        found = (match for name in sorted(names) if (match := _NAME.fullmatch(name)))
+        return {match[1]: _read(self._directory / match[0]) for match in found}
+
+    def write(self, uid: str, spec: Spec) -> None:
+        """Makes the claim's file hold `spec`. Raises `ClaimFileUnusable`."""
+        try:
+            cdi_file.write(self.path_of(uid), cdi_file.render(spec, "json"))
+        except CdiFileUnusable as error:
+            raise ClaimFileUnusable(str(error)) from error
+
+    def remove(self, uid: str) -> None:
+        """Removes the claim's file, if there is one. Raises `ClaimFileUnusable`."""
+        path = self.path_of(uid)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ClaimFileUnusable(f"cannot remove {path}: {error.strerror}") from error
+
+    @contextmanager
+    def serialize(self, deadline: float) -> Iterator[None]:
+        """Holds the lock of both instances. Raises `ClaimFileUnusable` after `deadline` seconds."""
+        until = time.monotonic() + deadline
+        try:
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ClaimFileUnusable(f"cannot open {self._lock}: {error.strerror}") from error
+        try:
+            while True:
+                with suppress(BlockingIOError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                if time.monotonic() >= until:
+                    raise ClaimFileUnusable(f"another instance holds {self._lock}")
+                time.sleep(_TRY_AGAIN)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _read(path: Path) -> Spec | None:
+    try:
+        content = path.read_bytes()[: cdi_file.MAX_SIZE]
+        spec = json.loads(content)
+    except (OSError, ValueError, RecursionError):
+        return None
+    return spec if isinstance(spec, dict) else None

@@ -1,0 +1,107 @@
+"""The services of a DRA driver in the model's words, in every version that kubelets know."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, Final, Protocol
+
+from purerpc import Servicer
+
+from biren_plugin.core.dra.claims import ClaimId, DeviceHealth, PreparedDevice
+from biren_plugin.wire._proto import (
+    dra_health_v1_pb2,
+    dra_health_v1alpha1_pb2,
+    dra_v1_pb2,
+    dra_v1beta1_pb2,
+)
+from biren_plugin.wire._proto.dra_health_v1_grpc import DRAResourceHealthServicer as HealthV1
+from biren_plugin.wire._proto.dra_health_v1alpha1_grpc import (
+    DRAResourceHealthServicer as HealthV1Alpha1,
+)
+from biren_plugin.wire._proto.dra_v1_grpc import DRAPluginServicer as PluginV1
+from biren_plugin.wire._proto.dra_v1beta1_grpc import DRAPluginServicer as PluginV1Beta1
+from biren_plugin.wire.unix_grpc import Limits, Server
+
+VERSIONS: Final = (
+    "v1.DRAPlugin", "v1beta1.DRAPlugin", "v1.DRAResourceHealth", "v1alpha1.DRAResourceHealth",
+)  # fmt: skip
+"""What the driver announces; the kubelet takes the first plugin service that it knows."""
+CALL_DEADLINE: Final = 44.0
+"""Seconds; the kubelet gives up after 45."""
+
+
+class Driver(Protocol):
+    """The part that answers. Each claim is answered by itself."""
+
+    async def prepare(self, claims: Sequence[ClaimId]) -> Mapping[str, list[PreparedDevice] | str]:
+        """By uid: the claim's devices, or why it was not prepared."""
+
+    async def unprepare(self, claims: Sequence[ClaimId]) -> Mapping[str, str]:
+        """By uid: why the claim was not unprepared; empty if it was."""
+
+    def health(self) -> AsyncIterator[Sequence[DeviceHealth]]:
+        """Whole lists, one when anything changed and one now and then."""
+
+
+def new_driver_server(driver: Driver, on_bug: Callable[[Exception], None]) -> Server:
+    """A gRPC server of both versions of the plugin and of the health service."""
+    servicers: list[Servicer] = [
+        _plugin(PluginV1, dra_v1_pb2, driver),
+        _plugin(PluginV1Beta1, dra_v1beta1_pb2, driver),
+        _health(HealthV1, dra_health_v1_pb2, driver),
+        _health(HealthV1Alpha1, dra_health_v1alpha1_pb2, driver),
+    ]
+    return Server(servicers, Limits(answer=CALL_DEADLINE), on_bug)
+
+
+def _plugin(base: type[Servicer], pb: ModuleType, driver: Driver) -> Servicer:
+    """The servicer of one version; the versions' messages have the same fields."""
+
+    class Plugin(base):  # type: ignore[misc]  # purerpc's classes have no types
+        async def NodePrepareResources(self, request: Any) -> Any:
+            answers = await driver.prepare([_claim(each) for each in request.claims])
+            response = pb.NodePrepareResourcesResponse()
+            for uid, answer in answers.items():
+                entry = response.claims[uid]  # makes it, also for a claim without a device
+                if isinstance(answer, str):
+                    entry.error = answer
+                    continue
+                for device in answer:
+                    entry.devices.add(
+                        request_names=[device.request],
+                        pool_name=device.pool,
+                        device_name=device.device,
+                        cdi_device_ids=[device.cdi_id],
+                    )
+            return response
+
+        async def NodeUnprepareResources(self, request: Any) -> Any:
+            answers = await driver.unprepare([_claim(each) for each in request.claims])
+            response = pb.NodeUnprepareResourcesResponse()
+            for uid, error in answers.items():
+                response.claims[uid].error = error
+            return response
+
+    return Plugin()
+
+
+def _health(base: type[Servicer], pb: ModuleType, driver: Driver) -> Servicer:
+    class Health(base):  # type: ignore[misc]
+        async def NodeWatchResources(self, _request: Any) -> AsyncIterator[Any]:
+            async for devices in driver.health():
+                now = int(time.time())
+                response = pb.NodeWatchResourcesResponse()
+                for each in devices:
+                    response.devices.add(
+                        device=pb.DeviceIdentifier(pool_name=each.pool, device_name=each.device),
+                        health=pb.UNHEALTHY if each.message else pb.HEALTHY,
+                        last_updated_time=now,
+                        message=each.message,
+                    )
+                yield response
+
+    return Health()
+
+
+def _claim(message: Any) -> ClaimId:
+    return ClaimId(message.namespace, message.name, message.uid)

@@ -1,0 +1,144 @@
+"""A claim gets its cards, always the same way, or a sentence that says why not."""
+
+from typing import Any
+
+import attrs
+import pytest
+
+from biren_plugin.core.dra.claims import (
+    ClaimId,
+    allocated_of,
+    check_usable,
+    held_by,
+    prepared_of,
+    spec_of,
+)
+from biren_plugin.core.model import Device, HostFacts
+from biren_plugin.core.parse.card import Card
+from biren_plugin.errors import ClaimNotReady, ClaimRefused
+from tests.support.cards import GPU, card
+
+CLAIM = ClaimId("team", "cards", "uid-1")
+DEVICES = {f"gpu-{number}": Device(card(number), GPU) for number in range(3)}
+
+
+def stored(*results: dict[str, Any], **allocation: Any) -> dict[str, Any]:
+    found = [{"driver": "gpu.birentech.com", "pool": "node-7", **each} for each in results]
+    return {
+        "metadata": {"uid": "uid-1"},
+        "status": {"allocation": {"devices": {"results": found, **allocation}}},
+    }
+
+
+def one(request: str, device: str, **more: Any) -> dict[str, Any]:
+    return {"request": request, "device": device, **more}
+
+
+def test_each_request_has_its_own_list_of_cards() -> None:
+    claim = stored(one("a", "gpu-0"), one("a", "gpu-1"), one("b/half", "gpu-2"))
+    allocated = allocated_of(claim, CLAIM, "node-7")
+    spec = spec_of(CLAIM, allocated, DEVICES, HostFacts(control_node=True))
+    assert spec is not None
+    assert [each["containerEdits"]["env"] for each in spec["devices"]] == [
+        ["BR_PHY_CARDS=card_0,card_1"], ["BR_PHY_CARDS=card_0,card_1"], ["BR_PHY_CARDS=card_2"],
+    ]  # fmt: skip
+    assert spec["containerEdits"]["deviceNodes"] == [{"path": "/dev/biren-m", "permissions": "rw"}]
+    prepared = prepared_of(CLAIM, "node-7", allocated)
+    assert prepared[2].request == "b"
+    assert prepared[2].cdi_id == f"birentech.com/claim={spec['devices'][2]['name']}"
+
+
+def test_other_drivers_and_other_pools_are_left_to_others() -> None:
+    claim = stored(one("a", "gpu-0", driver="other"), one("a", "gpu-1", pool="node-8"))
+    allocated = allocated_of(claim, CLAIM, "node-7")
+    assert allocated == ()
+    assert spec_of(CLAIM, allocated, DEVICES, HostFacts()) is None
+
+
+def test_a_vfio_group_comes_with_the_container_node_of_vfio() -> None:
+    group = {"vfio-9": Device(Card("/dev/vfio/9", 9, functions=("0000:3b:00.1",)), GPU)}
+    spec = spec_of(
+        CLAIM, allocated_of(stored(one("a", "vfio-9")), CLAIM, "node-7"), group, HostFacts()
+    )
+    assert spec is not None
+    assert spec["containerEdits"]["deviceNodes"][0]["path"] == "/dev/vfio/vfio"
+
+
+@pytest.mark.parametrize(
+    ("claim", "said"),
+    [
+        ({"metadata": {"uid": "uid-2"}}, "was replaced by another of its name"),
+        ({"metadata": {"uid": "uid-1"}}, "is not allocated"),
+        (
+            stored(one("a", "gpu-0"), config=[{"opaque": {"driver": "gpu.birentech.com"}}]),
+            "takes no configuration",
+        ),
+    ],
+)
+def test_a_claim_that_cannot_be_prepared_says_why(claim: dict[str, Any], said: str) -> None:
+    with pytest.raises(ClaimRefused, match=said):
+        allocated_of(claim, CLAIM, "node-7")
+
+
+def use(claim: dict[str, Any], **how: Any) -> None:
+    defaults: dict[str, Any] = {"devices": DEVICES, "taints": {}, "held": {}, "held_by_plugin": {}}
+    check_usable(allocated_of(claim, CLAIM, "node-7"), **{**defaults, **how})
+
+
+SICK = {"gpu-0": DEVICES["gpu-0"].because("3 ECC errors")}
+TAINT = {"gpu-0": ({"key": "gpu.birentech.com/ecc", "effect": "NoSchedule"},)}
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"devices": {}}, "is not on this node any more"),
+        ({"held": {"gpu-0": "uid-9"}}, "still held by the claim with uid uid-9"),
+        ({"held_by_plugin": {"gpu-0": "team/old"}}, "still held by pod team/old"),
+        ({"devices": SICK, "taints": TAINT}, "is Unhealthy: 3 ECC errors"),
+    ],
+)
+def test_a_card_that_cannot_be_used_now_says_why(how: dict[str, Any], said: str) -> None:
+    with pytest.raises(ClaimNotReady, match=said):
+        use(stored(one("a", "gpu-0")), **how)
+
+
+@pytest.mark.parametrize(
+    ("toleration", "ok"),
+    [
+        ({"key": "gpu.birentech.com/ecc", "operator": "Exists"}, True),
+        ({"operator": "Exists"}, True),
+        ({"key": "gpu.birentech.com/ecc", "value": ""}, True),
+        ({"key": "gpu.birentech.com/ecc", "value": "3"}, False),
+        ({"key": "gpu.birentech.com/other", "operator": "Exists"}, False),
+        ({"operator": "Exists", "effect": "NoExecute"}, False),
+    ],
+)
+def test_a_faulty_card_is_given_to_a_claim_that_tolerates_it(
+    toleration: dict[str, str], *, ok: bool
+) -> None:
+    claim = stored(one("a", "gpu-0", tolerations=[toleration]))
+    if ok:
+        use(claim, devices=SICK, taints=TAINT)
+    else:
+        with pytest.raises(ClaimNotReady):
+            use(claim, devices=SICK, taints=TAINT)
+
+
+def test_admin_access_holds_nothing_and_is_held_up_by_nothing() -> None:
+    claim = stored(one("a", "gpu-0", adminAccess=True))
+    use(claim, devices=SICK, held={"gpu-0": "uid-9"})
+    spec = spec_of(CLAIM, allocated_of(claim, CLAIM, "node-7"), DEVICES, HostFacts())
+    assert held_by({"uid-1": spec}, besides="uid-2") == {}
+
+
+def test_what_a_claim_holds_is_read_from_its_file() -> None:
+    spec = spec_of(
+        CLAIM, allocated_of(stored(one("a", "gpu-0")), CLAIM, "node-7"), DEVICES, HostFacts()
+    )
+    broken = {"devices": [{"name": "x"}, {}]}
+    files = {"uid-1": spec, "uid-3": None, "uid-4": broken}
+    assert held_by(files, besides="uid-2") == {"gpu-0": "uid-1"}
+    assert held_by(files, besides="uid-1") == {}
+    assert str(CLAIM) == "team/cards"
+    assert attrs.evolve(CLAIM, uid="x") != CLAIM

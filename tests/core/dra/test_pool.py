@@ -1,0 +1,111 @@
+"""The pool names hardware, says all of each device, and stands in the order in which to take it."""
+
+import re
+
+import attrs
+import pytest
+
+from biren_plugin.core.dra.pool import HELD_BY_PLUGIN, SLICE_SIZE, name_of, pool_of, semantic
+from biren_plugin.core.model import Device, DeviceList, Inventory
+from biren_plugin.core.observed import Holder
+from biren_plugin.core.parse.brml import P2PLink
+from biren_plugin.core.parse.card import Card
+from biren_plugin.core.placement.topology_builder import build_topology
+from tests.support.cards import GPU, HALF
+
+
+def whole(number: int, **about: object) -> Device:
+    path = ("pci0000:00", f"0000:{number + 1:02x}:00.0")
+    card = Card(f"card_{number}", number, physical_id=number, memory=1 << 36, pci_path=path)
+    return attrs.evolve(Device(card, GPU), **about)  # type: ignore[arg-type]
+
+
+def inventory(*devices: Device) -> Inventory:
+    lists: dict[str, list[Device]] = {}
+    for each in devices:
+        lists.setdefault(each.resource, []).append(each)
+    return Inventory(tuple(DeviceList(name, tuple(found)) for name, found in lists.items()))
+
+
+def test_names_are_the_hardwares_and_dns_labels() -> None:
+    half = Device(Card("card_4", 4, pci_path=("pci0000:00", "0000:3b:00.0")), HALF, instance=1)
+    group = Card("/dev/vfio/9", 9, functions=("0000:3b:00.1",))
+    names = [name_of(whole(2)), name_of(half), name_of(Device(group, GPU))]
+    assert names == ["gpu-0000-03-00-0", "svi-0000-3b-00-0-2-1", "vfio-0000-3b-00-1"]
+    assert all(re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name or "") for name in names)
+
+
+def test_a_card_without_an_address_is_named_and_not_offered() -> None:
+    pool = pool_of(inventory(Device(Card("card_0", 0), GPU)), None)
+    assert pool.slices == ((),)
+    (sentence,) = pool.nameless
+    assert sentence.startswith("card_0 is not offered")
+
+
+def test_every_device_has_every_attribute() -> None:
+    bare = Device(Card("card_9", 9, pci_path=("0000:09:00.0",)), GPU)
+    pool = pool_of(inventory(whole(0), bare), "1.12.0")
+    first, second = (set(each["attributes"]) for each in pool.slices[0])
+    assert first == second
+    assert "resource.kubernetes.io/pciBusID" in first
+
+
+def test_each_probe_is_a_taint_and_a_warning_keeps_nobody_away() -> None:
+    sick = whole(0, reasons=("3 errors",), faults=("ecc",), warned=("temperature",))
+    pool = pool_of(inventory(sick, whole(1)), None)
+    assert pool.taints["gpu-0000-01-00-0"] == (
+        {"key": "gpu.birentech.com/ecc", "effect": "NoSchedule"},
+        {"key": "gpu.birentech.com/temperature", "effect": "None"},
+    )
+    assert pool.taints["gpu-0000-02-00-0"] == ()
+    evicting = pool_of(inventory(sick), None, evicting=["ecc"])
+    assert evicting.taints["gpu-0000-01-00-0"][0]["effect"] == "NoExecute"
+
+
+def test_a_reason_that_is_no_probes_is_a_taint_all_the_same() -> None:
+    pool = pool_of(inventory(whole(0, reasons=("replaced by a new split",))), None)
+    ((taint,),) = pool.taints.values()
+    assert taint["key"] == "gpu.birentech.com/unhealthy"
+
+
+def test_a_card_that_a_pod_holds_through_the_plugin_is_tainted() -> None:
+    pool = pool_of(inventory(whole(0)), None, {(GPU, "card_0"): Holder("default", "old")})
+    ((taint,),) = pool.taints.values()
+    assert taint["key"].endswith(HELD_BY_PLUGIN)
+
+
+def test_linked_cards_stand_side_by_side() -> None:
+    devices = [whole(number) for number in range(4)]
+    links = {(0, 2): P2PLink.DIRECT, (1, 3): P2PLink.DIRECT}
+    topology = build_topology([each.card for each in devices], links, {})
+    pool = pool_of(attrs.evolve(inventory(*devices), topology=topology), None)
+    cards = [each["attributes"]["card"]["string"] for each in pool.slices[0]]
+    assert cards == ["card_0", "card_2", "card_1", "card_3"]
+    groups = [each["attributes"]["linkGroup"]["string"] for each in pool.slices[0]]
+    assert groups == ["card_0", "card_0", "card_1", "card_1"]
+
+
+def test_a_node_of_many_cards_has_slices_of_at_most_as_many_as_the_api_takes() -> None:
+    pool = pool_of(inventory(*(whole(number) for number in range(130))), None)
+    assert [len(each) for each in pool.slices] == [SLICE_SIZE, SLICE_SIZE, 2]
+
+
+def test_of_two_cards_with_one_name_the_healthy_one_is_offered() -> None:
+    old = whole(0, reasons=("renamed",))
+    new = attrs.evolve(whole(0), card=attrs.evolve(whole(0).card, name="card_7", number=7))
+    pool = pool_of(inventory(old, new), None)
+    assert [each.id for each in pool.devices.values()] == ["card_7"]
+
+
+@pytest.mark.parametrize(
+    ("version", "written"),
+    [
+        ("1.12.0", "1.12.0"),
+        ("1.12", "1.12.0"),
+        ("01.002.3-rc", "1.2.3"),
+        (None, "0.0.0"),
+        ("x", "0.0.0"),
+    ],
+)
+def test_versions_are_as_the_api_takes_them(version: str | None, written: str) -> None:
+    assert semantic(version) == written

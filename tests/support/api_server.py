@@ -1,0 +1,314 @@
+"""A stand-in API server: the rules of resource.k8s.io/v1 that a driver meets, over real TLS and HTTP/1.1.
+
+Written with the standard library's threads, so that nothing of it is shared with the client that it
+tests. What it does is in dra-contract's words: optimistic concurrency, watches with bookmarks, 410,
+dropped fields, conflicts, slow and broken answers.
+"""
+
+import contextlib
+import copy
+import json
+import ssl
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+import attrs
+import trustme
+
+Object = dict[str, Any]
+SLICES = "/apis/resource.k8s.io/v1/resourceslices"
+
+
+@attrs.define
+class StandInApiServer:
+    """What is stored, and how the server misbehaves. Use as a context manager."""
+
+    token: str = "secret-1"
+    """The token that it takes."""
+    objects: dict[str, Object] = attrs.Factory(dict)
+    """By path."""
+    requests: list[tuple[str, str]] = attrs.Factory(list)
+    """Method and path of each request that was let in."""
+    drop: tuple[str, ...] = ()
+    """Fields of devices that it drops silently."""
+    refuse: Callable[[str, str], tuple[int, str] | None] = lambda _method, _path: None
+    """A status and a message for requests that it refuses."""
+    hang: threading.Event | None = None
+    """While it is there and not set, nothing is answered."""
+    version: int = 100
+    oldest: int = 0
+    """Watches from before this version get 410."""
+    history: list[tuple[int, str, Object]] = attrs.Factory(list)
+    """Version, kind and object of each change."""
+    changed: threading.Condition = attrs.Factory(threading.Condition)
+    bookmark_after: float = 60.0
+    closing: bool = False
+    authority: Any = attrs.Factory(trustme.CA)
+    server: ThreadingHTTPServer | None = None
+
+    @property
+    def port(self) -> int:
+        assert self.server is not None
+        return int(self.server.server_address[1])
+
+    def __enter__(self) -> Self:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def get_request(self) -> tuple[Any, Any]:
+                sock, address = super().get_request()
+                sock.settimeout(30)
+                return context.wrap_socket(
+                    sock, server_side=True, do_handshake_on_connect=False
+                ), address
+
+            def handle_error(self, _request: Any, _address: Any) -> None:
+                pass  # a client that left in the middle is the test's business
+
+        self.server = Server(("127.0.0.1", 0), _handler(self))
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.server is not None
+        with self.changed:
+            self.closing = True
+            self.changed.notify_all()
+        self.server.shutdown()
+        self.server.server_close()
+
+    def account(self, directory: Path) -> dict[str, str]:
+        """Writes a service account's files; gives the environment of a pod that has it."""
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "ca.crt").write_bytes(self.authority.cert_pem.bytes())
+        (directory / "token").write_text(self.token)
+        return {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(self.port)}
+
+    def put(self, path: str, found: Object) -> Object:
+        """Stores an object as somebody else would; gives what is stored."""
+        with self.changed:
+            known = path in self.objects
+            self.version += 1
+            stored = copy.deepcopy(found)
+            metadata = stored.setdefault("metadata", {})
+            metadata.setdefault("uid", str(uuid.uuid4()))
+            metadata.setdefault("name", path.rpartition("/")[2])
+            metadata["resourceVersion"] = str(self.version)
+            for device in stored.get("spec", {}).get("devices") or ():
+                for field in self.drop:
+                    device.pop(field, None)
+                for taint in device.get("taints") or ():
+                    taint.setdefault(
+                        "timeAdded", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                    )
+            self.objects[path] = stored
+            self._tell("MODIFIED" if known else "ADDED", stored)
+            return stored
+
+    def delete(self, path: str) -> None:
+        """Deletes an object as somebody else would."""
+        with self.changed:
+            self.version += 1
+            gone = copy.deepcopy(self.objects.pop(path))
+            gone["metadata"]["resourceVersion"] = str(self.version)
+            self._tell("DELETED", gone)
+
+    def _tell(self, kind: str, found: Object) -> None:
+        self.history.append((self.version, kind, copy.deepcopy(found)))
+        self.changed.notify_all()
+
+    def slices(self) -> list[Object]:
+        """The stored slices by name."""
+        with self.changed:
+            return [
+                copy.deepcopy(self.objects[path])
+                for path in sorted(self.objects)
+                if path.startswith(SLICES + "/")
+            ]
+
+    def writes(self) -> list[tuple[str, str]]:
+        return [each for each in self.requests if each[0] in ("POST", "PUT", "DELETE", "PATCH")]
+
+
+def _matches(found: Object, selector: str) -> bool:
+    for term in filter(None, selector.split(",")):
+        key, _, value = term.partition("=")
+        here: Any = found
+        for part in key.split("."):
+            here = here.get(part, "") if isinstance(here, dict) else ""
+        if here != value:
+            return False
+    return True
+
+
+def _handler(api: StandInApiServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self._serve("GET")
+
+        def do_POST(self) -> None:
+            self._serve("POST")
+
+        def do_PUT(self) -> None:
+            self._serve("PUT")
+
+        def do_PATCH(self) -> None:
+            self._serve("PATCH")
+
+        def do_DELETE(self) -> None:
+            self._serve("DELETE")
+
+        def _serve(self, method: str) -> None:
+            length = int(self.headers.get("content-length") or 0)
+            body = json.loads(self.rfile.read(length)) if length else None
+            split = urlsplit(self.path)
+            query = {key: values[0] for key, values in parse_qs(split.query).items()}
+            if api.hang is not None:
+                api.hang.wait(30)
+            if self.headers.get("authorization") != f"Bearer {api.token}":
+                return self._answer(401, _status(401, "Unauthorized"))
+            api.requests.append((method, split.path))
+            if (refused := api.refuse(method, split.path)) is not None:
+                return self._answer(refused[0], _status(*refused))
+            if query.get("watch"):
+                return self._watch(split.path, query)
+            status, answer = self._do(method, split.path, query, body)
+            return self._answer(status, answer)
+
+        def _do(
+            self, method: str, path: str, query: dict[str, str], body: Any
+        ) -> tuple[int, Object]:
+            with api.changed:
+                if method == "GET" and path not in api.objects:
+                    if path.count("/") > 4 and not path.endswith(("pods", "nodes")):
+                        return 404, _status(404, f"{path} not found")
+                    items = [
+                        found for each, found in sorted(api.objects.items())
+                        if each.startswith(path + "/") and _matches(found, query.get("fieldSelector", ""))
+                    ]  # fmt: skip
+                    return 200, {"items": items, "metadata": {"resourceVersion": str(api.version)}}
+                if method == "POST":
+                    metadata = body["metadata"]
+                    name = (
+                        metadata.get("name") or metadata["generateName"][:58] + uuid.uuid4().hex[:5]
+                    )
+                    metadata["name"] = name
+                    return 201, api.put(f"{path}/{name}", body)
+                if path not in api.objects:
+                    return 404, _status(404, f"{path} not found")
+                stored = api.objects[path]
+                if method == "GET":
+                    return 200, stored
+                if method == "PUT":
+                    sent = body["metadata"].get("resourceVersion")
+                    if sent is not None and sent != stored["metadata"]["resourceVersion"]:
+                        return 409, _status(409, "the object has been modified")
+                    if _without_version(body) == _without_version(stored):
+                        return 200, stored
+                    return 200, api.put(path, body)
+                if method == "PATCH":
+                    sent = body.get("metadata", {}).get("resourceVersion")
+                    if sent is not None and sent != stored["metadata"]["resourceVersion"]:
+                        return 409, _status(409, "the object has been modified")
+                    return 200, api.put(path, _merged(stored, body))
+                wanted = (body or {}).get("preconditions", {})
+                if any(stored["metadata"][key] != value for key, value in wanted.items()):
+                    return 409, _status(409, "precondition failed")
+                api.delete(path)
+                return 200, _status(200, "deleted")
+
+        def _answer(self, status: int, answer: Object) -> None:
+            content = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def _watch(self, path: str, query: dict[str, str]) -> None:
+            seen = int(query["resourceVersion"])
+            until = time.monotonic() + float(query.get("timeoutSeconds", "300"))
+            self.send_response(200)
+            self.send_header("transfer-encoding", "chunked")
+            self.end_headers()
+            if seen < api.oldest:
+                self._line({"type": "ERROR", "object": _status(410, "too old resource version")})
+                return self._end()
+            while True:
+                with api.changed:
+                    fresh = [each for each in api.history if each[0] > seen]
+                    if not fresh and not api.closing:
+                        left = until - time.monotonic()
+                        api.changed.wait(max(min(left, api.bookmark_after), 0))
+                        fresh = [each for each in api.history if each[0] > seen]
+                    now = api.version
+                if api.closing or time.monotonic() >= until:
+                    return self._end()
+                for version, kind, found in fresh:
+                    seen = version
+                    name = found["metadata"]["name"]
+                    if f"{path}/{name}" and _matches(found, query.get("fieldSelector", "")):
+                        self._line({"type": kind, "object": found})
+                if not fresh:
+                    self._line(
+                        {
+                            "type": "BOOKMARK",
+                            "object": {"metadata": {"resourceVersion": str(now)}, "spec": {}},
+                        }
+                    )
+
+        def _line(self, event: Object) -> None:
+            content = json.dumps(event).encode() + b"\n"
+            self.wfile.write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
+            self.wfile.flush()
+
+        def _end(self) -> None:
+            with contextlib.suppress(OSError):
+                self.wfile.write(b"0\r\n\r\n")
+
+    return Handler
+
+
+def _status(code: int, message: str) -> Object:
+    return {"kind": "Status", "code": code, "message": message}
+
+
+def _without_version(found: Object) -> Object:
+    plain = copy.deepcopy(found)
+    plain["metadata"] = {
+        key: value for key, value in plain["metadata"].items() if key in ("name", "uid")
+    }
+    return plain
+
+
+def _merged(stored: Object, patch: Object) -> Object:
+    """RFC 7386."""
+    result = copy.deepcopy(stored)
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict):
+            result[key] = _merged(result.get(key) or {}, value)
+        else:
+            result[key] = value
+    return result
+
+
+@contextlib.contextmanager
+def stand_in_api_server(**how: Any) -> Iterator[StandInApiServer]:
+    with StandInApiServer(**how) as api:
+        yield api
