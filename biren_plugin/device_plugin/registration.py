@@ -20,8 +20,8 @@ from biren_plugin.errors import (
 )
 from biren_plugin.notice import say
 from biren_plugin.unix_sockets import FileIdentity, is_served
+from biren_plugin.wire.kubelet_registration import register
 from biren_plugin.wire.messages import Registration
-from biren_plugin.wire.registration import register
 
 REGISTER_DEADLINE: Final = 15.0
 """Seconds: above the 10 that the kubelet spends on dialling back before it answers."""

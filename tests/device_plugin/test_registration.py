@@ -30,8 +30,8 @@ from biren_plugin.errors import (
     StreamEnded,
 )
 from biren_plugin.unix_sockets import FileIdentity, UnixListener
+from biren_plugin.wire.kubelet_registration import new_registration_server
 from biren_plugin.wire.messages import PluginOptions, Registration
-from biren_plugin.wire.registration import new_registration_server
 
 RESOURCE = "birentech.com/gpu"
 DAY = 24 * 3600.0

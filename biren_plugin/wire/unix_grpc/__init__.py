@@ -10,7 +10,7 @@ How the traps of purerpc 0.8.0 are avoided:
 | trap, and where upstream has it | here |
 | --- | --- |
 | TCP options on every socket (`SocketWrapper._set_socket_options`) | `unix_sockets` |
-| bare `except:` swallows `Cancelled` and bugs (`server.ConnectionHandler`) | `server` catches `Exception` in the call's task, answers, and calls `on_bug` |
+| bare `except:` swallows `Cancelled` and bugs (`server.ConnectionHandler`) | `grpc_server` catches `Exception` in the call's task, answers, and calls `on_bug` |
 | a reset cancels no handler (`GRPCConnection._stream_reset`) | `Call.fail` cancels the handler's scope |
 | one bad frame ends every stream (`GRPCSocket._listen`, `grpclib.receive_data`) | `frames`: one frame at a time; a call's errors end that call only |
 | a send waits forever for a window (`GRPCStream._send`) | `Call.fail` wakes it; `limits.unread` ends it |
@@ -25,8 +25,8 @@ How the traps of purerpc 0.8.0 are avoided:
 from biren_plugin.wire.unix_grpc.call import CallEnded
 from biren_plugin.wire.unix_grpc.client import Channel, responses, with_channel
 from biren_plugin.wire.unix_grpc.connection import ConnectionEnded
+from biren_plugin.wire.unix_grpc.grpc_server import Server
 from biren_plugin.wire.unix_grpc.limits import DEFAULT_LIMITS, Limits
-from biren_plugin.wire.unix_grpc.server import Server
 
 __all__ = [
     "DEFAULT_LIMITS",
