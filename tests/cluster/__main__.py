@@ -7,6 +7,7 @@ removed here. Other words go to pytest.
 import argparse
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -69,6 +70,7 @@ def main() -> int:
 
 
 def _run_isolated(command: list[str]) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what is here goes in that case too
     cgroup = f"br-cluster-{os.getpid()}"
     with tempfile.TemporaryDirectory(prefix="br-cluster-") as state:
         inside = [sys.executable, "-m", "tests.cluster.isolation", state, cgroup, *command]

@@ -17,17 +17,21 @@ BURST = 60
 
 
 @pytest.fixture
-def policy(node: Node, request: pytest.FixtureRequest) -> Iterator[str]:
+def policy(node: Node, eight_cards: set[str], request: pytest.FixtureRequest) -> Iterator[str]:
     """The kubelet runs with that topology policy, and as before after the test."""
     node.restart_kubelet(topologyManagerPolicy=request.param)
+    node.view.wait_for(eight_cards)
     yield request.param
+    node.api.delete_pods()
+    # A kubelet that restarts before the next admission still counts what ended pods held.
+    run_pod(node.api, "next", container(gpu=1))
     node.api.delete_pods()
     node.restart_kubelet()
 
 
 @pytest.mark.parametrize("policy", ["restricted", "single-numa-node"], indirect=True)
 def test_a_pods_cards_come_from_one_numa_node_or_the_pod_is_refused(
-    node: Node, policy: str, eight_cards: set[str]
+    node: Node, policy: str
 ) -> None:
     numa_nodes = (
         {"card_0", "card_1", "card_2", "card_3"},
