@@ -14,7 +14,7 @@ from tests.e2e.daemon import DaemonProcess
 from tests.support.broken_daemons import WAYS, broken, end_what_it_left
 
 CARDS = {"card_0", "card_1", "card_2", "card_3"}
-SOON = 15.0
+SOON = 8.0
 """Seconds: a healthy daemon takes one, unless the machine is busy."""
 NewDaemon = Callable[[], DaemonProcess]
 

@@ -78,7 +78,7 @@ def test_after_a_lost_checkpoint_no_card_is_in_two_containers(
     node.stop_kubelet()
     CHECKPOINT.unlink()
     node.start_kubelet()
-    node.view.wait_for(eight_cards - held)
+    node.view.wait_for(eight_cards - held, timeout=8.0)
     assert cards_of(node, "after", gpu=7) == eight_cards - held
 
 
