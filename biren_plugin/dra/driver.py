@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.dra.reconcile import DRIVER
+from biren_plugin.core.parse.vendor import DRA_DRIVER
 from biren_plugin.dra.claim_service import ClaimService
 from biren_plugin.dra.driver_sockets import DriverSockets
 from biren_plugin.errors import PluginSocketGone, SocketUnusable, StartTooSlow
@@ -51,16 +51,21 @@ async def run_driver(
             )
         if starting.cancelled_caught:
             deregistered.set()
-            raise StartTooSlow(f"{DRIVER} did not start in {_START_DEADLINE:g} s")
+            raise StartTooSlow(f"{DRA_DRIVER} did not start in {_START_DEADLINE:g} s")
 
 
 def _take_verdict(registered: Board[Registered], trouble: str) -> None:
     verdict = Registered(not trouble, trouble)
     if verdict != registered.latest:
         if trouble:
-            say("driver_refused", f"the kubelet refused {DRIVER}: {trouble}", ERROR, reason=trouble)
+            say(
+                "driver_refused",
+                f"the kubelet refused {DRA_DRIVER}: {trouble}",
+                ERROR,
+                reason=trouble,
+            )
         else:
-            say("driver_registered", f"{DRIVER} is registered with the kubelet")
+            say("driver_registered", f"{DRA_DRIVER} is registered with the kubelet")
     registered.post(verdict)
 
 
@@ -99,7 +104,7 @@ async def stay_registered(
 
     Raises `SocketUnusable` and `PluginSocketGone`.
     """
-    info = PluginInfo(DRIVER, str(sockets.plugin), VERSIONS)
+    info = PluginInfo(DRA_DRIVER, str(sockets.plugin), VERSIONS)
     try:
         listener = _listen(sockets.registration)
         server = new_info_server(info, on_verdict, on_bug=_count_bugs())

@@ -14,7 +14,7 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.dra.reconcile import DRIVER
+from biren_plugin.core.parse.vendor import DRA_DRIVER
 from biren_plugin.errors import SocketUnusable
 
 LONGEST_PATH: Final = 107
@@ -40,17 +40,17 @@ def sockets_of(kubelet_root: Path, instance: str) -> DriverSockets:
     """The sockets of the instance with that pod uid, or any other text. Raises `SocketUnusable`."""
     digest = hashlib.sha256(instance.encode()).digest()
     short = urlsafe_b64encode(digest[:8]).decode().rstrip("=")
-    whole = hashlib.sha256(f"{DRIVER}\0{instance}".encode()).digest()
+    whole = hashlib.sha256(f"{DRA_DRIVER}\0{instance}".encode()).digest()
     shortest = urlsafe_b64encode(whole[:16]).decode().rstrip("=")
-    plugins = kubelet_root / "plugins" / DRIVER
+    plugins = kubelet_root / "plugins" / DRA_DRIVER
     registry = kubelet_root / "plugins_registry"
     return DriverSockets(
         plugin=_first_that_fits(
             plugins / f"dra-{instance}.sock", plugins / f"dra-{short}.sock",
         ),
         registration=_first_that_fits(
-            registry / f"{DRIVER}-{instance}-reg.sock",
-            registry / f"{DRIVER}-{short}-reg.sock",
+            registry / f"{DRA_DRIVER}-{instance}-reg.sock",
+            registry / f"{DRA_DRIVER}-{short}-reg.sock",
             registry / f"dra-{shortest}-reg.sock",
         ),
     )  # fmt: skip
@@ -70,7 +70,7 @@ def remove_stale(sockets: DriverSockets) -> list[Path]:
     """Removes sockets of this driver that nobody serves, as a killed instance leaves them."""
     removed = []
     for directory, pattern in (
-        (sockets.registration.parent, f"{DRIVER}-*reg.sock"),
+        (sockets.registration.parent, f"{DRA_DRIVER}-*reg.sock"),
         (sockets.registration.parent, "dra-*-reg.sock"),
         (sockets.plugin.parent, "dra-*.sock"),
     ):

@@ -19,7 +19,6 @@ from biren_plugin.cluster.api_server import ApiServer, Object
 from biren_plugin.cluster.object_watch import Objects
 from biren_plugin.core.dra.pool import Pool
 from biren_plugin.core.dra.reconcile import (
-    DRIVER,
     Create,
     Delete,
     Owner,
@@ -28,6 +27,7 @@ from biren_plugin.core.dra.reconcile import (
     plain,
     writes_for,
 )
+from biren_plugin.core.parse.vendor import DRA_DRIVER
 from biren_plugin.errors import ApiConflict, ApiInvalid, ApiNotFound, ApiUnreachable
 from biren_plugin.notice import ERROR, WARNING, say
 
@@ -50,7 +50,7 @@ class Published:
 
 def selection(node: str) -> Mapping[str, str]:
     """The query that selects this driver's slices of the node."""
-    return {"fieldSelector": f"spec.driver={DRIVER},spec.nodeName={node}"}
+    return {"fieldSelector": f"spec.driver={DRA_DRIVER},spec.nodeName={node}"}
 
 
 class SlicePublisher:
@@ -93,7 +93,7 @@ class SlicePublisher:
                 say("slices_published", f"published {len(pool.devices)} devices", devices=len(pool.devices), writes=len(writes))  # fmt: skip
             self.published.post(Published(len(pool.devices), len(pool.devices)))
             return
-        raise ApiUnreachable(f"somebody else keeps changing this node's slices of {DRIVER}")
+        raise ApiUnreachable(f"somebody else keeps changing this node's slices of {DRA_DRIVER}")
 
     async def _write(self, write: Write) -> None:
         match write:

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Final
 
 from biren_plugin.core.cdi.spec import Spec
+from biren_plugin.core.parse.vendor import CLAIM_FILE_PREFIX
 from biren_plugin.errors import CdiFileUnusable, ClaimFileUnusable
 from biren_plugin.files import cdi_file
 
-_NAME: Final = re.compile(r"birentech\.com-claim_([0-9A-Za-z-]{1,64})\.json")
+_NAME: Final = re.compile(re.escape(CLAIM_FILE_PREFIX) + r"([0-9A-Za-z-]{1,64})\.json")
 _UID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 _TRY_AGAIN: Final = 0.01
 """Seconds between tries for the lock, which is held for milliseconds."""
@@ -37,7 +38,7 @@ class ClaimFiles:
         """Where the claim's file stands. Raises `ClaimFileUnusable` for what is no uid."""
         if _UID.fullmatch(uid) is None:
             raise ClaimFileUnusable(f"{uid[:80]!r} is not the uid of a claim")
-        return self._directory / f"birentech.com-claim_{uid}.json"
+        return self._directory / f"{CLAIM_FILE_PREFIX}{uid}.json"
 
     def read_all(self) -> dict[str, Spec | None]:
         """The specs by uid; None for a file that cannot be read as one. Raises `ClaimFileUnusable`."""

@@ -24,9 +24,12 @@ def inventory(tmp_path: Path) -> Inventory:
     dev = host.root / "dev"
     (dev / "real").mkdir()
     for link, real in ((dev / "biren/card_0", "card"), (dev / "biren-m", "control")):
-        link.replace(dev / "real" / real)
+        link.unlink()
+        try:
+            os.mknod(dev / "real" / real, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+        except PermissionError:
+            pytest.skip("only root makes device nodes")
         link.symlink_to(f"/dev/real/{real}")
-        assert stat.S_ISCHR(os.stat(dev / "real" / real).st_mode)
     seen = Observed(read_host(Settings(host_root=host.root)))
     return InventoryKeeper().update(seen, 0.0)
 

@@ -16,12 +16,12 @@ import attrs
 
 from biren_plugin.core.cdi.spec import VERSION, Spec, edits_of
 from biren_plugin.core.container_edits import card_links, environment, shared_nodes
-from biren_plugin.core.dra.reconcile import DRIVER, Object
+from biren_plugin.core.dra.reconcile import Object
 from biren_plugin.core.model import Device, HostFacts
 from biren_plugin.core.parse.card import Card
+from biren_plugin.core.parse.vendor import CLAIM_KIND, DRA_DRIVER
 from biren_plugin.errors import ClaimNotReady, ClaimRefused
 
-CLAIM_KIND: Final = "birentech.com/claim"
 _ADMIN: Final = "admin"
 _SEPARATOR: Final = ":"
 """In no uid, request or device name, which are DNS labels; allowed inside a CDI name."""
@@ -98,9 +98,9 @@ def allocated_of(claim: Object, asked: ClaimId, pool: str) -> tuple[Allocated, .
         raise ClaimRefused(f"claim {asked} is not allocated; delete the pod")
     devices = allocation.get("devices", {})
     for each in devices.get("config") or ():
-        if each.get("opaque", {}).get("driver") == DRIVER:
+        if each.get("opaque", {}).get("driver") == DRA_DRIVER:
             raise ClaimRefused(
-                f"claim {asked}: {DRIVER} takes no configuration; remove its `config`"
+                f"claim {asked}: {DRA_DRIVER} takes no configuration; remove its `config`"
             )
     return tuple(
         Allocated(
@@ -110,7 +110,7 @@ def allocated_of(claim: Object, asked: ClaimId, pool: str) -> tuple[Allocated, .
             tolerations=tuple(each.get("tolerations") or ()),
         )
         for each in devices.get("results") or ()
-        if each["driver"] == DRIVER and each["pool"] == pool
+        if each["driver"] == DRA_DRIVER and each["pool"] == pool
     )
 
 

@@ -17,12 +17,12 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.dra.reconcile import DRIVER, Object
+from biren_plugin.core.dra.reconcile import Object
 from biren_plugin.core.model import Device, Inventory
 from biren_plugin.core.observed import NO_HOLDERS, Holders
 from biren_plugin.core.parse.brml import P2PLink
 from biren_plugin.core.parse.card import Card
-from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
+from biren_plugin.core.parse.vendor import DRA_DRIVER, RESOURCE_OF_SPLIT
 from biren_plugin.core.placement.pair_scores import Pair
 from biren_plugin.core.placement.topology import Branch, Topology
 
@@ -195,4 +195,4 @@ def _taints(device: Device, held: bool, evicting: Collection[str]) -> tuple[Obje
 
 
 def _taint(key: str, effect: str) -> Object:
-    return {"key": f"{DRIVER}/{key}", "effect": effect}
+    return {"key": f"{DRA_DRIVER}/{key}", "effect": effect}

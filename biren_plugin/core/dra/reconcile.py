@@ -23,8 +23,9 @@ from typing import Any, Final
 
 import attrs
 
+from biren_plugin.core.parse.vendor import DRA_DRIVER
+
 Object = dict[str, Any]
-DRIVER: Final = "gpu.birentech.com"
 API_VERSION: Final = "resource.k8s.io/v1"
 _PLACE: Final = re.compile(r"([0-9a-f]{5})-")
 
@@ -127,7 +128,7 @@ def _current(
 
 def _spec(devices: Devices, owner: Owner, generation: int, count: int) -> Object:
     return {
-        "driver": DRIVER,
+        "driver": DRA_DRIVER,
         "nodeName": owner.name,
         "pool": {"name": owner.name, "generation": generation, "resourceSliceCount": count},
         "devices": [copy.deepcopy(each) for each in devices],
@@ -181,7 +182,7 @@ def _create(spec: Object, place: int, owner: Owner) -> Create:
             "apiVersion": API_VERSION,
             "kind": "ResourceSlice",
             "metadata": {
-                "generateName": f"{place:05x}-{DRIVER}-{owner.name}-",
+                "generateName": f"{place:05x}-{DRA_DRIVER}-{owner.name}-",
                 "ownerReferences": [
                     {
                         "apiVersion": "v1",
