@@ -38,7 +38,9 @@ def find_lock_holder(path: Path) -> LockHolder | None:
 def pid_of_lock(text: str, device: int, inode: int) -> int | None:
     """The holder's process id in the text of `/proc/locks`.
 
-    A line reads `1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF`, a waiter's `1: -> FLOCK ...`. File systems made of others (overlay, btrfs) show another device there: then the inode decides.
+    A line reads `1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF`, a waiter's `1: -> FLOCK ...`. File
+    systems made of others (overlay, btrfs), whose own device has major number 0, show another device
+    there, and the inode decides; of any other file system only its own line counts.
     """
     exact = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
     found: int | None = None
@@ -47,7 +49,8 @@ def pid_of_lock(text: str, device: int, inode: int) -> int | None:
             case [_, "FLOCK", _, _, pid, file, *_] if pid.isdigit() and int(pid) > 0:
                 if file == exact:
                     return int(pid)
-                if file.rpartition(":")[2] == str(inode) and found is None:
+                same_inode = file.rpartition(":")[2] == str(inode)
+                if same_inode and os.major(device) == 0 and found is None:
                     found = int(pid)
     return found
 

@@ -35,6 +35,10 @@ def test_file_system_that_shows_another_device_is_told_by_the_inode() -> None:
     assert pid_of_lock(LOCKS, os.makedev(0, 0x31), 7) == 200
 
 
+def test_a_lock_with_the_same_inode_on_another_file_system_accuses_nobody() -> None:
+    assert pid_of_lock(LOCKS, os.makedev(0xFD, 0x31), 7) is None
+
+
 def test_process_that_holds_the_lock_is_found_with_its_command(tmp_path: Path) -> None:
     script = (
         "import fcntl, os, sys; "
