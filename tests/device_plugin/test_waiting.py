@@ -74,7 +74,7 @@ async def test_holder_that_serves_is_no_trouble_however_long_it_does(node: Node)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(node.path / socket_name(GPU)))
         listener.listen(100)
-        await wait_for(60, Waiting(node), node)
+        await wait_for(3 * IDLE_AFTER, Waiting(node), node)
         assert node.state.unready() == []
 
 
@@ -98,7 +98,7 @@ async def test_socket_that_a_dead_instance_left_is_not_served(node: Node) -> Non
 
 async def test_holder_on_a_node_without_cards_has_nothing_to_serve(node: Node) -> None:
     node.state.inventory.post(Inventory())
-    await wait_for(60, Waiting(node), node)
+    await wait_for(3 * IDLE_AFTER, Waiting(node), node)
     assert node.state.unready() == []
 
 
