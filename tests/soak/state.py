@@ -1,5 +1,6 @@
 """What a process holds at a quiet moment, and whether that has grown."""
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,9 @@ import attrs
 
 from tests.support.simulated_node import Node
 
+QUIET_THREADS = 5
+IDLE_THREADS_END = 15.0
+"""Seconds."""
 MEMORY_GROWTH = 3.0
 """MiB that may be added: what a first round of everything leaves in caches, and no more."""
 
@@ -43,9 +47,17 @@ def read_state(node: Node, folder: Path) -> State:
         process=node.pid,
         tasks=(folder / f"tasks.{node.pid}").read_text().splitlines(),
         descriptors=node.descriptors(),
-        threads=node.threads(),
+        threads=_threads(node),
         memory=node.resident(),
     )
+
+
+def _threads(node: Node) -> int:
+    """The daemon's threads, once those of calls that hung have ended: trio keeps an idle one for ten seconds."""
+    deadline = time.monotonic() + IDLE_THREADS_END
+    while (count := node.threads()) > QUIET_THREADS and time.monotonic() < deadline:
+        time.sleep(0.5)  # nothing says when a thread of another process ends
+    return count
 
 
 def growth(states: Sequence[State]) -> list[str]:
