@@ -45,9 +45,18 @@ def run_container(socket: Path, logs: Path, *names: str) -> Inside:
         try:
             return _look(protos, stub, pod, sandbox, config, logs / "log")
         finally:
-            stub.StopPodSandbox(protos.StopPodSandboxRequest(pod_sandbox_id=pod), timeout=_DEADLINE)
-            request = protos.RemovePodSandboxRequest(pod_sandbox_id=pod)
-            stub.RemovePodSandbox(request, timeout=_DEADLINE)
+            poll(lambda: _is_removed(protos, stub, pod), f"the end of sandbox {pod}")
+
+
+def _is_removed(protos: Any, stub: Any, pod: str) -> bool:
+    """Tries once. A container that ends in this moment fails the stop: a kubelet repeats it, too."""
+    try:
+        stub.StopPodSandbox(protos.StopPodSandboxRequest(pod_sandbox_id=pod), timeout=_DEADLINE)
+        request = protos.RemovePodSandboxRequest(pod_sandbox_id=pod)
+        stub.RemovePodSandbox(request, timeout=_DEADLINE)
+    except grpc.RpcError:
+        return False
+    return True
 
 
 def _look(protos: Any, stub: Any, pod: str, sandbox: Any, config: Any, log: Path) -> Inside:
