@@ -1,7 +1,7 @@
 """The functions of Biren's management library (BRML), bound with ctypes: types in, values out.
 
 Every call blocks, and with a broken driver it may never return. The library may be called from
-several threads at once (says its header); nothing here changes after it was made.
+several threads at once (according to its header); nothing here changes after construction.
 
 Source of names, types and structures: the library's public header, `brml.h`.
 """
@@ -17,7 +17,7 @@ from biren_plugin.core.parse.brml import ReturnCode, text
 from biren_plugin.errors import LibraryMissing, LibraryUnusable
 
 _TEXT_SIZE: Final = 80
-"""Bytes of the buffer for a string; its size follows the pointer as an argument of its own."""
+"""Bytes of the buffer for a string; the size is passed as a separate argument after the pointer."""
 _Text = c_char * _TEXT_SIZE
 _Device = c_void_p
 
@@ -72,22 +72,25 @@ _FUNCTIONS: Final[dict[str, tuple[_Types, _Types]]] = {
     "brmlDeviceGetP2PStatus_v2": ((_Device, _Device), (_P2PStatus,)),
     "brmlDeviceGetTopologyCommonAncestor": ((_Device, _Device), (c_int,)),
 }
-"""What each takes, and what it writes through pointers after that. All return an int, 0 is success."""
+"""By function: its arguments, and the values it writes through the pointers after those.
+
+All functions return an int; 0 is success.
+"""
 _INDISPENSABLE: Final = ("brmlInit", "brmlDeviceGetHandleByNodeId")
 
 
 class BrmlCalls:
     """The library at `path`, loaded.
 
-    Raises `LibraryMissing` if the loader finds none, `LibraryUnusable` if it cannot be loaded or is
-    another one.
+    Raises `LibraryMissing` if the loader finds no such library, `LibraryUnusable` if it cannot be loaded
+    or is a different library.
     """
 
     def __init__(self, path: str) -> None:
         try:
             library = ctypes.CDLL(path)
         except OSError as error:
-            # Of a library that this one needs and that is missing, the text has the other's name.
+            # If a library that this one depends on is missing, the text names that library instead.
             reason = str(error).removeprefix(f"{path}: ")
             if path in str(error) and reason.endswith(os.strerror(errno.ENOENT)):
                 raise LibraryMissing(f"there is no {path}") from error
@@ -98,20 +101,20 @@ class BrmlCalls:
             if hasattr(library, name)
         }
         self.lacking = tuple(name for name in _FUNCTIONS if name not in self._functions)
-        """Functions that this library has not."""
+        """Functions that this library does not have."""
         for name in _INDISPENSABLE:
             if name in self.lacking:
                 raise LibraryUnusable(f"cannot use {path}: it has no function {name}")
         self._error_string: Callable[[int], int | None] | None = None
         if (function := getattr(library, "brmlErrorString", None)) is not None:
             function.argtypes = (c_int,)
-            function.restype = c_void_p  # as c_char_p it would be read to its end, if it has one
+            function.restype = c_void_p  # ctypes would read a c_char_p to its end, if it has one
             self._error_string = function
 
     def call(self, name: str, *arguments: int) -> tuple[int, list[Any]]:
-        """The code that it returned, and what it wrote: integers or bytes, of structures each field.
+        """Return the function's code, and the values it wrote: integers or bytes, structures field by field.
 
-        A function that the library lacks is not supported.
+        A function that the library lacks gives `NOT_SUPPORTED`.
         """
         written = [kind() for kind in _FUNCTIONS[name][1]]
         pointers: list[Any] = []
@@ -122,13 +125,13 @@ class BrmlCalls:
         return code, [value for each in written for value in _values(each)]
 
     def meaning(self, code: int) -> str | None:
-        """The library's words for a code; None if it has none."""
+        """Return the library's text for a code; None if it has no text."""
         address = self._error_string(code) if self._error_string is not None else None
         if not address:
             return None
         chars = ctypes.cast(address, ctypes.POINTER(c_char))
         found = bytearray()
-        while len(found) < _TEXT_SIZE and chars[len(found)] != b"\0":  # nothing beyond its end
+        while len(found) < _TEXT_SIZE and chars[len(found)] != b"\0":  # never past the end
             found += chars[len(found)]
         return text(bytes(found))
 

@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from biren_plugin.host.brml_session import Brml
 
 LISTING: Final = "the list of its cards"
-"""What stands for `known_cards` among the names that are read."""
+"""The name under which `known_cards` is read."""
 _LINKS_OF: Final = "the links of "
 
 
 @attrs.frozen
 class Links:
-    """How one card reaches those with greater numbers; a pair of which nothing was said is left out."""
+    """How one card reaches the cards with greater numbers, without the pairs the library did not report."""
 
     among: Mapping[int, KnownCard]
-    """The list of cards that it was read for."""
+    """The list of cards that the links were read for."""
     p2p: Mapping[tuple[int, int], P2PLink]
     ancestors: Mapping[tuple[int, int], CommonAncestor]
 
@@ -52,23 +52,23 @@ class Library:
 
 
 class BrmlReader:
-    """Opens the library of the host below `root` at the first look; later ones find it open."""
+    """Opens the library of the host below `root` at the first round, and keeps it open."""
 
     def __init__(self, root: Path) -> None:
         self.cards: frozenset[str] = frozenset()
-        """Names of the cards that are asked about."""
+        """Names of the cards to read."""
         self.linked: Mapping[int, KnownCard] = {}
-        """Cards whose links to each other are asked for."""
+        """Cards whose links to each other are to be read."""
         self.idle = True
-        """Whether no earlier call is under way: only then may the library be closed."""
+        """Whether no earlier call is pending: only then may the library be closed."""
         self.library: Library | None = None
         self._root = root
         self._driver_gone = False
 
     def names(self) -> list[str]:
-        """What to ask. Raises `LibraryUnusable`."""
+        """Return the names to read. Raises `LibraryUnusable`."""
         if self._driver_gone and self.idle and self.library is not None:
-            self.library.brml.shutdown()  # a library opened with the last driver does not know a new one
+            self.library.brml.shutdown()  # a library opened with the last driver cannot use a new one
             self.library = None
         if self.library is None:
             self.library = self._open()
@@ -77,9 +77,9 @@ class BrmlReader:
         return [*sorted(self.cards), LISTING, *rows]
 
     def read(self, name: str) -> Answer | None:
-        """One answer; None where there is none, as of a card that the library does not know."""
+        """Return one answer; None if there is none, as for a card that the library does not know."""
         if (library := self.library) is None:
-            return None  # it was closed meanwhile
+            return None  # closed in the meantime
         number = card_number(name.removeprefix(_LINKS_OF))
         try:
             if name == LISTING:
@@ -99,7 +99,7 @@ class BrmlReader:
     def _links_of(self, number: int, brml: "Brml") -> Links | None:
         among = self.linked
         if number not in among:
-            return None  # nobody asks any more: what hung for long has been told, or is of no use
+            return None  # a late call for an old list of cards
         p2p: dict[tuple[int, int], P2PLink] = {}
         ancestors: dict[tuple[int, int], CommonAncestor] = {}
         for other in among:
@@ -113,7 +113,7 @@ class BrmlReader:
         return Links(among, p2p, ancestors)
 
     def _open(self) -> Library:
-        from biren_plugin.host.brml_session import (  # ctypes: not before it is needed
+        from biren_plugin.host.brml_session import (  # imports ctypes: only once it is needed
             Brml,
             find_library,
         )
@@ -125,7 +125,7 @@ class BrmlReader:
                 brml.init()
                 return Library(brml, brml.facts())
             except LibraryMissing:
-                continue  # the loader knows none; the vendor's folders may hold one
+                continue  # the loader finds none; the vendor's directories may hold one
             except (LibraryUnusable, LibraryCallFailed) as error:
                 failure = LibraryUnusable(str(error))
         raise failure

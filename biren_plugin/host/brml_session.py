@@ -1,7 +1,7 @@
 """What Biren's management library (BRML) reports of the cards. Optional: a node may not have it.
 
-Everything here blocks, and with a broken driver it may never return: it belongs in a thread that
-can be abandoned. One `Brml` serves any number of threads, none waits for another's.
+Every call here blocks, and with a broken driver it may never return: call it in a thread that can be
+abandoned. One `Brml` serves any number of threads; no thread waits for another's call.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ from biren_plugin.host.brml_calls import BrmlCalls
 from biren_plugin.host.host_paths import resolve, under
 
 _MAX_GPUS: Final = 256
-"""More than any server holds: a count beyond is garbage, and not worth that many calls."""
+"""More than any server holds: a greater count is garbage, and not worth that many calls."""
 
 _GPU_SENSOR: Final = 0
 _SHUTDOWN, _SLOWDOWN = 0, 1
@@ -49,14 +49,14 @@ _READINGS: Final[tuple[tuple[str, tuple[int, ...], _Fields], ...]] = (
     ("brmlDeviceGetPowerUsage", (), ("power",)),
     ("brmlDeviceGetUtilizationRates", (), ("gpu_utilization", "memory_utilization")),
 )
-"""Call, arguments after the device, and the field of `CardReading` for each value that it writes."""
+"""Function, arguments after the device, and the field of `CardReading` for each value that it writes."""
 
 
 def find_library(root: Path) -> list[str]:
-    """Where the library may be, to be tried in this order; the host's root is `root`.
+    """Return where the library may be, in the order to try; the host's root is `root`.
 
-    On the host itself the loader is asked first. In a container that sees the host below `root`,
-    only the host's files count; what they need themselves the loader seeks in the container.
+    On the host itself, the loader's choice comes first. In a container that sees the host below `root`,
+    only the host's files count; the loader looks for their dependencies in the container.
     """
     found = [
         real for folder in LIBRARY_FOLDERS if (real := resolve(root, f"{folder}/{LIBRARY_SONAME}"))
@@ -68,8 +68,8 @@ def find_library(root: Path) -> list[str]:
 class Brml:
     """The library at `path`, loaded. Raises `LibraryUnusable` as `BrmlCalls` does.
 
-    Between `init()` and `shutdown()` the other methods may be called. They ask for handles again
-    each time: after a new split of a GPU an old handle may lead anywhere.
+    The other methods may be called between `init()` and `shutdown()`. They get the handles again each
+    time: once a GPU is re-split, an old handle may lead anywhere.
     """
 
     def __init__(self, path: str) -> None:
@@ -77,17 +77,17 @@ class Brml:
         self._calls = BrmlCalls(path)
 
     def init(self) -> None:
-        """Opens the library. Raises `LibraryCallFailed`, as when the driver is not loaded."""
+        """Open the library. Raises `LibraryCallFailed`, for example if the driver is not loaded."""
         self._need("brmlInit")
 
     def shutdown(self) -> None:
-        """Closes the library; it stays open for whoever else opened it in this process."""
-        self._calls.call("brmlShutdown")  # nothing is left to be done if that fails
+        """Close the library; it stays open for other users in this process."""
+        self._calls.call("brmlShutdown")  # a failure leaves nothing to do
 
     def facts(self) -> LibraryFacts:
-        """Which library this is, and which driver it found."""
-        driver_version = self._said("brmlSystemGetDriverVersion")
-        library_version = self._said("brmlSystemGetBRMLVersion")
+        """Return which library this is, and which driver it found."""
+        driver_version = self._ask("brmlSystemGetDriverVersion")
+        library_version = self._ask("brmlSystemGetBRMLVersion")
         return LibraryFacts(
             path=self._path,
             driver_version=text(driver_version[0]) if driver_version else None,
@@ -96,20 +96,20 @@ class Brml:
         )
 
     def known_cards(self) -> dict[int, KnownCard]:
-        """The cards that the library lists, by node id; one that does not answer is left out.
+        """Return the cards that the library lists, by node id, without those that do not answer.
 
-        Raises `LibraryCallFailed` if it does not even say how many GPUs there are.
+        Raises `LibraryCallFailed` if the number of GPUs cannot be read.
         """
         (count,) = self._need("brmlDeviceGetCount")
         known = {}
         for index in range(min(count, _MAX_GPUS)):
-            gpu = self._said("brmlDeviceGetHandleByIndex", index)
+            gpu = self._ask("brmlDeviceGetHandleByIndex", index)
             if gpu is None:
                 continue
-            modes = self._said("brmlDeviceGetSviMode", *gpu)
+            modes = self._ask("brmlDeviceGetSviMode", *gpu)
             split = svi_split(modes[0]) if modes else None
             for card in self._cards_of(gpu, split):
-                number = self._said("brmlDeviceGetNodeId", *card)
+                number = self._ask("brmlDeviceGetNodeId", *card)
                 if number and believable_node_id(number[0]):
                     known[number[0]] = KnownCard(index, split)
         return known
@@ -118,37 +118,38 @@ class Brml:
         if split is None or split == 1:
             return [gpu]
         # *Assumed*: a GPU's instances have the ids 0, 1, 2, 3.
-        found = (self._said("brmlDeviceGetGpuInstanceById", *gpu, n) for n in range(split))
+        found = (self._ask("brmlDeviceGetGpuInstanceById", *gpu, n) for n in range(split))
         return [instance for instance in found if instance]
 
     def read_card(self, number: int) -> CardReading:
-        """What the library says of `card_<number>`; what it does not say is None.
+        """Return the library's reading of `card_<number>`; a value that it does not report is None.
 
-        Raises `LibraryCallFailed` if it does not know the card.
+        Raises `LibraryCallFailed` if the library does not know the card.
         """
         device = self._device(number)
-        said: dict[str, int | bytes] = {}
+        reported: dict[str, int | bytes] = {}
         timed_out = False
         for function, arguments, fields in _READINGS:
             code, values = self._calls.call(function, device, *arguments)
             timed_out = timed_out or code == ReturnCode.TIMEOUT
             if code == ReturnCode.SUCCESS:
-                said |= {field: value for field, value in zip(fields, values, strict=True) if field}
-        return card_reading(number, said, timed_out=timed_out)
+                pairs = zip(fields, values, strict=True)
+                reported |= {field: value for field, value in pairs if field}
+        return card_reading(number, reported, timed_out=timed_out)
 
     def link(self, a: int, b: int) -> P2PLink | None:
-        """The link between two cards, by node id. Raises as `read_card` does."""
-        status = self._said("brmlDeviceGetP2PStatus_v2", self._device(a), self._device(b))
+        """Return the link between two cards, by node id. Raises as `read_card` does."""
+        status = self._ask("brmlDeviceGetP2PStatus_v2", self._device(a), self._device(b))
         return member(P2PLink, status[0]) if status else None
 
     def ancestor(self, a: int, b: int) -> CommonAncestor | None:
-        """Where the ways to two cards part, by node id. Raises as `read_card` does."""
+        """Return the closest common ancestor of two cards, by node id. Raises as `read_card` does."""
         function = "brmlDeviceGetTopologyCommonAncestor"
-        level = self._said(function, self._device(a), self._device(b))
+        level = self._ask(function, self._device(a), self._device(b))
         return member(CommonAncestor, level[0]) if level else None
 
     def _device(self, number: int) -> int:
-        """The handle of a card; where its GPU is split, of that instance."""
+        """Return the handle of a card: of the instance if its GPU is split."""
         function = "brmlDeviceGetHandleByNodeId"
         (device,) = self._need(function, number)
         if device is None:
@@ -156,14 +157,14 @@ class Brml:
         return int(device)
 
     def _need(self, function: str, *arguments: int) -> list[Any]:
-        """What a call wrote. Raises `LibraryCallFailed`."""
+        """Return the values that the function wrote. Raises `LibraryCallFailed`."""
         code, values = self._calls.call(function, *arguments)
         if code != ReturnCode.SUCCESS:
             call = f"{function}({', '.join(map(str, arguments))})"
             raise LibraryCallFailed(call, code, self._calls.meaning(code))
         return values
 
-    def _said(self, function: str, *arguments: int) -> list[Any] | None:
-        """What a call wrote; None if it failed, or wrote a handle that leads nowhere."""
+    def _ask(self, function: str, *arguments: int) -> list[Any] | None:
+        """Return the values that the function wrote; None if it failed, or wrote a null handle."""
         code, values = self._calls.call(function, *arguments)
         return values if code == ReturnCode.SUCCESS and None not in values else None

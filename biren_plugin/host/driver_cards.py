@@ -1,7 +1,7 @@
-"""Reads the host: cards from `/sys/class/biren` and `/dev/biren`, and what goes with them.
+"""Reads the host: cards from `/sys/class/biren` and `/dev/biren`, and the driver's files.
 
-Blocking; `patient_reads` runs it in threads. Whatever a file does (vanish between two scans, hold garbage,
-refuse to be read), the rest is still read. A card that the kernel has suspended is not woken.
+Blocking; `patient_reads` runs it in threads. A file that vanishes between two scans, holds garbage or
+cannot be read does not keep the others from being read. A card that the kernel has suspended is not woken.
 """
 
 import os
@@ -24,21 +24,21 @@ _MODULES: Final = "/sys/module"
 
 @attrs.frozen
 class _Fixed:
-    """What never changes of a card."""
+    """Constant data of a card."""
 
     identity: tuple[int, int, int]
-    """Of its directory: another one is another card."""
+    """Identifies the card's directory: a different identity is a different card."""
     texts: Mapping[str, str]
     path: tuple[str, ...]
     read_asleep: bool
-    """Whether it could only be read in part, since the card slept."""
+    """Whether only a part could be read, since the card was suspended."""
 
 
 class DriverCardReader:
-    """Reads a host below `root`. Keeps what never changes of a card from look to look.
+    """Reads a host below `root`. Keeps the constant data of a card between scans.
 
     `mount_host_path` and `mount_dri_device`: whether containers get the driver's files and vgem's
-    render node; what nobody wants is not read.
+    render node; otherwise these are not read.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class DriverCardReader:
         self._fixed: dict[str, _Fixed] = {}
 
     def names(self) -> list[str]:
-        """The cards that are there, by number; reads on the way what the host has besides them.
+        """Return the names of the cards, ordered by number; also reads what the host has besides cards.
 
-        Raises `HostUnreadable` where it cannot tell whether there are cards at all.
+        Raises `HostUnreadable` if it is unknown whether there are any cards.
         """
         listed: list[str] = []
         driver_loaded = True
@@ -80,7 +80,7 @@ class DriverCardReader:
         return sorted(numbers, key=lambda name: numbers[name])
 
     def read(self, name: str, *, anew: bool = False) -> Card | None:
-        """One card, None if it has gone; `anew`: nothing is reused from an earlier scan."""
+        """Return one card, None if it has gone; `anew`: nothing is reused from an earlier scan."""
         number = sysfs.card_number(name)
         assert number is not None  # it was listed
         folder = f"{self._root}{vendor.CLASS_FOLDER}/{name}"  # not `under`: a Path costs as much as a read
@@ -110,7 +110,10 @@ class DriverCardReader:
         return attrs.evolve(card, host_node=real) if real is not None else card
 
     def snapshot(self, readings: Mapping[str, Card], hung: Collection[str]) -> Snapshot:
-        """The whole host from its cards' `readings`; of those that hang, the last, or what links tell."""
+        """Return the whole host from its cards' `readings`.
+
+        A hung card gets its last reading, or what its links show.
+        """
         cards = dict(readings)
         for name in hung:
             cards[name] = attrs.evolve(readings.get(name) or self._unread_card(name), hung=True)
@@ -118,7 +121,7 @@ class DriverCardReader:
         return attrs.evolve(self._about_host, cards=tuple(ordered))
 
     def _unread_card(self, name: str) -> Card:
-        """What can be told of a card without reading its attributes: links lead to its PCI function."""
+        """Return what is known of a card without reading its attributes: links lead to its PCI function."""
         number = sysfs.card_number(name)
         assert number is not None  # it was listed
         node = node_state(self._root, f"{vendor.NODE_FOLDER}/{name}")
@@ -141,5 +144,5 @@ class DriverCardReader:
                 return False
         except OSError:
             return None
-        # While it is being unloaded its cards go one after the other, and it is the last to go.
+        # While the module is being unloaded, its cards go one by one, and the module goes last.
         return (read_text(f"{modules}/{vendor.MODULE}/initstate") or "").strip() != "going"

@@ -15,7 +15,7 @@ _DRM_CLASS: Final = "/sys/class/drm"
 
 
 def read_host_facts(root: Path, *, mount_host_path: bool, mount_dri_device: bool) -> HostFacts:
-    """What the node has besides cards. Files that cannot be read are not there."""
+    """Return what the node has besides cards. A file that cannot be read counts as missing."""
     mounts, absent = _driver_mounts(root) if mount_host_path else ([], [])
     dri_node = _vgem_node(root) if mount_dri_device else None
     if mount_dri_device and dri_node is None:
@@ -43,7 +43,7 @@ def _is_node(root: Path, path: str) -> bool:
 
 def _driver_mounts(root: Path) -> tuple[list[Mount], list[str]]:
     names = {vendor.LIBRARY, vendor.LIBRARY_SONAME}
-    with suppress(OSError):  # then each library is absent, below
+    with suppress(OSError):  # each library is then found absent below
         names.update(filter(library_name, os.listdir(under(root, vendor.LIBRARY_FOLDER))))
     mounts: list[Mount] = []
     absent: list[str] = []
@@ -60,7 +60,7 @@ def _driver_mounts(root: Path) -> tuple[list[Mount], list[str]]:
 
 
 def _vgem_node(root: Path) -> str | None:
-    """The render node whose driver is vgem: `modprobe vgem` on the host makes it."""
+    """Return the render node whose driver is vgem: `modprobe vgem` on the host creates it."""
     try:
         names = sorted(each.name for each in under(root, _DRM_CLASS).glob("renderD*"))
     except OSError:

@@ -1,7 +1,7 @@
-"""Says when something changed in a few folders: by inotify, or after a time at the latest.
+"""Waits until something changes in a few directories: by inotify, and at most for a given time.
 
-inotify instances run out on busy nodes, sysfs sends no events, and a folder may be made after we
-started: so whoever waits looks again after a while in any case, and nothing depends on an event.
+inotify instances run out on busy nodes, sysfs sends no events, and a directory may be created after
+the daemon started. So a caller reads again after a while in any case, and nothing depends on an event.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -24,13 +24,13 @@ _MASK = (
     | flags.MOVE_SELF
 )
 _REST = 0.02
-"""Seconds: changes come in bursts (a node for each card), one look serves them all."""
+"""Seconds: changes come in bursts (a node for each card), and one scan serves the whole burst."""
 
 
 class FolderEvents:
     """Waits for changes directly in `folders`, which may or may not exist. Owns a descriptor.
 
-    `names`: in these folders only changes of these names count. A busy /dev gets hundreds of nodes a
+    `names`: in these directories only changes of these names count. A busy /dev gets hundreds of nodes a
     second for loop devices and volumes.
     """
 
@@ -63,18 +63,18 @@ class FolderEvents:
             self._inotify.close()
 
     def arm(self) -> None:
-        """Watches those folders that exist now; call it before looking, so that no change falls between."""
+        """Watch the directories that exist now. Call it before a scan, so that no change is missed."""
         if self._inotify is None:
             return
         for folder in self._folders:
             try:
-                # A folder that is watched already stays so.
+                # Adding a directory again keeps its watch.
                 self._watched[self._inotify.add_watch(folder, _MASK)] = folder
             except OSError:
                 continue  # missing, or out of watches: polling covers it
 
     async def wait(self, longest: float) -> None:
-        """Returns when something changed since the last `arm`, or after `longest` seconds."""
+        """Return when something has changed since the last `arm`, or after `longest` seconds."""
         if self._inotify is None:
             await trio.sleep(longest)
             return
@@ -87,7 +87,7 @@ class FolderEvents:
         self._inotify.read(timeout=0)
 
     def _counts(self, event: Event) -> bool:
-        """Whether something changed that is waited for; what has no name is of the folder itself."""
+        """Return whether the event matters; an event without a name is about the directory itself."""
         folder = self._watched.get(event.wd)
         names = self._names.get(folder) if folder is not None else None
         return names is None or not event.name or event.name in names

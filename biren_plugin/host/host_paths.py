@@ -1,4 +1,4 @@
-"""Paths of the host, seen from a process for which the host's root is a folder like any other."""
+"""Paths of the host, seen from a process for which the host's root may be any directory."""
 
 import errno
 import os
@@ -11,22 +11,22 @@ from typing import Final
 from biren_plugin.core.parse.card import NodeState
 
 NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
-"""What the kernel says of a path that leads nowhere; any other error says nothing about the path."""
+"""The kernel's errors for a path that leads nowhere; no other error shows that the path is missing."""
 _MAX_LINKS: Final = 40  # as many as Linux follows
 
 
 def under(root: Path, path: str) -> Path:
-    """Where the host's `path` is for us. `root` is `/` on the host itself."""
+    """Return where this process finds the host's `path`. `root` is `/` on the host itself."""
     return root / path.lstrip("/")
 
 
 def node_state(root: Path, path: str) -> NodeState:
-    """What stands at an absolute path in /dev, or where it leads on the host. Never raises."""
+    """Return the state of the device node at an absolute path, with links followed. Never raises."""
     return find_node(root, path)[0]
 
 
 def find_node(root: Path, path: str) -> tuple[NodeState, str | None]:
-    """As `node_state`, and where the node really is on the host if `path` is a link to it."""
+    """Return the state as `node_state` does, and the node's real path on the host if `path` is a link."""
     here = f"{root}{path}"  # not `under`: each card is read each second
     try:
         mode = os.stat(here).st_mode
@@ -52,10 +52,8 @@ def _state(mode: int) -> NodeState:
 def walk(root: Path, path: str) -> Generator[tuple[str, str | None], None, str]:
     """Yield each component of `path` with its link target, resolving links below the host root.
 
-    Returns the real path.
-
-    An absolute link of the host points below `root`, which `os.path.realpath` cannot know. Raises
-    `OSError` where the path leads nowhere, with the host's path that is missing.
+    Returns the real path. An absolute link of the host points below `root`, which `os.path.realpath`
+    cannot know. Raises `OSError` with the missing path of the host if the path leads nowhere.
     """
     todo = _parts(path)
     done: list[str] = []
@@ -69,7 +67,7 @@ def walk(root: Path, path: str) -> Generator[tuple[str, str | None], None, str]:
         try:
             target = os.readlink(under(root, here))
         except OSError as error:
-            if error.errno != errno.EINVAL:  # EINVAL: it is there, and is no link
+            if error.errno != errno.EINVAL:  # EINVAL: it exists, and is not a link
                 wanted = "/" + "/".join([*done, part, *reversed(todo)])
                 raise OSError(error.errno, error.strerror, wanted) from error
             yield here, None
@@ -86,7 +84,7 @@ def walk(root: Path, path: str) -> Generator[tuple[str, str | None], None, str]:
 
 
 def dangling(root: Path, path: str) -> str | None:
-    """Where the links along `path` lead, if nothing is there; None if no link is the cause."""
+    """Return the missing path that the links along `path` lead to; None if no link is the cause."""
     try:
         for _ in walk(root, path):
             pass
@@ -97,12 +95,12 @@ def dangling(root: Path, path: str) -> str | None:
 
 
 def _parts(path: str) -> list[str]:
-    """The names along a path, the last one first; `//` is one slash, as for the kernel."""
+    """Return the names along a path, the last name first; `//` is one slash, as for the kernel."""
     return [part for part in reversed(path.split("/")) if part not in ("", ".")]
 
 
 def resolve(root: Path, path: str) -> str | None:
-    """The host's real path of `path`, with every symlink followed as the host would; None if it leads nowhere."""
+    """Return the host's real path of `path`, following links as the host does; None if it leads nowhere."""
     steps = walk(root, path)
     try:
         while True:

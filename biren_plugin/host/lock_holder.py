@@ -1,6 +1,6 @@
-"""Which process holds the lock on a directory, as `/proc/locks` says.
+"""Which process holds the lock on a directory, according to `/proc/locks`.
 
-A process in a PID namespace that is not visible from here stands in no line.
+A process in a PID namespace that is not visible from here is not listed there.
 """
 
 import os
@@ -25,7 +25,7 @@ class LockHolder:
 
 
 def find_lock_holder(path: Path) -> LockHolder | None:
-    """The process that holds a `flock` on `path`; None if none is visible from here."""
+    """Return the process that holds a `flock` on `path`; None if no holder is visible from here."""
     try:
         status = path.stat()
         text = (_PROC / "locks").read_text(errors="replace")
@@ -36,11 +36,11 @@ def find_lock_holder(path: Path) -> LockHolder | None:
 
 
 def pid_of_lock(text: str, device: int, inode: int) -> int | None:
-    """The holder's process id in the text of `/proc/locks`.
+    """Return the holder's process id in the text of `/proc/locks`.
 
-    A line reads `1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF`, a waiter's `1: -> FLOCK ...`. File
-    systems made of others (overlay, btrfs), whose own device has major number 0, show another device
-    there, and the inode decides; of any other file system only its own line counts.
+    A line reads `1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF`, a waiter's `1: -> FLOCK ...`. On file
+    systems built on others (overlay, btrfs), whose own device has major number 0, the line has another
+    device, and the inode decides. On any other file system both must match.
     """
     exact = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
     found: int | None = None

@@ -1,14 +1,14 @@
-"""Reads many things in one thread; what hangs keeps the thread, and everything else is read on.
+"""Reads many names in one thread; a read that hangs keeps that thread, and a new one reads the rest.
 
-1. One thread reads everything in turn (a thread for each card and look costs more than the whole
-   idle budget).
-2. What holds it up for longer than `SHARED` keeps it, and a new thread goes on with the rest. From
-   then on it is read in a thread of its own, of which there is one at most, until it is quick again.
-   So it costs the others `SHARED` once. A further one in the same look is left after `FOLLOWING`
-   already: when one hangs, all may.
-3. It counts as hung once it has taken `PATIENCE`. What a late thread brings counts when it comes.
-4. When the listing itself hangs there is no other thread: each look says so until it comes back. A
-   thread that comes back from it and hangs at a name is that name's, and costs nobody else anything.
+1. One thread reads all names in turn (a thread for each card and scan costs more than the whole idle
+   budget).
+2. A name that holds up the thread for longer than `SHARED` keeps it, and a new thread reads the rest.
+   From then on that name is read in a thread of its own, one at most, until it is quick again. So a slow
+   name delays the others by `SHARED` once. Each further slow name in the same scan has only `FOLLOWING`:
+   when one read hangs, all may.
+3. A name counts as hung once its read has taken `PATIENCE`. A late value is used when it arrives.
+4. While the listing itself hangs, no other thread is started, and each scan raises `HostUnreadable`. If
+   that thread returns from the listing and then hangs at a name, it is left to that name.
 """
 
 import threading
@@ -30,27 +30,27 @@ FOLLOWING: Final = 0.1
 PATIENCE: Final = 5.0
 """Seconds."""
 _STOPPED: Final = PATIENCE - SHARED
-"""Who wakes later by more than this many seconds was stopped, and its threads with it, as by SIGSTOP or
-a paused machine: their time starts again, or what is being read would count as hung at once."""
+"""A task that wakes more than this many seconds late was stopped, and its threads with it (SIGSTOP, a
+paused machine). Their time then starts again; otherwise the current read would count as hung at once."""
 
 
 @attrs.frozen
 class Round(Generic[T]):
-    """What one look brought."""
+    """The result of one scan."""
 
     values: Mapping[str, T]
-    """By name; a name without a value was not there to be read."""
+    """By name; a name without a value no longer exists."""
     pending: frozenset[str] = frozenset()
-    """Names whose reading has not come back yet."""
+    """Names whose read has not returned yet."""
     hung: frozenset[str] = frozenset()
-    """Those of them that have taken `PATIENCE`."""
+    """The pending names whose read has taken `PATIENCE`."""
 
 
 class PatientReads(Generic[T]):
-    """Reads, by `read`, each of the `names` that are listed again at each scan.
+    """Calls `read` for each of the `names`, which are listed again at each scan.
 
-    Both are called in threads. `read` gives None for what is not there. `what` says what is read, as
-    in "/sys and /dev".
+    Both functions are called in threads. `read` returns None for a name that has gone. `what` describes
+    what is read, as in "/sys and /dev".
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class PatientReads(Generic[T]):
         self._listing: _Thread[T] | None = None
         """The thread whose listing hung."""
         self._own: dict[str, _Thread[T]] = {}
-        """Threads that one name has for itself."""
+        """The thread of each slow name, while it runs."""
         self._slow: set[str] = set()
-        """Names that have been slow, and get such a thread."""
+        """Names that have been slow, and get a thread of their own."""
         self._late: dict[str, T] = {}
         self._failure: Exception | None = None
 
     async def look(self) -> Round[T]:
-        """One look at everything. Raises `HostUnreadable`, and what `names` and `read` raise."""
+        """Read everything once. Raises `HostUnreadable`, and what `names` and `read` raise."""
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
@@ -84,8 +84,8 @@ class PatientReads(Generic[T]):
                 self._listing = thread
                 raise self._unreadable()
             rest = thread.leave()
-            values |= thread.values.copy()  # in one step: the thread may be at work again
-            assert thread.at is not None  # it was not listing, and cannot go back to that
+            values |= thread.values.copy()  # in one step: the thread may be running again
+            assert thread.at is not None  # it has finished the listing
             self._give_thread(thread.at, thread)
             thread = _Thread(partial(list, rest), self._read)
             patience = FOLLOWING
@@ -102,13 +102,13 @@ class PatientReads(Generic[T]):
         )
 
     def _leave_late_listing(self) -> None:
-        """What it lists is old, and what it reads is not waited for. Raises `HostUnreadable`."""
+        """Abandon a listing that hung and has returned: its names are old. Raises `HostUnreadable`."""
         thread = self._listing
         if thread is not None and not thread.finished.is_set():
             if thread.at is None or trio.current_time() - thread.since < SHARED:
                 raise self._unreadable()
             thread.leave()
-            assert thread.at is not None  # it was not listing, and cannot go back to that
+            assert thread.at is not None  # it has finished the listing
             self._give_thread(thread.at, thread)
         self._listing = None
 
@@ -124,7 +124,7 @@ class PatientReads(Generic[T]):
         del self._own[name]
         try:
             thread.result()
-        except Exception as error:  # noqa: BLE001 - raised by the next look
+        except Exception as error:  # noqa: BLE001 - raised by the next scan
             self._failure = error
         if name in thread.values:
             self._late[name] = thread.values[name]
@@ -139,17 +139,17 @@ class PatientReads(Generic[T]):
 
 
 class _Thread(Generic[T]):
-    """Reads names in turn in a thread, until it is through or is left.
+    """Reads names in turn in a thread, until all are read or the thread is left.
 
-    `trio.to_thread` cannot go back to a thread that it gave up waiting for; this one can be waited
-    for again, and says where it is. Raises `HostUnreadable` where no thread is available.
+    `trio.to_thread` cannot wait again for a thread that it abandoned. This class can, and it shows which
+    name is being read. Raises `HostUnreadable` if no thread can be started.
     """
 
     def __init__(self, names: Callable[[], Sequence[str]], read: Callable[[str], T | None]) -> None:
         self.at: str | None = None
-        """The name that is being read; None while they are listed."""
+        """The name that is being read; None while the names are listed."""
         self.since = trio.current_time()
-        """Since when it has been there."""
+        """When that read began."""
         self.values: dict[str, T] = {}
         self.finished = trio.Event()
         self._names = names
@@ -163,19 +163,19 @@ class _Thread(Generic[T]):
         self._then: Callable[[], None] = lambda: None
         try:
             trio.lowlevel.start_thread_soon(self._run, self._deliver, "patient_reads")
-        except RuntimeError as error:  # as Python says EAGAIN: the node's fault, and no bug
+        except RuntimeError as error:  # Python's form of EAGAIN: a limit of the node, not a bug
             raise HostUnreadable(
                 f"{error}: processes have run out on the node, or in the pod's cgroup (pids.max)"
             ) from error
 
     async def is_quick(self, patience: float) -> bool:
-        """True once it is through; False when it has been at one name for `patience`."""
+        """Return True once all names are read; False when one name has taken `patience`."""
         while not self.finished.is_set():
             until = self.since + (PATIENCE if self.at is None else patience)
             now = trio.current_time()
             if now >= until:
                 return False
-            # It may go on to the next name meanwhile, and have less time for that.
+            # The thread may go on to the next name while this task sleeps; that name then has less time.
             wake_at = min(until, now + patience)
             with trio.move_on_at(wake_at):
                 await self.finished.wait()
@@ -184,20 +184,20 @@ class _Thread(Generic[T]):
         return True
 
     def leave(self) -> Sequence[str]:
-        """It stops after the name that it is at; the names that are left to others."""
+        """Make the thread stop after its current name, and return the names that it leaves unread."""
         with self._step:
             self._left = True
             return self._rest
 
     def when_finished(self, then: Callable[[], None]) -> None:
-        """Calls `then` when it is through, at once if it is."""
+        """Call `then` when the thread has finished; at once if it already has."""
         if self.finished.is_set():
             then()
         else:
             self._then = then
 
     def result(self) -> None:
-        """Raises what its function raised; it must have finished."""
+        """Raise what the thread's function raised; the thread must have finished."""
         assert self._outcome is not None
         self._outcome.unwrap()
 
@@ -214,7 +214,7 @@ class _Thread(Generic[T]):
                 self.values[name] = value
 
     def _deliver(self, result: outcome.Outcome[None]) -> None:
-        with suppress(trio.RunFinishedError):  # nobody is left who wants it
+        with suppress(trio.RunFinishedError):  # no task is left to use it
             self._token.run_sync_soon(self._end, result)
 
     def _end(self, result: outcome.Outcome[None]) -> None:

@@ -1,4 +1,4 @@
-"""Which reader a node needs: one of the driver's cards, or one of a kata node's VFIO groups."""
+"""Which reader a node needs: the one for the driver's cards, or the one for a kata node's VFIO groups."""
 
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -19,20 +19,20 @@ T = TypeVar("T")
 
 
 class Reader(Protocol[T]):
-    """What looks at a host: for cards or for VFIO groups."""
+    """Reads cards or VFIO groups from a host. Blocking."""
 
     def names(self) -> list[str]:
-        """What there is to read. Blocks; raises `HostUnreadable`."""
+        """Return the names to read. Raises `HostUnreadable`."""
 
     def read(self, name: str, *, anew: bool) -> T | None:
-        """One of them, None if it has gone; `anew`: nothing is reused from an earlier scan. Blocks."""
+        """Return one reading, None if it has gone; `anew`: nothing is reused from an earlier scan."""
 
     def snapshot(self, readings: Mapping[str, T], hung: Collection[str]) -> Snapshot:
-        """The whole host, from the last reading of each that there is."""
+        """Return the whole host from the last readings."""
 
 
 def reader_of(settings: Settings) -> Reader[Card]:
-    """The reader for the node's container runtime."""
+    """Return the reader for the node's container runtime."""
     if settings.offers_groups:
         return VfioGroupReader(settings.host_root)
     return DriverCardReader(
@@ -43,12 +43,12 @@ def reader_of(settings: Settings) -> Reader[Card]:
 
 
 def node_folder_of(settings: Settings) -> str:
-    """The host's directory that holds the device nodes of the node's cards."""
+    """Return the host's directory that holds the device nodes of the node's cards."""
     return vfio.NODE_FOLDER if settings.offers_groups else vendor.NODE_FOLDER
 
 
 def read_host(settings: Settings) -> Snapshot:
-    """The whole host as it is now, for a command that is run once. Blocking, for some seconds at most.
+    """Return the whole host as it is now, for a command. Blocks for some seconds at most.
 
     A card whose files do not answer in time counts as hung. Raises `HostUnreadable`.
     """
@@ -56,7 +56,7 @@ def read_host(settings: Settings) -> Snapshot:
 
 
 async def scan_once(settings: Settings) -> Snapshot:
-    """As `read_host`, for a command that runs trio itself."""
+    """Do the same as `read_host`, for a command that runs trio itself."""
     root = settings.host_root
     if not await trio.to_thread.run_sync(root.is_dir):
         raise HostUnreadable(f"there is no directory {root}; see --host-root")
@@ -67,6 +67,6 @@ async def scan_once(settings: Settings) -> Snapshot:
 
 
 def read_once(reader: Reader[Card]) -> Snapshot:
-    """The whole host, read in this thread, however long that takes. Raises `HostUnreadable`."""
+    """Read the whole host in this thread, however long that takes. Raises `HostUnreadable`."""
     readings = {name: reader.read(name, anew=False) for name in reader.names()}
     return reader.snapshot({name: card for name, card in readings.items() if card is not None}, ())

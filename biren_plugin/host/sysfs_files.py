@@ -1,4 +1,4 @@
-"""Attributes of sysfs: the beginning of a small file, or None whatever keeps us from it. Blocking."""
+"""Attributes of sysfs: the beginning of a small file, or None if it cannot be read. Blocking."""
 
 import os
 import stat
@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from typing import Final
 
 _MAX_TEXT: Final = 4096
-"""Bytes: sysfs gives at most a page, and a file that only looks like sysfs gives no more either."""
+"""Bytes: an attribute of sysfs has at most a page, and no more is read of any other file."""
 
 
 def read_texts(folder: str, attributes: Iterable[str]) -> dict[str, str]:
-    """Those of a folder's `attributes` that can be read."""
+    """Return those of a directory's `attributes` that can be read."""
     texts = {}
     for attribute in attributes:
         text = read_text(f"{folder}/{attribute}")
@@ -20,13 +20,13 @@ def read_texts(folder: str, attributes: Iterable[str]) -> dict[str, str]:
 
 
 def read_text(path: str) -> str | None:
-    """The text of one attribute; what is no ASCII in it is replaced."""
+    """Return the text of one attribute, with characters that are not ASCII replaced."""
     content = read_bytes(path, _MAX_TEXT)
     return content.decode("ascii", errors="replace") if content is not None else None
 
 
 def read_bytes(path: str, count: int) -> bytes | None:
-    """The beginning of a regular file; None for anything else (a FIFO would block for ever)."""
+    """Return the beginning of a regular file; None for anything else (a FIFO would block forever)."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

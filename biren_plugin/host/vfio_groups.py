@@ -1,9 +1,9 @@
 """Reads the host of a kata node: IOMMU groups of Biren functions, and their nodes in /dev/vfio.
 
-Blocking; `patient_reads` runs it in threads. The listing follows links and reads one attribute of each new
-function, its vendor, from what the kernel remembers: whatever asks a device or waits for its driver
-is read group by group, so that one that hangs holds up its own group only. Whatever a file does
-(vanish between two looks, lead nowhere, hold garbage), the rest is still read.
+Blocking; `patient_reads` runs it in threads. The listing only follows links and reads the vendor of each
+new function, which the kernel has in memory. Reads that ask a device or wait for its driver are made group
+by group, so that a hanging read holds up its own group only. A file that vanishes between two scans, leads
+nowhere or holds garbage does not keep the others from being read.
 """
 
 import errno
@@ -31,18 +31,18 @@ _VIRTUAL_FUNCTION: Final = re.compile(r"virtfn(0|[1-9][0-9]{0,5})")
 
 @attrs.frozen
 class _Fixed:
-    """What never changes of a function."""
+    """Constant data of a function."""
 
     inode: int
-    """Of its link: one that comes back is another function."""
+    """The inode of the function's link: a function that was removed and came back has another."""
     texts: Mapping[str, str]
     path: tuple[str, ...]
     read_asleep: bool
-    """Whether it could only be read in part, since the function slept."""
+    """Whether only a part could be read, since the function was suspended."""
 
 
 class VfioGroupReader:
-    """Reads a host below `root`. Keeps what never changes of a function from look to look."""
+    """Reads a host below `root`. Keeps the constant data of a function between scans."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -50,15 +50,15 @@ class VfioGroupReader:
         self._bus_there = False
         self._layout = Layout()
         self._inodes: dict[str, int] = {}
-        """Of all functions on the bus, by address."""
+        """The inode of each function on the bus, by address."""
         self._is_biren: dict[str, tuple[int, bool]] = {}
-        """Whose a function is, with its inode."""
+        """By address: the function's inode, and whether it is Biren's."""
         self._fixed: dict[str, _Fixed] = {}
 
     def names(self) -> list[str]:
-        """The groups that are there, `/dev/vfio/12`, by number.
+        """Return the groups as `/dev/vfio/12`, ordered by number.
 
-        Raises `HostUnreadable` where it cannot tell whether there are any.
+        Raises `HostUnreadable` if it is unknown whether there are any.
         """
         self._inodes = self._list_bus()
         for remembered in (self._is_biren, self._fixed):
@@ -76,7 +76,7 @@ class VfioGroupReader:
         return list(self._layout.groups)
 
     def read(self, name: str, *, anew: bool = False) -> Card | None:
-        """One group, None if it has gone; `anew`: nothing is reused from an earlier scan."""
+        """Return one group, None if it has gone; `anew`: nothing is reused from an earlier scan."""
         group = self._layout.groups.get(name)
         if group is None or not any(map(self._is_there, group.functions)):
             return None
@@ -99,7 +99,10 @@ class VfioGroupReader:
         )
 
     def snapshot(self, readings: Mapping[str, Card], hung: Collection[str]) -> Snapshot:
-        """The whole host from its groups' `readings`; of those that hang, the last, or what links tell."""
+        """Return the whole host from its groups' `readings`.
+
+        A hung group gets its last reading, or what its links show.
+        """
         cards = dict(readings)
         for name in hung:
             card = readings.get(name) or self._unread_card(name)
@@ -114,7 +117,7 @@ class VfioGroupReader:
         )
 
     def _unread_card(self, name: str) -> Card | None:
-        """What can be told of a group without reading an attribute; None if it has gone meanwhile."""
+        """Return what is known of a group without reading an attribute; None if it has gone."""
         group = self._layout.groups.get(name)
         if group is None:
             return None
@@ -139,7 +142,7 @@ class VfioGroupReader:
             return known[1]
         vendor = read_text(f"{self._folder(address)}/vendor")
         if vendor is None:
-            return False  # and is asked again
+            return False  # not remembered: the next listing reads it again
         ours = vendor.strip() == PCI_VENDOR and vfio.pci_number(address) is not None
         self._is_biren[address] = (inode, ours)
         return ours
@@ -167,16 +170,16 @@ class VfioGroupReader:
             return []  # gone since the bus was listed
 
     def _members(self, group: Group) -> set[str]:
-        """All functions of a group, also those that are not Biren's."""
+        """Return all functions of a group, including those that are not Biren's."""
         folder = under(self._root, f"{_GROUPS}/{group.number}/devices")
         try:
             listed = os.listdir(folder)
         except OSError:
-            listed = []  # then the group is what its functions say
+            listed = []  # the group's known functions have to do
         return {*group.functions, *(each for each in listed if vfio.pci_number(each) is not None)}
 
     def _driver(self, address: str) -> str | None:
-        """A driver's name, empty if the function has none, None if that cannot be told."""
+        """Return the driver's name; empty if the function has none, None if that is unknown."""
         target = _target(f"{self._folder(address)}/driver")
         if target == "" and not self._is_there(address):
             return None
@@ -218,7 +221,7 @@ class VfioGroupReader:
 
 
 def _target(link: str) -> str | None:
-    """Where a link leads; empty if there is none, None if that cannot be told."""
+    """Return where a link leads; empty if there is no link, None if that is unknown."""
     try:
         return os.readlink(link)
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Blocking calls for one who must not block: in a thread, one after another, none of them waited for.
+"""Makes blocking calls for a task that must not block: in a thread, one call after another.
 
-A call that hangs, as on a dying disk, holds up those behind it, and nobody else.
+A call that hangs, as on a dying disk, holds up the calls behind it and nothing else.
 """
 
 from collections.abc import Callable
@@ -16,18 +16,18 @@ T = TypeVar("T")
 
 
 class WorkerThread:
-    """Makes calls in turn; whoever is cancelled leaves its call behind, which still counts."""
+    """Makes calls in turn; a cancelled caller abandons its call, which still keeps its turn."""
 
     def __init__(self) -> None:
         self._room = trio.CapacityLimiter(1)
 
     async def run(self, call: Callable[[], T]) -> T:
-        """What `call` returns. Raises what it raises, and `NoThread`."""
+        """Return the result of `call`. Raises what `call` raises, and `NoThread`."""
         try:
             done = await trio.to_thread.run_sync(
                 partial(outcome.capture, call), abandon_on_cancel=True, limiter=self._room
             )
-        except RuntimeError as error:  # of the thread's start: what `call` raises is captured
+        except RuntimeError as error:  # from starting the thread: errors of `call` are captured
             raise NoThread(
                 f"{error}: processes have run out on the node, or in the pod's cgroup (pids.max)"
             ) from error

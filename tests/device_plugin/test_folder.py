@@ -105,7 +105,7 @@ async def test_folder_is_posted_at_once_and_whenever_it_changed(
         assert posted.receive_nowait().kubelet is None
 
 
-async def test_bell_is_armed_before_each_look(bell: SteppedEvents) -> None:
+async def test_events_are_armed_before_each_scan(bell: SteppedEvents) -> None:
     assert bell.armed == 1
     await bell.ring()
     await bell.ring()

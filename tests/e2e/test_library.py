@@ -143,7 +143,7 @@ def test_old_library_leaves_the_rest_to_judge_by(
     assert not daemon.matching("health status")
 
 
-def test_driver_that_is_too_old_is_named_once(
+def test_a_driver_that_is_too_old_is_logged_once(
     library: BrmlState, host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     (host.root / "sys/module/biren/version").write_text("1.2.1\n")

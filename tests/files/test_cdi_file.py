@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def old(path: Path) -> Path:
-    """The path, with an older file at it."""
+    """Return the path of an existing, older file."""
     path.parent.mkdir()
     path.write_text("old\n")
     return path
@@ -43,7 +43,7 @@ def folder_of(path: Path) -> list[str]:
     return sorted(each.name for each in path.parent.iterdir())
 
 
-def test_file_is_readable_for_everyone_whatever_the_umask(path: Path) -> None:
+def test_everyone_can_read_the_file_whatever_the_umask(path: Path) -> None:
     before = os.umask(0o077)
     try:
         cdi_file.write(path, TEXT)
@@ -53,7 +53,7 @@ def test_file_is_readable_for_everyone_whatever_the_umask(path: Path) -> None:
     assert folder_of(path) == ["biren.yaml"]
 
 
-def test_what_is_written_is_read_again(path: Path) -> None:
+def test_a_written_file_reads_back_the_same(path: Path) -> None:
     assert cdi_file.load(path) is None
     cdi_file.write(path, TEXT)
     assert cdi_file.load(path) == SPEC
@@ -62,13 +62,13 @@ def test_what_is_written_is_read_again(path: Path) -> None:
     assert cdi_file.load(path) == SPEC
 
 
-def test_file_says_who_wrote_it_and_is_one_document_without_references() -> None:
+def test_file_names_its_writer_and_is_one_document_without_references() -> None:
     first, *others = TEXT.splitlines()
     assert first.startswith(f"# Written by br-gpu-device-plugin {__version__}")
     assert not [line for line in others if line.startswith("---") or "&" in line or "*" in line]
 
 
-def test_writer_killed_at_any_step_leaves_the_old_file_or_the_new_one(old: Path) -> None:
+def test_a_writer_killed_at_any_step_leaves_the_old_file_or_the_new_one(old: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "tests.support.killed_writer", str(old)],
         capture_output=True,
@@ -88,10 +88,10 @@ def test_writer_killed_at_any_step_leaves_the_old_file_or_the_new_one(old: Path)
     assert renewed, "and some after"
     assert last["ended"]
     assert last["content"] == f"round {last['step']}\n" * 1000
-    assert folder_of(old) == ["biren.yaml"], "what the killed ones left is gone"
+    assert folder_of(old) == ["biren.yaml"], "leftovers of killed writers are gone"
 
 
-def test_leftover_of_a_killed_writer_is_removed(old: Path) -> None:
+def test_the_leftover_of_a_killed_writer_is_removed(old: Path) -> None:
     (old.parent / ".biren.yaml.tmp").write_text("half of")
     cdi_file.remove_leftover(old)
     assert folder_of(old) == ["biren.yaml"]
@@ -101,31 +101,31 @@ def test_leftover_of_a_killed_writer_is_removed(old: Path) -> None:
 
 @contextmanager
 def writer_at_work(path: Path) -> Iterator[Path]:
-    """Another process that is writing the file, as far as locks tell; its temporary file."""
+    """Hold the lock of another writer, and yield its temporary file."""
     temporary = path.parent / ".biren.yaml.tmp"
     with temporary.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield temporary
 
 
-def test_two_writers_do_not_mix_what_they_write(old: Path) -> None:
+def test_two_writers_do_not_mix_their_texts(old: Path) -> None:
     with writer_at_work(old) as temporary:
         with pytest.raises(CdiFileUnusable, match="another process is writing it"):
             cdi_file.write(old, TEXT)
         cdi_file.remove_leftover(old)
-        assert temporary.exists(), "it is somebody's"
+        assert temporary.exists(), "it belongs to the other writer"
     assert old.read_text() == "old\n"
     cdi_file.write(old, TEXT)
     assert old.read_text() == TEXT
 
 
-def test_symlink_is_left_as_it_is(path: Path, tmp_path: Path) -> None:
+def test_a_symlink_is_not_replaced(path: Path, tmp_path: Path) -> None:
     path.parent.mkdir()
     target = tmp_path / "target"
     path.symlink_to(target)
     with pytest.raises(CdiFileUnusable, match="is a symlink that leads nowhere"):
         cdi_file.load(path)
-    for _ in range(2):  # one that leads nowhere, and one that leads to a file
+    for _ in range(2):  # a dangling link, and a link to a file
         with pytest.raises(CdiFileUnusable, match=r"biren.yaml is a symlink and was not replaced"):
             cdi_file.write(path, TEXT)
         with pytest.raises(CdiFileUnusable, match="is a symlink"):
@@ -135,7 +135,7 @@ def test_symlink_is_left_as_it_is(path: Path, tmp_path: Path) -> None:
     assert target.read_text() == "kept\n"
 
 
-def test_folder_is_left_as_it_is(path: Path) -> None:
+def test_a_directory_is_not_replaced(path: Path) -> None:
     path.mkdir(parents=True)
     with pytest.raises(CdiFileUnusable, match="is a directory and was not replaced: remove it, or"):
         cdi_file.write(path, TEXT)
@@ -144,7 +144,7 @@ def test_folder_is_left_as_it_is(path: Path) -> None:
     assert path.is_dir()
 
 
-def test_fifo_holds_nobody_up(path: Path) -> None:
+def test_a_fifo_does_not_block_the_reader(path: Path) -> None:
     path.parent.mkdir()
     os.mkfifo(path)
     with pytest.raises(CdiFileUnusable, match="is not a regular file"):
@@ -162,7 +162,7 @@ def test_fifo_holds_nobody_up(path: Path) -> None:
     ],
     ids=errno.errorcode.get,
 )
-def test_disk_that_fails_leaves_the_old_file(
+def test_a_failing_disk_leaves_the_old_file(
     old: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
 ) -> None:
     def fail(_descriptor: int) -> None:
@@ -175,7 +175,7 @@ def test_disk_that_fails_leaves_the_old_file(
     assert folder_of(old) == ["biren.yaml"]
 
 
-def test_file_in_the_place_of_the_folder_is_an_error_of_the_file(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_directory_is_reported_as_an_unusable_file(tmp_path: Path) -> None:
     (tmp_path / "cdi").touch()
     for path in (tmp_path / "cdi/biren.yaml", tmp_path / "cdi/deeper/biren.yaml"):
         with pytest.raises(CdiFileUnusable, match="cannot write"):
@@ -186,7 +186,7 @@ def test_file_in_the_place_of_the_folder_is_an_error_of_the_file(tmp_path: Path)
             cdi_file.remove(path)
 
 
-def test_removing_a_file_that_is_not_there_is_no_error(old: Path) -> None:
+def test_removing_a_missing_file_is_not_an_error(old: Path) -> None:
     cdi_file.remove(old)
     cdi_file.remove(old)
     assert folder_of(old) == []
@@ -211,7 +211,7 @@ def test_removing_a_file_that_is_not_there_is_no_error(old: Path) -> None:
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_file_that_no_runtime_loads_is_invalid(path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_no_runtime_loads_is_invalid(path: Path, content: bytes, said: str) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(CdiSpecInvalid, match=f"^{path}.*{said}") as caught:
@@ -221,14 +221,14 @@ def test_file_that_no_runtime_loads_is_invalid(path: Path, content: bytes, said:
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(st.binary(max_size=60), st.text("ab01:-!?[]{}&*#|>'\"%@.,~ \n\t", max_size=60)))
-def test_whatever_a_file_holds_it_is_read_or_refused(tmp_path: Path, content: bytes | str) -> None:
+def test_any_file_content_is_read_or_refused(tmp_path: Path, content: bytes | str) -> None:
     path = tmp_path / "biren.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(CdiSpecInvalid):
         cdi_file.load(path)
 
 
-def test_anchor_that_is_used_again_is_no_fault(path: Path) -> None:
+def test_a_reused_anchor_is_not_a_fault(path: Path) -> None:
     path.parent.mkdir()
     spec = TEXT.replace("permissions: rw", "permissions: &a rw")
     assert spec.count("&a") > 1
@@ -242,7 +242,7 @@ def test_only_the_first_document_counts(path: Path) -> None:
     assert cdi_file.load(path) == SPEC
 
 
-def test_daemon_loads_no_yaml_before_it_needs_it() -> None:
+def test_the_daemon_imports_no_yaml_library_before_it_needs_one() -> None:
     code = "import sys, biren_plugin.cli, biren_plugin.daemon; print('ruamel.yaml' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout == "False\n"

@@ -1,6 +1,6 @@
-"""The owner writes what it may, says what it may not, and mends what it can.
+"""The owner writes the file if it may, reports why it may not, and writes again after a failure.
 
-Threads touch the disk, so time stands still here unless a test moves it.
+Threads touch the disk, so the clock stands still unless a test moves it.
 """
 
 import errno
@@ -47,7 +47,7 @@ async def running(owner: CdiOwner) -> AsyncIterator[None]:
 
 
 async def seen_to(owner: CdiOwner, *lists: DeviceList) -> OnDisk:
-    """Hands these over, and waits for the answer."""
+    """Pass these lists to the owner, and return its answer."""
     numbers = [owner.hand(each) for each in lists]
     with trio.fail_after(60):
         return await owner.on_disk.wait_for(lambda on_disk: on_disk.answers >= numbers[-1])
@@ -63,7 +63,7 @@ def trouble_of(on_disk: OnDisk) -> str:
 
 
 def put(path: Path, *lists: DeviceList) -> str:
-    """A file that was there before; its text."""
+    """Put a file there that existed before the daemon, and return its text."""
     spec: Any = spec_for(lists)
     path.write_text(MINE + cdi_file.render(spec, "yaml"))
     return path.read_text()
@@ -75,7 +75,7 @@ def written(path: Path) -> list[str]:
     return [device["name"] for device in spec["devices"]]
 
 
-async def test_nothing_is_touched_before_there_is_something_to_say(
+async def test_no_file_is_touched_before_the_first_request(
     path: Path, mock_clock: MockClock
 ) -> None:
     old = put(path, MORE)
@@ -95,7 +95,7 @@ async def test_one_file_holds_the_devices_of_all_resources(
         assert written(path) == ["card_0", "card_1", "card_5", "card_6"]
 
 
-async def test_file_of_this_life_is_kept_in_step_and_removed_with_its_last_device(
+async def test_a_file_that_the_daemon_created_follows_its_devices_and_goes_with_the_last(
     path: Path, mock_clock: MockClock
 ) -> None:
     owner = CdiOwner(path, overwrite=False)
@@ -113,7 +113,7 @@ async def test_file_of_this_life_is_kept_in_step_and_removed_with_its_last_devic
         assert written(path) == ["card_0", "card_1"]
 
 
-async def test_file_that_was_there_is_never_touched_and_what_it_lacks_is_said_once(
+async def test_an_existing_file_is_never_changed_and_its_missing_devices_are_logged_once(
     path: Path, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = put(path, GPUS)
@@ -122,7 +122,7 @@ async def test_file_that_was_there_is_never_touched_and_what_it_lacks_is_said_on
         assert trouble_of(await seen_to(owner, GPUS)) == ""
         assert not caplog.messages
         on_disk = await seen_to(owner, MORE, HALVES)
-        assert on_disk.spec == spec_for([GPUS]), "it is what counts"
+        assert on_disk.spec == spec_for([GPUS]), "the file's content counts"
         await look_again(mock_clock)
         await settled()
     (line,) = caplog.messages
@@ -132,7 +132,7 @@ async def test_file_that_was_there_is_never_touched_and_what_it_lacks_is_said_on
     assert path.read_text() == old
 
 
-async def test_file_that_no_runtime_loads_is_not_touched_either(
+async def test_an_existing_file_that_no_runtime_loads_is_not_changed_either(
     path: Path, mock_clock: MockClock
 ) -> None:
     path.write_text("kind: birentech.com/1-2-gpu\n")
@@ -145,7 +145,7 @@ async def test_file_that_no_runtime_loads_is_not_touched_either(
     assert path.read_text() == "kind: birentech.com/1-2-gpu\n"
 
 
-async def test_with_overwrite_a_file_that_no_runtime_loads_is_replaced(
+async def test_overwrite_replaces_a_file_that_no_runtime_loads(
     path: Path, mock_clock: MockClock
 ) -> None:
     path.write_text("kind: birentech.com/1-2-gpu\n")
@@ -157,7 +157,7 @@ async def test_with_overwrite_a_file_that_no_runtime_loads_is_replaced(
         assert not path.exists(), "the whole file is ours"
 
 
-async def test_with_overwrite_a_file_that_says_the_same_is_adopted_and_not_written(
+async def test_overwrite_adopts_a_file_with_the_same_content_without_writing_it(
     path: Path, mock_clock: MockClock
 ) -> None:
     old = put(path, GPUS)
@@ -170,7 +170,7 @@ async def test_with_overwrite_a_file_that_says_the_same_is_adopted_and_not_writt
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
-async def test_a_node_without_a_card_loses_the_file_that_may_be_written(
+async def test_a_writable_file_is_removed_when_the_node_has_no_card(
     path: Path, mock_clock: MockClock, *, overwrite: bool
 ) -> None:
     put(path, GPUS)
@@ -181,7 +181,7 @@ async def test_a_node_without_a_card_loses_the_file_that_may_be_written(
         assert path.exists() is not overwrite
 
 
-async def test_our_file_with_new_times_is_still_ours(path: Path, mock_clock: MockClock) -> None:
+async def test_our_file_with_a_new_mtime_is_still_ours(path: Path, mock_clock: MockClock) -> None:
     owner = CdiOwner(path, overwrite=False)
     async with running(owner):
         await seen_to(owner, GPUS)
@@ -190,7 +190,7 @@ async def test_our_file_with_new_times_is_still_ours(path: Path, mock_clock: Moc
         assert written(path) == ["card_0", "card_1", "card_2"]
 
 
-async def test_an_instance_that_no_longer_serves_leaves_the_file_to_the_next(
+async def test_an_instance_that_stops_serving_leaves_the_file_to_the_next(
     path: Path, mock_clock: MockClock
 ) -> None:
     owner = CdiOwner(path, overwrite=True)
@@ -232,7 +232,7 @@ async def test_a_second_file_with_our_names_serves_none_of_them_until_it_goes(
         await without_trouble(owner)
 
 
-async def test_symlink_is_in_the_way_even_with_overwrite_and_what_it_holds_counts(
+async def test_overwrite_does_not_replace_a_symlink_but_its_content_counts(
     path: Path, mock_clock: MockClock
 ) -> None:
     put(path.with_name("elsewhere"), GPUS)
@@ -249,7 +249,7 @@ async def look_again(clock: MockClock) -> None:
     await jump(clock, READ_INTERVAL)
 
 
-async def test_full_disk_keeps_what_worked_and_is_tried_again(
+async def test_after_a_full_disk_the_old_content_stays_and_the_write_is_repeated(
     path: Path,
     mock_clock: MockClock,
     monkeypatch: pytest.MonkeyPatch,
@@ -280,7 +280,7 @@ def fail_as_full(_descriptor: int) -> None:
     raise OSError(errno.ENOSPC, FULL)
 
 
-async def test_new_file_whose_folder_cannot_be_flushed_is_still_ours(
+async def test_a_new_file_whose_directory_cannot_be_flushed_is_still_ours(
     path: Path, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owner = CdiOwner(path, overwrite=False)
@@ -292,15 +292,13 @@ async def test_new_file_whose_folder_cannot_be_flushed_is_still_ours(
         with monkeypatch.context() as broken:
             broken.setattr(cdi_file, "_flush_folder", fail)
             on_disk = await seen_to(owner, GPUS)
-            assert on_disk.spec == spec_for([GPUS]), "it is there, though perhaps not for good"
+            assert on_disk.spec == spec_for([GPUS]), "it exists, though a crash may lose it"
             assert "Input/output error" in trouble_of(on_disk)
         assert trouble_of(await seen_to(owner, MORE)) == ""
         assert written(path) == ["card_0", "card_1", "card_2"]
 
 
-async def test_file_that_somebody_deletes_is_written_anew(
-    path: Path, mock_clock: MockClock
-) -> None:
+async def test_a_deleted_file_is_written_again(path: Path, mock_clock: MockClock) -> None:
     owner = CdiOwner(path, overwrite=False)
     async with running(owner):
         await seen_to(owner, GPUS)
@@ -313,9 +311,7 @@ async def test_file_that_somebody_deletes_is_written_anew(
         assert written(path) == ["card_0", "card_1"]
 
 
-async def test_file_that_somebody_puts_in_the_place_of_ours_is_theirs(
-    path: Path, mock_clock: MockClock
-) -> None:
+async def test_a_file_that_replaces_ours_is_foreign(path: Path, mock_clock: MockClock) -> None:
     owner = CdiOwner(path, overwrite=False)
     async with running(owner):
         await seen_to(owner, GPUS)
@@ -326,7 +322,9 @@ async def test_file_that_somebody_puts_in_the_place_of_ours_is_theirs(
         assert path.read_text() == theirs
 
 
-async def test_with_overwrite_it_is_put_back(path: Path, mock_clock: MockClock) -> None:
+async def test_overwrite_restores_our_file_over_a_foreign_one(
+    path: Path, mock_clock: MockClock
+) -> None:
     owner = CdiOwner(path, overwrite=True)
     async with running(owner):
         await seen_to(owner, GPUS)
@@ -335,7 +333,7 @@ async def test_with_overwrite_it_is_put_back(path: Path, mock_clock: MockClock) 
         assert written(path) == ["card_0", "card_1"]
 
 
-async def test_file_that_somebody_mends_counts_as_mended(path: Path, mock_clock: MockClock) -> None:
+async def test_a_corrected_file_counts_as_corrected(path: Path, mock_clock: MockClock) -> None:
     path.write_text("")
     owner = CdiOwner(path, overwrite=False)
     async with running(owner):
@@ -345,7 +343,7 @@ async def test_file_that_somebody_mends_counts_as_mended(path: Path, mock_clock:
         assert (await without_trouble(owner)).spec == spec_for([GPUS])
 
 
-async def test_disk_that_hangs_holds_up_one_thread_and_no_end(
+async def test_a_hanging_disk_holds_up_one_thread_but_not_the_end(
     path: Path, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     goes_on = Gate()
@@ -361,7 +359,7 @@ async def test_disk_that_hangs_holds_up_one_thread_and_no_end(
         async with running(owner):
             owner.hand(GPUS)
             await settled()
-        async with running(owner):  # as when the kubelet's folder was made anew
+        async with running(owner):  # as after the kubelet's directory was recreated
             owner.hand(MORE)
             for _ in range(3):
                 await look_again(mock_clock)
@@ -373,10 +371,10 @@ async def test_disk_that_hangs_holds_up_one_thread_and_no_end(
         goes_on.set()
 
 
-async def test_file_that_could_not_be_read_for_a_moment_is_read_again(
+async def test_a_file_that_was_briefly_unreadable_is_read_again(
     path: Path, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when descriptors run out; the file is not ours, so nobody else would touch it."""
+    """As when descriptors run out; the file is foreign, so no write would cause another read."""
     put(path, GPUS)
     open_file = Path.open
 
@@ -391,7 +389,7 @@ async def test_file_that_could_not_be_read_for_a_moment_is_read_again(
         assert await seen_to(owner, GPUS) == OnDisk(2, spec_for([GPUS]))
 
 
-async def test_no_thread_to_be_had_is_the_nodes_fault(
+async def test_a_thread_that_cannot_start_is_the_nodes_fault(
     path: Path, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five bugs would end the daemon, on a node that could not start it again."""

@@ -1,4 +1,4 @@
-"""Labels say what a node has, in values that Kubernetes takes, and only while the daemon serves."""
+"""Labels describe the node in values that Kubernetes accepts, and only while the daemon serves."""
 
 import re
 import threading
@@ -25,7 +25,7 @@ from tests.support.clocks import Gate, jump
 
 
 def node(*parts: int, product: str | None = "0x0106") -> Inventory:
-    """A node whose GPUs are split into so many parts each."""
+    """Return a node whose GPUs are split into these numbers of parts."""
     resources = {1: GPU, 2: HALF, 4: QUARTER}
     found: dict[str, list[Device]] = {}
     number = 0
@@ -37,7 +37,7 @@ def node(*parts: int, product: str | None = "0x0106") -> Inventory:
     return Inventory(tuple(listed(resource, *devices) for resource, devices in found.items()))
 
 
-def test_labels_tell_count_memory_product_split_and_driver() -> None:
+def test_labels_show_count_memory_product_split_and_driver() -> None:
     assert node_labels(node(2, 2), "1.12.0") == {
         "birentech.com/gpu.count": "2",
         "birentech.com/gpu.memory": f"{GPU_MEMORY // 1024**2}",
@@ -47,7 +47,7 @@ def test_labels_tell_count_memory_product_split_and_driver() -> None:
     }
 
 
-def test_gpus_that_differ_are_mixed_and_memory_is_that_of_the_smallest() -> None:
+def test_different_gpus_are_mixed_and_the_smallest_memory_counts() -> None:
     inventory = node(1, 4)
     (whole, *_), quarters = (each.devices for each in inventory.lists)
     small = attrs.evolve(whole.card, memory=GPU_MEMORY // 2, product="0x0107")
@@ -62,7 +62,7 @@ def test_gpus_that_differ_are_mixed_and_memory_is_that_of_the_smallest() -> None
     }
 
 
-def test_split_that_is_on_its_way_out_does_not_count() -> None:
+def test_a_retiring_split_does_not_count() -> None:
     leaving = Device(card(0, 0), GPU).because("replaced by a new split of GPU 0")
     [halves] = node(2).lists
     labels = node_labels(Inventory((listed(GPU, leaving), halves)), None)
@@ -72,7 +72,7 @@ def test_split_that_is_on_its_way_out_does_not_count() -> None:
     assert node_labels(Inventory((sick,)), None)["birentech.com/gpu.split"] == "4"
 
 
-def test_node_without_a_gpu_has_no_label_and_no_file() -> None:
+def test_a_node_without_a_gpu_has_no_label_and_no_file() -> None:
     gone = attrs.evolve(card(0, 0), present=False)
     for inventory in (Inventory(), Inventory((listed(GPU, Device(gone, GPU)),))):
         assert node_labels(inventory, "1.12.0") == {}
@@ -80,7 +80,7 @@ def test_node_without_a_gpu_has_no_label_and_no_file() -> None:
 
 
 @given(st.text(max_size=80), st.none() | st.text(max_size=8), st.lists(st.sampled_from([1, 2, 4])))
-def test_every_value_is_one_that_kubernetes_takes(
+def test_kubernetes_accepts_every_label_value(
     version: str, product: str | None, parts: list[int]
 ) -> None:
     for name, value in node_labels(node(*parts, product=product), version).items():
@@ -89,14 +89,14 @@ def test_every_value_is_one_that_kubernetes_takes(
         assert re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?", value)
 
 
-def test_file_has_a_line_for_each_label_and_no_directive_of_nfd() -> None:
+def test_the_file_has_a_line_for_each_label_and_no_nfd_directive() -> None:
     comment, *lines = feature_file({"a/b": "1", "a/c": "x"}).splitlines()
     assert comment.startswith("# ")
     assert not comment.startswith("# +")
     assert lines == ["a/b=1", "a/c=x"]
 
 
-def test_file_is_replaced_whole_and_left_alone_when_nothing_changed(tmp_path: Path) -> None:
+def test_the_file_is_replaced_whole_and_only_when_something_changed(tmp_path: Path) -> None:
     file = FeatureFile(tmp_path)
     assert file.write("one\n")
     first = (tmp_path / FEATURE_FILE).stat().st_ino
@@ -109,7 +109,7 @@ def test_file_is_replaced_whole_and_left_alone_when_nothing_changed(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_file_that_somebody_else_has_written_is_not_removed(tmp_path: Path) -> None:
+def test_a_foreign_file_is_not_removed(tmp_path: Path) -> None:
     file = FeatureFile(tmp_path)
     file.write("ours\n")
     (tmp_path / FEATURE_FILE).write_bytes(b"\xfftheirs\n")
@@ -117,7 +117,9 @@ def test_file_that_somebody_else_has_written_is_not_removed(tmp_path: Path) -> N
     assert (tmp_path / FEATURE_FILE).exists()
 
 
-def test_file_of_the_daemon_that_took_over_stays_though_it_reads_the_same(tmp_path: Path) -> None:
+def test_the_file_of_the_daemon_that_took_over_stays_even_with_equal_content(
+    tmp_path: Path,
+) -> None:
     old, new = FeatureFile(tmp_path), FeatureFile(tmp_path)
     old.write("text\n")
     new.write("text\n")
@@ -127,13 +129,13 @@ def test_file_of_the_daemon_that_took_over_stays_though_it_reads_the_same(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_file_that_a_killed_daemon_left_goes_when_there_is_no_card(tmp_path: Path) -> None:
+def test_the_file_of_a_killed_daemon_is_removed_when_there_is_no_card(tmp_path: Path) -> None:
     FeatureFile(tmp_path).write("text\n")
-    assert not FeatureFile(tmp_path).write(""), "nothing that its log must tell"
+    assert not FeatureFile(tmp_path).write(""), "nothing to log"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_file_that_somebody_deleted_is_written_anew(tmp_path: Path) -> None:
+def test_a_deleted_labels_file_is_written_again(tmp_path: Path) -> None:
     file = FeatureFile(tmp_path)
     file.write("text\n")
     (tmp_path / FEATURE_FILE).unlink()
@@ -141,19 +143,21 @@ def test_file_that_somebody_deleted_is_written_anew(tmp_path: Path) -> None:
     assert (tmp_path / FEATURE_FILE).read_text() == "text\n"
 
 
-def test_folder_that_is_missing_is_named_with_the_flag(tmp_path: Path) -> None:
+def test_the_error_names_a_missing_directory_and_its_flag(tmp_path: Path) -> None:
     with pytest.raises(FeaturesUnwritable, match="--nfd-features-dir"):
         FeatureFile(tmp_path / "none").write("text\n")
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Waits for a thread that comes back in a moment of its own."""
+    """Wait for a thread, which no clock of the test controls."""
     with trio.fail_after(20):
         while not condition():
             await trio.lowlevel.checkpoint()
 
 
-async def test_labels_follow_the_inventory_and_go_with_the_daemon(tmp_path: Path) -> None:
+async def test_labels_follow_the_inventory_and_are_removed_when_the_daemon_ends(
+    tmp_path: Path,
+) -> None:
     inventory, observed = Board[Inventory](), Board[Observed]()
     observed.post(Observed(Snapshot(driver_version="1.12.0")))
     path = tmp_path / FEATURE_FILE
@@ -172,7 +176,7 @@ async def test_labels_follow_the_inventory_and_go_with_the_daemon(tmp_path: Path
     assert not path.exists()
 
 
-async def test_disk_that_hangs_holds_up_neither_the_daemon_nor_its_end(
+async def test_a_hanging_disk_holds_up_neither_the_daemon_nor_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mock_clock: trio.testing.MockClock
 ) -> None:
     hangs, let_go = threading.Event(), Gate()
@@ -209,11 +213,11 @@ async def test_disk_that_hangs_holds_up_neither_the_daemon_nor_its_end(
         ("1.12.0+" + "x" * 80, "1.12.0-" + "x" * 56),
     ],
 )
-def test_version_becomes_a_value_that_kubernetes_takes(version: str, label: str) -> None:
+def test_a_version_becomes_a_valid_label_value(version: str, label: str) -> None:
     assert node_labels(node(1), version)["birentech.com/driver.version"] == label
 
 
-async def test_driver_version_of_the_library_is_a_label_as_soon_as_it_is_known(
+async def test_the_librarys_driver_version_becomes_a_label_once_known(
     nursery: trio.Nursery, tmp_path: Path
 ) -> None:
     inventory, observed = Board[Inventory](), Board[Observed]()

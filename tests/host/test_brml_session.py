@@ -1,4 +1,4 @@
-"""The binding says what the library says: through a real shared library, function by function."""
+"""The binding returns the library's values: through a real shared library, function by function."""
 
 import re
 from pathlib import Path
@@ -65,24 +65,24 @@ def library(brml_library: Path, brml: BrmlState) -> Brml:
 
 @pytest.fixture
 def old_library(old_brml_library: Path, brml: BrmlState) -> Brml:
-    """One that lacks several functions, open."""
+    """A library that lacks several functions, open."""
     library = Brml(str(old_brml_library))
     library.init()
     return library
 
 
 def without(*fields: str) -> CardReading:
-    """Everything but these fields."""
+    """Return everything but these fields."""
     nothing: dict[str, Any] = dict.fromkeys(fields)
     return attrs.evolve(EVERYTHING, **nothing)
 
 
-def test_card_says_everything(library: Brml, brml: BrmlState) -> None:
+def test_a_card_reports_everything(library: Brml, brml: BrmlState) -> None:
     brml.add_gpu(3, **WELL)
     assert library.read_card(3) == EVERYTHING
 
 
-def test_values_are_read_anew_each_time(library: Brml, brml: BrmlState) -> None:
+def test_values_are_read_again_each_time(library: Brml, brml: BrmlState) -> None:
     brml.add_gpu(3, **WELL)
     library.read_card(3)
     brml.set_card(3, temperature=97, status=2)
@@ -90,7 +90,7 @@ def test_values_are_read_anew_each_time(library: Brml, brml: BrmlState) -> None:
     assert (reading.temperature, reading.status) == (97, LibraryStatus.CRITICAL)
 
 
-def test_card_that_supports_nothing_says_nothing(library: Brml, brml: BrmlState) -> None:
+def test_a_card_that_supports_nothing_has_no_values(library: Brml, brml: BrmlState) -> None:
     brml.add_gpu(3)
     brml.set_gpu(0, mode=None)
     assert library.read_card(3) == CardReading(3)
@@ -98,7 +98,7 @@ def test_card_that_supports_nothing_says_nothing(library: Brml, brml: BrmlState)
 
 @pytest.mark.parametrize("code", [1, ReturnCode.NOT_SUPPORTED, 9, ReturnCode.UNKNOWN, -1])
 @pytest.mark.parametrize("function", FIELDS_OF)
-def test_call_that_fails_costs_what_it_would_have_said(
+def test_a_failed_call_loses_only_its_own_values(
     library: Brml, brml: BrmlState, function: str, code: int
 ) -> None:
     brml.add_gpu(3, **WELL)
@@ -107,13 +107,13 @@ def test_call_that_fails_costs_what_it_would_have_said(
 
 
 @pytest.mark.parametrize("function", FIELDS_OF)
-def test_call_that_timed_out_is_told_apart(library: Brml, brml: BrmlState, function: str) -> None:
+def test_a_call_that_timed_out_is_marked(library: Brml, brml: BrmlState, function: str) -> None:
     brml.add_gpu(3, **WELL)
     brml.fail(function, ReturnCode.TIMEOUT)
     assert library.read_card(3) == attrs.evolve(without(*FIELDS_OF[function]), timed_out=True)
 
 
-def test_failure_of_one_card_is_not_anothers(library: Brml, brml: BrmlState) -> None:
+def test_one_cards_failure_does_not_affect_another(library: Brml, brml: BrmlState) -> None:
     brml.add_gpu(3, **WELL)
     brml.add_gpu(4, **WELL)
     brml.fail("brmlDeviceGetHealthStatus", ReturnCode.TIMEOUT, 4)
@@ -121,7 +121,7 @@ def test_failure_of_one_card_is_not_anothers(library: Brml, brml: BrmlState) -> 
     assert library.read_card(4).timed_out
 
 
-def test_texts_without_an_end_stop_where_their_buffers_do(library: Brml, brml: BrmlState) -> None:
+def test_an_unterminated_text_ends_with_its_buffer(library: Brml, brml: BrmlState) -> None:
     brml.add_gpu(3, **WELL | {"uuid": without_end("u"), "bus_id": without_end("0")})
     brml.set_system(driver=without_end("1"), library=without_end("2"))
     reading = library.read_card(3)
@@ -130,24 +130,24 @@ def test_texts_without_an_end_stop_where_their_buffers_do(library: Brml, brml: B
     assert library.facts().library_version == "2" * 80
 
 
-def test_longest_bus_id_is_read_whole(library: Brml, brml: BrmlState) -> None:
+def test_the_longest_bus_id_is_read_whole(library: Brml, brml: BrmlState) -> None:
     brml.add_gpu(3, bus_id="0000FFFF:FF:1F.7")
     assert library.read_card(3).pci_address == "ffff:ff:1f.7"
 
 
-def test_garbage_in_texts_is_one_printable_line(library: Brml, brml: BrmlState) -> None:
+def test_garbage_text_becomes_one_printable_line(library: Brml, brml: BrmlState) -> None:
     brml.add_gpu(3, uuid="GPU\x1b[2J\xff")
     assert library.read_card(3).uuid == "GPU?[2J?"
 
 
-def test_largest_numbers_arrive_whole(library: Brml, brml: BrmlState) -> None:
+def test_the_largest_numbers_are_read_whole(library: Brml, brml: BrmlState) -> None:
     brml.add_gpu(3, memory=f"{2**63} 1 {2**63 - 1}", ecc_uncorrected=2**64 - 2, power=2**32 - 2)
     reading = library.read_card(3)
     assert (reading.memory_total, reading.memory_used) == (2**63, 2**63 - 1)
     assert (reading.ecc_uncorrected, reading.power) == (2**64 - 2, 2**32 - 2)
 
 
-def test_values_that_cannot_be_true_are_left_out(library: Brml, brml: BrmlState) -> None:
+def test_impossible_values_are_left_out(library: Brml, brml: BrmlState) -> None:
     brml.add_gpu(3, **WELL | {"temperature": 2**32 - 1, "numa_node": -1, "status": -7})
     brml.set_gpu(0, mode=3, pending=77)
     fields = ("temperature", "numa_node", "status", "svi_current", "svi_pending")
@@ -166,7 +166,7 @@ def test_cards_are_listed_with_their_gpu_and_its_split(library: Brml, brml: Brml
     }
 
 
-def test_instance_is_asked_for_itself(library: Brml, brml: BrmlState) -> None:
+def test_an_instance_is_read_through_its_own_handle(library: Brml, brml: BrmlState) -> None:
     brml.add_gpu(4, 7, **WELL)
     brml.set_card(7, instance=1, temperature=50)
     assert library.read_card(4).temperature == 41
@@ -174,9 +174,7 @@ def test_instance_is_asked_for_itself(library: Brml, brml: BrmlState) -> None:
     assert (reading.instance, reading.temperature, reading.svi_current) == (1, 50, 2)
 
 
-def test_new_split_is_seen_without_opening_the_library_again(
-    library: Brml, brml: BrmlState
-) -> None:
+def test_a_new_split_is_seen_without_reopening_the_library(library: Brml, brml: BrmlState) -> None:
     brml.add_gpu(0)
     assert set(library.known_cards()) == {0}
     brml.split(0, 1, 2)
@@ -191,24 +189,24 @@ def test_new_split_is_seen_without_opening_the_library_again(
     "function",
     ["brmlDeviceGetHandleByIndex", "brmlDeviceGetNodeId", "brmlDeviceGetGpuInstanceById"],
 )
-def test_gpu_that_does_not_answer_is_missing_from_the_list(
+def test_a_gpu_that_does_not_answer_is_missing_from_the_list(
     library: Brml, brml: BrmlState, function: str
 ) -> None:
     brml.add_gpu(0)
     brml.add_gpu(1, 2)
-    # The handle by index is asked for with the GPU's index, the others with the card's node id.
+    # The handle by index takes the GPU's index, the other functions take the card's node id.
     brml.fail(function, ReturnCode.UNKNOWN, 1)
     assert 0 in library.known_cards()
     assert 1 not in library.known_cards()
 
 
-def test_gpu_whose_split_is_not_told_is_listed_as_one_card(library: Brml, brml: BrmlState) -> None:
+def test_a_gpu_with_unknown_split_is_listed_as_one_card(library: Brml, brml: BrmlState) -> None:
     brml.add_gpu(5)
     brml.fail("brmlDeviceGetSviMode", ReturnCode.NOT_SUPPORTED)
     assert library.known_cards() == {5: KnownCard(0, None)}
 
 
-def test_handle_that_leads_nowhere_is_not_followed(library: Brml, brml: BrmlState) -> None:
+def test_a_null_handle_is_not_used(library: Brml, brml: BrmlState) -> None:
     brml.add_gpu(0, **WELL)
     brml.set("no_handles", 1)
     assert library.known_cards() == {}
@@ -216,26 +214,26 @@ def test_handle_that_leads_nowhere_is_not_followed(library: Brml, brml: BrmlStat
         library.read_card(0)
 
 
-def test_card_whose_number_is_not_available_is_left_out(library: Brml, brml: BrmlState) -> None:
+def test_a_card_without_a_number_is_left_out(library: Brml, brml: BrmlState) -> None:
     brml.add_gpu(0)
     brml.add_gpu(2**32 - 1)
     assert set(library.known_cards()) == {0}
 
 
-def test_count_that_is_garbage_costs_256_questions(library: Brml, brml: BrmlState) -> None:
+def test_a_garbage_count_costs_at_most_256_calls(library: Brml, brml: BrmlState) -> None:
     brml.add_gpu(0)
     brml.set("gpus", 2**32 - 1)
     assert library.known_cards()[0] == KnownCard(0, 1)
 
 
-def test_count_that_fails_is_an_error(library: Brml, brml: BrmlState) -> None:
+def test_a_failed_count_is_an_error(library: Brml, brml: BrmlState) -> None:
     brml.fail("brmlDeviceGetCount", ReturnCode.DRIVER_NOT_LOADED)
     with pytest.raises(LibraryCallFailed) as caught:
         library.known_cards()
     assert caught.value.code == ReturnCode.DRIVER_NOT_LOADED
 
 
-def test_card_that_the_library_does_not_know_is_an_error_that_says_which(
+def test_the_error_names_a_card_that_the_library_does_not_know(
     library: Brml, brml: BrmlState
 ) -> None:
     brml.add_gpu(0)
@@ -245,14 +243,12 @@ def test_card_that_the_library_does_not_know_is_an_error_that_says_which(
         library.read_card(9)
 
 
-def test_code_without_words_is_said_as_a_number(library: Brml, brml: BrmlState) -> None:
+def test_a_code_without_a_text_is_shown_as_a_number(library: Brml, brml: BrmlState) -> None:
     with pytest.raises(LibraryCallFailed, match=r": code 2; see"):
         library.read_card(9)
 
 
-def test_words_for_a_code_are_read_to_their_end_and_no_further(
-    library: Brml, brml: BrmlState
-) -> None:
+def test_the_text_of_a_code_is_not_read_past_its_end(library: Brml, brml: BrmlState) -> None:
     """The byte after the stand-in's texts cannot be read: reading it would end this process."""
     brml.set("error.2", without_end("w"))
     with pytest.raises(LibraryCallFailed, match=f": {'w' * 80} "):
@@ -269,7 +265,7 @@ def test_links_between_cards(library: Brml, brml: BrmlState) -> None:
     assert (library.link(2, 1), library.ancestor(2, 1)) == (P2PLink.NONE, CommonAncestor.BOARD)
 
 
-def test_links_that_are_not_told_are_none(library: Brml, brml: BrmlState) -> None:
+def test_unreported_links_are_none(library: Brml, brml: BrmlState) -> None:
     brml.add_gpu(0)
     brml.add_gpu(1)
     assert (library.link(0, 1), library.ancestor(0, 1)) == (None, None)
@@ -277,7 +273,7 @@ def test_links_that_are_not_told_are_none(library: Brml, brml: BrmlState) -> Non
     assert (library.link(0, 1), library.ancestor(0, 1)) == (None, None), "no such numbers"
 
 
-def test_facts_name_the_versions_and_where_it_lies(
+def test_facts_have_the_librarys_versions_and_path(
     library: Brml, brml: BrmlState, brml_library: Path
 ) -> None:
     brml.set_system(driver="1.12.0", library="1.9")
@@ -286,23 +282,25 @@ def test_facts_name_the_versions_and_where_it_lies(
     assert (facts.path, facts.lacking) == (str(brml_library), ())
 
 
-def test_versions_that_are_not_told_are_none(library: Brml, brml: BrmlState) -> None:
+def test_unreported_versions_are_none(library: Brml, brml: BrmlState) -> None:
     assert (library.facts().driver_version, library.facts().library_version) == (None, None)
 
 
-def test_library_that_does_not_open_says_why(brml_library: Path, brml: BrmlState) -> None:
+def test_the_error_explains_why_the_library_does_not_open(
+    brml_library: Path, brml: BrmlState
+) -> None:
     brml.fail("brmlInit", ReturnCode.DRIVER_NOT_LOADED)
     brml.set("error.7", "driver not loaded")
     with pytest.raises(LibraryCallFailed, match=r"brmlInit\(\): driver not loaded \(code 7\)"):
         Brml(str(brml_library)).init()
 
 
-def test_shutdown_that_fails_is_nobodys_trouble(library: Brml, brml: BrmlState) -> None:
+def test_a_failed_shutdown_is_ignored(library: Brml, brml: BrmlState) -> None:
     brml.fail("brmlShutdown", ReturnCode.UNKNOWN)
     library.shutdown()
 
 
-def test_old_library_says_what_it_can(old_library: Brml, brml: BrmlState) -> None:
+def test_an_old_library_reports_what_it_can(old_library: Brml, brml: BrmlState) -> None:
     brml.add_gpu(3, **WELL)
     brml.add_gpu(4)
     brml.set_pair(3, 4, p2p="2 1", ancestor=10)
@@ -320,7 +318,7 @@ def test_old_library_says_what_it_can(old_library: Brml, brml: BrmlState) -> Non
 
 
 @pytest.mark.parametrize("content", [b"", b"no library", b"\x7fELF" + bytes(100)])
-def test_file_that_is_no_library_cannot_be_used(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_library_is_unusable(tmp_path: Path, content: bytes) -> None:
     broken = tmp_path / "libbiren-ml.so.1"
     broken.write_bytes(content)
     with pytest.raises(LibraryUnusable, match=f"cannot load {re.escape(str(broken))}: ") as caught:
@@ -328,17 +326,19 @@ def test_file_that_is_no_library_cannot_be_used(tmp_path: Path, content: bytes) 
     assert caught.type is LibraryUnusable
 
 
-def test_another_library_cannot_be_used() -> None:
+def test_a_different_library_is_unusable() -> None:
     with pytest.raises(LibraryUnusable, match=r"cannot use libc\.so\.6: it has no function brmlI"):
         Brml("libc.so.6")
 
 
-def test_library_that_the_loader_does_not_find_is_missing() -> None:
+def test_a_library_that_the_loader_does_not_find_is_missing() -> None:
     with pytest.raises(LibraryMissing):
         Brml("libbiren-ml.so.1-of-no-node")
 
 
-def test_library_is_sought_in_the_vendors_folders_through_the_hosts_links(tmp_path: Path) -> None:
+def test_the_library_is_found_in_the_vendors_directories_through_the_hosts_links(
+    tmp_path: Path,
+) -> None:
     assert find_library(tmp_path) == []
     real = tmp_path / "usr/local/birensupa/driver/biren-smi/lib/libbiren-ml.so.1"
     other = tmp_path / "opt/birentech/lib/libbiren-ml.so.1"
@@ -351,5 +351,5 @@ def test_library_is_sought_in_the_vendors_folders_through_the_hosts_links(tmp_pa
     assert find_library(tmp_path) == [str(real), str(other)]
 
 
-def test_on_the_host_itself_the_loader_is_asked_first() -> None:
+def test_on_the_host_itself_the_loaders_choice_comes_first() -> None:
     assert find_library(Path("/"))[0] == "libbiren-ml.so.1"

@@ -1,4 +1,4 @@
-"""One look reads the whole host, and nothing that a file does spoils the rest of it."""
+"""One scan reads the whole host, and no broken file keeps the others from being read."""
 
 import errno
 import os
@@ -44,7 +44,7 @@ def attribute(host: Path, number: int, name: str) -> Path:
     return host / f"sys/class/biren/card_{number}/device/{name}"
 
 
-def test_whole_gpus_are_read_with_all_that_sysfs_tells() -> None:
+def test_whole_gpus_are_read_with_all_their_sysfs_attributes() -> None:
     look = read("eight_whole")
     assert look.driver_loaded
     assert look.host.control_node
@@ -63,7 +63,7 @@ def test_whole_gpus_are_read_with_all_that_sysfs_tells() -> None:
     )
 
 
-def test_instances_share_their_gpu_its_address_and_its_memory() -> None:
+def test_instances_share_the_gpus_id_address_and_memory() -> None:
     cards = by_number(read("mixed"))
     assert list(cards) == list(range(11)), "by number, not by name"
     assert [cards[number].physical_id for number in cards] == [0, 1, 2, 2, 3, 3, 4, 4, 4, 4, 5]
@@ -75,32 +75,32 @@ def test_instances_share_their_gpu_its_address_and_its_memory() -> None:
     ]
 
 
-def test_unsettled_split_is_read_as_it_is() -> None:
+def test_an_unsettled_split_is_read_unchanged() -> None:
     look = read("unsettled")
     assert [card.physical_id for card in look.cards] == [0, 1, 1, 1, 2, 2]
 
 
-def test_node_without_the_driver_has_no_card() -> None:
+def test_a_node_without_the_driver_has_no_card() -> None:
     assert read("empty") == Snapshot(driver_loaded=False)
 
 
-def test_driver_without_a_card_is_another_thing(tmp_path: Path) -> None:
+def test_a_driver_without_a_card_differs_from_no_driver(tmp_path: Path) -> None:
     (tmp_path / "sys/class/biren").mkdir(parents=True)
     assert read_once(DriverCardReader(tmp_path)) == Snapshot(driver_loaded=True)
 
 
-def test_only_cards_that_lead_somewhere_are_read(broken: dict[int, Card]) -> None:
+def test_a_dangling_class_link_is_not_a_card(broken: dict[int, Card]) -> None:
     assert list(broken) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
 
 
-def test_what_stands_in_dev_is_told(broken: dict[int, Card]) -> None:
+def test_the_state_of_each_device_node_is_read(broken: dict[int, Card]) -> None:
     states = {number: card.node for number, card in broken.items()}
     assert states.pop(0) is NodeState.OTHER
     assert states.pop(9) is NodeState.MISSING
     assert set(states.values()) == {NodeState.CHARACTER_DEVICE}
 
 
-def test_attributes_that_cannot_be_read_are_none(broken: dict[int, Card]) -> None:
+def test_unreadable_attributes_are_none(broken: dict[int, Card]) -> None:
     assert [number for number, card in broken.items() if card.physical_id is None] == [
         1, 2, 6, 7, 8,
     ]  # fmt: skip
@@ -110,7 +110,7 @@ def test_attributes_that_cannot_be_read_are_none(broken: dict[int, Card]) -> Non
     assert broken[8] == Card("card_8", 8)
 
 
-def test_one_broken_card_leaves_the_next_alone(broken: dict[int, Card]) -> None:
+def test_one_broken_card_does_not_affect_the_next(broken: dict[int, Card]) -> None:
     assert broken[10] == Card(
         "card_10",
         10,
@@ -123,7 +123,7 @@ def test_one_broken_card_leaves_the_next_alone(broken: dict[int, Card]) -> None:
     )
 
 
-def test_fifo_in_the_place_of_an_attribute_blocks_nobody(host: Path) -> None:
+def test_a_fifo_in_place_of_an_attribute_does_not_block(host: Path) -> None:
     physical_id = attribute(host, 0, "physical_id")
     physical_id.unlink()
     os.mkfifo(physical_id)
@@ -131,7 +131,7 @@ def test_fifo_in_the_place_of_an_attribute_blocks_nobody(host: Path) -> None:
     assert [card.physical_id for card in cards] == [None, 1, 2, 3, 4, 5, 6, 7]
 
 
-def test_attribute_whose_read_fails_is_none(host: Path) -> None:
+def test_an_attribute_whose_read_fails_is_none(host: Path) -> None:
     physical_id = attribute(host, 0, "physical_id")
     physical_id.unlink()
     physical_id.symlink_to("/proc/self/mem")  # opens, and fails with EIO when read
@@ -139,14 +139,14 @@ def test_attribute_whose_read_fails_is_none(host: Path) -> None:
     assert [card.physical_id for card in cards] == [None, 1, 2, 3, 4, 5, 6, 7]
 
 
-def test_class_link_that_leads_to_itself_is_no_card(host: Path) -> None:
+def test_a_class_link_to_itself_is_not_a_card(host: Path) -> None:
     link = host / "sys/class/biren/card_0"
     link.unlink()
     link.symlink_to("card_0")
     assert list(by_number(read_once(DriverCardReader(host)))) == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_what_can_change_is_read_at_every_look(host: Path) -> None:
+def test_changing_attributes_are_read_at_each_scan(host: Path) -> None:
     reader = DriverCardReader(host)
     before = read_once(reader)
     attribute(host, 0, "physical_id").write_text("40\n")
@@ -158,7 +158,7 @@ def test_what_can_change_is_read_at_every_look(host: Path) -> None:
     assert tuple(others) == before.cards[1:]
 
 
-def test_what_never_changes_is_read_again_only_when_all_is_read_anew(host: Path) -> None:
+def test_constant_attributes_are_read_again_only_in_a_full_scan(host: Path) -> None:
     reader = DriverCardReader(host)
     before = read_once(reader)
     attribute(host, 0, "numa_node").write_text("9\n")
@@ -167,7 +167,7 @@ def test_what_never_changes_is_read_again_only_when_all_is_read_anew(host: Path)
     assert read_once(reader).cards[0].numa_node == 9
 
 
-def test_card_that_left_is_read_from_scratch_when_it_comes_back(host: Path) -> None:
+def test_a_returning_card_is_read_from_scratch(host: Path) -> None:
     reader = DriverCardReader(host)
     read_once(reader)
     link = host / "sys/class/biren/card_0"
@@ -180,7 +180,7 @@ def test_card_that_left_is_read_from_scratch_when_it_comes_back(host: Path) -> N
     assert read_once(reader).cards[0].numa_node == 9
 
 
-def test_name_that_passed_to_another_gpu_between_two_looks_is_read_from_scratch(
+def test_a_name_that_passed_to_another_gpu_between_two_scans_is_read_from_scratch(
     host: Path,
 ) -> None:
     reader = DriverCardReader(host)
@@ -193,10 +193,10 @@ def test_name_that_passed_to_another_gpu_between_two_looks_is_read_from_scratch(
     assert (first.pci_address, first.numa_node) == ("0000:08:00.0", 1)
 
 
-def test_name_that_passed_to_another_gpu_in_the_same_inode_is_read_from_scratch(
+def test_a_name_that_passed_to_another_gpu_in_the_same_inode_is_read_from_scratch(
     host: Path,
 ) -> None:
-    """File systems give a new folder the inode of the one that was just removed."""
+    """File systems give a new directory the inode of the one that was just removed."""
     reader = DriverCardReader(host)
     read_once(reader)
     device = host / "sys/devices/pci0000:00/0000:00:00.0/biren/card_0/device"
@@ -209,7 +209,7 @@ def test_name_that_passed_to_another_gpu_in_the_same_inode_is_read_from_scratch(
     assert (first.pci_address, first.numa_node) == ("0000:08:00.0", 1)
 
 
-def test_drivers_files_and_render_node_are_read_only_if_wanted() -> None:
+def test_the_drivers_files_and_the_render_node_are_read_only_if_requested() -> None:
     assert read("mixed").host.mounts == ()
     assert read("mixed").host.dri_node is None
     wanted = read_once(
@@ -219,7 +219,7 @@ def test_drivers_files_and_render_node_are_read_only_if_wanted() -> None:
     assert wanted.dri_node == "/dev/dri/renderD129"
 
 
-def test_nothing_on_the_host_makes_a_look_fail(host: Path) -> None:
+def test_nothing_on_the_host_makes_a_scan_fail(host: Path) -> None:
     too_long = "x" * 300
     for path in ("dev/biren-m", "dev/biren/card_0", "sys/class/biren/card_1"):
         (host / path).unlink()
@@ -230,7 +230,7 @@ def test_nothing_on_the_host_makes_a_look_fail(host: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO])
-def test_class_folder_that_cannot_be_listed_is_not_taken_for_absent(
+def test_an_unreadable_class_directory_does_not_count_as_missing(
     host: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(_path: object) -> list[str]:
@@ -247,7 +247,7 @@ def sleep(host: Path, number: int, status: str = "suspended") -> None:
     (power / "runtime_status").write_text(f"{status}\n")
 
 
-def test_suspended_card_is_not_woken_and_is_no_fault(host: Path) -> None:
+def test_a_suspended_card_is_not_woken_and_is_not_faulty(host: Path) -> None:
     reader = DriverCardReader(host)
     awake = read_once(reader).cards[0]
     sleep(host, 0)
@@ -261,7 +261,7 @@ def test_suspended_card_is_not_woken_and_is_no_fault(host: Path) -> None:
     assert read_once(reader).cards[0].function is FunctionState.SILENT
 
 
-def test_card_that_was_first_read_asleep_is_read_whole_once_it_is_awake(host: Path) -> None:
+def test_a_card_first_read_while_suspended_is_read_whole_once_awake(host: Path) -> None:
     reader = DriverCardReader(host)
     sleep(host, 0)
     assert read_once(reader).cards[0].link.speed is None

@@ -1,4 +1,4 @@
-"""Containers get those of the driver's files that are really there, and what is absent is said."""
+"""Containers get the driver's files that exist, and the missing ones are reported."""
 
 from pathlib import Path
 
@@ -28,12 +28,12 @@ def render_node(root: Path) -> HostFacts:
     return read_host_facts(root, mount_host_path=False, mount_dri_device=True)
 
 
-def test_what_nobody_wants_is_not_read() -> None:
+def test_unrequested_files_are_not_read() -> None:
     facts = read_host_facts(HOSTS / "empty", mount_host_path=False, mount_dri_device=False)
     assert facts == HostFacts()
 
 
-def test_files_are_mounted_from_where_they_really_are(host: Path) -> None:
+def test_files_are_mounted_from_their_real_paths(host: Path) -> None:
     facts = files(host)
     assert facts.mounts == (
         Mount(LIBRARY, "/opt/birentech/lib/libbiren-ml.so"),
@@ -45,7 +45,7 @@ def test_files_are_mounted_from_where_they_really_are(host: Path) -> None:
     assert facts.absent == ()
 
 
-def test_each_version_of_the_library_is_mounted_and_nothing_else(host: Path) -> None:
+def test_every_version_of_the_library_is_mounted_and_nothing_else(host: Path) -> None:
     for name in ("libbiren-ml.so.2", "libbiren-ml.so.2.bak", "libother.so.1"):
         (host / "usr/lib" / name).touch()
     targets = {mount.container_path.rpartition("/")[2] for mount in files(host).mounts}
@@ -53,24 +53,26 @@ def test_each_version_of_the_library_is_mounted_and_nothing_else(host: Path) -> 
     assert not targets & {"libbiren-ml.so.2.bak", "libother.so.1"}
 
 
-def test_file_whose_link_leads_nowhere_is_absent_and_not_mounted(host: Path) -> None:
+def test_a_file_with_a_dangling_link_is_absent_and_not_mounted(host: Path) -> None:
     (host / DRIVER.lstrip("/") / "bin/brsmi").unlink()
     facts = files(host)
     assert facts.absent == ("/usr/bin/brsmi",)
     assert all("brsmi" not in mount.container_path for mount in facts.mounts)
 
 
-def test_drivers_tree_is_mounted_from_where_its_link_leads(host: Path) -> None:
+def test_the_drivers_tree_is_mounted_from_its_links_target(host: Path) -> None:
     tree = host / TREE.lstrip("/")
     tree.rename(tree.with_name("driver-1.12.0"))
     tree.symlink_to("driver-1.12.0")
     assert files(host).mounts[-1] == Mount(f"{TREE}-1.12.0", TREE)
     tree.unlink()
     tree.touch()
-    assert all(mount.container_path != TREE for mount in files(host).mounts), "it is no folder"
+    assert all(mount.container_path != TREE for mount in files(host).mounts), (
+        "it is not a directory"
+    )
 
 
-def test_node_without_the_driver_lacks_every_file() -> None:
+def test_a_node_without_the_driver_lacks_every_file() -> None:
     facts = files(HOSTS / "empty")
     assert facts.mounts == ()
     assert facts.absent == (
@@ -80,7 +82,7 @@ def test_node_without_the_driver_lacks_every_file() -> None:
     )
 
 
-def test_control_node_counts_if_it_is_a_character_device(host: Path) -> None:
+def test_the_control_node_counts_only_as_a_character_device(host: Path) -> None:
     assert files(host).control_node
     control = host / "dev/biren-m"
     control.unlink()
@@ -89,37 +91,37 @@ def test_control_node_counts_if_it_is_a_character_device(host: Path) -> None:
     assert not files(host).control_node
 
 
-def test_control_node_that_cannot_be_looked_at_is_not_there(host: Path) -> None:
+def test_an_unreadable_control_node_counts_as_missing(host: Path) -> None:
     control = host / "dev/biren-m"
     control.unlink()
     control.symlink_to("x" * 300)
     assert not files(host).control_node
 
 
-def test_render_node_is_that_of_vgem_and_no_other_drivers(host: Path) -> None:
+def test_the_render_node_is_vgems_and_not_another_drivers(host: Path) -> None:
     assert render_node(host).dri_node == "/dev/dri/renderD129"
     assert render_node(host).absent == ()
 
 
-def test_node_without_vgem_says_how_to_get_it(host: Path) -> None:
+def test_a_node_without_vgem_reports_how_to_load_it(host: Path) -> None:
     (host / "sys/class/drm/renderD129").unlink()
     assert render_node(host) == HostFacts(control_node=True, absent=(VGEM_ABSENT,))
     assert render_node(HOSTS / "empty").absent == (VGEM_ABSENT,)
 
 
-def test_render_node_without_a_driver_is_passed_over(host: Path) -> None:
+def test_a_render_node_without_a_driver_is_skipped(host: Path) -> None:
     (host / "sys/devices/platform/ast/driver").unlink()
     assert render_node(host).dri_node == "/dev/dri/renderD129"
 
 
-def test_render_node_that_is_not_in_dev_is_absent(host: Path) -> None:
+def test_a_render_node_missing_from_dev_is_absent(host: Path) -> None:
     (host / "dev/dri/renderD129").unlink()
     facts = render_node(host)
-    assert facts.dri_node is None, "a container that was promised it could not start"
+    assert facts.dri_node is None, "a container with a missing node could not start"
     assert facts.absent == (VGEM_ABSENT,)
 
 
-def test_link_into_a_directory_that_is_not_mounted_is_said_to_lead_there(host: Path) -> None:
+def test_a_link_into_an_unmounted_directory_is_reported_with_its_target(host: Path) -> None:
     library = host / "usr/lib/libbiren-ml.so.1"
     library.unlink()
     library.symlink_to("/opt/biren/current/libbiren-ml.so.1")

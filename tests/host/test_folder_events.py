@@ -1,4 +1,4 @@
-"""A folder_events rings for changes in its folders, and without any event after a time at the latest."""
+"""A wait ends with a change in its directories, and without any event after the given time."""
 
 import errno
 from collections.abc import Iterator
@@ -31,13 +31,13 @@ def bell(tmp_path: Path, folder: Path) -> Iterator[FolderEvents]:
 
 
 async def rings_for_what_happened(bell: FolderEvents) -> bool:
-    """Whether the bell rings at once: an event that is there already keeps the clock from jumping."""
+    """Return whether the wait ends at once: a pending event keeps the clock from jumping."""
     started = trio.current_time()
     await bell.wait(LONG)
     return trio.current_time() - started < LONG
 
 
-async def test_change_while_waiting_ends_the_wait(bell: FolderEvents, folder: Path) -> None:
+async def test_a_change_ends_the_wait(bell: FolderEvents, folder: Path) -> None:
     bell.arm()
     with trio.fail_after(DEADLINE):
         async with trio.open_nursery() as nursery:
@@ -47,7 +47,7 @@ async def test_change_while_waiting_ends_the_wait(bell: FolderEvents, folder: Pa
 
 
 @pytest.mark.parametrize("change", ["created", "deleted", "moved away", "moved here", "linked"])
-async def test_change_between_arming_and_waiting_is_not_lost(
+async def test_a_change_between_arming_and_waiting_is_not_lost(
     bell: FolderEvents, folder: Path, tmp_path: Path, change: str, autojump_clock: MockClock
 ) -> None:
     outside = tmp_path / "outside"
@@ -69,7 +69,7 @@ async def test_change_between_arming_and_waiting_is_not_lost(
     assert await rings_for_what_happened(bell)
 
 
-async def test_reading_and_writing_a_file_is_no_change(
+async def test_reading_and_writing_a_file_is_not_a_change(
     bell: FolderEvents, folder: Path, autojump_clock: MockClock
 ) -> None:
     (folder / "card_0").touch()
@@ -79,7 +79,7 @@ async def test_reading_and_writing_a_file_is_no_change(
     assert not await rings_for_what_happened(bell)
 
 
-async def test_burst_of_changes_rings_once(
+async def test_a_burst_of_changes_ends_one_wait(
     bell: FolderEvents, folder: Path, autojump_clock: MockClock
 ) -> None:
     bell.arm()
@@ -89,7 +89,7 @@ async def test_burst_of_changes_rings_once(
     assert not await rings_for_what_happened(bell)
 
 
-async def test_change_that_follows_closely_rings_no_second_time(
+async def test_a_change_that_follows_closely_does_not_end_the_next_wait(
     bell: FolderEvents, folder: Path, mock_clock: MockClock
 ) -> None:
     bell.arm()
@@ -103,11 +103,11 @@ async def test_change_that_follows_closely_rings_no_second_time(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bell.wait, LONG)
         await wait_all_tasks_blocked()
-        assert nursery.child_tasks, "the bell rang again"
+        assert nursery.child_tasks, "the second wait ended early"
         nursery.cancel_scope.cancel()
 
 
-async def test_quiet_folder_ends_the_wait_after_the_longest_time(
+async def test_without_a_change_the_wait_ends_after_the_longest_time(
     bell: FolderEvents, autojump_clock: MockClock
 ) -> None:
     bell.arm()
@@ -116,7 +116,7 @@ async def test_quiet_folder_ends_the_wait_after_the_longest_time(
     assert trio.current_time() - started == 1.0
 
 
-async def test_folder_that_is_made_later_is_watched_from_the_next_arming_on(
+async def test_a_directory_created_later_is_watched_from_the_next_arming_on(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     late = tmp_path / "late"
@@ -130,7 +130,7 @@ async def test_folder_that_is_made_later_is_watched_from_the_next_arming_on(
         assert await rings_for_what_happened(bell)
 
 
-async def test_folder_that_is_made_anew_is_watched_again(
+async def test_a_recreated_directory_is_watched_again(
     bell: FolderEvents, folder: Path, autojump_clock: MockClock
 ) -> None:
     bell.arm()
@@ -152,7 +152,7 @@ async def test_arming_again_and_again_changes_nothing(
     assert await rings_for_what_happened(bell)
 
 
-async def test_node_without_inotify_is_looked_at_after_the_longest_time(
+async def test_without_inotify_the_wait_ends_after_the_longest_time(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -173,14 +173,14 @@ async def test_node_without_inotify_is_looked_at_after_the_longest_time(
         assert trio.current_time() - started == 1.0
 
 
-def test_doorbell_gives_its_descriptor_back(folder: Path) -> None:
+def test_folder_events_closes_its_descriptor(folder: Path) -> None:
     open_before = len(list(Path("/proc/self/fd").iterdir()))
     with FolderEvents([folder]) as bell:
         bell.arm()
     assert len(list(Path("/proc/self/fd").iterdir())) == open_before
 
 
-async def test_only_the_names_that_matter_ring_where_they_are_given(
+async def test_only_the_given_names_end_the_wait(
     tmp_path: Path, folder: Path, autojump_clock: MockClock
 ) -> None:
     with FolderEvents([tmp_path, folder], {tmp_path: {"biren-m"}}) as bell:
@@ -194,9 +194,7 @@ async def test_only_the_names_that_matter_ring_where_they_are_given(
         assert await rings_for_what_happened(bell)
 
 
-async def test_name_that_matters_rings_amid_others_while_waiting(
-    tmp_path: Path, folder: Path
-) -> None:
+async def test_a_given_name_among_others_ends_the_wait(tmp_path: Path, folder: Path) -> None:
     with FolderEvents([tmp_path], {tmp_path: {"biren-m"}}) as bell:
         bell.arm()
         with trio.fail_after(DEADLINE):
@@ -205,11 +203,11 @@ async def test_name_that_matters_rings_amid_others_while_waiting(
                 await wait_all_tasks_blocked()
                 (tmp_path / "loop0").touch()
                 await wait_all_tasks_blocked()
-                assert nursery.child_tasks, "it rang for a name that does not matter"
+                assert nursery.child_tasks, "the wait ended for a name that was not given"
                 (tmp_path / "biren-m").touch()
 
 
-async def test_folder_with_names_that_is_deleted_rings(
+async def test_deleting_a_directory_with_given_names_ends_the_wait(
     tmp_path: Path, folder: Path, autojump_clock: MockClock
 ) -> None:
     with FolderEvents([folder], {folder: {"card_0"}}) as bell:

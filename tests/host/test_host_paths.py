@@ -31,7 +31,7 @@ def test_paths_of_the_host_are_below_its_root() -> None:
 
 
 @pytest.mark.parametrize("path", ["/usr/lib/real.so", "/usr/lib", "/"])
-def test_path_without_links_is_itself(root: Path, path: str) -> None:
+def test_a_path_without_links_resolves_to_itself(root: Path, path: str) -> None:
     assert resolve(root, path) == path
 
 
@@ -39,34 +39,34 @@ def test_path_without_links_is_itself(root: Path, path: str) -> None:
     "target",
     ["real.so", "./real.so", "../lib/real.so", "/usr/lib/real.so", "../../../../usr/lib/real.so"],
 )
-def test_link_leads_where_the_host_sees_it_lead(root: Path, target: str) -> None:
+def test_a_link_leads_where_it_leads_on_the_host(root: Path, target: str) -> None:
     link(root, "usr/lib/link.so", target)
     assert resolve(root, "/usr/lib/link.so") == "/usr/lib/real.so"
 
 
-def test_chain_of_links_is_followed_through_folders(root: Path) -> None:
+def test_a_chain_of_links_is_followed_through_directories(root: Path) -> None:
     link(root, "lib", "usr/lib")
     link(root, "usr/lib/a.so", "/lib/b.so")
     link(root, "usr/lib/b.so", "../../lib/real.so")
     assert resolve(root, "/lib/a.so") == "/usr/lib/real.so"
 
 
-def test_parent_of_a_linked_folder_is_that_of_its_target(root: Path) -> None:
+def test_the_parent_of_a_linked_directory_is_its_targets_parent(root: Path) -> None:
     link(root, "lib", "usr/lib")
     assert resolve(root, "/lib/../lib") == "/usr/lib"
 
 
 @pytest.mark.parametrize("target", ["nowhere", "/usr/lib/nowhere", "real.so/inside", "self.so"])
-def test_link_that_ends_nowhere_has_no_real_path(root: Path, target: str) -> None:
+def test_a_dangling_link_has_no_real_path(root: Path, target: str) -> None:
     link(root, "usr/lib/self.so", target)
     assert resolve(root, "/usr/lib/self.so") is None
 
 
-def test_path_that_is_not_there_has_no_real_path(root: Path) -> None:
+def test_a_missing_path_has_no_real_path(root: Path) -> None:
     assert resolve(root, "/usr/bin/brsmi") is None
 
 
-def test_link_to_a_file_of_this_machine_only_leads_nowhere(root: Path, tmp_path: Path) -> None:
+def test_a_link_to_a_file_outside_the_host_root_leads_nowhere(root: Path, tmp_path: Path) -> None:
     outside = tmp_path / "usr" / "outside"
     outside.touch()
     link(root, "usr/lib/out.so", str(outside))
@@ -78,8 +78,8 @@ PARTS = st.lists(NAMES, min_size=1, max_size=3)
 
 
 def add_link(tree: Path, path: list[str], ups: int | None, target: list[str]) -> None:
-    """A link that leaves its folder by so many parents, but never the tree; absolute if None."""
-    with suppress(OSError):  # its place is taken, or its folder is not there
+    """Make a link that goes up this many parents, but never out of the tree; absolute if None."""
+    with suppress(OSError):  # its name is taken, or its directory is missing
         place = Path(os.path.realpath(tree.joinpath(*path[:-1]), strict=True), path[-1])
         depth = len(place.parent.relative_to(tree).parts)
         start = [str(tree)] if ups is None else [".."] * min(ups, depth)
@@ -92,10 +92,10 @@ def add_link(tree: Path, path: list[str], ups: int | None, target: list[str]) ->
     links=st.lists(st.tuples(PARTS, st.none() | st.integers(0, 2), PARTS), max_size=5),
     path=PARTS,
 )
-def test_links_lead_where_the_kernel_would_lead(
+def test_links_resolve_as_the_kernel_resolves_them(
     folders: list[list[str]], links: list[tuple[list[str], int | None, list[str]]], path: list[str]
 ) -> None:
-    """The oracle follows links that name the tree; the host's own do not, once it was moved."""
+    """The oracle's absolute links begin with the tree's path; the host's own links do not."""
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder, "tree")
         for parts in folders:
@@ -116,7 +116,7 @@ def test_links_lead_where_the_kernel_would_lead(
         assert (None if real is None else f"{tree}{real}") == expected
 
 
-def test_what_may_not_be_looked_at_is_not_taken_for_missing(
+def test_an_inaccessible_path_does_not_count_as_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_path: object) -> None:
@@ -127,7 +127,7 @@ def test_what_may_not_be_looked_at_is_not_taken_for_missing(
     assert node_state(tmp_path, "/dev/biren-m") is NodeState.UNKNOWN
 
 
-def test_double_slash_of_a_link_is_a_single_one(root: Path) -> None:
+def test_a_double_slash_in_a_link_counts_as_one(root: Path) -> None:
     link(root, "usr/lib/link.so", "//usr//lib/real.so")
     assert resolve(root, "/usr/lib/link.so") == "/usr/lib/real.so"
     assert resolve(root, "//usr/lib/real.so") == "/usr/lib/real.so"

@@ -1,4 +1,4 @@
-"""A device node that is a link on the host is followed as the host would, and mounted as what it is."""
+"""A device node that is a link is followed as on the host, and its real node goes into the container."""
 
 import os
 import stat
@@ -18,7 +18,7 @@ from biren_plugin.simulate.host import SimulatedHost
 
 @pytest.fixture
 def inventory(tmp_path: Path) -> Inventory:
-    """Of a host whose `card_0` and `biren-m` are absolute links, as the host's root has them."""
+    """Return the inventory of a host whose `card_0` and `biren-m` are absolute links."""
     host = SimulatedHost(tmp_path / "host")
     host.add_gpus({0: 1, 1: 1})
     dev = host.root / "dev"

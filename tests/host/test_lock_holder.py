@@ -27,7 +27,7 @@ LOCKS = """\
     [(7, 300), (8, None), (9, None), (10, None)],
     ids=["held", "only waited for", "by a process of another namespace", "not held"],
 )
-def test_holder_is_the_process_on_the_directorys_own_line(inode: int, pid: int | None) -> None:
+def test_the_holder_is_the_process_on_the_directorys_own_line(inode: int, pid: int | None) -> None:
     assert pid_of_lock(LOCKS, DEVICE, inode) == pid
 
 
@@ -39,7 +39,7 @@ def test_a_lock_with_the_same_inode_on_another_file_system_accuses_nobody() -> N
     assert pid_of_lock(LOCKS, os.makedev(0xFD, 0x31), 7) is None
 
 
-def test_process_that_holds_the_lock_is_found_with_its_command(tmp_path: Path) -> None:
+def test_the_process_that_holds_the_lock_is_found_with_its_command(tmp_path: Path) -> None:
     script = (
         "import fcntl, os, sys; "
         "fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX); "
@@ -60,12 +60,12 @@ def test_process_that_holds_the_lock_is_found_with_its_command(tmp_path: Path) -
     assert find_lock_holder(tmp_path) is None
 
 
-def test_process_without_a_readable_command_is_its_id(tmp_path: Path) -> None:
+def test_a_process_without_a_readable_command_is_shown_by_its_id(tmp_path: Path) -> None:
     assert str(LockHolder(7, "")) == "process 7"
     assert find_lock_holder(tmp_path / "none") is None
 
 
-def test_own_lock_is_found_too(tmp_path: Path) -> None:
+def test_the_callers_own_lock_is_found_too(tmp_path: Path) -> None:
     descriptor = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:

@@ -1,4 +1,4 @@
-"""A reading that hangs costs what it hangs at, and nobody else."""
+"""A read that hangs delays its own name, and no other."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,13 +16,13 @@ LISTING = "the listing"
 
 
 class Host:
-    """Three cards, of which some hang whoever reads them, for as long as a test says."""
+    """Three cards; a test decides which of them hang, and how long."""
 
     def __init__(self) -> None:
         self.names: Sequence[str] = THREE
         self.hangs_at: set[str] = set()
         self.threads: list[str] = []
-        """For each thread that has begun to hang, where."""
+        """The name at which each thread began to hang."""
         self._began = threading.Condition()
         self._let_go = Gate()
 
@@ -43,16 +43,16 @@ class Host:
             let_go.wait()
 
     def wait_for_hangs(self, count: int) -> None:
-        """Returns once so many threads have begun to hang; blocks."""
+        """Block until so many threads have begun to hang."""
         with self._began:
             assert self._began.wait_for(lambda: len(self.threads) >= count, 10)
 
     def let_go(self) -> None:
-        """Whatever hangs now comes back; nothing hangs from now on."""
+        """Let everything that hangs return; nothing hangs from now on."""
         self.let_go_of_all_but()
 
     def let_go_of_all_but(self, *names: str) -> None:
-        """Whatever hangs now comes back; from now on only these hang."""
+        """Let everything that hangs return; from now on only these hang."""
         self.hangs_at = set(names)
         let_go, self._let_go = self._let_go, Gate()
         let_go.set()
@@ -73,7 +73,7 @@ def patient_reads(host: Host) -> PatientReads[str]:
 async def look_past(
     patient_reads: PatientReads[str], host: Host, clock: MockClock, *steps: float, hanging: int = 0
 ) -> Round[str]:
-    """A look, with time moved on each time that one more thread than `hanging` hangs."""
+    """Scan once, and move the clock each time that one more thread than `hanging` hangs."""
     looks: list[Round[str]] = []
 
     async def look() -> None:
@@ -88,7 +88,7 @@ async def look_past(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Waits for a thread that comes back in a moment of its own."""
+    """Wait for a thread, which no clock of the test controls."""
     with trio.fail_after(1e6):  # the clock stands still
         while not condition():
             await trio.lowlevel.checkpoint()
@@ -100,14 +100,14 @@ async def test_everything_is_read_in_turn(
     assert await patient_reads.look() == Round({name: f"{name} was read" for name in THREE})
 
 
-async def test_what_is_not_there_has_no_value(host: Host, mock_clock: MockClock) -> None:
+async def test_a_missing_name_has_no_value(host: Host, mock_clock: MockClock) -> None:
     patient_reads = PatientReads(
         host.list_names, lambda name: None if name == "card_1" else name, "the host"
     )
     assert set((await patient_reads.look()).values) == {"card_0", "card_2"}
 
 
-async def test_others_are_read_beside_one_that_hangs(
+async def test_other_names_are_read_while_one_hangs(
     patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
 ) -> None:
     host.hangs_at = {"card_1"}
@@ -120,7 +120,7 @@ async def test_others_are_read_beside_one_that_hangs(
     assert host.threads == ["card_1"], "its thread is not replaced"
 
 
-async def test_what_does_not_come_back_counts_as_hung_when_patience_ends(
+async def test_a_read_that_does_not_return_counts_as_hung_after_patience(
     patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
 ) -> None:
     host.hangs_at = {"card_1"}
@@ -132,7 +132,7 @@ async def test_what_does_not_come_back_counts_as_hung_when_patience_ends(
     assert (set(look.pending), set(look.hung)) == ({"card_1"}, {"card_1"})
 
 
-async def test_further_ones_that_hang_are_left_sooner(
+async def test_further_hanging_reads_are_left_sooner(
     patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
 ) -> None:
     host.hangs_at = set(THREE)
@@ -141,9 +141,7 @@ async def test_further_ones_that_hang_are_left_sooner(
     assert sorted(host.threads) == sorted(THREE)
 
 
-async def test_slow_thread_that_makes_way_is_not_given_up(
-    host: Host, mock_clock: MockClock
-) -> None:
+async def test_a_slow_thread_that_makes_progress_is_kept(host: Host, mock_clock: MockClock) -> None:
     """Each card takes nearly as long as it may: together they take longer."""
     began = trio.Event()
     token = trio.lowlevel.current_trio_token()
@@ -171,7 +169,7 @@ async def test_slow_thread_that_makes_way_is_not_given_up(
     assert looks[0].pending == set()
 
 
-async def test_value_that_comes_late_counts_when_it_comes(
+async def test_a_late_value_is_used_when_it_arrives(
     patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
 ) -> None:
     host.hangs_at = {"card_1"}
@@ -183,17 +181,17 @@ async def test_value_that_comes_late_counts_when_it_comes(
     assert look.values["card_1"] == "card_1 was read"
 
 
-async def test_one_that_was_slow_has_a_thread_of_its_own_until_it_is_quick(
+async def test_a_slow_name_has_its_own_thread_until_it_is_quick(
     patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
 ) -> None:
     host.hangs_at = {"card_1"}
     await look_past(patient_reads, host, mock_clock, SHARED)
     host.let_go()
     while (await patient_reads.look()).pending:
-        pass  # the thread comes back in a moment of its own
+        pass  # the thread returns in its own time
     host.hangs_at = {"card_1"}
     look = await patient_reads.look()
-    assert set(look.values) >= {"card_0", "card_2"}, "nobody waits for it this time"
+    assert set(look.values) >= {"card_0", "card_2"}, "no scan waits for it this time"
     host.wait_for_hangs(2)
     host.let_go()
     while "card_1" not in (look := await patient_reads.look()).values or look.pending:
@@ -201,7 +199,7 @@ async def test_one_that_was_slow_has_a_thread_of_its_own_until_it_is_quick(
     assert look == Round({name: f"{name} was read" for name in THREE})
 
 
-async def test_one_that_is_gone_when_its_thread_comes_back_is_forgotten(
+async def test_a_name_that_has_gone_when_its_thread_returns_is_forgotten(
     patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
 ) -> None:
     gone: list[str] = []
@@ -219,7 +217,7 @@ async def test_one_that_is_gone_when_its_thread_comes_back_is_forgotten(
     assert set(look.values) == {"card_0", "card_2"}
 
 
-async def test_listing_that_hangs_is_an_error_and_takes_one_thread(
+async def test_a_hanging_listing_is_an_error_and_takes_one_thread(
     patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
 ) -> None:
     host.hangs_at = {LISTING}
@@ -231,7 +229,7 @@ async def test_listing_that_hangs_is_an_error_and_takes_one_thread(
     assert host.threads == [LISTING]
 
 
-async def test_what_a_listing_brings_that_was_late_is_not_believed(
+async def test_the_names_of_a_late_listing_are_not_used(
     patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
 ) -> None:
     host.hangs_at = {LISTING}
@@ -248,10 +246,10 @@ async def test_what_a_listing_brings_that_was_late_is_not_believed(
     assert set(look.values) == {"card_5"}
 
 
-async def test_name_at_which_a_late_listing_hangs_costs_the_others_nothing(
+async def test_a_name_that_hangs_after_a_late_listing_does_not_delay_the_others(
     patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
 ) -> None:
-    """As a driver does that lets go of its lock, but for one card."""
+    """As when a driver releases its lock for all cards but one."""
     host.hangs_at = {LISTING}
     with pytest.RaisesGroup(HostUnreadable):
         await look_past(patient_reads, host, mock_clock, PATIENCE)
@@ -272,7 +270,7 @@ async def test_name_at_which_a_late_listing_hangs_costs_the_others_nothing(
 
 
 @pytest.mark.parametrize("where", ["card_1", LISTING])
-async def test_process_that_was_stopped_takes_nothing_for_hung(
+async def test_after_a_stop_of_the_process_nothing_counts_as_hung(
     patient_reads: PatientReads[str], host: Host, mock_clock: MockClock, where: str
 ) -> None:
     host.hangs_at = {where}
@@ -290,7 +288,7 @@ async def test_process_that_was_stopped_takes_nothing_for_hung(
     assert looks == [Round({name: f"{name} was read" for name in THREE})]
 
 
-async def test_no_thread_to_be_had_is_the_nodes_fault(
+async def test_a_thread_that_cannot_start_is_the_nodes_fault(
     patient_reads: PatientReads[str], mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five bugs would end the daemon, on a node that could not start it again."""
@@ -305,9 +303,7 @@ async def test_no_thread_to_be_had_is_the_nodes_fault(
     assert set((await patient_reads.look()).values) == set(THREE)
 
 
-async def test_bug_in_reading_is_raised_also_when_it_comes_late(
-    host: Host, mock_clock: MockClock
-) -> None:
+async def test_a_bug_in_a_late_read_is_raised_too(host: Host, mock_clock: MockClock) -> None:
     def read(name: str) -> str:
         host.read(name)
         if name == "card_1":

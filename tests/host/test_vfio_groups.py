@@ -1,4 +1,4 @@
-"""One look reads all groups of a kata node, and nothing that a file does spoils the rest of it."""
+"""One scan reads all groups of a kata node, and no broken file keeps the others from being read."""
 
 import errno
 import os
@@ -35,7 +35,7 @@ def by_number(look: Snapshot) -> dict[int, Card]:
 
 
 def listed(host: VfioHost) -> dict[str, list[str]]:
-    """The ids under each resource, healthy or not."""
+    """Return the ids under each resource, healthy or not."""
     return {
         each.resource: [device.id for device in each.devices]
         for each in judge_once(read(host)).lists
@@ -48,7 +48,7 @@ def reasons(host: VfioHost, group: int) -> str:
     return "; ".join(device.reasons)
 
 
-def test_whole_function_is_read_with_all_that_sysfs_tells(host: VfioHost) -> None:
+def test_a_whole_function_is_read_with_all_its_sysfs_attributes(host: VfioHost) -> None:
     host.add_whole(5, 9)
     assert read(host).cards == (
         Card(
@@ -79,7 +79,7 @@ def test_virtual_functions_are_listed_under_the_resource_of_their_number(
         assert card.link == LINK, "the physical function's"
 
 
-def test_number_that_has_no_resource_is_named_and_left_out(host: VfioHost) -> None:
+def test_a_number_of_parts_without_a_resource_is_reported_and_left_out(host: VfioHost) -> None:
     host.add_split(0, [20, 21, 22])
     host.add_whole(1, 30)
     assert listed(host) == {GPU: ["/dev/vfio/30"]}
@@ -87,14 +87,14 @@ def test_number_that_has_no_resource_is_named_and_left_out(host: VfioHost) -> No
     assert sentence == f"GPU {physical(0)} is split into 3: there is no resource for that"
 
 
-def test_function_without_virtual_ones_is_named_and_no_more(host: VfioHost) -> None:
+def test_a_function_without_virtual_functions_is_only_reported(host: VfioHost) -> None:
     host.add_split(0, [])
     assert listed(host) == {}
     (sentence,) = judge_once(read(host)).unsettled
     assert sentence.startswith(f"PCI function {physical(0)} has no virtual functions")
 
 
-def test_shared_group_is_one_device_that_counts_for_all_its_functions(host: VfioHost) -> None:
+def test_a_shared_group_is_one_device_with_the_faults_of_all_its_functions(host: VfioHost) -> None:
     host.add_split(0, [20, 20, 21, 21])
     assert listed(host) == {QUARTER: ["/dev/vfio/20", "/dev/vfio/21"]}
     assert read(host).cards[0].functions == (virtual(0, 0), virtual(0, 1))
@@ -103,7 +103,7 @@ def test_shared_group_is_one_device_that_counts_for_all_its_functions(host: Vfio
     assert not reasons(host, 21)
 
 
-def test_neighbour_of_another_vendor_spoils_the_group_while_it_has_a_driver(
+def test_another_vendors_function_with_a_driver_makes_its_group_unhealthy(
     host: VfioHost,
 ) -> None:
     host.add_whole(0, 9)
@@ -116,7 +116,7 @@ def test_neighbour_of_another_vendor_spoils_the_group_while_it_has_a_driver(
 
 
 @pytest.mark.parametrize("driver", ["biren", ""])
-def test_function_of_a_wrong_driver_is_unhealthy_with_the_command_that_shows_it(
+def test_a_wrong_driver_makes_the_function_unhealthy_and_the_reason_gives_a_command(
     host: VfioHost, driver: str
 ) -> None:
     _, second = host.add_split(0, [20, 21])
@@ -126,7 +126,7 @@ def test_function_of_a_wrong_driver_is_unhealthy_with_the_command_that_shows_it(
     assert f"lspci -nnk -s {second}" in reasons(host, 21)
 
 
-def test_group_without_its_node_is_unhealthy(host: VfioHost) -> None:
+def test_a_group_without_its_node_is_unhealthy(host: VfioHost) -> None:
     host.add_whole(0, 9)
     host.node(9).unlink()
     assert "device node /dev/vfio/9 is missing" in reasons(host, 9)
@@ -134,14 +134,14 @@ def test_group_without_its_node_is_unhealthy(host: VfioHost) -> None:
     assert "/dev/vfio/9 is not a character device" in reasons(host, 9)
 
 
-def test_header_that_cannot_be_read_is_no_fault(host: VfioHost) -> None:
+def test_an_unreadable_header_is_not_a_fault(host: VfioHost) -> None:
     host.add_whole(0, 9)
     (host.folder(physical(0)) / "config").unlink()
     assert read(host).cards[0].function is FunctionState.UNKNOWN
     assert not reasons(host, 9)
 
 
-def test_whole_gpu_that_is_taken_from_vfio_is_still_told_of(host: VfioHost) -> None:
+def test_a_whole_gpu_taken_from_vfio_is_still_listed(host: VfioHost) -> None:
     host.add_whole(0, 9)
     reader = VfioGroupReader(host.root)
     assert read_once(reader).cards[0].unbound == ()
@@ -154,7 +154,7 @@ def test_whole_gpu_that_is_taken_from_vfio_is_still_told_of(host: VfioHost) -> N
 
 
 @pytest.mark.parametrize("link", ["virtfn1", "driver", "iommu_group", "physfn"])
-def test_link_that_leads_nowhere_costs_its_own_function_only(host: VfioHost, link: str) -> None:
+def test_a_dangling_link_affects_only_its_own_function(host: VfioHost, link: str) -> None:
     _, broken = host.add_split(0, [20, 21])
     host.add_whole(1, 30)
     folder = host.folder(physical(0) if link == "virtfn1" else broken)
@@ -164,7 +164,7 @@ def test_link_that_leads_nowhere_costs_its_own_function_only(host: VfioHost, lin
         assert not reasons(host, card)
 
 
-def test_partial_tree_is_read_as_far_as_it_goes(host: VfioHost) -> None:
+def test_a_partial_tree_is_read_as_far_as_possible(host: VfioHost) -> None:
     host.add_split(0, [20, 21])
     for attribute in ("sriov_numvfs", "numa_node", "config", "aer_dev_fatal"):
         (host.folder(physical(0)) / attribute).unlink()
@@ -172,7 +172,7 @@ def test_partial_tree_is_read_as_far_as_it_goes(host: VfioHost) -> None:
         assert (card.split, card.numa_node, card.aer_fatal) == (2, None, None)
 
 
-def test_what_never_changes_is_read_once_for_each_function(host: VfioHost) -> None:
+def test_constant_attributes_are_read_once_for_each_function(host: VfioHost) -> None:
     host.add_whole(0, 9)
     reader = VfioGroupReader(host.root)
     before = read_once(reader)
@@ -189,7 +189,7 @@ def test_what_never_changes_is_read_once_for_each_function(host: VfioHost) -> No
     assert read_once(reader) == before, "another function at the same address"
 
 
-def test_vendor_that_cannot_be_read_yet_is_asked_for_again(host: VfioHost) -> None:
+def test_an_unreadable_vendor_is_read_again(host: VfioHost) -> None:
     host.add_whole(0, 9)
     reader = VfioGroupReader(host.root)
     vendor = host.folder(physical(0)) / "vendor"
@@ -199,7 +199,7 @@ def test_vendor_that_cannot_be_read_yet_is_asked_for_again(host: VfioHost) -> No
     assert reader.names() == ["/dev/vfio/9"]
 
 
-def test_group_that_hangs_is_shown_as_far_as_links_tell(host: VfioHost) -> None:
+def test_a_hung_group_is_shown_as_far_as_its_links_show(host: VfioHost) -> None:
     host.add_split(0, [20, 21])
     reader = VfioGroupReader(host.root)
     reader.names()
@@ -211,7 +211,7 @@ def test_group_that_hangs_is_shown_as_far_as_links_tell(host: VfioHost) -> None:
     assert again == card
 
 
-def test_host_without_a_pci_bus_and_without_a_function_are_two_things(tmp_path: Path) -> None:
+def test_a_host_without_a_pci_bus_differs_from_one_without_a_function(tmp_path: Path) -> None:
     look = read_once(VfioGroupReader(tmp_path))
     assert look == Snapshot(driver_loaded=False, shows_groups=True)
     assert "no /sys/bus/pci/devices: waiting" in remark_inventory(None, judge_once(look))[0].text
@@ -220,7 +220,7 @@ def test_host_without_a_pci_bus_and_without_a_function_are_two_things(tmp_path: 
     assert "lspci -nnkd 1ee0:" in remark_inventory(None, judge_once(look))[0].text
 
 
-def test_bus_that_cannot_be_listed_is_an_error_that_says_so(
+def test_an_unreadable_bus_is_an_error_with_its_reason(
     host: VfioHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: str) -> Iterator[os.DirEntry[str]]:
@@ -231,7 +231,7 @@ def test_bus_that_cannot_be_listed_is_an_error_that_says_so(
         VfioGroupReader(host.root).names()
 
 
-def test_recorded_host_is_read_as_its_readme_says() -> None:
+def test_a_recorded_host_is_read_as_its_readme_describes() -> None:
     look = read_once(VfioGroupReader(HOSTS / "sriov_mixed"))
     inventory = judge_once(look)
     found = {
@@ -249,7 +249,7 @@ def test_recorded_host_is_read_as_its_readme_says() -> None:
     assert len(inventory.unsettled) == 3
 
 
-def test_suspended_function_is_not_woken_and_is_no_fault(host: VfioHost) -> None:
+def test_a_suspended_function_is_not_woken_and_is_not_faulty(host: VfioHost) -> None:
     address = host.add_whole(0, 7)
     (host.folder(address) / "power").mkdir()
     host.write(address, "power/runtime_status", "suspended")
@@ -262,7 +262,7 @@ def test_suspended_function_is_not_woken_and_is_no_fault(host: VfioHost) -> None
     assert "0xFF" in reasons(host, 7)
 
 
-def test_link_of_a_suspended_function_is_as_it_was_before_even_when_all_is_read_again(
+def test_a_suspended_function_keeps_its_pcie_link_even_in_a_full_scan(
     host: VfioHost,
 ) -> None:
     address = host.add_whole(0, 7)
@@ -277,7 +277,7 @@ def test_link_of_a_suspended_function_is_as_it_was_before_even_when_all_is_read_
     assert card.link.speed == before.speed
 
 
-def test_group_without_an_iommu_is_named_as_such(host: VfioHost) -> None:
+def test_a_group_without_an_iommu_is_reported_as_such(host: VfioHost) -> None:
     host.add_whole(0, 0)
     host.node(0).rename(host.node(0).with_name("noiommu-0"))
     assert by_number(read(host))[0].node is NodeState.NOIOMMU

@@ -1,4 +1,4 @@
-"""A kata node that changes under the reader's eyes, or makes no sense at all, is read all the same."""
+"""A kata node is read even if it changes during the scan, or makes no sense at all."""
 
 import os
 import tempfile
@@ -23,7 +23,7 @@ from tests.support.vfio_host import HYPERVISOR, VFIO, VfioHost, physical, virtua
 
 
 class Race:
-    """Does something at one of the calls by which a reader looks at files."""
+    """Does something at one of the calls by which a reader reads files."""
 
     def __init__(self, at: int, then: Callable[[], object]) -> None:
         self.calls = 0
@@ -41,7 +41,7 @@ class Race:
 
 
 @pytest.mark.parametrize("gone", ["virtual", "whole"])
-def test_function_may_vanish_between_any_two_looks_at_files(
+def test_a_function_may_vanish_between_any_two_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
 ) -> None:
     at = 0
@@ -81,7 +81,7 @@ CONTENTS = st.sampled_from([b"0x1ee0\n", b"0x1ee0\n", b"4\n", b"-1\n", b"\xff" *
 
 @st.composite
 def functions(draw: st.DrawFn) -> dict[str, str | bytes | None]:
-    """A function's folder: links and files by name, None is a folder."""
+    """Draw a function's directory: links and files by name, None is a directory."""
     links = draw(st.dictionaries(st.sampled_from(LINKS), st.sampled_from(TARGETS) | st.none()))
     files = draw(st.dictionaries(st.sampled_from(ATTRIBUTES), CONTENTS | st.none()))
     usual = {"vendor": b"0x1ee0\n"} if draw(st.booleans()) else {}
@@ -93,7 +93,7 @@ def functions(draw: st.DrawFn) -> dict[str, str | bytes | None]:
     st.dictionaries(st.sampled_from(ADDRESSES), functions()),
     st.dictionaries(st.sampled_from(["1", "2", "vfio", "x"]), st.booleans()),
 )
-def test_any_tree_at_all_is_read_and_judged(
+def test_any_tree_is_read_and_judged(
     tree: dict[str, dict[str, str | bytes | None]], nodes: dict[str, bool]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -129,7 +129,7 @@ def assert_speaks_of_pci_only(inventory: Inventory) -> None:
         assert "/sys/class/biren" not in text
 
 
-def test_what_is_said_of_groups_on_a_changing_node_names_pci_addresses_only(
+def test_remarks_about_groups_on_a_changing_node_name_only_pci_addresses(
     tmp_path: Path,
 ) -> None:
     host = VfioHost(tmp_path / "host")

@@ -1,4 +1,4 @@
-"""HTTP for the kubelet and Prometheus, and for those who mean harm: none of them holds up another."""
+"""HTTP for the kubelet, Prometheus and hostile clients: no client holds up another."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -43,7 +43,7 @@ async def read_all(client: Client) -> bytes:
 
 
 async def exchange(endpoint: Endpoint, request: bytes, *, ends: bool = True) -> bytes:
-    """Everything that comes back on one connection; `ends`: the client says that it is done."""
+    """Return everything received on one connection; `ends`: the client closes its sending side."""
     near, far = memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(endpoint.handle, far)
@@ -61,7 +61,7 @@ def status_of(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
 
 
-async def test_metrics_are_the_text_format(endpoint: Endpoint) -> None:
+async def test_metrics_use_the_text_format(endpoint: Endpoint) -> None:
     answer = await exchange(endpoint, get("/metrics?x=1"))
     head, _, body = answer.partition(b"\r\n\r\n")
     assert status_of(answer) == 200
@@ -70,14 +70,14 @@ async def test_metrics_are_the_text_format(endpoint: Endpoint) -> None:
     assert b"br_gpu_devices{" in body
 
 
-async def test_head_has_no_body(endpoint: Endpoint) -> None:
+async def test_an_answer_to_head_has_no_body(endpoint: Endpoint) -> None:
     answer = await exchange(endpoint, get("/healthz", "HEAD"))
     assert status_of(answer) == 200
     assert b"content-length: 5\r\n" in answer.lower()
     assert answer.endswith(b"\r\n\r\n")
 
 
-async def test_probes_name_what_is_wrong() -> None:
+async def test_probes_report_the_problem() -> None:
     state = new_state(listed(GPU, *devices(GPU, 0)))
     endpoint = Endpoint(state)
     assert (await exchange(endpoint, get("/readyz"))).endswith(b"ready\n")
@@ -88,7 +88,7 @@ async def test_probes_name_what_is_wrong() -> None:
     assert status_of(await exchange(endpoint, get("/healthz"))) == 200
 
 
-async def test_stuck_loop_fails_the_liveness_probe(autojump_clock: MockClock) -> None:
+async def test_a_stuck_loop_fails_the_liveness_probe(autojump_clock: MockClock) -> None:
     endpoint = Endpoint(new_state(host=1.0))
     await trio.sleep(3600)
     answer = await exchange(endpoint, get("/healthz"))
@@ -114,28 +114,28 @@ async def test_stuck_loop_fails_the_liveness_probe(autojump_clock: MockClock) ->
         (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * HEAD_SIZE, 431),
     ],
 )
-async def test_strange_request_gets_its_status(
+async def test_a_strange_request_gets_the_right_status(
     endpoint: Endpoint, request_: bytes, status: int
 ) -> None:
     assert status_of(await exchange(endpoint, request_)) == status
 
 
 @pytest.mark.parametrize("request_", [b"", b"GET /metr", b"\r\n\r\n"])
-async def test_client_that_leaves_before_it_has_asked_gets_nothing(
+async def test_a_client_that_leaves_before_its_request_gets_nothing(
     endpoint: Endpoint, request_: bytes
 ) -> None:
     answer = await exchange(endpoint, request_)
     assert answer == b"" or status_of(answer) == 400
 
 
-async def test_client_that_does_not_go_on_is_let_go(
+async def test_a_client_that_stops_sending_is_disconnected(
     endpoint: Endpoint, autojump_clock: MockClock
 ) -> None:
     assert await exchange(endpoint, b"GET /metrics HTTP/1.1\r\nHo", ends=False) == b""
     assert trio.current_time() == pytest.approx(DEADLINE)
 
 
-async def test_trickle_of_bytes_gains_no_time(
+async def test_a_trickle_of_bytes_does_not_extend_the_deadline(
     endpoint: Endpoint, autojump_clock: MockClock
 ) -> None:
     near, far = memory_stream_pair()
@@ -148,7 +148,7 @@ async def test_trickle_of_bytes_gains_no_time(
     assert trio.current_time() <= DEADLINE + 0.5
 
 
-async def test_client_that_does_not_read_is_let_go(
+async def test_a_client_that_does_not_read_is_disconnected(
     endpoint: Endpoint, autojump_clock: MockClock
 ) -> None:
     near, far = lockstep_stream_pair()  # whose send waits for the other's receive
@@ -158,7 +158,7 @@ async def test_client_that_does_not_read_is_let_go(
     assert trio.current_time() == pytest.approx(DEADLINE)
 
 
-async def test_client_that_goes_on_sending_is_cut_off(endpoint: Endpoint) -> None:
+async def test_a_client_that_keeps_sending_is_disconnected(endpoint: Endpoint) -> None:
     near, far = lockstep_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(endpoint.handle, far)
@@ -170,7 +170,7 @@ async def test_client_that_goes_on_sending_is_cut_off(endpoint: Endpoint) -> Non
     assert not endpoint._open
 
 
-async def test_probe_gets_through_when_all_connections_are_taken(endpoint: Endpoint) -> None:
+async def test_a_probe_gets_through_when_all_connections_are_taken(endpoint: Endpoint) -> None:
     idle = []
     async with trio.open_nursery() as nursery:
         for _ in range(CONNECTIONS):
@@ -186,7 +186,7 @@ async def test_probe_gets_through_when_all_connections_are_taken(endpoint: Endpo
         nursery.cancel_scope.cancel()
 
 
-async def test_metrics_are_made_once_a_second_at_most(autojump_clock: MockClock) -> None:
+async def test_metrics_are_rebuilt_at_most_once_a_second(autojump_clock: MockClock) -> None:
     state = new_state(listed(GPU, *devices(GPU, 0)))
     endpoint = Endpoint(state)
     before = await exchange(endpoint, get("/metrics"))
@@ -196,7 +196,7 @@ async def test_metrics_are_made_once_a_second_at_most(autojump_clock: MockClock)
     assert b"card_1" in await exchange(endpoint, get("/metrics"))
 
 
-async def test_bug_of_a_page_is_answered_and_logged(
+async def test_a_page_that_fails_on_a_bug_is_answered_and_logged(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(endpoint._metrics, "text", lambda: 1 / 0)
@@ -216,7 +216,7 @@ async def served() -> AsyncIterator[int]:
 
 
 async def ask(port: int, request: bytes) -> list[h11.Event]:
-    """One request over TCP, read by h11's client side."""
+    """Send one request over TCP, and read the answer with h11's client side."""
     http = h11.Connection(h11.CLIENT)
     http.send(h11.Request(method="GET", target="/", headers=[("host", "node")]))
     http.send(h11.EndOfMessage())
@@ -232,10 +232,10 @@ async def ask(port: int, request: bytes) -> list[h11.Event]:
     return events
 
 
-# Real time from here on: sockets. Nothing waits for the clock but the accepting, 5 ms a connection.
+# Real time from here on: sockets. Only accepting waits for the clock, 5 ms a connection.
 
 
-async def test_answer_arrives_whole_over_tcp_though_the_body_was_not_read() -> None:
+async def test_a_whole_answer_arrives_over_tcp_even_if_the_requests_body_was_not_read() -> None:
     with trio.fail_after(30):
         async with served() as port:
             body = (
@@ -246,7 +246,7 @@ async def test_answer_arrives_whole_over_tcp_though_the_body_was_not_read() -> N
             assert refusal.status_code == 405
 
 
-async def test_kubelets_probe_gets_through_a_crowd_that_only_connects() -> None:
+async def test_the_kubelets_probe_gets_through_a_crowd_of_silent_clients() -> None:
     with trio.fail_after(30):
         async with served() as port, contextlib.AsyncExitStack() as crowd:
             for _ in range(2 * CONNECTIONS):
@@ -256,14 +256,14 @@ async def test_kubelets_probe_gets_through_a_crowd_that_only_connects() -> None:
             assert response.status_code == 200
 
 
-async def test_address_in_use_is_said_in_a_line() -> None:
+async def test_an_address_in_use_is_an_error_of_one_line() -> None:
     async with served() as port:
         with pytest.raises(AddressUnusable, match=f"cannot listen on 127.0.0.1:{port} .*in use"):
             await serve_endpoint("127.0.0.1", port, new_state())
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64])
-async def test_name_that_none_can_have_is_no_bug(host: str) -> None:
+async def test_an_impossible_host_name_is_not_a_bug(host: str) -> None:
     """Five bugs would end the daemon."""
     with pytest.raises(AddressUnusable, match=f"cannot listen on {host}:9451 .*--metrics-address"):
         await serve_endpoint(host, 9451, new_state())

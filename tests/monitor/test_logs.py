@@ -1,4 +1,4 @@
-"""A line for people, an object for programs, and no event that drowns the others."""
+"""A line for people, an object for programs, and no event that floods the log."""
 
 import io
 import json
@@ -18,14 +18,14 @@ log = logging.getLogger("tests.anybody")
 
 
 class Terminal(io.StringIO):
-    """As a terminal is."""
+    """A stream that is a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 class Written:
-    """What went to standard error."""
+    """The text written to standard error."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
@@ -48,7 +48,7 @@ def stderr(capsys: pytest.CaptureFixture[str]) -> Iterator[Written]:
     root.handlers[:], root.level = handlers, level
 
 
-def test_object_holds_name_message_and_fields(stderr: Written) -> None:
+def test_the_object_has_event_message_and_fields(stderr: Written) -> None:
     logs.configure("info", "json")
     log.warning(
         "%s is hot", "card_0", extra={"event": "device_hot", "card": "card_0", "degrees": 90}
@@ -64,13 +64,13 @@ def test_object_holds_name_message_and_fields(stderr: Written) -> None:
     }
 
 
-def test_line_of_somebody_elses_logger_has_its_loggers_name(stderr: Written) -> None:
+def test_a_librarys_line_has_its_loggers_name(stderr: Written) -> None:
     logs.configure("info", "json")
     log.warning("hello")
     assert stderr.objects()[0]["event"] == "tests.anybody"
 
 
-def test_traceback_is_in_the_object_and_whatever_a_field_holds_can_be_written(
+def test_the_object_has_the_traceback_and_accepts_any_field_value(
     stderr: Written,
 ) -> None:
     logs.configure("info", "json")
@@ -84,7 +84,7 @@ def test_traceback_is_in_the_object_and_whatever_a_field_holds_can_be_written(
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_too_many_open_files_cost_no_traceback(
+def test_too_many_open_files_are_logged_without_a_traceback(
     stderr: Written, form: Literal["text", "json"]
 ) -> None:
     logs.configure("info", form)
@@ -97,7 +97,7 @@ def test_too_many_open_files_cost_no_traceback(
     assert "raceback" not in line
 
 
-def test_line_for_people_is_one_line(stderr: Written) -> None:
+def test_a_text_record_is_one_line(stderr: Written) -> None:
     logs.configure("info", "text")
     log.warning("said by a peer:\n%s", "2026 INFO forged", extra={"event": "said"})
     (line,) = str(stderr).splitlines()
@@ -105,7 +105,7 @@ def test_line_for_people_is_one_line(stderr: Written) -> None:
 
 
 @pytest.mark.parametrize(("stream", "as_json"), [(Terminal(), False), (io.StringIO(), True)])
-def test_auto_is_for_people_in_a_terminal_and_for_programs_elsewhere(
+def test_auto_means_text_in_a_terminal_and_json_elsewhere(
     monkeypatch: pytest.MonkeyPatch, stderr: Written, stream: io.StringIO, *, as_json: bool
 ) -> None:
     monkeypatch.setattr(sys, "stderr", stream)
@@ -114,7 +114,7 @@ def test_auto_is_for_people_in_a_terminal_and_for_programs_elsewhere(
     assert stream.getvalue().startswith("{") is as_json
 
 
-def test_level_is_kept_and_h2_is_quiet(stderr: Written) -> None:
+def test_the_level_is_set_and_h2_is_quiet(stderr: Written) -> None:
     logs.configure("debug", "text")
     logging.getLogger("hpack.hpack").debug("every header")
     logs.configure("warning", "text")
@@ -122,7 +122,7 @@ def test_level_is_kept_and_h2_is_quiet(stderr: Written) -> None:
     assert str(stderr) == ""
 
 
-def test_event_about_the_same_subject_is_left_out_after_a_few_and_counted(
+def test_repeated_events_about_one_subject_are_left_out_and_counted(
     stderr: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
@@ -142,7 +142,7 @@ def test_event_about_the_same_subject_is_left_out_after_a_few_and_counted(
     assert left_out["message"] == "hot (card_0): 7 more of these were left out of the log"
 
 
-def test_subjects_that_are_remembered_are_bounded() -> None:
+def test_the_number_of_remembered_subjects_is_bounded() -> None:
     limit = RateLimit()
     for number in range(10 * SUBJECTS):
         assert list(limit.over(0.0)) == []
@@ -153,7 +153,7 @@ def test_subjects_that_are_remembered_are_bounded() -> None:
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.floats(min_value=0, max_value=90)), max_size=200)
 )
-def test_each_event_is_shown_or_counted_and_no_minute_shows_more_than_a_burst(
+def test_every_event_is_logged_or_counted_and_no_minute_exceeds_a_burst(
     events: list[tuple[str, float]],
 ) -> None:
     limit = RateLimit()

@@ -1,4 +1,4 @@
-"""What Prometheus is told: which series there are, which end, and what promtool thinks of them."""
+"""Metrics for Prometheus: which series there are, which end, and promtool's opinion of them."""
 
 import subprocess
 import sys
@@ -42,14 +42,14 @@ def labels_of(state: DaemonState, name: str) -> list[dict[str, str]]:
     return [dict(labels) for found, labels in samples(state) if found == name]
 
 
-async def test_rival_is_one_for_the_resource_that_it_has_taken_only() -> None:
+async def test_the_rival_metric_is_one_only_for_the_taken_resource() -> None:
     state = new_state(listed(GPU, *devices(GPU, 0)), listed(HALF, *devices(HALF, 2, 3)))
     state.rivals[GPU] = Rival(("vendor.sock",), "its name is a Biren plugin's")
     assert value(state, "br_gpu_rival", resource=GPU) == 1
     assert value(state, "br_gpu_rival", resource=HALF) == 0
 
 
-async def test_devices_are_counted_by_resource_and_health_and_their_reason_told() -> None:
+async def test_devices_are_counted_by_resource_and_health_with_their_reason() -> None:
     state = new_state(listed(GPU, *devices(GPU, 0), SICK), listed(HALF, *devices(HALF, 2, 3)))
     assert value(state, "br_gpu_devices", resource=GPU, health="healthy") == 1
     assert value(state, "br_gpu_devices", resource=GPU, health="unhealthy") == 1
@@ -68,7 +68,7 @@ async def test_devices_are_counted_by_resource_and_health_and_their_reason_told(
     }
 
 
-async def test_what_the_cdi_file_lacks_is_told_as_the_kubelet_is_told() -> None:
+async def test_a_device_missing_from_the_cdi_file_counts_as_unhealthy() -> None:
     [device] = devices(GPU, 0)
     state = new_state(listed(GPU, device))
     assert value(state, "br_gpu_cdi_spec_stale") is None, "there is no file"
@@ -81,7 +81,7 @@ async def test_what_the_cdi_file_lacks_is_told_as_the_kubelet_is_told() -> None:
     assert value(state, "br_gpu_cdi_spec_stale") == 0
 
 
-async def test_readings_carry_the_pod_that_holds_the_card() -> None:
+async def test_readings_are_labelled_with_the_pod_that_holds_the_card() -> None:
     state = new_state(listed(GPU, *devices(GPU, 0, 1)))
     hot = CardReading(
         0, temperature=71, power=250_500, gpu_utilization=93, memory_used=5, memory_total=9,
@@ -98,16 +98,16 @@ async def test_readings_carry_the_pod_that_holds_the_card() -> None:
     assert value(state, "br_gpu_ecc_errors_total", kind="corrected", **held) == 3
     assert value(state, "br_gpu_ecc_errors_total", kind="uncorrected", **held) == 0
     assert value(state, "br_gpu_temperature_celsius", **free) == 40
-    assert value(state, "br_gpu_power_watts", **free) is None, "not told is not zero"
+    assert value(state, "br_gpu_power_watts", **free) is None, "unknown is not zero"
 
 
-async def test_what_the_library_said_of_a_hung_card_is_old_and_left_out() -> None:
+async def test_old_readings_of_a_hung_card_are_left_out() -> None:
     state = new_state(listed(GPU, *devices(GPU, 0)))
     observe(state, CardReading(0, temperature=71), holders=None, hung=frozenset({0}))
     assert labels_of(state, "br_gpu_temperature_celsius") == []
 
 
-async def test_series_of_a_vanished_card_and_of_a_pod_that_has_gone_end() -> None:
+async def test_series_of_a_vanished_card_and_of_an_ended_pod_end() -> None:
     state = new_state(listed(GPU, *devices(GPU, 0, 1)))
     readings = [CardReading(0, temperature=1), CardReading(1, temperature=2)]
     observe(state, *readings, holders={(GPU, "card_0"): TRAIN})
@@ -136,7 +136,7 @@ async def test_events_are_counted() -> None:
 
 
 @given(st.lists(st.floats(min_value=0, max_value=10)))
-def test_histogram_counts_each_call_once_in_the_first_bucket_that_holds_it(
+def test_the_histogram_counts_each_call_once_in_the_first_fitting_bucket(
     times: list[float],
 ) -> None:
     latency = Latency()
@@ -148,14 +148,14 @@ def test_histogram_counts_each_call_once_in_the_first_bucket_that_holds_it(
     assert latency.total == pytest.approx(sum(times))
 
 
-def test_number_of_series_is_bounded_by_what_the_node_has() -> None:
+def test_the_node_bounds_the_number_of_series() -> None:
     counters = Counters()
     for number in range(1000):
         counters.restarted(GPU, StreamEnded(f"text {number}"))
     assert len(counters.restarts) == 1
 
 
-def test_daemon_loads_nothing_of_this_unless_asked() -> None:
+def test_the_daemon_imports_no_metrics_library_unless_asked() -> None:
     names = "{'prometheus_client', 'h11', 'rich'}"
     program = (
         f"import sys, biren_plugin.cli, biren_plugin.daemon; print({names} & set(sys.modules))"
@@ -164,7 +164,7 @@ def test_daemon_loads_nothing_of_this_unless_asked() -> None:
     assert (result.stdout, result.stderr) == ("set()\n", "")
 
 
-async def test_promtool_finds_nothing_to_say() -> None:
+async def test_promtool_finds_no_problem() -> None:
     promtool = need("promtool", "prometheus")
     state = new_state(listed(GPU, *devices(GPU, 0), SICK))
     observe(state, CardReading(0, temperature=1, power=2, ecc_corrected=3), holders={})

@@ -1,4 +1,4 @@
-"""Standard error never makes its writer wait, and says what it had no room for."""
+"""Standard error never makes its writer wait, and reports the lines it dropped."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class Pipe:
         self.stderr = StandardError(self.writer, lambda count: f"{count} dropped\n")
 
     def fill(self) -> int:
-        """Writes lines until the first is dropped; the number of lines, that one included."""
+        """Write lines until the first is dropped; return their number, including that one."""
         count = 0
         while not self.stderr._dropped:
             self.stderr.write(f"{'x' * 1000}\n")
@@ -42,7 +42,7 @@ def test_texts_come_out_in_order(pipe: Pipe) -> None:
     assert [pipe.reader.readline() for _ in range(2)] == ["one two\n", "three\\ud800\n"]
 
 
-def test_dropped_lines_are_counted_where_they_would_have_stood(pipe: Pipe) -> None:
+def test_dropped_lines_are_counted_at_their_place(pipe: Pipe) -> None:
     written = pipe.fill() - 1
     pipe.stderr.write("a line that would fit\n")
     for _ in range(written):
@@ -52,19 +52,19 @@ def test_dropped_lines_are_counted_where_they_would_have_stood(pipe: Pipe) -> No
     assert pipe.reader.readline() == "there is room again\n"
 
 
-def test_text_that_can_never_fit_is_dropped_and_hinders_no_other(pipe: Pipe) -> None:
+def test_a_text_that_can_never_fit_is_dropped_alone(pipe: Pipe) -> None:
     pipe.stderr.write("y" * (CAPACITY + 1) + "\n")
     assert pipe.reader.readline() == "1 dropped\n"
     pipe.stderr.write("short\n")
     assert pipe.reader.readline() == "short\n"
 
 
-def test_end_does_not_wait_for_a_reader_that_never_comes(pipe: Pipe) -> None:
+def test_the_end_does_not_wait_for_a_reader_that_never_reads(pipe: Pipe) -> None:
     pipe.fill()
     assert not pipe.stderr.drain(0)
 
 
-def test_lines_that_the_disk_refused_are_counted_with_the_next_that_it_takes(
+def test_lines_refused_by_the_disk_are_counted_in_the_next_accepted_write(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, failures = os.write, [OSError(28, "No space left on device")]
@@ -81,7 +81,7 @@ def test_lines_that_the_disk_refused_are_counted_with_the_next_that_it_takes(
     assert [pipe.reader.readline() for _ in range(2)] == ["next\n", "1 dropped\n"]
 
 
-def test_pipe_that_others_made_non_blocking_loses_nothing(pipe: Pipe) -> None:
+def test_a_pipe_made_non_blocking_by_others_loses_nothing(pipe: Pipe) -> None:
     os.set_blocking(pipe.writer.fileno(), False)
     for number in range(200):
         pipe.stderr.write(f"{number} {'z' * 1000}\n")

@@ -1,4 +1,4 @@
-"""The socket that tells the daemon's status: who gets through, what a crowd costs, whose it is."""
+"""The status socket: which clients get through, what a crowd costs, and which daemon owns it."""
 
 import contextlib
 import stat
@@ -24,7 +24,7 @@ from tests.support.daemon_states import new_state
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A short path, for sockets; the folder of the socket is not there yet."""
+    """A short path, for sockets; the socket's directory does not exist yet."""
     with tempfile.TemporaryDirectory(prefix="br") as path:
         yield Path(path) / "status"
 
@@ -67,7 +67,7 @@ def identity(folder: Path) -> tuple[int, int] | None:
     return None
 
 
-async def test_socket_is_its_owners_alone(
+async def test_only_the_owner_can_use_the_socket(
     folder: Path, state: DaemonState, fast_clock: MockClock
 ) -> None:
     async with serving(folder, state):
@@ -77,7 +77,7 @@ async def test_socket_is_its_owners_alone(
     assert not (folder / STATUS_SOCKET).exists()
 
 
-async def test_mounted_folder_is_closed_to_others_and_a_folder_of_others_is_left_as_it_is(
+async def test_an_empty_directory_is_closed_to_others_and_a_shared_one_keeps_its_mode(
     folder: Path, state: DaemonState, fast_clock: MockClock
 ) -> None:
     folder.mkdir(mode=0o755)
@@ -90,7 +90,7 @@ async def test_mounted_folder_is_closed_to_others_and_a_folder_of_others_is_left
         assert stat.S_IMODE((folder / STATUS_SOCKET).stat().st_mode) == 0o600
 
 
-async def test_newer_daemon_takes_the_socket_over_and_the_olders_end_leaves_it(
+async def test_a_newer_daemon_takes_the_socket_over_and_the_olders_end_leaves_it(
     folder: Path, state: DaemonState, fast_clock: MockClock
 ) -> None:
     newer = new_state()
@@ -114,7 +114,7 @@ async def test_newer_daemon_takes_the_socket_over_and_the_olders_end_leaves_it(
             assert (await told(folder))["role"] == "standing by"
 
 
-async def test_older_daemon_listens_again_when_the_newer_one_has_gone(
+async def test_an_older_daemon_listens_again_when_the_newer_one_has_gone(
     folder: Path, state: DaemonState, fast_clock: MockClock
 ) -> None:
     async with serving(folder, state):
@@ -125,7 +125,7 @@ async def test_older_daemon_listens_again_when_the_newer_one_has_gone(
         assert (await told(folder))["resources"]
 
 
-async def test_older_daemon_takes_the_place_of_one_that_was_killed(
+async def test_an_older_daemon_takes_the_place_of_a_killed_one(
     folder: Path, state: DaemonState, fast_clock: MockClock
 ) -> None:
     async with serving(folder, state):
@@ -138,7 +138,7 @@ async def test_older_daemon_takes_the_place_of_one_that_was_killed(
         assert (await told(folder))["resources"]
 
 
-async def test_crowd_that_does_not_read_is_bounded_and_let_go(
+async def test_a_crowd_that_does_not_read_is_bounded_and_disconnected(
     folder: Path, state: DaemonState, fast_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # More than a socket's buffer holds, so that the writing waits for the reader.
@@ -158,7 +158,7 @@ async def test_crowd_that_does_not_read_is_bounded_and_let_go(
             assert await later.receive_some() != b""
 
 
-async def test_folder_that_cannot_be_made_is_said_in_a_line(
+async def test_a_directory_that_cannot_be_created_is_an_error_of_one_line(
     folder: Path, state: DaemonState
 ) -> None:
     folder.write_text("a file in its place")
@@ -166,7 +166,7 @@ async def test_folder_that_cannot_be_made_is_said_in_a_line(
         await serve_status(folder, state)
 
 
-def test_without_a_daemon_one_line_says_what_to_do(folder: Path) -> None:
+def test_without_a_daemon_one_line_gives_advice(folder: Path) -> None:
     with pytest.raises(StatusUnavailable, match="no daemon runs here: nobody serves"):
         ask(folder)
 
@@ -181,7 +181,7 @@ def test_only_root_may_ask(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ask(folder)
 
 
-async def test_daemon_that_breaks_off_is_no_traceback(folder: Path) -> None:
+async def test_a_daemon_that_breaks_off_causes_no_traceback(folder: Path) -> None:
     folder.mkdir()
     with trio.socket.socket(trio.socket.AF_UNIX) as listener:
         await listener.bind(str(folder / STATUS_SOCKET))
@@ -198,7 +198,7 @@ async def test_daemon_that_breaks_off_is_no_traceback(folder: Path) -> None:
                 await trio.to_thread.run_sync(ask, folder)
 
 
-async def test_bug_in_it_is_logged_and_the_next_question_answered(
+async def test_a_bug_in_the_status_is_logged_and_the_next_request_answered(
     folder: Path,
     state: DaemonState,
     fast_clock: MockClock,

@@ -1,6 +1,6 @@
-"""Who holds what arrives from a kubelet that is not ours; one that is bad in any way is said once.
+"""Holders arrive from an independent kubelet; every fault of a kubelet is logged once.
 
-The kubelet's threads know no mock clock: it stands still unless a test moves it.
+The kubelet's threads do not use the mock clock: it stands still unless a test moves it.
 """
 
 import socket
@@ -39,7 +39,7 @@ SHOWN = snapshot(*gpu_cards(0, 0), *gpu_cards(1, 1))
 
 
 def pods(seen: Observed) -> dict[tuple[str, str], str] | None:
-    """Who holds what, each pod as `namespace/name`."""
+    """Return the pod that holds each device, as `namespace/name`."""
     if seen.holders is None:
         return None
     return {key: str(holder) for key, holder in seen.holders.items()}
@@ -59,46 +59,46 @@ class Node:
         self.show(SHOWN)
 
     def show(self, seen: Snapshot) -> None:
-        """The host shows these cards now."""
+        """Show these cards on the host."""
         self.observed.post(attrs.evolve(self.observed.latest or Observed(), snapshot=seen))
 
     def start(self, nursery: trio.Nursery) -> None:
-        """The task runs."""
+        """Start the task."""
         assert trio.lowlevel.current_clock() is self._clock, (
             "the test itself must ask for the clock"
         )
         nursery.start_soon(ask_holders, self.folder, self.observed, self.views, self.doubts)
 
     async def tells(self, holders: dict[tuple[str, str], str] | None) -> None:
-        """Waits until the board says just this."""
+        """Wait until the board has exactly this value."""
         await self.observed.wait_for(lambda seen: pods(seen) == holders)
         await wait_all_tasks_blocked()
 
     async def asked(self) -> None:
-        """Waits until the kubelet was asked once more."""
+        """Wait until the kubelet was asked once more."""
         assert await trio.to_thread.run_sync(lambda: self.kubelet.asked.acquire(timeout=20))
 
     async def pass_time(self, seconds: float) -> None:
-        """The clock moves on."""
+        """Move the clock."""
         await jump(self._clock, seconds)
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A short path: that of a Unix socket has at most 107 bytes, and pytest's tmp_path is long."""
+    """A short path: a Unix socket's path has at most 107 bytes, and pytest's tmp_path is long."""
     with tempfile.TemporaryDirectory(prefix="br") as path:
         yield Path(path) / "pod-resources"
 
 
 @pytest.fixture
 def idle_node(folder: Path, mock_clock: MockClock) -> Node:
-    """No kubelet runs."""
+    """A node without a running kubelet."""
     return Node(folder, mock_clock)
 
 
 @pytest.fixture
 async def node(idle_node: Node) -> AsyncIterator[Node]:
-    """With a kubelet."""
+    """A node with a running kubelet."""
     idle_node.kubelet.start()
     yield idle_node
     idle_node.kubelet.stop()
@@ -106,7 +106,7 @@ async def node(idle_node: Node) -> AsyncIterator[Node]:
 
 @contextmanager
 def answering(folder: Path, *answers: bytes) -> Iterator[None]:
-    """In the kubelet's place, one that says these bytes on each connection, and closes it."""
+    """Run a server in the kubelet's place that sends these bytes on each connection, and closes it."""
     folder.mkdir()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / SOCKET))
@@ -132,7 +132,7 @@ def answering(folder: Path, *answers: bytes) -> Iterator[None]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Waits for what a thread or a log line brings, which sets no event."""
+    """Wait for a thread or a log line, which sets no event."""
     deadline = time.monotonic() + REAL_DEADLINE
     while not condition():
         assert time.monotonic() < deadline
@@ -144,7 +144,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
 
 
-async def test_who_holds_what_arrives(
+async def test_holders_arrive_on_the_board(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     node.holders["nvidia.com/gpu", "card_0"] = "other/vendor"
@@ -152,7 +152,7 @@ async def test_who_holds_what_arrives(
     await node.tells(HELD)
 
 
-async def test_node_without_pods_holds_nothing(
+async def test_a_node_without_pods_has_no_holders(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     node.holders.clear()
@@ -160,7 +160,7 @@ async def test_node_without_pods_holds_nothing(
     await node.tells({})
 
 
-async def test_what_other_sources_told_is_left_as_it_was(
+async def test_other_sources_values_are_not_changed(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     node.start(nursery)
@@ -169,7 +169,7 @@ async def test_what_other_sources_told_is_left_as_it_was(
     assert node.observed.latest.snapshot == SHOWN
 
 
-async def test_kubelet_is_asked_again_after_the_interval(
+async def test_the_kubelet_is_asked_again_after_the_interval(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     node.start(nursery)
@@ -179,7 +179,7 @@ async def test_kubelet_is_asked_again_after_the_interval(
     await node.tells({(GPU, "card_0"): "default/train"})
 
 
-async def test_kubelet_is_asked_sooner_when_the_node_shows_another_split(
+async def test_the_kubelet_is_asked_sooner_when_the_node_shows_another_split(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     node.holders.clear()
@@ -192,7 +192,7 @@ async def test_kubelet_is_asked_sooner_when_the_node_shows_another_split(
     await node.tells({(GPU, "card_0"): "default/late"})
 
 
-async def test_pod_that_holds_what_is_gone_is_asked_for_until_it_lets_go(
+async def test_the_kubelet_is_asked_often_while_a_pod_holds_a_vanished_device(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     node.start(nursery)
@@ -208,7 +208,7 @@ async def test_pod_that_holds_what_is_gone_is_asked_for_until_it_lets_go(
     await node.tells({})
 
 
-async def test_socket_that_is_missing_is_said_once_and_used_when_it_appears(
+async def test_a_missing_socket_is_logged_once_and_used_when_it_appears(
     idle_node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -230,7 +230,7 @@ async def test_socket_that_is_missing_is_said_once_and_used_when_it_appears(
     node.kubelet.stop()
 
 
-async def test_socket_that_nobody_serves_is_said_once(
+async def test_an_unserved_socket_is_logged_once(
     idle_node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     idle_node.folder.mkdir()
@@ -245,7 +245,7 @@ async def test_socket_that_nobody_serves_is_said_once(
     assert "kubelet.sock (is the kubelet running?)" in said
 
 
-async def test_path_that_is_too_long_for_a_socket_is_said(
+async def test_a_path_too_long_for_a_socket_is_logged(
     tmp_path: Path, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     node = Node(tmp_path / ("x" * 120), mock_clock)
@@ -254,7 +254,7 @@ async def test_path_that_is_too_long_for_a_socket_is_said(
     assert "path too long" in warnings(caplog)[0]
 
 
-async def test_kubelet_that_hangs_is_given_up_in_time_and_asked_again(
+async def test_a_hanging_kubelet_is_abandoned_in_time_and_asked_again(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     node.kubelet.hold()
@@ -274,7 +274,7 @@ async def test_kubelet_that_hangs_is_given_up_in_time_and_asked_again(
     await node.tells(HELD)
 
 
-async def test_kubelet_that_refuses_is_said_with_its_text(
+async def test_a_refusal_is_logged_with_the_kubelets_text(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     node.kubelet.refuse("rejected by rate limit")
@@ -293,7 +293,7 @@ async def test_kubelet_that_refuses_is_said_with_its_text(
     [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(4096), b"\xff" * 4096],
     ids=["nothing", "HTTP/1.1", "zeros", "ones"],
 )
-async def test_garbage_is_one_line_and_the_kubelet_asked_again(
+async def test_garbage_is_logged_as_one_line_and_the_kubelet_asked_again(
     idle_node: Node,
     nursery: trio.Nursery,
     mock_clock: MockClock,
@@ -312,7 +312,7 @@ async def test_garbage_is_one_line_and_the_kubelet_asked_again(
     idle_node.kubelet.stop()
 
 
-async def test_message_that_is_garbage_is_one_line(
+async def test_a_garbage_message_is_logged_as_one_line(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     node.kubelet.say_instead(b"\xff" * 100)
@@ -327,7 +327,7 @@ async def test_message_that_is_garbage_is_one_line(
     await node.tells(HELD)
 
 
-async def test_answer_of_a_full_node_is_read_whole(
+async def test_the_answer_of_a_full_node_is_read_whole(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     node.holders = {(GPU, f"card_{n}"): f"default/{'p' * 200}-{n}" for n in range(40_000)}
@@ -335,7 +335,7 @@ async def test_answer_of_a_full_node_is_read_whole(
     await node.tells(node.holders)
 
 
-async def test_answer_that_is_too_long_is_one_line_and_the_kubelet_asked_again(
+async def test_a_too_long_answer_is_logged_as_one_line_and_the_kubelet_asked_again(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     node.holders = {(GPU, f"card_{n}"): f"default/{'p' * 10_000}-{n}" for n in range(2000)}
@@ -348,7 +348,7 @@ async def test_answer_that_is_too_long_is_one_line_and_the_kubelet_asked_again(
     await node.tells(HELD)
 
 
-async def test_kubelet_that_restarts_gives_no_card_away(
+async def test_a_restarting_kubelet_keeps_its_last_report_valid(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     node.start(nursery)
@@ -366,10 +366,10 @@ async def test_kubelet_that_restarts_gives_no_card_away(
     await node.tells({(GPU, "card_1"): "team/serve"})
     node.kubelet.stop()
     node.kubelet.start()
-    assert not caplog.records, "a restart is no trouble"
+    assert not caplog.records, "a restart is not a fault"
 
 
-async def test_what_a_kubelet_without_its_checkpoint_forgot_is_held_until_the_pod_is_gone(
+async def test_devices_that_a_kubelet_without_its_checkpoint_forgot_stay_held_until_the_pod_is_gone(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     node.kubelet.running = {"default/train", "team/serve"}
@@ -395,7 +395,7 @@ def holders_in(seen: Observed) -> list[Holder]:
     return list((seen.holders or {}).values())
 
 
-async def test_a_pod_that_ends_under_one_kubelet_gives_its_card_back(
+async def test_a_pod_that_ends_under_one_kubelet_releases_its_card(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     # A pod that has completed may still be listed, without its devices: nothing was forgotten.
@@ -419,7 +419,7 @@ async def test_an_allocation_is_known_right_after_it(
     await node.tells({(GPU, "card_0"): "default/new"})
 
 
-async def test_kubelet_that_stays_away_is_forgotten_and_said_once(
+async def test_the_report_of_a_kubelet_that_stays_away_is_dropped_and_that_is_logged_once(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     node.start(nursery)

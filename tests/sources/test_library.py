@@ -1,6 +1,6 @@
-"""What the library says reaches the board, and a library that is bad in any way costs only itself.
+"""The library's readings reach the board, and a faulty library affects nothing else.
 
-Threads ask a real shared library, so the clock stands still unless a test moves it.
+Threads call a real shared library, so the clock stands still unless a test moves it.
 """
 
 import shutil
@@ -40,7 +40,7 @@ STATUS = "brmlDeviceGetHealthStatus"
 
 
 class Node:
-    """A host with two whole GPUs, `card_0` and `card_1`, and the task that asks the library."""
+    """A host with two whole GPUs, `card_0` and `card_1`, and the task that reads the library."""
 
     def __init__(self, root: Path, clock: MockClock, brml: BrmlState) -> None:
         self.root = root
@@ -52,21 +52,21 @@ class Node:
         self.show(snapshot(*gpu_cards(0, 0), *gpu_cards(1, 1)))
 
     def show(self, seen: Snapshot) -> None:
-        """The host shows these cards now."""
+        """Show these cards on the host."""
         self.observed.post(attrs.evolve(self.observed.latest or Observed(), snapshot=seen))
 
     def install(self, library: Path) -> None:
-        """The library is on the host now."""
+        """Put the library on the host."""
         self.library.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(library, self.library)
 
     @property
     def library(self) -> Path:
-        """Where it lies."""
+        """The library's path on the host."""
         return self.root / "usr/lib/libbiren-ml.so.1"
 
     async def start(self, nursery: trio.Nursery) -> None:
-        """The task runs, until it waits for a library's thread or for the next look."""
+        """Start the task, and run it until it waits for a library's thread or for the next round."""
         assert trio.lowlevel.current_clock() is self._clock, (
             "the test itself must ask for the clock"
         )
@@ -74,9 +74,9 @@ class Node:
         await wait_all_tasks_blocked()
 
     async def round(self, *, after: float = INTERVAL, stuck: float | None = None) -> LibraryRound:
-        """The next round, so many seconds later.
+        """Return the next round, so many seconds later.
 
-        `stuck`: a call hangs in it, and the clock moves on by that much once it does.
+        `stuck`: a call hangs in the round, and the clock then moves by this many seconds.
         """
         with self.observed.subscribe() as posted:
             posted.receive_nowait()
@@ -88,35 +88,35 @@ class Node:
         return library
 
     async def round_with(self, wanted: Callable[[LibraryRound], bool]) -> LibraryRound:
-        """The first round that is wanted, for what a thread brings in a moment of its own."""
+        """Return the first round that fits: threads return in their own time."""
         deadline = time.monotonic() + REAL_DEADLINE
         while not wanted(found := await self.round()):
             assert time.monotonic() < deadline, found
         return found
 
     async def stuck(self, seconds: float) -> str:
-        """Waits until one more call hangs, and moves the clock on; which it is."""
+        """Wait until one more call hangs, move the clock, and return that call."""
         where = await trio.to_thread.run_sync(self.brml.wait_for_hang)
         self._hanging += 1
         await self.pass_time(seconds)
         return where
 
     def release(self) -> None:
-        """Whatever hangs returns, and nothing hangs from now on."""
+        """Let every hanging call return; nothing hangs from now on."""
         self._hanging = 0
         self.brml.release()
 
     async def resting(self) -> None:
-        """Waits until the task waits for its next try, which is longer than a look may take."""
+        """Wait until the task waits for its next try, which is longer than a round may take."""
         await wait_all_tasks_blocked()
         await until(lambda: trio.lowlevel.current_statistics().seconds_to_next_deadline > PATIENCE)
 
     async def pass_time(self, seconds: float) -> None:
-        """The clock moves on, once no thread but those that hang is at work."""
+        """Move the clock once no thread is running except those that hang."""
         await jump(self._clock, seconds, hanging=self._hanging)
 
     async def first_round(self) -> LibraryRound:
-        """The first that is posted."""
+        """Return the first posted round."""
         seen = await self.observed.wait_for(lambda seen: seen.library is not None)
         assert seen.library is not None
         return seen.library
@@ -126,7 +126,7 @@ class Node:
 async def node(
     tmp_path: Path, mock_clock: MockClock, brml: BrmlState, brml_library: Path
 ) -> AsyncIterator[Node]:
-    """With the library of today, which knows both cards and says everything of them."""
+    """A node with a current library, which knows both cards and reports everything about them."""
     node = Node(tmp_path, mock_clock, brml)
     node.install(brml_library)
     brml.set_system(driver="1.12.0", library="1.9")
@@ -137,7 +137,7 @@ async def node(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Waits for a thread that comes back in a moment of its own."""
+    """Wait for a thread, which no clock of the test controls."""
     deadline = time.monotonic() + REAL_DEADLINE
     while not condition():
         assert time.monotonic() < deadline
@@ -148,7 +148,7 @@ def lines(caplog: pytest.LogCaptureFixture, level: str) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname == level]
 
 
-async def test_what_the_library_says_arrives(
+async def test_library_readings_arrive_on_the_board(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -164,13 +164,13 @@ async def test_what_the_library_says_arrives(
     again = await node.round()
     assert (again.readings[1].temperature, again.readings[1].status) == (96, LibraryStatus.CRITICAL)
     assert again.at == first.at + INTERVAL
-    assert len(lines(caplog, "INFO")) == 1, "which library it is is said once"
+    assert len(lines(caplog, "INFO")) == 1, "the library is logged once"
 
 
-async def test_waiting_for_a_host_that_cannot_be_read_is_no_standstill(
+async def test_waiting_for_an_unreadable_host_does_not_count_as_stuck(
     tmp_path: Path, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """Or the liveness probe would end a daemon that a restart cannot help."""
+    """Otherwise the liveness probe would end a daemon that a restart cannot help."""
     turns: list[float] = []
     query = partial(
         query_library, tmp_path, Board[Observed](), interval=INTERVAL, on_turn=turns.append
@@ -180,7 +180,7 @@ async def test_waiting_for_a_host_that_cannot_be_read_is_no_standstill(
     assert turns == [0.0] * 5
 
 
-async def test_other_sources_are_left_as_they_were(
+async def test_other_sources_are_not_changed(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     holders = {("birentech.com/gpu", "card_0"): Holder("default", "pod")}
@@ -191,7 +191,7 @@ async def test_other_sources_are_left_as_they_were(
     assert node.observed.latest.holders == holders
 
 
-async def test_cards_that_appear_are_asked_at_once(
+async def test_new_cards_are_read_at_once(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     await node.start(nursery)
@@ -205,7 +205,7 @@ async def test_cards_that_appear_are_asked_at_once(
     assert seen.library.known[2] == KnownCard(2, 1)
 
 
-async def test_card_whose_calls_hang_is_hung_after_5_s_and_others_are_read_on(
+async def test_a_card_whose_calls_hang_is_hung_after_5_s_and_the_others_are_still_read(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     await node.start(nursery)
@@ -217,14 +217,16 @@ async def test_card_whose_calls_hang_is_hung_after_5_s_and_others_are_read_on(
     assert (hanging.readings[1].temperature, hanging.hung) == (41, NONE), "it may only be slow"
     for _ in range(round((PATIENCE - SHARED) / SOONER) - 1):
         assert (await node.round(after=SOONER)).hung == NONE
-    assert (await node.round(after=SOONER)).hung == {1}, "it is not found out a whole round later"
+    assert (await node.round(after=SOONER)).hung == {1}, (
+        "the next round does not wait a whole interval"
+    )
     for temperature in (51, 52, 53):
         node.brml.set_card(0, temperature=temperature)
         later = await node.round(after=PATIENCE)
         assert (later.hung, later.readings[0].temperature) == (frozenset({1}), temperature)
 
 
-async def test_card_that_comes_back_is_read_again(
+async def test_a_returning_card_is_read_again(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     await node.start(nursery)
@@ -237,7 +239,7 @@ async def test_card_that_comes_back_is_read_again(
     await node.round_with(lambda each: not each.hung and each.readings[1].temperature == 60)
 
 
-async def test_call_that_times_out_is_part_of_the_reading(
+async def test_a_call_that_times_out_is_marked_in_the_reading(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     node.brml.fail("brmlDeviceGetPowerUsage", ReturnCode.TIMEOUT, 1)
@@ -246,7 +248,7 @@ async def test_call_that_times_out_is_part_of_the_reading(
     assert (reading.timed_out, reading.temperature, reading.power) == (True, 41, None)
 
 
-async def test_card_whose_very_handle_times_out_has_a_reading_of_that_alone(
+async def test_a_card_whose_handle_times_out_has_a_reading_with_only_that(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     node.brml.fail("brmlDeviceGetHandleByNodeId", ReturnCode.TIMEOUT, 1)
@@ -256,7 +258,7 @@ async def test_card_whose_very_handle_times_out_has_a_reading_of_that_alone(
     assert first.readings[0].temperature == 41
 
 
-async def test_card_that_the_library_does_not_know_has_no_reading(
+async def test_a_card_unknown_to_the_library_has_no_reading(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     node.brml.set("gpus", 1)
@@ -266,7 +268,7 @@ async def test_card_that_the_library_does_not_know_has_no_reading(
     assert set(first.known) == set(first.readings) == {0}
 
 
-async def test_library_that_supports_nothing_costs_nobody_anything(
+async def test_a_library_that_supports_nothing_causes_no_fault(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for function in ("DeviceGetCount", "DeviceGetHandleByNodeId", "SystemGetDriverVersion"):
@@ -278,7 +280,7 @@ async def test_library_that_supports_nothing_costs_nobody_anything(
     assert lines(caplog, "WARNING") == []
 
 
-async def test_old_library_is_said_once_to_lack_what_it_lacks(
+async def test_the_missing_functions_of_an_old_library_are_logged_once(
     node: Node,
     nursery: trio.Nursery,
     mock_clock: MockClock,
@@ -294,7 +296,7 @@ async def test_old_library_is_said_once_to_lack_what_it_lacks(
     assert "too old for brmlDeviceGetGpuInstanceById, brmlDeviceGetInstanceNumber" in said
 
 
-async def test_node_without_a_library_says_so_once_and_looks_for_one_again(
+async def test_a_missing_library_is_logged_once_and_searched_for_again(
     node: Node,
     nursery: trio.Nursery,
     mock_clock: MockClock,
@@ -305,7 +307,7 @@ async def test_node_without_a_library_says_so_once_and_looks_for_one_again(
     node.library.unlink()
     await node.start(nursery)
     await node.resting()
-    node.show(snapshot(*gpu_cards(0, 0)))  # another look
+    node.show(snapshot(*gpu_cards(0, 0)))  # another try
     await node.resting()
     assert lines(caplog, "INFO") == [
         "there is no management library on this node. Health checks go on without the library"
@@ -316,7 +318,7 @@ async def test_node_without_a_library_says_so_once_and_looks_for_one_again(
 
 
 @pytest.mark.parametrize("content", [b"", b"broken"])
-async def test_library_that_is_empty_or_broken_is_one_warning(
+async def test_an_empty_or_broken_library_causes_one_warning(
     node: Node,
     nursery: trio.Nursery,
     mock_clock: MockClock,
@@ -330,7 +332,7 @@ async def test_library_that_is_empty_or_broken_is_one_warning(
     assert f"cannot load {node.library}: " in lines(caplog, "WARNING")[0]
 
 
-async def test_driver_that_is_not_loaded_is_one_warning_until_it_is(
+async def test_an_unloaded_driver_causes_one_warning_until_it_is_loaded(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     node.brml.fail("brmlInit", ReturnCode.DRIVER_NOT_LOADED)
@@ -344,7 +346,7 @@ async def test_driver_that_is_not_loaded_is_one_warning_until_it_is(
     assert len(lines(caplog, "WARNING")) == 1
 
 
-async def test_driver_that_goes_is_forgotten_and_the_library_opened_again_for_the_next(
+async def test_after_the_driver_goes_its_readings_are_dropped_and_the_library_is_reopened_for_the_next(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     await node.start(nursery)
@@ -352,7 +354,7 @@ async def test_driver_that_goes_is_forgotten_and_the_library_opened_again_for_th
     for function in ("brmlInit", "brmlDeviceGetCount", "brmlDeviceGetHandleByNodeId"):
         node.brml.fail(function, ReturnCode.DRIVER_NOT_LOADED)
     gone = await node.round()
-    assert (gone.known, gone.readings) == ({}, {}), "what was known is true no more"
+    assert (gone.known, gone.readings) == ({}, {}), "old readings are no longer true"
     await node.pass_time(INTERVAL)
     await node.observed.wait_for(lambda seen: seen.library is None)
     assert len(lines(caplog, "WARNING")) == 1
@@ -361,7 +363,7 @@ async def test_driver_that_goes_is_forgotten_and_the_library_opened_again_for_th
     assert set((await node.round(after=RETRY)).readings) == {0, 1}
 
 
-async def test_library_that_hangs_in_its_opening_is_said_once_and_used_when_it_comes_back(
+async def test_a_library_that_hangs_while_opening_is_logged_once_and_used_when_it_returns(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     node.brml.hang("brmlInit")
@@ -378,7 +380,7 @@ async def test_library_that_hangs_in_its_opening_is_said_once_and_used_when_it_c
         await node.pass_time(RETRY)  # it is tried again
 
 
-async def test_list_of_cards_that_hangs_is_forgotten_and_said_once_while_cards_are_read(
+async def test_a_hanging_list_of_cards_is_dropped_and_logged_once_while_cards_are_read(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     await node.start(nursery)
@@ -412,7 +414,7 @@ async def test_links_are_read_once_for_each_list_of_cards(
     assert linked.ancestors == {(0, 1): CommonAncestor.SYSTEM}
 
 
-async def test_pair_that_fails_costs_that_pair_only(
+async def test_a_failing_pair_loses_only_its_own_link(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     node.brml.add_gpu(2, **WELL)
@@ -427,7 +429,7 @@ async def test_pair_that_fails_costs_that_pair_only(
     assert set(linked.ancestors) == {(0, 1), (0, 2)}
 
 
-async def test_card_without_a_handle_has_no_links(
+async def test_a_card_without_a_handle_has_no_links(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     node.brml.set_pair(0, 1, p2p="1 1", ancestor=30)
@@ -438,7 +440,7 @@ async def test_card_without_a_handle_has_no_links(
     assert (linked.links, linked.ancestors) == ({}, {})
 
 
-async def test_links_that_hang_are_said_once_and_stop_no_other_reading(
+async def test_hanging_links_are_logged_once_and_stop_no_other_read(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     node.brml.add_gpu(2, **WELL)
@@ -460,8 +462,8 @@ async def test_links_that_hang_are_said_once_and_stop_no_other_reading(
     await node.round_with(lambda each: len(each.links) == 3)
 
 
-async def test_links_that_come_late_are_not_lost_to_a_second_reading(node: Node) -> None:
-    """What was slow is read once more, by when nobody asks: that must bring nothing."""
+async def test_late_links_are_not_lost_to_a_second_read(node: Node) -> None:
+    """A slow name is read once more, when its links are no longer needed: that read must not replace them."""
     reader = BrmlReader(node.root)
     reader.linked = {0: KnownCard(0, 1), 1: KnownCard(1, 1)}
     *_, row = reader.names()
@@ -470,7 +472,7 @@ async def test_links_that_come_late_are_not_lost_to_a_second_reading(node: Node)
     assert reader.read(row) is None
 
 
-async def test_library_that_hangs_at_every_card_still_lists_them(
+async def test_a_library_that_hangs_at_every_card_still_lists_the_cards(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     await node.start(nursery)

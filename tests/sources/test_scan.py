@@ -1,4 +1,4 @@
-"""The scanner posts what the host shows, and a look that hangs takes nothing away."""
+"""The scanner posts what the host shows, and a hanging scan removes nothing."""
 
 import threading
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
@@ -31,12 +31,12 @@ TWO = snapshot(*gpu_cards(0, 0), *gpu_cards(1, 1))
 
 
 class ScriptedReader:
-    """Reads what a test says, and hangs in it for as long as a test says."""
+    """Returns a test's cards, and hangs for as long as the test wants."""
 
     def __init__(self) -> None:
         self.holds = ONE
         self.reads: list[bool] = []
-        """For each card that was read, whether all of it was to be read anew."""
+        """For each read card, whether everything was to be read again."""
         self.hangs_at: str | None = None
         """A card's name, or `listing`."""
         self._hanging = threading.Event()
@@ -89,7 +89,7 @@ def observed() -> Board[Observed]:
 async def bell(
     reader: ScriptedReader, observed: Board[Observed], mock_clock: MockClock
 ) -> AsyncIterator[SteppedEvents]:
-    """Rings for a running scanner. Time stands still unless a test moves it."""
+    """The events of a running scanner. The clock stands still unless a test moves it."""
     bell = SteppedEvents()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: scan_host(reader, bell, observed, interval=1.0, pulse=PULSE))
@@ -99,7 +99,7 @@ async def bell(
 
 
 def cards(observed: Board[Observed]) -> dict[str, bool]:
-    """Whether each card hangs."""
+    """Return whether each card hangs."""
     assert observed.latest is not None
     assert observed.latest.snapshot is not None
     return {card.name: card.hung for card in observed.latest.snapshot.cards}
@@ -109,11 +109,13 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
 
 
-async def test_first_look_is_posted_at_once(bell: SteppedEvents, observed: Board[Observed]) -> None:
+async def test_the_first_scan_is_posted_at_once(
+    bell: SteppedEvents, observed: Board[Observed]
+) -> None:
     assert cards(observed) == {"card_0": False}
 
 
-async def test_every_look_is_posted_so_that_time_passes_for_what_has_to_settle(
+async def test_every_scan_is_posted_so_that_splits_can_settle(
     bell: SteppedEvents, observed: Board[Observed], reader: ScriptedReader
 ) -> None:
     with observed.subscribe() as posted:
@@ -125,7 +127,7 @@ async def test_every_look_is_posted_so_that_time_passes_for_what_has_to_settle(
         assert posted.receive_nowait().snapshot == TWO
 
 
-async def test_what_other_sources_told_is_left_as_it_was(
+async def test_other_sources_values_are_not_changed(
     bell: SteppedEvents, observed: Board[Observed]
 ) -> None:
     told = LibraryRound(0.0, LibraryFacts("libbiren-ml.so.1"))
@@ -135,7 +137,9 @@ async def test_what_other_sources_told_is_left_as_it_was(
     assert observed.latest.library == told
 
 
-async def test_bell_is_armed_before_each_look(bell: SteppedEvents, reader: ScriptedReader) -> None:
+async def test_events_are_armed_before_each_scan(
+    bell: SteppedEvents, reader: ScriptedReader
+) -> None:
     assert (bell.armed, len(reader.reads)) == (1, 1)
     reader.hangs_at = "listing"
     bell.press()
@@ -145,7 +149,7 @@ async def test_bell_is_armed_before_each_look(bell: SteppedEvents, reader: Scrip
     await bell.asleep.wait()
 
 
-async def test_heartbeat_reads_all_anew_and_is_counted(
+async def test_the_heartbeat_reads_everything_again_and_is_counted(
     bell: SteppedEvents, observed: Board[Observed], reader: ScriptedReader, mock_clock: MockClock
 ) -> None:
     def pulse() -> int:
@@ -162,7 +166,7 @@ async def test_heartbeat_reads_all_anew_and_is_counted(
     assert reader.reads == [False, True, False, True, False]
 
 
-async def test_look_that_hangs_is_said_once_and_leaves_what_was_known(
+async def test_a_hanging_scan_is_logged_once_and_the_last_snapshot_stays(
     bell: SteppedEvents,
     observed: Board[Observed],
     reader: ScriptedReader,
@@ -179,10 +183,10 @@ async def test_look_that_hangs_is_said_once_and_leaves_what_was_known(
     assert "reading /sys and /dev takes more than 5 s" in errors(caplog)[0]
     for _ in range(3):
         await bell.ring()
-    assert len(errors(caplog)) == 1, "it is said once"
+    assert len(errors(caplog)) == 1, "it is logged once"
 
 
-async def test_scanner_carries_on_when_the_thread_comes_back(
+async def test_the_scanner_continues_when_the_thread_returns(
     bell: SteppedEvents,
     observed: Board[Observed],
     reader: ScriptedReader,
@@ -196,10 +200,10 @@ async def test_scanner_carries_on_when_the_thread_comes_back(
     reader.holds = TWO
     reader.let_go()
     while cards(observed) != {"card_0": False, "card_1": False}:
-        await bell.ring()  # the thread comes back in a moment of its own
+        await bell.ring()  # the thread returns in its own time
 
 
-async def test_card_that_hangs_is_as_it_was_and_then_hung(
+async def test_a_hanging_card_keeps_its_last_reading_and_then_counts_as_hung(
     bell: SteppedEvents, observed: Board[Observed], reader: ScriptedReader, mock_clock: MockClock
 ) -> None:
     reader.holds = TWO
@@ -215,7 +219,7 @@ async def test_card_that_hangs_is_as_it_was_and_then_hung(
     assert cards(observed) == {"card_0": False, "card_1": True}
 
 
-async def test_card_that_hangs_from_the_start_is_hung_at_once(
+async def test_a_card_that_hangs_from_the_start_counts_as_hung_at_once(
     bell: SteppedEvents, observed: Board[Observed], reader: ScriptedReader, mock_clock: MockClock
 ) -> None:
     reader.holds = TWO
@@ -224,10 +228,10 @@ async def test_card_that_hangs_from_the_start_is_hung_at_once(
     await reader.until_it_hangs()
     await jump(mock_clock, SHARED)
     await bell.asleep.wait()
-    assert cards(observed) == {"card_0": False, "card_1": True}, "or GPUs would look smaller"
+    assert cards(observed) == {"card_0": False, "card_1": True}, "otherwise GPUs would look smaller"
 
 
-async def test_event_in_dev_is_enough_for_a_look(tmp_path: Path, observed: Board[Observed]) -> None:
+async def test_an_event_in_dev_causes_a_scan(tmp_path: Path, observed: Board[Observed]) -> None:
     host = SimulatedHost(tmp_path / "host")
     host.add_gpus({0: 1, 1: 1})
 
@@ -248,7 +252,7 @@ async def test_event_in_dev_is_enough_for_a_look(tmp_path: Path, observed: Board
             nursery.cancel_scope.cancel()
 
 
-async def test_what_never_changes_is_read_again_once_a_minute_without_a_heartbeat(
+async def test_constant_attributes_are_read_once_a_minute_without_a_heartbeat(
     bell: SteppedEvents, observed: Board[Observed], reader: ScriptedReader, mock_clock: MockClock
 ) -> None:
     await jump(mock_clock, REREAD)

@@ -1,4 +1,4 @@
-"""The survey posts what a node holds when that has changed, and says what an operator must know."""
+"""The survey posts the node's inventory when it changes, and logs what an operator must know."""
 
 import attrs
 import pytest
@@ -28,7 +28,7 @@ def observed() -> Board[Observed]:
 def inventory(
     observed: Board[Observed], nursery: trio.Nursery, mock_clock: MockClock
 ) -> Board[Inventory]:
-    """That of a running survey."""
+    """The inventory of a running survey."""
     board = Board[Inventory]()
     nursery.start_soon(survey_node, observed, board, HealthPolicy())
     return board
@@ -45,7 +45,7 @@ def listed(inventory: Board[Inventory]) -> list[str]:
     return ids(found.devices) if found is not None else []
 
 
-async def test_nothing_is_posted_before_the_host_was_seen(
+async def test_nothing_is_posted_before_the_first_scan(
     observed: Board[Observed], inventory: Board[Inventory]
 ) -> None:
     await look(observed, Observed(holders={}))
@@ -54,7 +54,7 @@ async def test_nothing_is_posted_before_the_host_was_seen(
     assert listed(inventory) == ["card_0"]
 
 
-async def test_only_what_changed_is_posted(
+async def test_only_changes_are_posted(
     observed: Board[Observed], inventory: Board[Inventory]
 ) -> None:
     await look(observed, ONE)
@@ -67,7 +67,7 @@ async def test_only_what_changed_is_posted(
         assert posted.receive_nowait().lists[0].pulse == 1
 
 
-async def test_topology_is_another_only_when_what_it_is_made_of_has_changed(
+async def test_the_topology_is_rebuilt_only_when_its_inputs_change(
     observed: Board[Observed], inventory: Board[Inventory]
 ) -> None:
     told = LibraryRound(0.0, LibraryFacts(""), links={(0, 1): P2PLink.DIRECT})
@@ -82,7 +82,7 @@ async def test_topology_is_another_only_when_what_it_is_made_of_has_changed(
     assert inventory.latest.topology.describe(["card_0", "card_1"]) == "apart"
 
 
-async def test_topology_places_a_reused_name_where_its_new_card_is(
+async def test_the_topology_places_a_reused_name_at_its_new_card(
     observed: Board[Observed], inventory: Board[Inventory], mock_clock: MockClock
 ) -> None:
     before = [*gpu_cards(0, 0), *gpu_cards(1, 1, 2, 3, 4), *gpu_cards(2, 5)]
@@ -92,11 +92,13 @@ async def test_topology_places_a_reused_name_where_its_new_card_is(
     await jump(mock_clock, SPLIT_SETTLE)
     await look(observed, after)
     assert inventory.latest is not None
-    assert [each.resource for each in inventory.latest.lists] == [GPU, QUARTER], "as it leaves"
+    assert [each.resource for each in inventory.latest.lists] == [GPU, QUARTER], (
+        "the whole GPU is retiring"
+    )
     assert inventory.latest.topology.describe(["card_1", "card_2"]) == "apart"
 
 
-async def test_time_passes_for_what_has_to_settle(
+async def test_a_split_settles_while_nothing_else_changes(
     observed: Board[Observed], inventory: Board[Inventory], mock_clock: MockClock
 ) -> None:
     await look(observed, ONE)
@@ -107,7 +109,7 @@ async def test_time_passes_for_what_has_to_settle(
     assert listed(inventory) == ["card_0", "card_1"]
 
 
-async def test_operator_reads_once_what_is_waited_for(
+async def test_the_log_names_once_what_the_daemon_waits_for(
     observed: Board[Observed],
     inventory: Board[Inventory],
     mock_clock: MockClock,
@@ -121,7 +123,7 @@ async def test_operator_reads_once_what_is_waited_for(
 
 
 @pytest.mark.parametrize("source", ["sysfs", "library"])
-async def test_driver_that_is_too_old_is_named_once(
+async def test_a_driver_that_is_too_old_is_logged_once(
     observed: Board[Observed],
     inventory: Board[Inventory],
     mock_clock: MockClock,
@@ -141,7 +143,7 @@ async def test_driver_that_is_too_old_is_named_once(
     assert said == "driver 1.2.1 is too old: containers may fail on it; install 1.2.2 or newer"
 
 
-async def test_driver_that_suffices_or_is_not_told_is_no_remark(
+async def test_a_sufficient_or_unknown_driver_causes_no_remark(
     observed: Board[Observed],
     inventory: Board[Inventory],
     mock_clock: MockClock,
