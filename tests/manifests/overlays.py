@@ -6,6 +6,7 @@ from typing import Final
 CHOICES: Final[Mapping[str, Sequence[str]]] = {
     "base": (),
     "cdi": ("cdi=true",),
+    "dra": ("offerBy=dra",),
     "kata": ("containerRuntime=kata",),
     "host-path": ("hostPath=true",),
     "management-library": ("managementLibrary=true",),
@@ -19,5 +20,8 @@ CHOICES: Final[Mapping[str, Sequence[str]]] = {
     "before-1.22": ("--kube-version=1.21",),
 }
 """Values of the chart by overlay, or flags of `helm template`."""
+
+FIRST_VERSION: Final[Mapping[str, int]] = {"dra": 34}
+"""The minor version of Kubernetes that an overlay needs, where that is not 1.22."""
 
 UNPRIVILEGED: Final = [name for name in CHOICES if name != "management-library"]

@@ -16,12 +16,16 @@ from tests.manifests.render import (
 from tests.manifests.tools import try_tool
 
 
-def by_kind(objects: list[Object]) -> dict[str, Object]:
+def by_name(objects: list[Object]) -> dict[tuple[str, str], Object]:
     """The objects that both make (with Helm, the namespace is the caller's), lists in one order."""
     container = container_of(objects)
     for each in (pod_of(objects)["volumes"], container["volumeMounts"], container["env"]):
         each.sort(key=lambda item: (item["name"], item.get("mountPath")))
-    return {each["kind"]: each for each in objects if each["kind"] != "Namespace"}
+    return {
+        (each["kind"], each["metadata"]["name"]): each
+        for each in objects
+        if each["kind"] != "Namespace"
+    }
 
 
 def refusal(*values: str) -> str:
@@ -33,7 +37,7 @@ def refusal(*values: str) -> str:
 
 @pytest.mark.parametrize(("name", "values"), CHOICES.items())
 def test_the_chart_gives_the_objects_of_the_overlay(name: str, values: tuple[str, ...]) -> None:
-    assert by_kind(helm_template(*values)) == by_kind(overlay(name))
+    assert by_name(helm_template(*values)) == by_name(overlay(name))
 
 
 @pytest.mark.parametrize("values", CHOICES.values())
@@ -50,6 +54,7 @@ def test_the_chart_is_clean_for_helms_linter(values: tuple[str, ...]) -> None:
         ("cdl=true", "cdl"),
         ("cdi=maybe", "cdi"),
         ("containerRuntime=docker", "containerRuntime"),
+        ("offerBy=both", "offerBy"),
         ("image.tags=1", "tags"),
     ],
 )
@@ -74,6 +79,12 @@ def test_a_wrong_value_is_named(value: str, complaint: str) -> None:
         (["env[0].name=BR_GPU_HOST_ROOT"], "already sets BR_GPU_HOST_ROOT"),
         (["cdi=true", "containerRuntime=kata"], "choose one of the two"),
         (["hostPath=true", "containerRuntime=kata"], "choose one of the two"),
+        (["offerBy=dra", "cdi=true"], "choose one of the two"),
+        (["offerBy=dra", "serviceAccountName=default"], "give an account of its own"),
+        (
+            ["offerBy=dra", "--kube-version=1.33"],
+            "offerBy=dra needs Kubernetes 1.34, and this is v1.33",
+        ),
         (["cdi=true", "--kube-version=1.27"], "cdi=true needs Kubernetes 1.28, and this is v1.27"),
     ],
 )

@@ -20,7 +20,12 @@ ALLOWED = {
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 WRITABLE = {"device-plugins", "status"}
-ALSO_WRITABLE = {"cdi": {"cdi"}, "talos": {"cdi"}, "node-labels": {"features"}}
+ALSO_WRITABLE = {
+    "cdi": {"cdi"},
+    "talos": {"cdi"},
+    "node-labels": {"features"},
+    "dra": {"plugin", "plugins-registry", "claim-cdi"},
+}
 """Volumes by overlay."""
 
 
@@ -50,9 +55,9 @@ def test_what_the_management_library_needs_is_in_its_own_overlay_only() -> None:
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_the_pod_has_no_token_and_no_namespace_of_the_host(name: str) -> None:
+def test_the_pod_has_no_namespace_of_the_host_and_a_token_for_dra_only(name: str) -> None:
     pod = pod_of(overlay(name))
-    assert pod["automountServiceAccountToken"] is False
+    assert pod["automountServiceAccountToken"] is (name == "dra")
     assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & pod.keys()
 
 

@@ -31,13 +31,29 @@
     {{- fail "hostPath=true and containerRuntime=kata: a virtual machine cannot use the host's library; choose one of the two" -}}
   {{- end -}}
 {{- end -}}
+{{- if eq .Values.offerBy "dra" -}}
+  {{- if semverCompare "<1.34-0" .Capabilities.KubeVersion.Version -}}
+    {{- fail (printf "offerBy=dra needs Kubernetes 1.34, and this is %s: it does not serve resource.k8s.io/v1" .Capabilities.KubeVersion.Version) -}}
+  {{- end -}}
+  {{- if .Values.cdi -}}
+    {{- fail "cdi=true and offerBy=dra: a claim has a CDI file of its own, and the file of all cards is not used; choose one of the two" -}}
+  {{- end -}}
+  {{- if eq .Values.serviceAccountName "default" -}}
+    {{- fail "serviceAccountName=default and offerBy=dra: the driver's rights would be those of every pod in the namespace; leave it empty, or give an account of its own" -}}
+  {{- end -}}
+{{- end -}}
 {{- if and .Values.cdi (semverCompare "<1.28-0" .Capabilities.KubeVersion.Version) -}}
   {{- fail (printf "cdi=true needs Kubernetes 1.28, and this is %s: its kubelets drop CDI names, and pods would get no device" .Capabilities.KubeVersion.Version) -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "serviceAccountName" -}}
-{{- .Values.serviceAccountName | default (ternary "br-gpu-device-plugin" "default" .Values.openshift) -}}
+{{- $own := ternary "br-gpu-device-plugin" "default" .Values.openshift -}}
+{{- .Values.serviceAccountName | default (ternary "br-gpu-dra" $own (eq .Values.offerBy "dra")) -}}
+{{- end -}}
+
+{{- define "kubeletRoot" -}}
+{{- trimSuffix "/" .Values.kubeletRoot -}}
 {{- end -}}
 
 {{- define "env" -}}
@@ -56,6 +72,14 @@
 {{- if ne .Values.containerRuntime "runc" }}
 - name: BR_GPU_CONTAINER_RUNTIME
   value: {{ .Values.containerRuntime }}
+{{- end }}
+{{- if eq .Values.offerBy "dra" }}
+- name: BR_GPU_OFFER_BY
+  value: dra
+{{- if ne (include "kubeletRoot" .) "/var/lib/kubelet" }}
+- name: BR_GPU_KUBELET_ROOT
+  value: {{ include "kubeletRoot" . }}
+{{- end }}
 {{- end }}
 {{- if .Values.hostPath }}
 - name: BR_GPU_MOUNT_HOST_PATH
