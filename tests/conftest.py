@@ -1,5 +1,6 @@
 """For every test: a limit in real time, a patient clock, and the management library's stand-in."""
 
+import inspect
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,13 @@ pytest_plugins = ["tests.support.time_limit"]
 
 
 @pytest.fixture
-def autojump_clock() -> MockClock:
-    """In place of pytest-trio's, which jumps while a thread is at work."""
+def autojump_clock(request: pytest.FixtureRequest) -> MockClock:
+    """In place of pytest-trio's, which jumps while a thread is at work.
+
+    pytest-trio looks for a clock among the test's own arguments only.
+    """
+    own = inspect.signature(request.function).parameters
+    assert "autojump_clock" in own, "without this argument of its own, the test runs in real time"
     return patient_autojump_clock()
 
 

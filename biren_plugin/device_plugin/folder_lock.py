@@ -6,7 +6,7 @@ the kubelet's wipe of the folder, and dies with its holder, however that ends.
 
 import fcntl
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -31,7 +31,7 @@ Hindrance = Literal["missing", "unwritable", "held"]
 else has the lock."""
 
 
-async def _ignore(_hindrance: Hindrance) -> None:
+def _ignore(_hindrance: Hindrance) -> None:
     pass
 
 
@@ -79,7 +79,7 @@ class HeldFolder:
 async def hold_folder(
     path: Path,
     folder: Board[KubeletFolder],
-    on_hindrance: Callable[[Hindrance], Awaitable[object]] = _ignore,
+    on_hindrance: Callable[[Hindrance], object] = _ignore,
 ) -> HeldFolder:
     """Waits until the directory is there, can be written, and nobody else holds it.
 
@@ -94,7 +94,7 @@ async def hold_folder(
                 held = _try(path)
             if isinstance(held, HeldFolder):
                 return held
-            await on_hindrance(held)
+            on_hindrance(held)
             lively = trio.current_time() < lively_until
             with trio.move_on_after(_OFTEN if lively else _SELDOM):
                 await changes.receive()

@@ -28,10 +28,23 @@ class Serving:
     async def run(self) -> None:
         """Ends only by failing or being cancelled; moves over to a folder that was made anew."""
         while True:
-            self.node.state.role = "waiting"
-            waiting = Waiting(self.node)
+            await self._run_once()
+
+    async def _run_once(self) -> None:
+        """Waits for the lock, and serves until the directory is another one."""
+        self.node.state.role = "waiting"
+        waiting = Waiting(self.node)
+        watching = trio.CancelScope()
+
+        async def watch_holder() -> None:
+            with watching:
+                await waiting.watch_holder()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch_holder)
             with await hold_folder(self.node.path, self.node.folder, waiting.hindered) as held:
                 waiting.over()
+                watching.cancel()
                 self.node.state.role = "serving"
                 if removed := remove_abandoned(self.node.path):
                     text = f"removed {', '.join(removed)}, left by a daemon that was killed"

@@ -1,23 +1,33 @@
 """What keeps this instance from serving the node: in the log, and in the daemon's state.
 
-`flock` needs no right to write, so whoever may read the kubelet's directory can hold its lock: a holder
-that serves nothing while there are cards is named, and this instance is not ready meanwhile.
+1. `flock` needs no right to write, so any process that may read the kubelet's directory can hold its lock;
+   and a holder that is stopped (SIGSTOP) keeps it. A holder that answers no call while there are cards is
+   named, and this instance is not ready meanwhile.
+2. The holder's sockets are tried in a task of its own: a holder that hangs must not delay the next try
+   of the lock.
 """
 
+from functools import partial
 from typing import Final
 
 import trio
 
 from biren_plugin.device_plugin.folder_lock import Hindrance
 from biren_plugin.device_plugin.node import Node
+from biren_plugin.errors import NoThread
 from biren_plugin.host.lock_holder import find_lock_holder
+from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.notice import INFO, Notice
-from biren_plugin.unix_sockets import is_served
+from biren_plugin.wire.server_check import why_silent
 
 IDLE_AFTER: Final = 5.0
-"""Seconds without a served socket: a holder that ends or starts again is back sooner."""
-READ_INTERVAL: Final = 1.0
+"""Seconds without an answer: a holder that ends or restarts is back sooner."""
+CHECK_INTERVAL: Final = 1.0
 """Seconds between tries of the holder's sockets."""
+ANSWER_DEADLINE: Final = 2.0
+"""Seconds for each of them."""
+_PROC_DEADLINE: Final = 2.0
+"""Seconds: reading the command line of a process that hangs may hang too."""
 
 
 class Waiting:
@@ -26,68 +36,101 @@ class Waiting:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._wait = Notice()
+        self._unwritable = Notice()
         self._idle = Notice()
         self._idle_since: float | None = None
-        self._checked_at = -READ_INTERVAL
+        self._thread = WorkerThread()
 
-    async def hindered(self, hindrance: Hindrance) -> None:
+    def hindered(self, hindrance: Hindrance) -> None:
         """The lock was tried in vain; called after each try."""
         path, state = self._node.path, self._node.state
-        if hindrance == "held":
-            state.role = "standing by"
-            text = f"another instance holds {path}: standing by, ready to take over"
-            self._wait.begin("standing_by", text, INFO)
-            await self._check_holder()
-            return
-        state.role = "waiting"
-        state.hindrance = ""
         if hindrance == "unwritable":
             state.hindrance = (
                 f"cannot create a socket in {path}: not serving; "
                 "run the daemon as root, with that directory mounted for writing"
             )
-            self._wait.begin("folder_unwritable", state.hindrance)
+            self._unwritable.begin("folder_unwritable", state.hindrance)
+        elif hindrance == "held":
+            self._end_unwritable()
+            text = f"another instance holds {path}: standing by, ready to take over"
+            self._wait.begin("standing_by", text, INFO)
+        if hindrance == "held":
+            state.role = "standing by"
+            return
+        state.role = "waiting"
+        self._idle_since = None
+        self._idle.forget()
+        if hindrance == "missing":
+            state.hindrance = ""
 
     def over(self) -> None:
         """The lock was taken."""
         self._node.state.hindrance = ""
+        self._end_unwritable()
         if self._node.state.role == "standing by":
             text = f"the other instance has released {self._node.path}: taking over"
             self._wait.end("taking_over", text)
 
+    def _end_unwritable(self) -> None:
+        text = f"sockets can be created in {self._node.path} again"
+        self._unwritable.end("folder_writable", text)
+
+    async def watch_holder(self) -> None:
+        """Try the holder's sockets while this instance stands by; runs until cancelled."""
+        while True:
+            if self._node.state.role == "standing by":
+                await self._check_holder()
+            await trio.sleep(CHECK_INTERVAL)
+
     async def _check_holder(self) -> None:
-        now = trio.current_time()
-        if now < self._checked_at + READ_INTERVAL:
+        began = trio.current_time()
+        silence = await self._why_idle()
+        if self._node.state.role != "standing by":
             return
-        self._checked_at = now
-        if not self._has_cards() or await self._is_served():
+        if not silence:
             self._idle_since = None
             self._node.state.hindrance = ""
-            self._idle.forget()
+            text = (
+                f"the holder of the lock on {self._node.path} serves the node, or no card is left"
+            )
+            self._idle.end("holder_serves", text)
             return
         if self._idle_since is None:
-            self._idle_since = now
-        if now - self._idle_since >= IDLE_AFTER:
-            self._node.state.hindrance = self._describe_holder()
-            self._idle.begin("holder_idle", self._node.state.hindrance)
+            self._idle_since = began
+        if trio.current_time() - self._idle_since >= IDLE_AFTER and not self._node.state.hindrance:
+            text = await self._describe_holder(silence)
+            if self._node.state.role == "standing by":
+                self._node.state.hindrance = text
+                self._idle.begin("holder_idle", text)
 
-    def _has_cards(self) -> bool:
+    async def _why_idle(self) -> str:
+        """Why the holder serves none of the node's cards; empty if it does, or if there are none."""
         inventory = self._node.state.inventory.latest
-        return inventory is not None and bool(inventory.lists)
-
-    async def _is_served(self) -> bool:
+        if inventory is None or not inventory.lists:
+            return ""
         folder = self._node.folder.latest
-        names = folder.ours if folder is not None else ()
+        names = sorted(folder.ours) if folder is not None else []
+        silence = "serves no GPU of this node"
         for name in names:
-            if await is_served(self._node.path / name):
-                return True
-        return False
+            try:
+                why = await why_silent(self._node.path / name, ANSWER_DEADLINE)
+            except PermissionError:  # another user's: nothing shows that it does not serve
+                return ""
+            if not why:
+                return ""
+            silence = f"serves no GPU of this node ({name}: {why})"
+        return silence
 
-    def _describe_holder(self) -> str:
+    async def _describe_holder(self, silence: str) -> str:
         path = self._node.path
-        holder = find_lock_holder(path)
+        holder = None
+        try:
+            with trio.move_on_after(_PROC_DEADLINE):
+                holder = await self._thread.run(partial(find_lock_holder, path))
+        except NoThread:
+            pass  # the line is worth more than the name in it
         return (
-            f"{holder or 'a process that is not visible from here'} holds the lock on {path} and serves "
-            "no GPU of this node: end that process, and this instance takes over"
+            f"{holder or 'a process that is not visible from here'} holds the lock on {path} and {silence}: "
+            "end that process, and this instance takes over"
             + ("" if holder is not None else "; on the node, `lslocks` shows its id")
         )

@@ -6,7 +6,6 @@ whose helper shortens names the same two ways.
 
 import hashlib
 import os
-import socket
 from base64 import urlsafe_b64encode
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ import attrs
 
 from biren_plugin.core.parse.vendor import DRA_DRIVER
 from biren_plugin.errors import SocketUnusable
+from biren_plugin.unix_sockets import is_abandoned
 
 LONGEST_PATH: Final = 107
 """Bytes of `sun_path`, without the final 0."""
@@ -75,19 +75,8 @@ def remove_stale(sockets: DriverSockets) -> list[Path]:
         (sockets.plugin.parent, "dra-*.sock"),
     ):
         for path in sorted(directory.glob(pattern)):
-            if not _is_served(path):
+            if is_abandoned(path):
                 with suppress(OSError):
                     path.unlink()
                     removed.append(path)
     return removed
-
-
-def _is_served(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            return False
-        except OSError:
-            return True  # busy, or not ours to judge
-    return True

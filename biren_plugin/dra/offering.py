@@ -110,7 +110,7 @@ async def _offer(settings: Settings, state: DaemonState, folder: Board[KubeletFo
                     serving.cancel_scope.cancel()
 
 
-async def _stand_by(state: DaemonState, hindrance: Hindrance) -> None:
+def _stand_by(state: DaemonState, hindrance: Hindrance) -> None:
     state.role = "standing by" if hindrance == "held" else "waiting"
 
 

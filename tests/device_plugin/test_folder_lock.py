@@ -39,7 +39,7 @@ async def test_second_holder_waits_for_the_first(
     second: list[HeldFolder] = []
     hindrances: set[str] = set()
 
-    async def note(hindrance: str) -> None:
+    def note(hindrance: str) -> None:
         hindrances.add(hindrance)
 
     async def take_second() -> None:
@@ -66,7 +66,7 @@ async def test_daemon_that_cannot_write_leaves_the_lock_to_one_that_can(
         folder.post(read_kubelet_folder(path))
         hindrances: set[str] = set()
 
-        async def note(hindrance: str) -> None:
+        def note(hindrance: str) -> None:
             hindrances.add(hindrance)
 
         os.seteuid(65534)

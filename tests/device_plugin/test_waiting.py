@@ -3,7 +3,9 @@
 import logging
 import socket
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -15,12 +17,16 @@ from biren_plugin.core.model import Inventory
 from biren_plugin.device_plugin import waiting as waiting_module
 from biren_plugin.device_plugin.folder import KubeletFolder, read_kubelet_folder, socket_name
 from biren_plugin.device_plugin.node import Node
-from biren_plugin.device_plugin.waiting import IDLE_AFTER, Waiting
+from biren_plugin.device_plugin.waiting import ANSWER_DEADLINE, IDLE_AFTER, Waiting
 from biren_plugin.host.lock_holder import LockHolder
+from biren_plugin.unix_sockets import UnixListener
+from biren_plugin.wire.unix_grpc import DEFAULT_LIMITS, Server
 from tests.support.cards import GPU, devices, listed
+from tests.support.clocks import Gate
 from tests.support.daemon_states import new_state
 
 IDLE = "serves no GPU of this node"
+LONG = IDLE_AFTER + ANSWER_DEADLINE + 2
 
 
 @pytest.fixture
@@ -31,8 +37,17 @@ def path() -> Iterator[Path]:
 
 @pytest.fixture
 async def node(path: Path, autojump_clock: MockClock) -> Node:
-    folder = Board[KubeletFolder]()
-    return Node(path, folder, new_state(listed(GPU, *devices(GPU, 0))))
+    return Node(path, Board[KubeletFolder](), new_state(listed(GPU, *devices(GPU, 0))))
+
+
+@pytest.fixture
+async def waiting(node: Node) -> AsyncIterator[Waiting]:
+    """Its watch over the holder runs."""
+    async with trio.open_nursery() as nursery:
+        made = Waiting(node)
+        nursery.start_soon(made.watch_holder)
+        yield made
+        nursery.cancel_scope.cancel()
 
 
 async def wait_for(seconds: float, waiting: Waiting, node: Node) -> None:
@@ -40,17 +55,46 @@ async def wait_for(seconds: float, waiting: Waiting, node: Node) -> None:
     end = trio.current_time() + seconds
     while trio.current_time() < end:
         node.folder.post(read_kubelet_folder(node.path))
-        await waiting.hindered("held")
+        waiting.hindered("held")
         await trio.sleep(0.25)
 
 
+@pytest.fixture
+def holders(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], LockHolder | None]], None]:
+    """Sets what `/proc` shows of the holder."""
+
+    def show(find: Callable[[], LockHolder | None]) -> None:
+        monkeypatch.setattr(waiting_module, "find_lock_holder", lambda _path: find())
+
+    return show
+
+
+@asynccontextmanager
+async def served(node: Node) -> AsyncIterator[None]:
+    """The holder answers calls on its socket."""
+    server = Server([], DEFAULT_LIMITS, lambda error: None)
+    async with trio.open_nursery() as nursery:
+        listener = UnixListener(node.path / socket_name(GPU))
+        nursery.start_soon(trio.serve_listeners, server.handle, [listener])
+        yield
+        nursery.cancel_scope.cancel()
+
+
 async def test_holder_that_serves_nothing_is_named_after_some_seconds_and_once(
-    node: Node, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    waiting: Waiting,
+    node: Node,
+    caplog: pytest.LogCaptureFixture,
+    holders: Callable[[Callable[[], LockHolder | None]], None],
+    autojump_clock: MockClock,
 ) -> None:
     caplog.set_level(logging.INFO)
-    holder = LockHolder(1234, "backup --all")
-    monkeypatch.setattr(waiting_module, "find_lock_holder", lambda _path: holder)
-    waiting = Waiting(node)
+    asked: list[int] = []
+
+    def find() -> LockHolder:
+        asked.append(threading.get_ident())
+        return LockHolder(1234, "backup --all")
+
+    holders(find)
     await wait_for(IDLE_AFTER - 1, waiting, node)
     assert node.state.unready() == []
     assert "standing by" in caplog.text
@@ -58,58 +102,99 @@ async def test_holder_that_serves_nothing_is_named_after_some_seconds_and_once(
     [sentence] = node.state.unready()
     assert sentence.startswith(f"process 1234 (backup --all) holds the lock on {node.path}")
     assert caplog.text.count(IDLE) == 1
+    assert len(asked) == 1
+    assert asked != [threading.get_ident()]
     waiting.over()
     assert node.state.hindrance == ""
     assert "taking over" in caplog.text
 
 
-async def test_holder_that_cannot_be_seen_is_looked_for_on_the_node(node: Node) -> None:
-    await wait_for(IDLE_AFTER + 2, Waiting(node), node)
+async def test_proc_that_hangs_delays_the_warning_by_seconds_only(
+    waiting: Waiting,
+    node: Node,
+    holders: Callable[[Callable[[], LockHolder | None]], None],
+    autojump_clock: MockClock,
+) -> None:
+    gate = Gate()
+    holders(lambda: gate.wait())  # type: ignore[func-returns-value]
+    await wait_for(LONG + 3, waiting, node)
+    [sentence] = node.state.unready()
+    assert sentence.startswith("a process that is not visible from here holds the lock")
+    gate.set()
+
+
+async def test_holder_that_cannot_be_seen_is_looked_for_on_the_node(
+    waiting: Waiting, node: Node, autojump_clock: MockClock
+) -> None:
+    await wait_for(LONG, waiting, node)
     [sentence] = node.state.unready()
     assert sentence.startswith("a process that is not visible from here holds the lock")
     assert "lslocks" in sentence
 
 
-async def test_holder_that_serves_is_no_trouble_however_long_it_does(node: Node) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(node.path / socket_name(GPU)))
-        listener.listen(100)
-        await wait_for(3 * IDLE_AFTER, Waiting(node), node)
+async def test_holder_that_serves_is_no_trouble_however_long_it_does(
+    waiting: Waiting, node: Node, autojump_clock: MockClock
+) -> None:
+    async with served(node):
+        await wait_for(10 * IDLE_AFTER, waiting, node)
         assert node.state.unready() == []
 
 
-async def test_holder_that_serves_again_is_no_trouble_any_more(node: Node) -> None:
-    waiting = Waiting(node)
-    await wait_for(IDLE_AFTER + 2, waiting, node)
-    assert node.state.unready()
+async def test_holder_that_is_stopped_does_not_serve(
+    waiting: Waiting, node: Node, autojump_clock: MockClock
+) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(node.path / socket_name(GPU)))
-        listener.listen(100)
-        await wait_for(2, waiting, node)
+        listener.listen(100)  # the kernel takes connections for it, and it answers none
+        await wait_for(LONG, waiting, node)
+    [sentence] = node.state.unready()
+    assert f"{IDLE} ({socket_name(GPU)}: no answer in {ANSWER_DEADLINE:g} s)" in sentence
+
+
+async def test_holder_that_serves_again_is_no_trouble_any_more_and_its_return_is_logged(
+    waiting: Waiting, node: Node, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    caplog.set_level(logging.INFO)
+    await wait_for(LONG, waiting, node)
+    assert node.state.unready()
+    assert "serves the node" not in caplog.text
+    async with served(node):
+        await wait_for(10, waiting, node)
         assert node.state.unready() == []
+    assert caplog.text.count("serves the node") == 1
 
 
-async def test_socket_that_a_dead_instance_left_is_not_served(node: Node) -> None:
+async def test_socket_that_a_dead_instance_left_is_not_served(
+    waiting: Waiting, node: Node, autojump_clock: MockClock
+) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(node.path / socket_name(GPU)))
-    await wait_for(IDLE_AFTER + 2, Waiting(node), node)
-    assert node.state.unready()
+    await wait_for(LONG, waiting, node)
+    [sentence] = node.state.unready()
+    assert "Connection refused" in sentence
 
 
-async def test_holder_on_a_node_without_cards_has_nothing_to_serve(node: Node) -> None:
+async def test_holder_on_a_node_without_cards_has_nothing_to_serve(
+    waiting: Waiting, node: Node, autojump_clock: MockClock
+) -> None:
     node.state.inventory.post(Inventory())
-    await wait_for(3 * IDLE_AFTER, Waiting(node), node)
+    await wait_for(3 * IDLE_AFTER, waiting, node)
     assert node.state.unready() == []
 
 
-async def test_directory_that_cannot_be_written_is_said_once_and_makes_it_unready(
-    node: Node, caplog: pytest.LogCaptureFixture
+async def test_directory_that_cannot_be_written_is_logged_once_with_its_end_and_makes_it_unready(
+    path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    waiting = Waiting(node)
+    caplog.set_level(logging.INFO)
+    state = new_state(listed(GPU, *devices(GPU, 0)))
+    waiting = Waiting(Node(path, Board[KubeletFolder](), state))
     for _ in range(3):
-        await waiting.hindered("unwritable")
-    [sentence] = node.state.unready()
-    assert sentence.startswith(f"cannot create a socket in {node.path}")
+        waiting.hindered("unwritable")
+    [sentence] = state.unready()
+    assert sentence.startswith(f"cannot create a socket in {path}")
     assert caplog.text.count("cannot create a socket") == 1
-    await waiting.hindered("missing")
-    assert node.state.unready() == ["the kubelet's folder is not there yet"]
+    waiting.hindered("missing")
+    assert state.unready() == ["the kubelet's folder is not there yet"]
+    waiting.over()
+    waiting.over()
+    assert caplog.text.count(f"sockets can be created in {path} again") == 1

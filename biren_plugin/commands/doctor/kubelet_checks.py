@@ -3,11 +3,12 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
+
+import trio
 
 # Here, and not where it is needed: checks run in threads, and two that are first to import this
 # package, which imports itself in a circle, are told of a deadlock.
@@ -25,8 +26,11 @@ from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.versions import version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.device_plugin.folder import KUBELET_SOCKET, KubeletFolder, read_kubelet_folder
+from biren_plugin.wire.server_check import why_silent
 
 _ANSWER_DEADLINE: Final = 2.0
+_FORBIDDEN: Final = "this user may not connect"
+_AS_ROOT: Final = "run doctor as root"
 _DELETED: Final = "the socket was deleted: only a restart of the kubelet creates it again"
 
 
@@ -36,7 +40,7 @@ def check_kubelet(settings: Settings) -> Iterator[Check]:
     folder = read_kubelet_folder(path)
     mounted = "in a container: is it mounted?"
     if folder.trouble:
-        yield unknown("kubelet's folder", f"{path}: {folder.trouble}", "run doctor as root")
+        yield unknown("kubelet's folder", f"{path}: {folder.trouble}", _AS_ROOT)
     elif not folder.exists:
         advice = f"is the kubelet installed, and --device-plugin-dir its folder? {mounted}"
         yield failure("kubelet's folder", f"there is no {path}", advice)
@@ -46,61 +50,83 @@ def check_kubelet(settings: Settings) -> Iterator[Check]:
     else:
         yield ok("kubelet's folder", f"{path}")
     sockets = path / KUBELET_SOCKET, settings.pod_resources_dir / KUBELET_SOCKET
-    registering, pods = map(answers, sockets)
+    silent = trio.run(_silent, [*sockets, *(path / name for name in folder.ours)])
+    registering, pods = (each not in silent for each in sockets)
     if folder.exists:
-        there = folder.kubelet is not None
-        yield _socket(sockets[0], there=there, answering=registering, kubelet_runs=pods)
+        yield _socket(sockets[0], silent, there=folder.kubelet is not None, kubelet_runs=pods)
+        if ours := sorted(folder.ours):
+            yield _our_sockets(ours, {each.name: why for each, why in silent.items()})
         yield _other_plugins(folder)
     if pods:
         yield ok("pod resources", f"{sockets[1]} answers")
+    elif silent[sockets[1]] == _FORBIDDEN:
+        yield unknown("pod resources", f"{sockets[1]}: {_FORBIDDEN}", _AS_ROOT)
     elif registering and sockets[1].parent.is_dir() and not sockets[1].exists():
         seen = f"there is no {sockets[1]}, though the kubelet runs"
         yield warning("pod resources", seen, f"which pod holds a card cannot be known; {_DELETED}")
     else:
         yield warning(
             "pod resources",
-            f"nobody answers on {sockets[1]}",
+            f"nobody answers on {sockets[1]}: {silent[sockets[1]]}",
             f"which pod holds a card cannot be known; {mounted}",
         )
 
 
-def _socket(path: Path, *, there: bool, answering: bool, kubelet_runs: bool) -> Check:
+async def _silent(sockets: Iterable[Path]) -> dict[Path, str]:
+    """Why nobody answers, by socket on which nobody does."""
+    silent: dict[Path, str] = {}
+
+    async def ask(path: Path) -> None:
+        try:
+            why = await why_silent(path, _ANSWER_DEADLINE)
+        except PermissionError:
+            why = _FORBIDDEN
+        if why:
+            silent[path] = why
+
+    async with trio.open_nursery() as nursery:
+        for path in sockets:
+            nursery.start_soon(ask, path)
+    return silent
+
+
+def _socket(path: Path, silent: Mapping[Path, str], *, there: bool, kubelet_runs: bool) -> Check:
     if not there and kubelet_runs:
         seen = f"there is no {path}, though the kubelet runs"
         return failure("kubelet's socket", seen, f"no plugin can register; {_DELETED}")
     if not there:
         return failure("kubelet's socket", f"there is no {path}", "is the kubelet running?")
-    if not answering:
+    if silent.get(path) == _FORBIDDEN:
+        return unknown("kubelet's socket", f"{path}: {_FORBIDDEN}", _AS_ROOT)
+    if path in silent:
         return failure(
             "kubelet's socket",
-            f"nobody answers on {path}",
+            f"nobody answers on {path}: {silent[path]}",
             "is the kubelet running? a stopped one leaves its socket behind",
         )
     return ok("kubelet's socket", f"{path} answers")
 
 
+def _our_sockets(ours: Sequence[str], silent: Mapping[str, str]) -> Check:
+    name = "plugin's sockets"
+    dead = [f"{each}: {silent[each]}" for each in ours if each in silent]
+    if not dead:
+        return ok(name, f"{', '.join(ours)} {'answers' if len(ours) == 1 else 'answer'}")
+    if all(silent.get(each) == _FORBIDDEN for each in ours):
+        return unknown(name, "; ".join(dead), _AS_ROOT)
+    seen = f"nobody answers on {'; '.join(dead)}"
+    return failure(name, seen, "the daemon was killed, or hangs: see its log, and restart its pod")
+
+
 def _other_plugins(folder: KubeletFolder) -> Check:
     name = "other plugins"
-    ours = sorted(folder.ours)
-    also = f"of ours {', '.join(ours)}" if ours else "ours does not serve now"
-    seen = f"{', '.join(sorted(folder.foreign)) or 'none'}; {also}"
+    seen = ", ".join(sorted(folder.foreign)) or "none"
     if any(vendor.MODULE in each.lower() for each in folder.foreign):
         advice = "of two plugins for one resource, the later one gets its pods: remove the other's DaemonSet"
         return failure(name, seen, advice)
     if folder.foreign:
         seen += "; the row daemon tells whether one of them takes a resource of ours"
     return ok(name, seen)
-
-
-def answers(path: Path) -> bool:
-    """Whether somebody listens on a Unix socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as ours:
-        ours.settimeout(_ANSWER_DEADLINE)
-        try:
-            ours.connect(f"{path}")
-        except OSError:
-            return False
-    return True
 
 
 def check_kubelet_version(settings: Settings) -> Iterator[Check]:

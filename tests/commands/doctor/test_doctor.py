@@ -4,7 +4,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,12 @@ from biren_plugin import unix_sockets
 from biren_plugin.commands import show_status
 from biren_plugin.commands.cdi_file_commands import generate_file
 from biren_plugin.commands.doctor import daemon_checks as daemon_check
-from biren_plugin.commands.doctor import examination, library_checks, process_checks
+from biren_plugin.commands.doctor import (
+    examination,
+    kubelet_checks,
+    library_checks,
+    process_checks,
+)
 from biren_plugin.commands.doctor.card_checks import check_cards
 from biren_plugin.commands.doctor.daemon_checks import check_daemon
 from biren_plugin.commands.doctor.diagnosis import (
@@ -41,6 +47,8 @@ from biren_plugin.daemon_state import DaemonState
 from biren_plugin.host import brml_session
 from biren_plugin.monitor.status import status_document
 from biren_plugin.simulate.host import SimulatedHost
+from biren_plugin.unix_sockets import UnixListener
+from biren_plugin.wire.unix_grpc import DEFAULT_LIMITS, Server
 from tests.support.cards import GPU, devices, listed
 from tests.support.clocks import Gate
 from tests.support.daemon_states import hold, new_state, register
@@ -331,23 +339,72 @@ def test_daemon_that_takes_the_question_and_does_not_answer_is_a_failure(
     assert found.verdict is Verdict.FAILURE
 
 
+@pytest.fixture(autouse=True)
+def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubelet_checks, "_ANSWER_DEADLINE", 0.1)
+
+
+async def kubelet_rows(settings: Settings) -> dict[str, Check]:
+    """The rows, read in a thread as `doctor` does."""
+    return await trio.to_thread.run_sync(rows, check_kubelet, settings)
+
+
+@asynccontextmanager
+async def served(path: Path) -> AsyncIterator[None]:
+    """A gRPC server of some service."""
+    server = Server([], DEFAULT_LIMITS, lambda error: None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, server.handle, [UnixListener(path)])
+        yield
+        nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def frozen(path: Path) -> Iterator[None]:
+    """The socket of a process that is stopped: the kernel takes connections for it."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{path}")
+        listener.listen()
+        yield
+
+
 async def test_kubelet_that_answers_is_told_from_the_socket_that_it_left_behind(
     tmp_path: Path,
 ) -> None:
     settings = Settings(device_plugin_dir=tmp_path, pod_resources_dir=tmp_path / "none")
-    assert verdicts(check_kubelet, settings) == {
+    found = await kubelet_rows(settings)
+    assert {name: each.verdict.value for name, each in found.items()} == {
         "kubelet's folder": "ok",
         "kubelet's socket": "failure",
         "other plugins": "ok",
         "pod resources": "warning",
     }
-    with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM) as listener:
-        await listener.bind(f"{tmp_path / 'kubelet.sock'}")
-        listener.listen()
-        assert verdicts(check_kubelet, settings)["kubelet's socket"] == "ok"
-    check = rows(check_kubelet, settings)["kubelet's socket"]
+    async with served(path := tmp_path / "kubelet.sock"):
+        assert (await kubelet_rows(settings))["kubelet's socket"].verdict is Verdict.OK
+    with frozen(path):
+        check = (await kubelet_rows(settings))["kubelet's socket"]
+        assert check.verdict is Verdict.FAILURE
+        assert "nobody answers" in check.seen
+        assert "no answer in" in check.seen
+    check = (await kubelet_rows(settings))["kubelet's socket"]
     assert check.verdict is Verdict.FAILURE
-    assert "nobody answers" in check.seen
+    assert "Connection refused" in check.seen
+
+
+async def test_socket_of_ours_that_nobody_serves_is_a_failure_frozen_or_dead() -> None:
+    with tempfile.TemporaryDirectory(prefix="br") as folder:
+        settings = Settings(device_plugin_dir=Path(folder), pod_resources_dir=Path(folder) / "none")
+        path = Path(folder) / "birentech.com-gpu.sock"
+        async with served(path):
+            assert (await kubelet_rows(settings))["plugin's sockets"].verdict is Verdict.OK
+        assert "plugin's sockets" not in await kubelet_rows(settings)
+        with frozen(path):
+            check = (await kubelet_rows(settings))["plugin's sockets"]
+            assert check.verdict is Verdict.FAILURE
+            assert check.seen == f"nobody answers on {path.name}: no answer in 0.1 s"
+        check = (await kubelet_rows(settings))["plugin's sockets"]
+        assert check.verdict is Verdict.FAILURE
+        assert check.seen == f"nobody answers on {path.name}: Connection refused"
 
 
 def test_folder_that_is_missing_is_a_failure(tmp_path: Path) -> None:
@@ -362,11 +419,8 @@ async def test_deleted_socket_of_a_running_kubelet_needs_a_restart_of_the_kubele
         pods.mkdir()
         settings = Settings(device_plugin_dir=registering, pod_resources_dir=pods)
         for alive, name in ((pods, "kubelet's socket"), (registering, "pod resources")):
-            with socket.socket(socket.AF_UNIX) as kubelet:
-                kubelet.bind(f"{alive / 'kubelet.sock'}")
-                kubelet.listen()
-                row = rows(check_kubelet, settings)[name]
-            (alive / "kubelet.sock").unlink()
+            async with served(alive / "kubelet.sock"):
+                row = (await kubelet_rows(settings))[name]
             assert "though the kubelet runs" in row.seen
             assert "only a restart of the kubelet creates it again" in row.advice
 
@@ -377,13 +431,11 @@ def test_other_plugins_are_named_and_one_for_the_same_cards_is_a_failure(tmp_pat
         (tmp_path / name).touch()
     check = rows(check_kubelet, settings)["other plugins"]
     assert check.verdict is Verdict.OK
-    assert check.seen.startswith(
-        "nvidia.sock; of ours birentech.com-gpu.sock; the row daemon tells"
-    )
+    assert check.seen.startswith("nvidia.sock; the row daemon tells")
     (tmp_path / "biren-device-plugin.sock").touch()
     check = rows(check_kubelet, settings)["other plugins"]
     assert check.verdict is Verdict.FAILURE
-    assert check.seen.startswith("biren-device-plugin.sock, nvidia.sock; of ours")
+    assert check.seen == "biren-device-plugin.sock, nvidia.sock"
 
 
 @pytest.mark.parametrize(
