@@ -24,7 +24,7 @@ from biren_plugin.core.parse.brml import P2PLink
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.vendor import DRA_DRIVER, RESOURCE_OF_SPLIT
 from biren_plugin.core.placement.pair_scores import Pair
-from biren_plugin.core.placement.topology import Branch, Topology
+from biren_plugin.core.placement.topology import Topology
 
 SLICE_SIZE: Final = 64
 """Devices of one slice; the API takes 128, and 64 as soon as one of them has a taint."""
@@ -114,24 +114,12 @@ def type_of(device: Device) -> str:
 
 
 def _in_order(inventory: Inventory) -> Iterator[Device]:
-    place = {unit: at for at, unit in enumerate(_tree_order(inventory.topology))}
+    place = {unit: at for at, unit in enumerate(inventory.topology.side_by_side())}
     for each in sorted(inventory.lists, key=lambda found: found.resource):
         yield from sorted(
             each.devices,
             key=lambda device: (place.get(device.id, len(place)), device.card.number),
         )
-
-
-def _tree_order(topology: Topology) -> list[str]:
-    """Units as the tree has them: what parts late stands side by side."""
-    if topology.tree is None:
-        return list(topology.units)
-    return [topology.units[unit] for unit in _flatten(topology.tree)]
-
-
-def _flatten(branch: Branch) -> list[int]:
-    parts = [[leaf] for leaf in branch.leaves] + [_flatten(each) for each in branch.branches]
-    return [unit for part in sorted(parts) for unit in part]
 
 
 def _attributes(device: Device, topology: Topology, driver_version: str | None) -> Object:

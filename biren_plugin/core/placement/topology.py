@@ -39,6 +39,12 @@ class Topology:
     tree: Branch | None = None
     """None where the scores are none of a tree."""
 
+    def side_by_side(self) -> list[str]:
+        """The units with close ones next to each other: those that part late in the tree."""
+        if self.tree is None:
+            return list(self.units)
+        return [self.units[unit] for unit in _flatten(self.tree)]
+
     def describe(self, ids: Iterable[str]) -> str:
         """How close these units are, by the two that are least so; empty for fewer than two."""
         places = [self.place[each] for each in ids if each in self.place]
@@ -47,6 +53,11 @@ class Topology:
 
 
 NO_TOPOLOGY = Topology()
+
+
+def _flatten(branch: Branch) -> list[int]:
+    parts = [[leaf] for leaf in branch.leaves] + [_flatten(each) for each in branch.branches]
+    return [unit for part in sorted(parts) for unit in part]
 
 
 def tree_of(units: Sequence[int], scores: Scores) -> Branch | None:

@@ -1,0 +1,1 @@
+"""HAMi's annotations as values, and what a device plugin decides from them."""

@@ -1,0 +1,56 @@
+"""When the node's lock has served its purpose, whoever should have released it.
+
+HAMi locks the node for a pod until its cards were allocated, five minutes at most, and binds no other
+pod with cards meanwhile. Releasing it early can only let two pods wait at once, which `promises` keeps
+apart; holding it late blocks the node.
+"""
+
+import attrs
+
+from biren_plugin.core.hami.annotations import FAILED, SUCCESS, Lock, Object
+from biren_plugin.core.hami.promises import Promise, promise_of
+
+
+@attrs.frozen
+class Release:
+    """The lock is to be released."""
+
+    why: str
+    """`its pod was deleted`"""
+    promise: Promise | None = None
+    """Whose annotations are to be finished too."""
+    phase: str = SUCCESS
+    """HAMi's phase for that pod."""
+
+
+@attrs.frozen
+class Keep:
+    """The lock stays for now."""
+
+    why: str
+    is_ours: bool = True
+    """Whether this plugin has to release it; else another vendor's plugin has."""
+
+
+def fate_of(lock: Lock, pod: Object | None, node: str) -> Release | Keep:
+    """What to do about `lock`, with its pod as the API server has it; None if there is no such pod."""
+    if pod is None:
+        return Release("its pod was deleted")
+    promise = promise_of(pod, node)
+    if promise is None:
+        return Keep(f"{lock.namespace}/{lock.pod} has no Biren card on this node", is_ours=False)
+    if promise.failed:
+        return Release("its pod has failed", promise, FAILED)
+    if promise.admitted:
+        return Release("the kubelet has admitted its pod", promise)
+    if promise.phase == SUCCESS:
+        return Release("its pod has its cards", promise)
+    return Keep(f"{promise.name} waits for its cards")
+
+
+def fate_at_end(lock: Lock, pod: Object | None, node: str) -> Release | Keep:
+    """The same for a daemon that stops: it leaves no lock of its pods behind."""
+    fate = fate_of(lock, pod, node)
+    if isinstance(fate, Keep) and fate.is_ours:
+        return Release("the device plugin stops")
+    return fate
