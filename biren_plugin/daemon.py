@@ -91,6 +91,7 @@ async def run_daemon(settings: Settings) -> None:
         ask = partial(
             ask_holders, settings.pod_resources_dir, observed, state.kubelet_view, state.doubts
         )
+        survey = partial(survey_node, observed, inventory, settings.health_policy, settings.exclude)
         loops = (
             Loop(
                 "kubelet-folder",
@@ -100,7 +101,7 @@ async def run_daemon(settings: Settings) -> None:
             Loop("host-scan", scan, settings.health_interval),
             *_library_loop(settings, state),
             Loop("pod-resources", ask, HOLDERS_INTERVAL),
-            Loop("survey", partial(survey_node, observed, inventory, settings.health_policy)),
+            Loop("survey", survey),
             Loop("health-times", partial(follow_health, state), is_vital=False),
             Loop("status", partial(serve_status, settings.status_dir, state), is_vital=False),
             *_metrics_loop(settings, state),

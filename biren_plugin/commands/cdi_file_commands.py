@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from biren_plugin.commands.flags import (
     CdiDir,
+    Exclude,
     HostRoot,
     MountDriDevice,
     MountHostPath,
@@ -17,6 +18,7 @@ from biren_plugin.commands.flags import (
 )
 from biren_plugin.core.cdi.findings import Finding, findings_of
 from biren_plugin.core.cdi.spec import Spec, spec_for
+from biren_plugin.core.inventory.excluded_cards import without_uuids
 from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
@@ -49,6 +51,7 @@ def generate(
     container_runtime: Runtime = "runc",
     mount_host_path: MountHostPath = False,
     mount_dri_device: MountDriDevice = False,
+    exclude: Exclude = (),
     host_root: HostRoot = Path("/"),
     cdi_dir: CdiDir = DEFAULT_CDI_DIR,
 ) -> int:
@@ -73,6 +76,8 @@ def generate(
         Have the driver's library, tool and tree mounted into each container.
     mount_dri_device
         Give each container the render node of vgem.
+    exclude
+        A card to leave out, by name or PCI address.
     host_root
         Where the host's /sys, /dev and /usr are found.
     cdi_dir
@@ -82,6 +87,7 @@ def generate(
         container_runtime=container_runtime,
         mount_host_path=mount_host_path,
         mount_dri_device=mount_dri_device,
+        exclude=exclude,
         host_root=host_root,
         cdi_dir=cdi_dir,
     )
@@ -95,6 +101,7 @@ def check(
     container_runtime: Runtime = "runc",
     mount_host_path: MountHostPath = False,
     mount_dri_device: MountDriDevice = False,
+    exclude: Exclude = (),
     host_root: HostRoot = Path("/"),
     cdi_dir: CdiDir = DEFAULT_CDI_DIR,
 ) -> int:
@@ -111,6 +118,8 @@ def check(
         The file should mount the driver's library, tool and tree.
     mount_dri_device
         The file should give each container the render node of vgem.
+    exclude
+        A card that the file should not hold, by name or PCI address.
     host_root
         Where the host's /sys, /dev, /usr, /etc/cdi and /var/run/cdi are found.
     cdi_dir
@@ -120,6 +129,7 @@ def check(
         container_runtime=container_runtime,
         mount_host_path=mount_host_path,
         mount_dri_device=mount_dri_device,
+        exclude=exclude,
         host_root=host_root,
         cdi_dir=cdi_dir,
     )
@@ -128,7 +138,9 @@ def check(
 
 def _inventory(settings: Settings) -> Inventory:
     """What the node holds; nothing is remembered, so a split counts as it looks now."""
-    return InventoryKeeper().update(Observed(read_host(settings)), 0.0)
+    return InventoryKeeper(without_uuids(settings.exclude)).update(
+        Observed(read_host(settings)), 0.0
+    )
 
 
 def generate_file(
@@ -144,7 +156,7 @@ def generate_file(
     inventory = _inventory(settings)
     host = inventory.host
     lacking = [f"containers will lack {each}: {host.why_absent(each)}" for each in host.absent]
-    for sentence in (*inventory.unsettled, *lacking):
+    for sentence in (*inventory.unsettled, *inventory.unmatched, *lacking):
         _print_aside(sentence)
     spec = spec_for(inventory.lists)
     if spec is None:

@@ -69,6 +69,7 @@ HostRoot = Annotated[Path, _shared("host_root")]
 Runtime = Annotated[ContainerRuntime, _shared("container_runtime")]
 CdiDir = Annotated[Path, _shared("cdi_dir")]
 StatusDir = Annotated[Path, _shared("status_dir")]
+Exclude = Annotated[tuple[str, ...], Parameter(negative=""), _shared("exclude")]
 MountHostPath = Annotated[bool, Parameter(negative=""), _shared("mount_host_path")]
 MountDriDevice = Annotated[bool, Parameter(negative=""), _shared("mount_dri_device")]
 

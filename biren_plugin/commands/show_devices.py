@@ -2,12 +2,14 @@
 
 import json as json_text
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from biren_plugin.commands.flags import HostRoot, Runtime, Switch
+from biren_plugin.commands.flags import Exclude, HostRoot, Runtime, Switch
 from biren_plugin.commands.tables import Row, print_table
 from biren_plugin.core.health.verdicts import HealthKeeper
+from biren_plugin.core.inventory.excluded_cards import without_uuids
 from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.inventory.physical_gpus import on_their_gpus
 from biren_plugin.core.model import Device, Inventory, Snapshot
@@ -33,6 +35,7 @@ def devices(
     json: Switch = False,
     topology: Switch = False,
     container_runtime: Runtime = "runc",
+    exclude: Exclude = (),
     host_root: HostRoot = Path("/"),
 ) -> int:
     """Show the Biren cards of this host, or its VFIO groups.
@@ -49,17 +52,20 @@ def devices(
         and places in the PCI tree.
     container_runtime
         runc: the driver's cards. kata: the IOMMU groups of Biren functions that are bound to vfio-pci.
+    exclude
+        Show a card as excluded, as the daemon with this flag leaves it out; by name or PCI address,
+        since UUIDs are known to the daemon only.
     host_root
         Where the host's /sys and /dev are found.
     """
-    settings = Settings(host_root=host_root, container_runtime=container_runtime)
+    settings = Settings(host_root=host_root, container_runtime=container_runtime, exclude=exclude)
     if topology:
         from biren_plugin.commands.show_topology import show_topology
 
         show_topology(settings, as_json=json)
         return 0
     snapshot = read_host(settings)
-    inventory = judge_once(snapshot)
+    inventory = judge_once(snapshot, settings.exclude)
     if json:
         document = groups_document if snapshot.shows_groups else cards_document
         json_text.dump(document(snapshot, inventory), sys.stdout, indent=2)
@@ -71,10 +77,14 @@ def devices(
     return 0
 
 
-def judge_once(snapshot: Snapshot) -> Inventory:
-    """What a daemon that starts now would conclude; nothing is remembered, so splits count as they are."""
+def judge_once(snapshot: Snapshot, exclude: Sequence[str] = ()) -> Inventory:
+    """What a daemon that starts now would conclude; nothing is remembered, so splits count as they are.
+
+    Of `exclude`, as in the settings, UUIDs are left out: they are the management library's.
+    """
     seen = Observed(snapshot)
-    return HealthKeeper().judge(InventoryKeeper().update(seen, 0.0), seen, 0.0)
+    keeper = InventoryKeeper(without_uuids(exclude))
+    return HealthKeeper().judge(keeper.update(seen, 0.0), seen, 0.0)
 
 
 def cards_document(snapshot: Snapshot, inventory: Inventory) -> dict[str, Any]:
@@ -97,10 +107,11 @@ def cards_document(snapshot: Snapshot, inventory: Inventory) -> dict[str, Any]:
                     "max_width": card.link.max_width,
                 },
                 "device_node": card.path,
-                "healthy": device.healthy if device is not None else None,
+                "healthy": device.healthy if device is not None and not word else None,
                 "reasons": list(device.reasons) if device is not None else [],
+                "excluded_by": word or None,
             }
-            for card, device in _devices(snapshot, inventory)
+            for card, device, word in _devices(snapshot, inventory)
         ],
     }
 
@@ -117,23 +128,30 @@ def groups_document(snapshot: Snapshot, inventory: Inventory) -> dict[str, Any]:
                 "instances": card.split,
                 "functions": list(card.functions),
                 "numa_node": card.numa_node,
-                "healthy": device.healthy if device is not None else None,
+                "healthy": device.healthy if device is not None and not word else None,
                 "reasons": list(device.reasons) if device is not None else [],
+                "excluded_by": word or None,
             }
-            for card, device in _devices(snapshot, inventory)
+            for card, device, word in _devices(snapshot, inventory)
         ],
         "left_out": list(inventory.unsettled),
     }
 
 
-def _devices(snapshot: Snapshot, inventory: Inventory) -> list[tuple[Card, Device | None]]:
-    """Each card with the device it makes; None where its GPU is not settled or not known."""
-    return [(card, inventory.find(card.name)) for card in on_their_gpus(snapshot.cards)]
+def _devices(snapshot: Snapshot, inventory: Inventory) -> list[tuple[Card, Device | None, str]]:
+    """Each card, its device (None where its GPU is not settled or not known), and what excludes it."""
+    excluded = {each.device.id: each for each in inventory.excluded}
+    found = []
+    for card in on_their_gpus(snapshot.cards):
+        left_out = excluded.get(card.name)
+        device = left_out.device if left_out is not None else inventory.find(card.name)
+        found.append((card, device, left_out.word if left_out is not None else ""))
+    return found
 
 
 def _show_cards(host_root: Path, snapshot: Snapshot, inventory: Inventory) -> None:
     if snapshot.cards:
-        rows = [_card_row(card, device) for card, device in _devices(snapshot, inventory)]
+        rows = [_card_row(*each) for each in _devices(snapshot, inventory)]
         print_table(_CARD_HEADINGS, rows, _DROPPABLE)
     else:
         found = "no card in it" if snapshot.driver_loaded else "it does not exist"
@@ -141,24 +159,24 @@ def _show_cards(host_root: Path, snapshot: Snapshot, inventory: Inventory) -> No
             f"No Biren card on this host: {under(host_root, vendor.CLASS_FOLDER)}: {found}. "
             f"Is the driver loaded (`{vendor.MODPROBE}`)?"
         )
-    for sentence in inventory.unsettled:
+    for sentence in (*inventory.unsettled, *inventory.unmatched):
         print(sentence)
 
 
 def _show_groups(snapshot: Snapshot, inventory: Inventory) -> None:
     if snapshot.cards:
-        rows = [_group_row(card, device) for card, device in _devices(snapshot, inventory)]
+        rows = [_group_row(*each) for each in _devices(snapshot, inventory)]
         print_table(_GROUP_HEADINGS, rows, _DROPPABLE)
     else:
         print(
             "No Biren function for VFIO on this host, neither bound to vfio-pci nor split by SR-IOV: "
             f"see `{vendor.LSPCI_DRIVERS}`"
         )
-    for sentence in inventory.unsettled:
+    for sentence in (*inventory.unsettled, *inventory.unmatched):
         print(sentence)
 
 
-def _card_row(card: Card, device: Device | None) -> Row:
+def _card_row(card: Card, device: Device | None, word: str) -> Row:
     cells = (
         card.name,
         _resource(device),
@@ -168,28 +186,36 @@ def _card_row(card: Card, device: Device | None) -> Row:
         f"{card.memory / _GIB:.1f} GiB" if card.memory is not None else "-",
         _describe(card.link),
         card.path,
-        _health(device),
+        _health(device, word),
     )
-    return Row(cells, device.reasons if device is not None else ())
+    return Row(cells, _reasons(device, word))
 
 
-def _group_row(card: Card, device: Device | None) -> Row:
+def _group_row(card: Card, device: Device | None, word: str) -> Row:
     cells = (
         card.path,
         _resource(device),
         or_dash(_gpu(card)),
         ", ".join(card.functions),
         or_dash(card.numa_node),
-        _health(device),
+        _health(device, word),
     )
-    return Row(cells, device.reasons if device is not None else ())
+    return Row(cells, _reasons(device, word))
 
 
 def _resource(device: Device | None) -> str:
     return device.resource if device is not None else "not settled"
 
 
-def _health(device: Device | None) -> str:
+def _reasons(device: Device | None, word: str) -> Sequence[str]:
+    if word:
+        return [f"--exclude {word}"]
+    return device.reasons if device is not None else ()
+
+
+def _health(device: Device | None, word: str) -> str:
+    if word:
+        return "excluded"
     if device is None:
         return "-"
     return "Healthy" if device.healthy else "Unhealthy"

@@ -99,7 +99,7 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
     )
     for problem in document["problems"]:
         print(f"! {problem}")
-    if not document["resources"]:
+    if not document["resources"] and not document["excluded"]:
         found = (
             "No Biren card" if document["driver_loaded"] else "No driver, or no /sys of the host"
         )
@@ -130,6 +130,13 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
             )
             for each in document["resources"]
             for device in each["devices"]
+        ]
+        + [
+            Row(
+                (each["card"], each["resource"], "excluded", "-", "-"),
+                [f"excluded by --exclude {each['by']}"],
+            )
+            for each in document["excluded"]
         ],
     )
 

@@ -123,6 +123,15 @@ class DeviceList:
 
 
 @attrs.frozen
+class Excluded:
+    """A device that the operator leaves out: it is in no list."""
+
+    device: Device
+    word: str
+    """Of `--exclude`, as given."""
+
+
+@attrs.frozen
 class Inventory:
     """What the node is believed to hold: the lists before any of their cards was judged."""
 
@@ -132,6 +141,10 @@ class Inventory:
     """Sentences about cards that nothing is announced from, or that contradict each other, and why."""
     found: int = 0
     """How many cards or VFIO groups the host shows, offered or not."""
+    excluded: tuple[Excluded, ...] = ()
+    """By card number."""
+    unmatched: tuple[str, ...] = ()
+    """Sentences about words of `--exclude` that no card matches."""
     suspects: tuple[str, ...] = ()
     """Sentences about probes that condemn every card at once, and are set aside."""
     host: HostFacts = HostFacts()

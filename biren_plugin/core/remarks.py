@@ -47,6 +47,20 @@ def remark_inventory(before: Inventory | None, after: Inventory) -> list[Remark]
         if text not in old.unsettled
     ]
     remarks += [
+        Remark(
+            "card_excluded",
+            f"{each.device.id} is excluded by --exclude {each.word}, and offered to nobody",
+            fields={"card": each.device.id},
+        )
+        for each in after.excluded
+        if (each.device.id, each.word) not in {(one.device.id, one.word) for one in old.excluded}
+    ]
+    remarks += [
+        Remark("exclude_unmatched", text, bad=True, fields={"reason": text})
+        for text in after.unmatched
+        if text not in old.unmatched
+    ]
+    remarks += [
         Remark("probe_suspect", text, bad=True, fields={"reason": text})
         for text in after.suspects
         if text not in old.suspects

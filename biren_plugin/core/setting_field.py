@@ -54,11 +54,7 @@ class Members:
     def __call__(self, _owner: object, field: "attrs.Attribute[Any]", words: Sequence[str]) -> None:
         """Raises `BadSetting`."""
         for word in words:
-            if "," in word:
-                flag = f"--{key_of(field.name)}"
-                raise BadSetting(
-                    field.name, word, f"give one name at a time; repeat the flag: {flag} A {flag} B"
-                )
+            _check_single(field.name, word)
             if word not in self.names:
                 raise BadSetting(field.name, word, f"give one of {', '.join(self.names)}")
 
@@ -76,7 +72,28 @@ class Matching:
             raise BadSetting(field.name, text, f"give {self.right}")
 
 
-Validator = Between | Members | Matching
+@attrs.frozen
+class EachMatching:
+    """A validator of a repeatable setting: each of its words as a whole matches `pattern`."""
+
+    pattern: str
+    right: str
+
+    def __call__(self, _owner: object, field: "attrs.Attribute[Any]", words: Sequence[str]) -> None:
+        """Raises `BadSetting`."""
+        for word in words:
+            _check_single(field.name, word)
+            if not re.fullmatch(self.pattern, word):
+                raise BadSetting(field.name, word, f"give {self.right}")
+
+
+def _check_single(name: str, word: str) -> None:
+    if "," in word:
+        flag = f"--{key_of(name)}"
+        raise BadSetting(name, word, f"give one name at a time; repeat the flag: {flag} A {flag} B")
+
+
+Validator = Between | Members | Matching | EachMatching
 
 
 def setting(default: T, text: str, valid: Validator | None = None) -> T:

@@ -13,10 +13,11 @@ import attrs
 
 from biren_plugin.core.health.probes import OPTIONAL, PROBES
 from biren_plugin.core.health.verdicts import HealthMode, HealthPolicy
+from biren_plugin.core.inventory.excluded_cards import EXCLUDE_PATTERN
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.brml import LibraryStatus
 from biren_plugin.core.placement.choose import Placement
-from biren_plugin.core.setting_field import Between, Matching, Members, setting
+from biren_plugin.core.setting_field import Between, EachMatching, Matching, Members, setting
 
 ContainerRuntime = Literal["runc", "kata"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -108,6 +109,12 @@ class Settings:
         (),
         f"A probe to disable; may be repeated. One of: {', '.join(OPTIONAL)}.",
         Members(OPTIONAL),
+    )
+    exclude: tuple[str, ...] = setting(
+        (),
+        "A card to leave out: its name (card_3), its PCI address or its UUID; may be repeated. It is shown "
+        "as excluded and offered to nobody.",
+        EachMatching(EXCLUDE_PATTERN, "card_N, a PCI address such as 0000:3b:00.0, or a UUID"),
     )
     pod_resources_dir: Path = setting(
         Path("/var/lib/kubelet/pod-resources"),

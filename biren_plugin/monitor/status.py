@@ -22,9 +22,24 @@ def status_document(state: DaemonState) -> dict[str, Any]:
         "role": state.role,
         "driver_loaded": inventory.driver_loaded,
         "holders_known": observed.holders is not None,
-        "problems": [*state.stuck(), *state.unready(), *inventory.unsettled, *inventory.suspects],
+        "problems": [
+            *state.stuck(),
+            *state.unready(),
+            *inventory.unsettled,
+            *inventory.unmatched,
+            *inventory.suspects,
+        ],
         "resources": [
             _resource(each, state, observed.holders or NO_HOLDERS) for each in inventory.lists
+        ],
+        "excluded": [
+            {
+                "card": each.device.id,
+                "resource": each.device.resource,
+                "pci_address": each.device.card.pci_address,
+                "by": each.word,
+            }
+            for each in inventory.excluded
         ],
     }
 

@@ -4,7 +4,7 @@ Only the whole node shows whether a card is faulty or a probe is wrong, and whet
 or is gone; so this is no part of a resource's subtree, and outlives each of them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import attrs
 import trio
@@ -21,11 +21,14 @@ from biren_plugin.notice import say_remarks
 
 
 async def survey_node(
-    observed: Board[Observed], inventory: Board[Inventory], policy: HealthPolicy
+    observed: Board[Observed],
+    inventory: Board[Inventory],
+    policy: HealthPolicy,
+    exclude: Sequence[str] = (),
 ) -> None:
-    """Post the inventory at the first snapshot, and at each change."""
+    """Post the inventory at the first snapshot, and at each change; `exclude` as in the settings."""
     topology = TopologyKeeper()
-    keeper = InventoryKeeper()
+    keeper = InventoryKeeper(exclude)
     health = HealthKeeper(policy)
     driver: str | None = None
     with observed.subscribe() as looks:

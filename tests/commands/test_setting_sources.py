@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 from biren_plugin.commands.flags import with_settings
 from biren_plugin.commands.run_daemon import unknown_variables
 from biren_plugin.commands.settings_file import fill_from_file
-from biren_plugin.core.setting_field import HELP, Between, Members, key_of, variable_of
+from biren_plugin.core.setting_field import (
+    HELP,
+    Between,
+    EachMatching,
+    Members,
+    key_of,
+    variable_of,
+)
 from biren_plugin.core.settings import SETTINGS, Settings
 from biren_plugin.errors import UsageError
 from tests.support.settings_schema import SCHEMA, document
@@ -66,6 +73,10 @@ def values_of(field: "attrs.Attribute[Any]") -> st.SearchStrategy[Any]:
         return st.sampled_from(get_args(kind))
     if isinstance(valid, Members):
         return st.lists(st.sampled_from(valid.names), min_size=1).map(tuple)
+    if isinstance(valid, EachMatching):
+        return st.lists(st.from_regex(valid.pattern, fullmatch=True), min_size=1, max_size=3).map(
+            tuple
+        )
     if isinstance(valid, Between) and kind is int:
         return st.integers(int(valid.least), int(valid.most))
     if isinstance(valid, Between):

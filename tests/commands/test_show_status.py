@@ -5,12 +5,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import attrs
 import jsonschema
 import pytest
 
 from biren_plugin.commands import show_status as status_command
 from biren_plugin.commands.show_status import show_status
-from biren_plugin.core.model import Device
+from biren_plugin.core.model import Device, Excluded
 from biren_plugin.core.observed import Holder
 from biren_plugin.daemon_state import DaemonState
 from biren_plugin.monitor.status import status_document
@@ -65,6 +66,24 @@ async def test_problems_are_what_is_stuck_what_is_to_come_and_what_is_distrusted
     document = status_document(state)
     check(document)
     assert document["problems"] == [f"{GPU}: not registered with the kubelet"]
+
+
+async def test_excluded_cards_are_listed_with_the_word_that_excludes_them(
+    state: DaemonState, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inventory = state.inventory.latest
+    assert inventory is not None
+    left_out = Excluded(Device(card(2, 8, address="0000:5e:00.0"), GPU), "0000:5e:00.0")
+    state.inventory.post(attrs.evolve(inventory, excluded=(left_out,), unmatched=("no card_9",)))
+    document = status_document(state)
+    check(document)
+    assert document["excluded"] == [
+        {"card": "card_2", "resource": GPU, "pci_address": "0000:5e:00.0", "by": "0000:5e:00.0"}
+    ]
+    assert document["problems"] == ["no card_9"]
+    *_, row, why = shown(document, capsys, monkeypatch)
+    assert row.split() == ["card_2", GPU, "excluded", "-", "-"]
+    assert why.strip() == "excluded by --exclude 0000:5e:00.0"
 
 
 async def test_daemon_that_knows_nothing_yet_says_so() -> None:

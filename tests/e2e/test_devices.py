@@ -61,6 +61,7 @@ def test_document_tells_everything_of_each_card(host: SimulatedHost) -> None:
         "device_node": "/dev/biren/card_0",
         "healthy": True,
         "reasons": [],
+        "excluded_by": None,
     }
     assert half["resource"] == HALF
     assert half["physical_gpu"] == 5

@@ -156,6 +156,7 @@ def test_document_of_groups_is_as_its_schema_says() -> None:
         "numa_node": 0,
         "healthy": True,
         "reasons": [],
+        "excluded_by": None,
     }
     assert by_group[52]["healthy"] is False
     assert by_group[60]["resource"] is None

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 import attrs
 
-from biren_plugin.core.setting_field import HELP, Between, Matching, Members, key_of
+from biren_plugin.core.setting_field import HELP, Between, EachMatching, Matching, Members, key_of
 from biren_plugin.core.settings import SETTINGS
 
 SCHEMA: Final = Path(__file__).parents[2] / "schema/settings.schema.json"
@@ -46,6 +46,8 @@ def _property(field: "attrs.Attribute[Any]") -> dict[str, Any]:
         described["items"] = {"type": "string"}
         if isinstance(valid, Members):
             described["items"]["enum"] = list(valid.names)
+        if isinstance(valid, EachMatching):
+            described["items"]["pattern"] = f"^({valid.pattern})$"
     else:
         described["type"] = _TYPES[kind]
         if isinstance(valid, Between):

@@ -7,8 +7,9 @@ from typing import Final
 
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, some_of, unknown, warning
 from biren_plugin.commands.show_devices import judge_once
+from biren_plugin.core.inventory.excluded_cards import is_uuid
 from biren_plugin.core.inventory.physical_gpus import on_their_gpus
-from biren_plugin.core.model import Snapshot
+from biren_plugin.core.model import Inventory, Snapshot
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import Card, NodeState
 from biren_plugin.core.parse.versions import driver_suffices, version_numbers
@@ -40,7 +41,7 @@ def check_cards(settings: Settings) -> Iterator[Check]:
         yield _cards(snapshot)
         yield _nodes(snapshot.cards)
         yield _links_to_nodes(settings.host_root, snapshot.cards)
-        yield from _judgements(snapshot)
+        yield from _judgements(snapshot, settings.exclude)
         yield _control_node(snapshot)
     yield from _extras(settings, snapshot)
 
@@ -127,8 +128,10 @@ def _links_to_nodes(root: Path, cards: Sequence[Card]) -> Check:
     return ok(name, "one for each device node")
 
 
-def _judgements(snapshot: Snapshot) -> Iterator[Check]:
-    inventory = judge_once(snapshot)
+def _judgements(snapshot: Snapshot, exclude: Sequence[str]) -> Iterator[Check]:
+    inventory = judge_once(snapshot, exclude)
+    if exclude:
+        yield check_excluded(inventory, exclude)
     if inventory.unsettled:
         yield warning("splits", some_of(inventory.unsettled), "see `brsmi gpu` on the node")
     else:
@@ -143,6 +146,18 @@ def _judgements(snapshot: Snapshot) -> Iterator[Check]:
         )
     elif devices:
         yield ok("health", f"{len(devices)} devices are healthy at first sight")
+
+
+def check_excluded(inventory: Inventory, exclude: Sequence[str]) -> Check:
+    """The row of the cards that `exclude`, as in the settings, leaves out."""
+    name = "excluded cards"
+    left_out = [f"{each.device.id} by --exclude {each.word}" for each in inventory.excluded]
+    if inventory.unmatched:
+        return warning(name, some_of(inventory.unmatched), "correct --exclude")
+    if uuids := [word for word in exclude if is_uuid(word)]:
+        seen = some_of([*left_out, *(f"--exclude {word} is a UUID" for word in uuids)])
+        return unknown(name, seen, "`br-gpu-device-plugin status` shows what the daemon excludes")
+    return ok(name, some_of(left_out))
 
 
 def _control_node(snapshot: Snapshot) -> Check:

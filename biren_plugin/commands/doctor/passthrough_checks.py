@@ -102,14 +102,15 @@ def _groups(settings: Settings) -> Check:
         "each says what to do; all of them: br-gpu-device-plugin devices --container-runtime kata"
     )
     try:
-        inventory = judge_once(read_host(settings))
+        inventory = judge_once(read_host(settings), settings.exclude)
     except HostUnreadable as error:
         return unknown(name, f"{error}", "run doctor as root")
     devices = [device for each in inventory.lists for device in each.devices]
     unhealthy = [f"{each.id}: {', '.join(each.reasons)}" for each in devices if not each.healthy]
+    doubts = [*inventory.unsettled, *inventory.unmatched]
     if unhealthy or not devices:
-        seen = some_of([*unhealthy, *inventory.unsettled]) or "none that could be allocated"
+        seen = some_of([*unhealthy, *doubts]) or "none that could be allocated"
         return failure(name, seen, advice)
-    if inventory.unsettled:
-        return warning(name, some_of(inventory.unsettled), advice)
+    if doubts:
+        return warning(name, some_of(doubts), advice)
     return ok(name, f"{len(devices)}, healthy at first sight")

@@ -14,13 +14,15 @@
    under the old one, and the kubelet has to be asked. A card that was only renamed waits likewise
    for the pod that holds it under its former name (`renamed_cards`).
 6. A card that only the management library knows is listed, Unhealthy.
-7. A resource without devices stays for `EMPTY_LINGER`, with an empty list, then goes.
+7. A card that the operator excluded is in no list (`excluded_cards`).
+8. A resource without devices stays for `EMPTY_LINGER`, with an empty list, then goes.
 
 Times are seconds of any clock that only goes forward.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from biren_plugin.core.inventory.excluded_cards import ExcludedCards
 from biren_plugin.core.inventory.held_cards import (
     held_and_gone,
     unless_held_elsewhere,
@@ -31,7 +33,7 @@ from biren_plugin.core.inventory.physical_gpus import PhysicalGpus, Resplit
 from biren_plugin.core.inventory.renamed_cards import RenamedCards
 from biren_plugin.core.inventory.retiring import EmptyResources, RetiringDevices
 from biren_plugin.core.inventory.splits import name_of_gpu
-from biren_plugin.core.model import Device, DeviceList, Inventory, Snapshot
+from biren_plugin.core.model import Device, DeviceList, Excluded, Inventory, Snapshot
 from biren_plugin.core.observed import NO_HOLDERS, Holders, Observed
 from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 
@@ -39,8 +41,9 @@ from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 class InventoryKeeper:
     """Takes everything that was read, in turn, and returns what the node then holds."""
 
-    def __init__(self) -> None:
+    def __init__(self, exclude: Sequence[str] = ()) -> None:
         self._gpus = PhysicalGpus()
+        self._excluded = ExcludedCards(exclude)
         self._library_only = LibraryOnly()
         self._renamed = RenamedCards()
         self._retiring = RetiringDevices()
@@ -58,13 +61,22 @@ class InventoryKeeper:
         numbers = {card.number for card in snapshot.cards}
         numbers.update(device.card.number for device in believed)
         library_only, without_split = self._library_only.update(seen.library, numbers, now)
+        devices = [*believed, *library_only]
+        excluded = self._excluded.update(
+            devices, seen.library.readings if seen.library is not None else {}, now
+        )
+        for each in excluded:
+            self._retire_excluded(each, holders, now)
         listed = {(device.resource, device.id) for device in believed}
-        for device in (*library_only, *held_and_gone(listed, holders)):
+        offered = [each for each in library_only if not self._excluded.word_for(each)]
+        for device in (*offered, *held_and_gone(listed, holders)):
             self._retiring.keep(device, now)
         return Inventory(
             self._lists(holders, snapshot, now, seen.pulse),
             (*self._gpus.unsettled, *without_split, *snapshot.left_out),
             found=len(snapshot.cards),
+            excluded=tuple(sorted(excluded, key=lambda each: each.device.card.number)),
+            unmatched=self._excluded.unmatched(devices, snapshot.cards),
             host=snapshot.host,
             driver_loaded=snapshot.driver_loaded,
             shows_groups=snapshot.shows_groups,
@@ -78,12 +90,23 @@ class InventoryKeeper:
                 reason = f"replaced by a new split of {name_of_gpu(device.card)}"
                 self._retiring.keep(device.because(reason), now)
 
+    def _retire_excluded(self, excluded: Excluded, holders: Holders, now: float) -> None:
+        """A list that it was on, or a pod that holds it, keeps an excluded device listed for a while."""
+        device = excluded.device
+        reason = f"excluded by --exclude {excluded.word}"
+        if (pod := holders.get((device.resource, device.id))) is not None:
+            reason = f"{reason}; it leaves the list once pod {pod}, which holds it, has gone"
+        elif not self._excluded.was_listed(device):
+            return
+        self._retiring.keep(device.because(reason), now)
+
     def _lists(
         self, holders: Holders, snapshot: Snapshot, now: float, pulse: int
     ) -> tuple[DeviceList, ...]:
         by_resource: dict[str, dict[str, Device]] = {}
+        own = self._excluded.without(self._gpus.devices_by_weight())
         # Of two devices with one id the later counts: a reused id belongs to the card that is there.
-        for device in (*self._retiring.devices(now), *self._gpus.devices_by_weight()):
+        for device in (*self._retiring.devices(now), *own):
             by_resource.setdefault(device.resource, {})[device.id] = device
         lists = []
         for resource in RESOURCE_OF_SPLIT.values():

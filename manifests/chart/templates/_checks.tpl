@@ -81,6 +81,10 @@
   value: {{ include "kubeletRoot" . }}
 {{- end }}
 {{- end }}
+{{- with .Values.exclude }}
+- name: BR_GPU_EXCLUDE
+  value: {{ join "," . | quote }}
+{{- end }}
 {{- if .Values.hostPath }}
 - name: BR_GPU_MOUNT_HOST_PATH
   value: "true"
