@@ -53,7 +53,7 @@ class Serving:
                     await self._serve(held)
                 finally:
                     if self.node.cdi is not None:
-                        self.node.cdi.let_go()
+                        await self.node.cdi.let_go()
 
     async def _serve(self, held: HeldFolder) -> None:
         """Serves until the directory is another one."""

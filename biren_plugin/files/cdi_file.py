@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import StringIO
 from pathlib import Path
@@ -152,8 +152,11 @@ def _yaml() -> Any:
     return yaml
 
 
-def write(path: Path, text: str) -> None:
-    """Make `path` hold `text`; creates its directory if missing. Raises `CdiFileUnusable`."""
+def write(path: Path, text: str, may_replace: Callable[[], bool] = lambda: True) -> None:
+    """Make `path` hold `text`; creates its directory if missing.
+
+    Raises `CdiFileUnusable`, also if `may_replace` is false once the new text is on the disk.
+    """
     temporary = _temporary_name(path)
     try:
         _is_file(path)
@@ -161,8 +164,9 @@ def write(path: Path, text: str) -> None:
         with _locked(temporary, os.O_WRONLY | os.O_CREAT) as descriptor:
             try:
                 _fill(descriptor, text)
+                _check(path, may_replace)
                 temporary.replace(path)
-            except OSError:
+            except (OSError, CdiFileUnusable):
                 with suppress(OSError):  # the first error is the cause
                     temporary.unlink()
                 raise
@@ -171,14 +175,20 @@ def write(path: Path, text: str) -> None:
         raise CdiFileUnusable(f"cannot write {path}: {_explain(error)}") from error
 
 
-def remove(path: Path) -> None:
-    """Remove a regular file, if there is one. Raises `CdiFileUnusable`."""
+def remove(path: Path, may_replace: Callable[[], bool] = lambda: True) -> None:
+    """Remove a regular file, if there is one. Raises `CdiFileUnusable`, also if `may_replace` is false."""
     try:
         if _is_file(path):
+            _check(path, may_replace)
             path.unlink()
             _flush_folder(path)
     except OSError as error:
         raise CdiFileUnusable(f"cannot remove {path}: {_explain(error)}") from error
+
+
+def _check(path: Path, may_replace: Callable[[], bool]) -> None:
+    if not may_replace():
+        raise CdiFileUnusable(f"{path} was not changed: it belongs to another instance by now")
 
 
 def remove_leftover(path: Path) -> None:

@@ -24,6 +24,8 @@ from biren_plugin.notice import Notice
 
 READ_INTERVAL: Final = 5.0
 """Seconds between reads of a file while no change is requested."""
+LET_GO_DEADLINE: Final = 1.0
+"""Seconds: the lock on the kubelet's directory is held until then."""
 
 
 @attrs.frozen
@@ -62,9 +64,19 @@ class CdiOwner:
         """Request that the file be removed, if it may be written: the node has no card."""
         self._want({})
 
-    def let_go(self) -> None:
-        """Stop writing: the file belongs to another instance from now on."""
+    async def let_go(self) -> None:
+        """Stop writing: the file belongs to another instance from now on.
+
+        Waits for a write under way, at most `LET_GO_DEADLINE`; one that hangs for longer is dropped
+        when it comes back. Not to be cancelled.
+        """
         self._want(None)
+        with trio.move_on_after(LET_GO_DEADLINE, shield=True):
+            await self._thread.wait_idle()
+
+    def _is_ours(self) -> bool:
+        """Whether the file belongs to this instance. Any thread may ask."""
+        return self._wanted.latest is not None and self._wanted.latest.lists is not None
 
     def _lists_without(self, resource: str) -> dict[str, DeviceList]:
         lists = (self._wanted.latest or _Wanted()).lists or {}
@@ -89,7 +101,11 @@ class CdiOwner:
                     await changes.receive()
                     continue
                 lists = list(wanted.lists.values())
-                spec, findings = await self._thread.run(partial(self._file.keep, lists))
+                spec, findings = await self._thread.run(
+                    partial(self._file.keep, lists, self._is_ours)
+                )
+                if not self._is_ours():
+                    continue
                 on_disk = OnDisk(wanted.number, spec, findings)
                 self._log(on_disk)
                 self.on_disk.post(on_disk)

@@ -35,6 +35,8 @@ class FeatureFile:
         self._text: str | None = None
         """The text that we wrote last; None: none yet."""
         self._written: FileIdentity | None = None
+        self.is_over = False
+        """Set when another daemon may write the file: what hangs until then must not overwrite its text."""
 
     def write(self, text: str) -> bool:
         """Put `text` on disk, whole or not at all; an empty text removes the file. Return whether it changed.
@@ -47,6 +49,9 @@ class FeatureFile:
             if text:
                 beside = self._path.with_name(f".{FEATURE_FILE}")  # NFD ignores hidden files
                 beside.write_text(text)
+                if self.is_over:
+                    beside.unlink()
+                    return False
                 beside.replace(self._path)
             else:
                 self._path.unlink(missing_ok=True)
@@ -94,5 +99,6 @@ async def publish_labels(
                     shown = ", ".join(f"{name}={value}" for name, value in labels.items())
                     say("labels_written", f"labels for Node Feature Discovery: {shown or 'none'}")
     finally:
+        file.is_over = True
         with trio.move_on_after(REMOVE_DEADLINE, shield=True), suppress(NoThread):
             await thread.run(file.remove)

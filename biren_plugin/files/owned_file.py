@@ -6,7 +6,7 @@
 3. A file with the right content is adopted, not written again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from biren_plugin.core.cdi.findings import CdiFile, Finding, findings_of
@@ -53,14 +53,19 @@ class OwnedFile:
             self._read()
         self._was_read = True
 
-    def keep(self, lists: Sequence[DeviceList]) -> tuple[Spec | None, tuple[Finding, ...]]:
-        """Write `lists` to the file if allowed; return what it then holds, and what is wrong with it."""
+    def keep(
+        self, lists: Sequence[DeviceList], may_replace: Callable[[], bool]
+    ) -> tuple[Spec | None, tuple[Finding, ...]]:
+        """Write `lists` to the file if allowed; return what it then holds, and what is wrong with it.
+
+        `may_replace` is asked in the last moment, when the new text is on the disk.
+        """
         self.get_ready()
         needed = spec_for(lists)
         failure: CdiFileUnusable | None = None
         if self._ours and (self._fault or self._spec != needed):
             try:
-                self._put(needed)
+                self._put(needed, may_replace)
             except CdiFileUnusable as error:
                 self._read()  # the new file may be there all the same
                 failure = error
@@ -84,15 +89,15 @@ class OwnedFile:
             self._fault = str(error)
             self._may_pass = not isinstance(error, CdiSpecInvalid)
 
-    def _put(self, needed: Spec | None) -> None:
+    def _put(self, needed: Spec | None, may_replace: Callable[[], bool]) -> None:
         if needed is None:
-            cdi_file.remove(self._path)
+            cdi_file.remove(self._path, may_replace)
             self._text = None
             text = f"{self._path} removed: the node has no card for it"
             say("cdi_removed", text, path=str(self._path))
         else:
             self._text = cdi_file.render(needed, "yaml")
-            cdi_file.write(self._path, self._text)
+            cdi_file.write(self._path, self._text, may_replace)
             text = f"{self._path} written: {len(needed['devices'])} devices"
             say("cdi_written", text, path=str(self._path))
         self._known = FileIdentity.of(self._path)

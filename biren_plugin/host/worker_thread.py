@@ -32,3 +32,8 @@ class WorkerThread:
                 f"{error}: processes have run out on the node, or in the pod's cgroup (pids.max)"
             ) from error
         return done.unwrap()
+
+    async def wait_idle(self) -> None:
+        """Return when no call is under way, nor one that was left behind."""
+        async with self._room:
+            pass

@@ -116,7 +116,7 @@ async def test_proc_that_hangs_delays_the_warning_by_seconds_only(
     autojump_clock: MockClock,
 ) -> None:
     gate = Gate()
-    holders(lambda: gate.wait())  # type: ignore[func-returns-value]
+    holders(gate.wait)
     await wait_for(LONG + 3, waiting, node)
     [sentence] = node.state.unready()
     assert sentence.startswith("a process that is not visible from here holds the lock")

@@ -22,7 +22,7 @@ from biren_plugin.core.cdi.spec import spec_for
 from biren_plugin.core.model import DeviceList, HostFacts
 from biren_plugin.errors import NoThread
 from biren_plugin.files import cdi_file
-from biren_plugin.files.cdi_owner import READ_INTERVAL, CdiOwner
+from biren_plugin.files.cdi_owner import LET_GO_DEADLINE, READ_INTERVAL, CdiOwner
 from tests.support.cards import GPU, HALF, devices, listed
 from tests.support.clocks import Gate, jump, settled
 
@@ -196,7 +196,7 @@ async def test_an_instance_that_stops_serving_leaves_the_file_to_the_next(
     owner = CdiOwner(path, overwrite=True)
     async with running(owner):
         await seen_to(owner, GPUS)
-        owner.let_go()
+        await owner.let_go()
         await settled()
         path.write_text("the next instance's")
         await look_again(mock_clock)
@@ -247,6 +247,47 @@ async def test_overwrite_does_not_replace_a_symlink_but_its_content_counts(
 
 async def look_again(clock: MockClock) -> None:
     await jump(clock, READ_INTERVAL)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_write_in_flight_ends_before_the_file_is_let_go_and_a_late_one_is_dropped(
+    path: Path, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch, is_late: bool
+) -> None:
+    goes_on = Gate()
+    fsync = os.fsync
+
+    def hang(descriptor: int) -> None:
+        goes_on.wait()
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", hang)
+    owner = CdiOwner(path, overwrite=True)
+    gone: list[bool] = []
+
+    async def let_go() -> None:
+        await owner.let_go()
+        gone.append(path.exists())
+
+    try:
+        async with running(owner), trio.open_nursery() as nursery:
+            owner.hand(GPUS)
+            await settled()
+            nursery.start_soon(let_go)
+            await settled()
+            assert not gone
+            if is_late:
+                await jump(mock_clock, LET_GO_DEADLINE)
+                await settled()
+                assert gone
+                path.write_text("the next instance's")
+            goes_on.set()
+            await settled()
+    finally:
+        goes_on.set()
+    assert gone == [False]
+    assert not is_late or path.read_text() == "the next instance's"
+    assert list(path.parent.iterdir()) == ([path] if is_late else [])
+    assert not owner.on_disk.latest  # another instance's file is not ours to judge
 
 
 async def test_after_a_full_disk_the_old_content_stays_and_the_write_is_repeated(

@@ -21,7 +21,7 @@ from biren_plugin.core.parse.vendor import FEATURE_FILE
 from biren_plugin.errors import FeaturesUnwritable
 from biren_plugin.files.nfd_labels import REMOVE_DEADLINE, FeatureFile, publish_labels
 from tests.support.cards import GPU, GPU_MEMORY, HALF, QUARTER, card, listed
-from tests.support.clocks import Gate, jump
+from tests.support.clocks import Gate, jump, settled
 
 
 def node(*parts: int, product: str | None = "0x0106") -> Inventory:
@@ -181,10 +181,13 @@ async def test_a_hanging_disk_holds_up_neither_the_daemon_nor_its_end(
 ) -> None:
     hangs, let_go = threading.Event(), Gate()
 
-    def hang(*_arguments: object) -> None:
+    write_text = Path.write_text
+
+    def hang(path: Path, text: str) -> None:
         assert threading.current_thread() is not threading.main_thread()
         hangs.set()
         let_go.wait()
+        write_text(path, text)
 
     monkeypatch.setattr(Path, "write_text", hang)
     inventory = Board[Inventory]()
@@ -201,6 +204,11 @@ async def test_a_hanging_disk_holds_up_neither_the_daemon_nor_its_end(
             assert await trio.to_thread.run_sync(hangs.wait, 20)
             scope.cancel()
             await jump(mock_clock, REMOVE_DEADLINE)
+            let_go.set()
+            await settled()
+            assert (
+                list(tmp_path.iterdir()) == []
+            )  # it came too late: the file may be another daemon's
     finally:
         let_go.set()
 
