@@ -4,7 +4,8 @@
    `longest_wait`, jittered so that subtrees do not march in step.
 2. An `at_once` error restarts the subtree without a wait, and resets the waits. It is not
    a failure: it is neither reported nor logged above DEBUG.
-3. A wait ends early when `until_hope` returns: what the subtree needs may be back.
+3. A wait ends early when `until_hope` returns: what the subtree needs may be back. After `hurries` restarts
+   in a row in less than `first_wait`, for whichever of these reasons, each takes `first_wait` at least.
 4. After `quiet` seconds of running, the waits start from the beginning.
 5. Any other error is a bug: logged with its traceback, then treated as an expected one; `bugs`
    of them without a quiet time between are raised, and end the process.
@@ -33,6 +34,7 @@ class Pace:
     longest_wait: float = 10.0
     jitter: float = 0.5
     """Each wait is multiplied by a factor between 1 - jitter and 1 + jitter."""
+    hurries: int = 5
     quiet: float = 60.0
     bugs: int = 5
 
@@ -57,6 +59,7 @@ async def keep_running(
     """
     failures = 0
     bugs_in_a_row = 0
+    hurries = 0
     notice = Notice()
     while True:
         started = trio.current_time()
@@ -70,31 +73,37 @@ async def keep_running(
         if trio.current_time() - started >= pace.quiet:
             failures = bugs_in_a_row = 0
         causes = list(flatten(error))
-        bugs = [cause for cause in causes if not isinstance(cause, expected + at_once)]
-        if not bugs and all(isinstance(cause, at_once) for cause in causes):
-            failures = 0
-            notice.forget()
-            say("restarts", f"{name} restarts: {_one_line(causes)}", DEBUG, subtree=name)
-            # One that ends at once, again and again, must keep nobody else out.
-            await trio.lowlevel.checkpoint()
-            continue
-        on_failure((bugs or causes)[0])
-        if bugs:
-            bugs_in_a_row += 1
-            say_bug(f"{name} failed on a bug of the plugin", ExceptionGroup("", bugs), name)
-            if bugs_in_a_row >= pace.bugs:
-                raise error
-        wait = min(pace.first_wait * 2 ** min(failures, _DOUBLINGS), pace.longest_wait)
-        wait *= 1 + pace.jitter * (2 * random_number() - 1)
-        failures += 1
-        if is_working():
-            notice.forget()
         cause = _one_line(causes)
-        text = f"{name} restarts in {wait:.1f} s: {cause}"
-        notice.begin("restarts", text, cause=cause, subtree=name, wait_seconds=round(wait, 1))
-        with trio.move_on_after(wait):
-            await until_hope()
+        bugs = [each for each in causes if not isinstance(each, expected + at_once)]
+        if not bugs and all(isinstance(each, at_once) for each in causes):
             failures = 0
+            if hurries <= pace.hurries:
+                notice.forget()
+            say("restarts", f"{name} restarts: {cause}", DEBUG, subtree=name)
+            await trio.lowlevel.checkpoint()
+        else:
+            on_failure((bugs or causes)[0])
+            if bugs:
+                bugs_in_a_row += 1
+                say_bug(f"{name} failed on a bug of the plugin", ExceptionGroup("", bugs), name)
+                if bugs_in_a_row >= pace.bugs:
+                    raise error
+            wait = min(pace.first_wait * 2 ** min(failures, _DOUBLINGS), pace.longest_wait)
+            wait *= 1 + pace.jitter * (2 * random_number() - 1)
+            failures += 1
+            if is_working():
+                notice.forget()
+            text = f"{name} restarts in {wait:.1f} s: {cause}"
+            notice.begin("restarts", text, cause=cause, subtree=name, wait_seconds=round(wait, 1))
+            with trio.move_on_after(wait):
+                await until_hope()
+                failures = 0
+        shortest = pace.first_wait * (1 - pace.jitter)
+        hurries = hurries + 1 if trio.current_time() - started < shortest else 0
+        if hurries > pace.hurries:
+            text = f"{name} restarts again and again: {cause}"
+            notice.begin("restarts", text, cause=cause, subtree=name, wait_seconds=pace.first_wait)
+            await trio.sleep(pace.first_wait)
 
 
 def flatten(error: BaseException) -> Iterator[Exception]:

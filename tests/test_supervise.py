@@ -106,6 +106,24 @@ async def test_an_error_that_calls_for_it_starts_again_at_once(autojump_clock: M
     assert await keep(Subtree([AtOnce()] * 5)) == [0] * 5
 
 
+@pytest.mark.parametrize(("error", "lines"), [(AtOnce, 1), (Expected, 15)])
+async def test_a_subtree_that_fails_at_once_again_and_again_does_not_spin(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, error: type[Exception], lines: int
+) -> None:
+    caplog.set_level(logging.INFO)
+    subtree = Subtree([error("torn")] * 15)
+    waits = await keep(subtree, until_hope=trio.lowlevel.checkpoint)
+    assert waits == [0] * 5 + [1] * 10
+    assert len(caplog.records) == lines
+    assert "torn" in caplog.text
+
+
+async def test_a_subtree_that_works_for_a_while_may_start_again_at_once_for_ever(
+    autojump_clock: MockClock,
+) -> None:
+    assert await keep(Subtree([AtOnce()] * 20, runs_for=1)) == [0] * 20
+
+
 async def test_starting_at_once_resets_the_waits(autojump_clock: MockClock) -> None:
     errors = [Expected(), Expected(), Expected(), AtOnce(), Expected(), Expected()]
     assert await keep(Subtree(errors)) == [1, 2, 4, 0, 1, 2]
