@@ -4,8 +4,9 @@
    nothing meanwhile. Then the report is dropped, and that is logged once: a pod that has gone must not
    keep a card forever.
 2. The kubelet is asked every `INTERVAL`, and every `SOONER` while the answer matters: when the node shows
-   other devices, while a pod holds a device that the node does not show, after a failed request, and
-   while a registration is in doubt.
+   other devices, after a failed request, and while a registration is in doubt.
+3. While a pod holds a device that the node does not show, the wait doubles from `SOONER` to `INTERVAL`
+   until the answer changes: such a pod may stay for days.
 """
 
 from collections.abc import Callable
@@ -51,6 +52,7 @@ async def ask_holders(
     holders: Holders | None = None
     kubelet: FileIdentity | None = None
     answered_at = trio.current_time()
+    vanished_wait = SOONER
     while True:
         shown = _shown(observed.latest or Observed())
         began = trio.current_time()
@@ -81,9 +83,13 @@ async def ask_holders(
         before = observed.latest or Observed()
         if holders != before.holders:
             observed.post(attrs.evolve(before, holders=holders))
+            vanished_wait = SOONER
         on_turn(trio.current_time() - began)
         if not shown.issuperset(holders or NO_HOLDERS):
-            wait = SOONER
+            wait = min(wait, vanished_wait)
+            vanished_wait *= 2
+        else:
+            vanished_wait = SOONER
         was_doubtful = _is_doubtful(doubts)
         with trio.move_on_after(wait):
             with news_of(observed, doubts) as news:

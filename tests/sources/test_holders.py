@@ -208,6 +208,32 @@ async def test_the_kubelet_is_asked_often_while_a_pod_holds_a_vanished_device(
     await node.tells({})
 
 
+async def test_the_kubelet_is_asked_less_often_the_longer_a_pod_holds_a_vanished_device(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    def asked_at() -> float:
+        return node.views.latest.at if node.views.latest is not None else 0.0
+
+    node.start(nursery)
+    await node.tells(HELD)
+    node.show(snapshot(*gpu_cards(0, 0)))
+    await wait_all_tasks_blocked()
+    asked = trio.current_time()
+    for wait in (SOONER, SOONER, 2 * SOONER, 4 * SOONER, 8 * SOONER, INTERVAL, INTERVAL):
+        await node.pass_time(wait - 0.1)
+        await wait_all_tasks_blocked(0.01)
+        assert asked_at() < asked + wait - 0.1
+        await node.pass_time(0.1)
+        await until(lambda asked=asked, wait=wait: asked_at() == asked + wait)  # type: ignore[misc]
+        asked += wait
+    node.holders = {(GPU, "card_1"): "default/other"}
+    await node.pass_time(INTERVAL)
+    await node.tells({(GPU, "card_1"): "default/other"})
+    node.holders.clear()
+    await node.pass_time(SOONER)
+    await node.tells({})
+
+
 async def test_a_missing_socket_is_logged_once_and_used_when_it_appears(
     idle_node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
