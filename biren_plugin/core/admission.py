@@ -20,18 +20,18 @@ class PreferenceRequest:
     """One container's wish: `size` of `available`, `must_include` among them."""
 
     available: tuple[str, ...]
-    """All that are free, in any order; `must_include` too."""
+    """All free devices, in any order, including `must_include`."""
     must_include: tuple[str, ...]
-    """What the pod already holds."""
+    """Devices that the choice must contain."""
     size: int
 
 
 def cards_for(
     requests: Sequence[Sequence[str]], offered: DeviceList, inventory: Inventory
 ) -> list[list[Card]]:
-    """The cards of each container's request, in order.
+    """Return the cards of each container's request, in order.
 
-    `requests` holds device ids; `inventory` is only used to say where an id belongs that is not
+    `requests` holds device ids; `inventory` only serves to name the resource of an id that is not
     `offered`. Raises `InvalidRequest` and `NotReady`.
     """
     seen: set[str] = set()
@@ -64,10 +64,10 @@ def _usable(device_id: str, offered: DeviceList, inventory: Inventory) -> Device
 def preferred(
     request: PreferenceRequest, offered: DeviceList, topology: Topology, placement: Placement
 ) -> list[str]:
-    """The best choice for the request, by card number.
+    """Return the best choice for the request, by card number.
 
-    What must be in it is; the rest is available, `offered` as Healthy and in the topology. Fewer
-    than asked for where there are no more: the answer is a hint. Raises `InvalidRequest` for a
+    The choice contains `must_include`; the rest is available, `offered` as Healthy and in the topology. It
+    is smaller than requested if there are not enough: the answer is a hint. Raises `InvalidRequest` for a
     request that contradicts itself.
     """
     must, size = request.must_include, request.size
@@ -81,7 +81,7 @@ def preferred(
         raise InvalidRequest(f"{len(must)} devices must be in a choice of {size}")
     healthy = {device.id for device in offered.devices if device.healthy}
     usable = {id_ for id_ in request.available if id_ in healthy}.union(must)
-    # What the topology does not know, for the moment or at all, is chosen last, but for what must be.
+    # Devices unknown to the topology are chosen last, except those that must be included.
     known = usable & topology.place.keys()
     strangers = sorted(usable - known, key=lambda id_: (id_ not in must, by_number(id_)))
     held = [id_ for id_ in strangers if id_ in must]

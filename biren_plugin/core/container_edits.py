@@ -1,6 +1,6 @@
-"""What a container gets with its cards: device nodes, environment and mounts, or CDI names of them.
+"""What a container gets with its cards: device nodes, environment and mounts, or their CDI names.
 
-Paths are the host's own, whatever root the host was read under.
+Paths are those of the host, under whichever root the host was read.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,24 +14,24 @@ from biren_plugin.core.parse.vendor import CARDS_VARIABLE, CONTROL_NODE
 
 @attrs.frozen
 class ContainerEdits:
-    """One container's share."""
+    """What one container gets."""
 
     env: tuple[tuple[str, str], ...] = ()
     device_nodes: tuple[str, ...] = ()
-    """Paths, the same on the host and in the container, to be opened `rw`."""
+    """Paths, the same on the host and in the container, opened `rw`."""
     links: tuple[tuple[str, str], ...] = ()
     """Device nodes that are links on the host: the path in the container, and the host's real one."""
     mounts: tuple[Mount, ...] = ()
     cdi_devices: tuple[str, ...] = ()
-    """Names that the container's runtime looks up in the node's CDI file: what they stand for is there."""
+    """Names that the container's runtime looks up in the node's CDI file, which has the edits."""
 
 
 Answer = Callable[[Sequence[Card], HostFacts], ContainerEdits]
-"""How `Allocate` answers for the cards of one container."""
+"""Builds the answer of `Allocate` for the cards of one container."""
 
 
 def edits_for(cards: Sequence[Card], host: HostFacts) -> ContainerEdits:
-    """The share of a container with these cards; nothing at all for none."""
+    """Return what a container with these cards gets; nothing at all without cards."""
     if not cards:
         return ContainerEdits()
     nodes = [card.path for card in by_number(cards)]
@@ -44,23 +44,23 @@ def edits_for(cards: Sequence[Card], host: HostFacts) -> ContainerEdits:
 
 
 def environment(cards: Sequence[Card]) -> tuple[tuple[str, str], ...]:
-    """`BR_PHY_CARDS`, which Biren's runtime reads: the cards in order of their numbers."""
+    """Return `BR_PHY_CARDS`, which Biren's runtime reads: the cards ordered by number."""
     return ((CARDS_VARIABLE, ",".join(card.name for card in by_number(cards))),)
 
 
 def card_links(cards: Sequence[Card]) -> tuple[tuple[str, str], ...]:
-    """Of the cards' nodes those that are links on the host, with the host's real path."""
+    """Return the card nodes that are links on the host, with the host's real path."""
     return tuple(
         (card.path, card.host_node) for card in by_number(cards) if card.host_node is not None
     )
 
 
 def shared_nodes(host: HostFacts) -> tuple[str, ...]:
-    """The nodes that each container with a card gets besides its cards'."""
+    """Return the nodes that every container with a card gets besides its cards' nodes."""
     nodes = (CONTROL_NODE if host.control_node else None, host.dri_node)
     return tuple(node for node in nodes if node is not None)
 
 
 def by_number(cards: Sequence[Card]) -> list[Card]:
-    """The cards in the order in which containers get them."""
+    """Return the cards in the order in which containers get them."""
     return sorted(cards, key=lambda card: card.number)

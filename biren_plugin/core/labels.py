@@ -1,7 +1,7 @@
-"""A node's labels about its GPUs, and the file that Node Feature Discovery reads them from.
+"""A node's labels about its GPUs, and the text of the file for Node Feature Discovery.
 
 Source of the file's form: NFD's local feature source (`source/local/local.go`): lines of `name=value`,
-comments from `#` on; a name with a domain of its own is taken as it is.
+comments start with `#`; a name that has a domain is used unchanged.
 """
 
 import re
@@ -13,7 +13,7 @@ from biren_plugin.core.parse.vendor import DOMAIN, RESOURCE_OF_SPLIT
 
 _SPLIT_OF_RESOURCE: Final = {resource: split for split, resource in RESOURCE_OF_SPLIT.items()}
 _VALUE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
-"""What Kubernetes takes for a label's value."""
+"""The label values that Kubernetes accepts."""
 _NOT_IN_A_VALUE: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 _MAX_VALUE: Final = 63
 _SEVERAL: Final = "mixed"
@@ -24,11 +24,11 @@ _COMMENT: Final = (
 
 
 def node_labels(inventory: Inventory, driver_version: str | None) -> dict[str, str]:
-    """Labels by name; none for a node without a GPU. What is not known has no label.
+    """Return labels by name; none for a node without a GPU. An unknown value has no label.
 
-    `gpu.memory` is MiB of a whole GPU, of the smallest one. `gpu.product` is the PCI device id: sysfs
-    has no name. `gpu.split` and `gpu.product` are `mixed` where the GPUs differ. Of a GPU that was just
-    re-split only the new split counts, not what is on its way out.
+    `gpu.memory` is MiB of the smallest whole GPU. `gpu.product` is the PCI device id: sysfs has no name.
+    `gpu.split` and `gpu.product` are `mixed` if the GPUs differ. Of a GPU that was just re-split only the
+    new split counts, not its retiring devices.
     """
     devices = [
         device
@@ -56,7 +56,7 @@ def node_labels(inventory: Inventory, driver_version: str | None) -> dict[str, s
 
 
 def _as_value(text: str) -> str:
-    """The text with `-` for what a label's value may not hold: `1.12.0-build.5` of `1.12.0+build.5`."""
+    """Return the text with `-` for characters that are not allowed: `1.12.0-build.5` for `1.12.0+build.5`."""
     return _NOT_IN_A_VALUE.sub("-", text)[:_MAX_VALUE].strip("-_.")
 
 
@@ -66,6 +66,6 @@ def _common(values: Iterable[str]) -> str:
 
 
 def feature_file(labels: Mapping[str, str]) -> str:
-    """The text of NFD's feature file for these labels; empty for none."""
+    """Return the text of NFD's feature file for these labels; empty without labels."""
     lines = [f"{name}={value}\n" for name, value in labels.items()]
     return _COMMENT + "".join(lines) if lines else ""

@@ -37,16 +37,16 @@ NO_HOLDERS: Final[Holders] = {}
 
 @attrs.frozen
 class KubeletView:
-    """What the kubelet answered, or that it did not."""
+    """The kubelet's last answer, if it answered."""
 
     at: float
-    """When the question was asked, in seconds of trio's clock."""
+    """When the request was sent, in seconds of trio's clock."""
     holders: Holders | None = None
     """None: no answer."""
     allocatable: Mapping[str, frozenset[str]] | None = None
-    """Ids of the devices that it believes healthy, by resource; None: no answer."""
+    """Ids of the devices that the kubelet considers healthy, by resource; None: no answer."""
     pods: frozenset[tuple[str, str]] = frozenset()
-    """Namespace and name of each pod that it lists, whatever that holds."""
+    """Namespace and name of each listed pod, with or without devices."""
 
 
 @attrs.frozen
@@ -59,36 +59,36 @@ class LibraryRound:
     known: Mapping[int, KnownCard] = attrs.Factory(dict)
     """The cards that the library lists, by node id: the 3 of `card_3`."""
     readings: Mapping[int, CardReading] = attrs.Factory(dict)
-    """By node id; a card that could not be asked is left out."""
+    """By node id, without cards that could not be read."""
     hung: frozenset[int] = frozenset()
-    """Node ids whose calls do not come back."""
+    """Node ids whose calls do not return."""
     links: Mapping[tuple[int, int], P2PLink] = attrs.Factory(dict)
     """How two cards reach each other beside PCIe, by their node ids, the lower one first; a pair that
     the library reports nothing about is left out."""
     ancestors: Mapping[tuple[int, int], CommonAncestor] = attrs.Factory(dict)
-    """Where the ways to two cards part; keys as in `links`."""
+    """The closest common ancestor of two cards; keys as in `links`."""
 
 
 @attrs.frozen
 class Observed:
-    """The latest of each source; None where a source has not reported yet."""
+    """The latest value of each source; None if a source has not reported yet."""
 
     snapshot: Snapshot | None = None
     library: LibraryRound | None = None
     holders: Holders | None = None
     """None: unknown which pod holds what."""
     pulse: int = 0
-    """Counts the heartbeats."""
+    """The number of heartbeats."""
 
     @property
     def driver_version(self) -> str | None:
-        """`1.12.0`, from the first source that reports it; None if none does."""
+        """Return `1.12.0`, from the first source that reports it; None if unknown."""
         if self.snapshot is not None and self.snapshot.driver_version is not None:
             return self.snapshot.driver_version
         return self.library.facts.driver_version if self.library is not None else None
 
     @property
     def card_names(self) -> frozenset[str]:
-        """The cards that the host shows now."""
+        """Return the names of the cards that the host shows now."""
         cards = self.snapshot.cards if self.snapshot is not None else ()
         return frozenset(card.name for card in cards)

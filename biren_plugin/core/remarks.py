@@ -1,4 +1,4 @@
-"""What of a change an operator would want to read: from before and after to a few lines."""
+"""The log lines about a change of the inventory: what an operator wants to know, in a few lines."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,9 +14,9 @@ from biren_plugin.core.parse.vendor import MINIMUM_DRIVER
 from biren_plugin.core.parse.versions import driver_suffices
 
 _BAD: Final = frozenset({"device_unhealthy", "device_warning"})
-"""What somebody should do something about."""
+"""Events that need action."""
 _RUN: Final = 4
-"""So many cards with consecutive numbers are written as a range."""
+"""From this number on, cards with consecutive numbers are written as a range."""
 
 
 @attrs.frozen
@@ -24,16 +24,16 @@ class Remark:
     """One line for the log."""
 
     event: str
-    """Its stable name."""
+    """The event's stable name."""
     text: str
     bad: bool = False
-    """Whether somebody should do something."""
+    """Whether the remark needs action."""
     fields: Mapping[str, str | tuple[str, ...]] = attrs.field(factory=dict, eq=False)
-    """What it is about."""
+    """The event's fields."""
 
 
 def remark_inventory(before: Inventory | None, after: Inventory) -> list[Remark]:
-    """What is remarkable about the node as a whole; its devices are `remark_list`'s."""
+    """Return remarks about the node as a whole; `remark_list` has those about its devices."""
     old = before if before is not None else Inventory()
     remarks = []
     was_empty = before is not None and not (old.lists or old.found)
@@ -109,7 +109,7 @@ def _remark_empty(node: Inventory) -> Remark:
 
 
 def remark_driver(before: str | None, after: str | None) -> list[Remark]:
-    """What is remarkable about the driver's version, once for each version."""
+    """Return a remark about a driver that is too old, once for each version."""
     if after is None or after == before or driver_suffices(after) is not False:
         return []
     least = ".".join(map(str, MINIMUM_DRIVER))
@@ -118,7 +118,7 @@ def remark_driver(before: str | None, after: str | None) -> list[Remark]:
 
 
 def remark_list(before: DeviceList | None, after: DeviceList) -> list[Remark]:
-    """What changed in a resource's devices: one line for all of which the same is true."""
+    """Return remarks about a resource's devices: one for all devices with the same change."""
     old = {device.id: device for device in before.devices} if before is not None else {}
     new = {device.id: device for device in after.devices}
     remarks = []
@@ -140,10 +140,10 @@ def remark_list(before: DeviceList | None, after: DeviceList) -> list[Remark]:
     for devices, reason in _alike((device, "; ".join(device.reasons)) for device in changed):
         names, are = names_of(devices), "is" if len(devices) == 1 else "are"
         if devices[0].recovering:
-            news = reason.removeprefix("it ")
+            rest = reason.removeprefix("it ")
             if len(devices) > 1:
-                news = news.replace("has recovered and returns", "have recovered and return", 1)
-            remark("device_recovering", devices, f"{names} {news}", reason)
+                rest = rest.replace("has recovered and returns", "have recovered and return", 1)
+            remark("device_recovering", devices, f"{names} {rest}", reason)
         else:
             remark("device_unhealthy", devices, f"{names} {are} Unhealthy: {reason}", reason)
     again = [
@@ -166,10 +166,10 @@ def remark_list(before: DeviceList | None, after: DeviceList) -> list[Remark]:
     return remarks
 
 
-def _alike(told: Iterable[tuple[Device, str]]) -> Iterator[tuple[list[Device], str]]:
-    """Devices of which the same is told, but for their own names; the text of the first of them."""
+def _alike(texts: Iterable[tuple[Device, str]]) -> Iterator[tuple[list[Device], str]]:
+    """Yield devices whose texts differ only by their own names, with the first one's text."""
     groups: dict[str, list[tuple[Device, str]]] = {}
-    for device, text in told:
+    for device, text in texts:
         groups.setdefault(_without_names(device, text), []).append((device, text))
     for group in groups.values():
         devices = [device for device, _ in group]
@@ -186,7 +186,7 @@ def _without_names(device: Device, text: str) -> str:
 
 
 def names_of(devices: Iterable[Device]) -> str:
-    """`card_0, card_2 (2)`, and `card_0 to card_7 (8)`."""
+    """Return `card_0, card_2 (2)` or `card_0 to card_7 (8)`."""
     runs: list[list[str]] = []
     for id_ in (device.id for device in devices):
         if runs and _is_next(runs[-1][-1], id_):

@@ -4,12 +4,12 @@
    earlier one stays open, so an open stream does not show that a registration counts.
 2. Three things show that it does not: the kubelet believes other devices than were sent, `ANSWERS`
    times in a row; a pod holds a card that this plugin did not allocate; a socket appeared after the
-   registration, and its name is a Biren plugin's, or the kubelet does not tell what it believes.
-3. A rival is left alone: two plugins that both register again would do so for ever. The registration
-   is lost, and worth renewing, once nobody serves the rival's sockets, or the kubelet believes that
-   no device is healthy, as it does when the stream of the last plugin has ended.
-   One that is only possible is none once the kubelet tells and agrees.
-4. Without a socket that may be a rival's there is nobody to wait for: the registration is lost.
+   registration, and its name is a Biren plugin's, or the kubelet does not report its devices.
+3. A rival is left alone: two plugins that both register again would do so forever. The registration is
+   lost, and worth renewing, once no process serves the rival's sockets, or the kubelet considers no device
+   healthy, as it does when the stream of the last plugin has ended. A possible rival is dismissed once
+   the kubelet reports the right devices.
+4. Without a socket that may be a rival's, the registration is lost at once.
 
 Times are seconds of any clock that only goes forward.
 """
@@ -26,13 +26,13 @@ from biren_plugin.core.parse.vendor import MODULE
 
 ENDS: Final = 3
 WITHIN: Final = 120.0
-"""So many streams, ended by a kubelet that lives, or so many lost registrations, in so many seconds."""
+"""This many streams ended by a live kubelet, or this many lost registrations, within this many seconds."""
 SETTLE: Final = 1.0
-"""Seconds in which a kubelet has taken what it was sent, and lists a pod that was given a card."""
+"""Seconds in which a kubelet processes a list, and starts to report a pod that got a card."""
 ANSWERS: Final = 2
 
 Sockets = Mapping[str, object]
-"""By file name: whatever tells one file from the next under the same name."""
+"""By file name: an identity that distinguishes a file from the next one with the same name."""
 
 
 @attrs.frozen
@@ -48,13 +48,13 @@ class Rival:
     """Another plugin has taken the resource, or may have."""
 
     sockets: tuple[str, ...]
-    """One of them is the rival's, by file name."""
+    """Sockets by file name, one of which is the rival's."""
     why: str
-    """What shows it: a clause."""
+    """The evidence: a clause."""
     certain: bool = True
 
     def describe(self, resource: str) -> str:
-        """A line for people, with what to do."""
+        """Return a line for people, with advice."""
         where = f"{', '.join(self.sockets)} in the kubelet's device-plugins directory"
         if self.certain:
             return (
@@ -69,31 +69,31 @@ class Rival:
 
 @attrs.frozen
 class Lost:
-    """The registration does not count, and nobody is there to fight with."""
+    """The registration does not count, and there is no rival."""
 
     why: str
 
 
 @attrs.frozen
 class Seen:
-    """What one resource can be judged by at one moment."""
+    """Everything by which a registration is judged at one moment."""
 
     foreign: Sockets
     """Sockets in the directory that are neither the kubelet's nor this plugin's."""
     sent: Sent | None = None
     view: KubeletView | None = None
     unserved: Collection[str] = ()
-    """Those of `foreign` on which nobody listens, as far as that was tried."""
+    """The `foreign` sockets that were tried and have no listener."""
 
 
 class RivalMemory:
-    """What one resource remembers from life to life of its subtree."""
+    """What one resource remembers across restarts of its subtree."""
 
     def __init__(self) -> None:
         self.neighbours: Sockets = {}
-        """The foreign sockets that were there when the last registration was sent."""
+        """The foreign sockets that existed when the last registration was sent."""
         self.known_names: set[str] = set()
-        """Names of all that ever were: such a plugin shows after each restart of the kubelet."""
+        """Names of all foreign sockets so far: such a plugin reappears after each restart of the kubelet."""
         self._ends: deque[float] = deque(maxlen=ENDS)
         self._losses: deque[float] = deque(maxlen=ENDS)
         self._kubelet: object = None
@@ -101,14 +101,14 @@ class RivalMemory:
         self._holders: dict[str, str] = {}
 
     def registering(self, foreign: Sockets) -> None:
-        """A registration is sent now: whoever is there has registered before."""
+        """Note that a registration is sent now: the plugins that are there have registered before."""
         self.neighbours = dict(foreign)
         self.known_names |= foreign.keys()
 
     def stream_ended(self, now: float, kubelet: object) -> bool:
-        """Takes note of a stream that a living kubelet ended; whether a rival is the likely cause.
+        """Note that a live kubelet ended a stream; return whether a rival is the likely cause.
 
-        `kubelet` is whatever tells one life of the kubelet from the next: a restart clears the slate.
+        `kubelet` identifies one life of the kubelet: a restart clears the count.
         """
         if kubelet != self._kubelet:
             self._kubelet = kubelet
@@ -117,20 +117,20 @@ class RivalMemory:
         return len(self._ends) == ENDS and now - self._ends[0] <= WITHIN
 
     def lost(self, now: float) -> bool:
-        """Takes note of a lost registration; whether that happens again and again."""
+        """Note a lost registration; return whether that happens again and again."""
         self._losses.append(now)
         return len(self._losses) == ENDS and now - self._losses[0] <= WITHIN
 
     def allocated(self, ids: Collection[str]) -> None:
-        """This plugin has allocated these cards: a pod will hold them."""
+        """Note that this plugin allocated these cards: a pod will hold them."""
         self._allocated.update(ids)
 
     def unexplained(
         self, holders: Mapping[str, Holder], *, learning: bool
     ) -> list[tuple[str, Holder]]:
-        """Cards and pods that hold them without this plugin's doing.
+        """Return held cards that this plugin did not allocate, with their pods.
 
-        `learning`: what is held now was allocated before this plugin could know.
+        `learning`: devices held now were allocated before this plugin could know.
         """
         found = []
         before, self._holders = self._holders, {}
@@ -158,15 +158,15 @@ class RegistrationJudge:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether the next answer of the kubelet may change the judgement."""
+        """Return whether the kubelet's next answer may change the judgement."""
         return self._differences > 0
 
     def judge(self, seen: Seen, now: float) -> Rival | Lost | None:
-        """What has become of the registration; None: it counts."""
+        """Return the state of the registration; None: it counts."""
         evidence = self._evidence(seen)
         silent = seen.view is not None and seen.view.allocatable is None
         if self._rival is not None and not self._rival.certain and not silent:
-            self._rival = None  # a kubelet that tells has the last word
+            self._rival = None  # a kubelet that reports devices has the last word
         if self._rival is not None:
             return self._rival_left(self._rival, seen) or self._rival
         if self._is_stopped(seen):
@@ -189,11 +189,11 @@ class RegistrationJudge:
         elif silent and (
             news := tuple(name for name in suspects if name not in self._memory.known_names)
         ):
-            self._rival = Rival(news, "the kubelet does not tell what it believes", certain=False)
+            self._rival = Rival(news, "the kubelet does not report its devices", certain=False)
         return self._rival
 
     def _evidence(self, seen: Seen) -> str:
-        """A clause on what the kubelet says; empty: it agrees, or has said nothing new."""
+        """Return a clause about the kubelet's report; empty: it agrees, or there is no new report."""
         view = seen.view
         if view is None or view.at <= self._judged_at:
             return ""
@@ -236,14 +236,14 @@ class RegistrationJudge:
     def _rival_left(self, rival: Rival, seen: Seen) -> Lost | None:
         names = ", ".join(rival.sockets)
         if not any(name in seen.foreign and name not in seen.unserved for name in rival.sockets):
-            return Lost(f"nobody serves {names} any more")
+            return Lost(f"no process serves {names} any more")
         if self._is_stopped(seen):
             return Lost("the kubelet has stopped the endpoint of the other plugin")
         return None
 
 
 def _beliefs(devices: DeviceList) -> tuple[frozenset[str], frozenset[str]]:
-    """What a kubelet that was sent `devices` may name: the healthy ones; older ones name all."""
+    """Return what a kubelet may report after it was sent `devices`: the healthy ones; older kubelets all."""
     every = frozenset(device.id for device in devices.devices)
     return frozenset(device.id for device in devices.devices if device.healthy), every
 

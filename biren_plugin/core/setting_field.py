@@ -1,6 +1,6 @@
-"""One setting: its field in a class of settings, its names in each source, and its value from text.
+"""One setting: its field in a class of settings, its name in each source, and its value from text.
 
-A field says everything about a setting: its type, default, help and limits. The flag, the environment
+A field defines everything about a setting: its type, default, help and limits. The flag, the environment
 variable, the key of the settings file and the file's schema are made from it.
 """
 
@@ -18,26 +18,26 @@ T = TypeVar("T")
 
 TRUE: Final = ("1", "t", "T", "TRUE", "true", "True")
 FALSE: Final = ("0", "f", "F", "FALSE", "false", "False")
-"""What Go's strconv.ParseBool takes."""
+"""The values that Go's strconv.ParseBool accepts."""
 VARIABLE_PREFIX: Final = "BR_GPU_"
 HELP: Final = "help"
-"""Under which a field's metadata have its help."""
+"""The key of the help in a field's metadata."""
 
 _OCTAL: Final = re.compile(r"([+-]?)0_?([0-7](?:_?[0-7])*)")
-"""010, as Go writes it; Python alone would refuse it."""
+"""010 is octal in Go; Python alone would refuse it."""
 _LONGEST_NUMBER: Final = 20
-"""Characters, so that any number can be printed; no setting needs nearly as many."""
-_DECIMAL: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")  # float() takes nan, inf, 1e9 too
+"""Characters, so that any number can be printed; no setting needs that many."""
+_DECIMAL: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")  # float() also accepts nan, inf and 1e9
 
 
 @attrs.frozen
 class Between:
-    """A validator of numbers; also what a schema says of them."""
+    """A validator of numbers; the schema has its limits too."""
 
     least: float
     most: float
     right: str
-    """What would be right: `seconds from 0.1 to 3600`."""
+    """The valid values: `seconds from 0.1 to 3600`."""
 
     def __call__(self, _owner: object, field: "attrs.Attribute[Any]", value: float) -> None:
         """Raises `BadSetting`."""
@@ -67,7 +67,7 @@ class Matching:
     right: str
 
     def __call__(self, _owner: object, field: "attrs.Attribute[Any]", text: str) -> None:
-        """Raises `BadSetting`; the default goes without saying."""
+        """Raises `BadSetting`; the default is always valid."""
         if text != field.default and not re.fullmatch(self.pattern, text):
             raise BadSetting(field.name, text, f"give {self.right}")
 
@@ -97,26 +97,26 @@ Validator = Between | Members | Matching | EachMatching
 
 
 def setting(default: T, text: str, valid: Validator | None = None) -> T:
-    """A field with its default, its help and what limits its value."""
+    """Return a field with its default, its help and its limits."""
     validator: Any = valid
     field: Any = attrs.field(default=default, validator=validator, metadata={HELP: text})
     return field  # type: ignore[no-any-return]  # as attrs types its own fields: by their default
 
 
 def key_of(name: str) -> str:
-    """`health-interval` of the field `health_interval`: its flag without dashes, its key in a file."""
+    """Return `health-interval` for the field `health_interval`: the flag without dashes, the key in a file."""
     return name.replace("_", "-")
 
 
 def variable_of(name: str) -> str:
-    """`BR_GPU_HEALTH_INTERVAL` of the field `health_interval`."""
+    """Return `BR_GPU_HEALTH_INTERVAL` for the field `health_interval`."""
     return VARIABLE_PREFIX + name.upper()
 
 
 def read_words(kind: Any, words: Sequence[str]) -> Any:
-    """A value of the type `kind` from its text; a repeatable setting has many words, others one.
+    """Return a value of the type `kind` from its text; a repeatable setting has many words, others one.
 
-    Raises `ValueError`, whose text says what would be right.
+    Raises `ValueError`, whose text names the valid values.
     """
     if get_origin(kind) is tuple:
         return tuple(words)
@@ -143,7 +143,7 @@ def read_words(kind: Any, words: Sequence[str]) -> Any:
 
 
 def _read_whole(word: str) -> int:
-    """A number in Go's base 0, as pflag reads it: `16`, `0x10`, `0o20`, `020`, `0b1_0000`."""
+    """Read a number in Go's base 0, as pflag does: `16`, `0x10`, `0o20`, `020`, `0b1_0000`."""
     if len(word) <= _LONGEST_NUMBER and word == word.strip() and word.isascii():
         if octal := _OCTAL.fullmatch(word):
             word = f"{octal[1]}0o{octal[2]}"

@@ -1,7 +1,7 @@
 """The daemon's settings, from every source, in one frozen place.
 
-A field here is all that a new setting costs: its flag, its variable, its key in the settings file and
-the file's schema are made from it.
+A new setting needs only a field here: its flag, its variable, its key in the settings file and the
+file's schema are made from it.
 """
 
 import re
@@ -25,7 +25,7 @@ LogFormat = Literal["auto", "text", "json"]
 UnhealthyOn = Literal["warning", "critical", "error"]
 OfferBy = Literal["device-plugin", "dra"]
 Source = Literal["flag", "environment", "file"]
-"""Where a value can come from, the first before the others; else it is the default."""
+"""The sources of a value, the first one takes precedence; without one, the default applies."""
 
 EVERY_PROBE: Final = tuple(probe.name for probe in PROBES)
 MAX_PULSE: Final = 86_400
@@ -45,16 +45,16 @@ STATUS_SOCKET: Final = "status.sock"
 
 @attrs.frozen
 class Settings:
-    """The daemon's settings. Raises `BadSetting` for values that no source should give."""
+    """The daemon's settings. Raises `BadSetting` for invalid values."""
 
     cdi_feature: bool = setting(
         False,
         "Answer the kubelet with CDI device names instead of device nodes, and keep the CDI file in "
-        "step with the node (kubelet 1.28 and newer).",
+        "step with the node's cards (kubelet 1.28 and newer).",
     )
     container_runtime: ContainerRuntime = setting(
         "runc",
-        "What runs the node's containers. runc: they get the driver's cards. kata: their virtual "
+        "The node's container runtime. runc: containers get the driver's cards. kata: their virtual "
         "machines get the IOMMU groups of Biren functions that are bound to vfio-pci.",
     )
     mount_host_path: bool = setting(
@@ -64,13 +64,13 @@ class Settings:
     )
     overwrite_cdi_config: bool = setting(
         False,
-        "Write the CDI file at each start and keep it in step, whoever wrote it before. Without "
-        "this flag a file that was there before is left alone, and what it lacks is Unhealthy.",
+        "Write the CDI file at each start and keep it up to date, even if it is foreign. Without this "
+        "flag an existing file is left alone, and devices that it lacks are Unhealthy.",
     )
     pulse: int = setting(
         0,
-        "Seconds between heartbeats, each a full scan of the host and a list sent again; 0: only "
-        "what changed is sent.",
+        "Seconds between heartbeats, each a full scan of the host and a list sent again; 0: lists are "
+        "sent only when they change.",
         Between(0, MAX_PULSE, f"whole seconds from 0 (no heartbeat) to {MAX_PULSE}"),
     )
     mount_dri_device: bool = setting(
@@ -81,20 +81,20 @@ class Settings:
         "Where the host's /sys, /dev and /usr are found; never part of a path given to a container.",
     )
     device_plugin_dir: Path = setting(
-        Path("/var/lib/kubelet/device-plugins"), "The kubelet's folder of device plugin sockets."
+        Path("/var/lib/kubelet/device-plugins"), "The kubelet's directory of device plugin sockets."
     )
-    cdi_dir: Path = setting(DEFAULT_CDI_DIR, f"The folder of the CDI file, {vendor.CDI_FILE}.")
+    cdi_dir: Path = setting(DEFAULT_CDI_DIR, f"The directory of the CDI file, {vendor.CDI_FILE}.")
     log_level: LogLevel = setting("info", "Minimum severity to log.")
     health_interval: float = setting(
         1.0,
-        "Seconds between scans of the cards, fractions allowed; the management library is asked "
+        "Seconds between scans of the cards, fractions allowed; the management library is read "
         "every fifth time, and device nodes are watched.",
         Between(0.1, 3600, "seconds from 0.1 to 3600"),
     )
     health_mode: HealthMode = setting(
         "enforce",
-        "enforce: what the probes find counts. observe: it is logged and shown, and only a missing "
-        "card is Unhealthy. off: only missing cards are looked for.",
+        "enforce: findings of the probes count. observe: they are logged and shown, and only a missing "
+        "card is Unhealthy. off: only missing cards are detected.",
     )
     recover_after: float = setting(
         30.0,
@@ -118,7 +118,7 @@ class Settings:
     )
     pod_resources_dir: Path = setting(
         Path("/var/lib/kubelet/pod-resources"),
-        "The kubelet's folder with the socket that tells which pod holds which card.",
+        "The kubelet's directory of the socket that reports which pod holds which card.",
     )
     placement: Placement = setting(
         "packed",
@@ -127,7 +127,7 @@ class Settings:
     )
     nfd_features_dir: Path | None = setting(
         None,
-        "Keep a file with labels of the node here, for Node Feature Discovery; usually "
+        "Keep a file of node labels for Node Feature Discovery in this directory; usually "
         "/etc/kubernetes/node-feature-discovery/features.d.",
     )
     log_format: LogFormat = setting(
@@ -136,11 +136,11 @@ class Settings:
     )
     metrics_address: str = setting(
         "",
-        "HOST:PORT of /metrics, /healthz and /readyz, as in 127.0.0.1:9451; empty: none of them.",
+        "HOST:PORT of /metrics, /healthz and /readyz, as in 127.0.0.1:9451; empty: not served.",
         Matching(_ADDRESS, "HOST:PORT, as in 127.0.0.1:9451, or :9451 for all addresses"),
     )
     status_dir: Path = setting(
-        DEFAULT_STATUS_DIR, "The folder of the socket that `br-gpu-device-plugin status` asks."
+        DEFAULT_STATUS_DIR, "The directory of the socket that `br-gpu-device-plugin status` reads."
     )
     offer_by: OfferBy = setting(
         "device-plugin",
@@ -157,25 +157,25 @@ class Settings:
     )
     evict_on: tuple[str, ...] = setting(
         (),
-        "A probe whose faults evict the pods that hold the card, and do not only keep new ones away; "
+        "A probe whose faults evict the pods that hold the card, besides keeping new pods away; "
         f"may be repeated; for dra. One of: {', '.join(EVERY_PROBE)}.",
         Members(EVERY_PROBE),
     )
     kubeconfig: Path | None = setting(
-        None, "How to reach the API server outside of a pod, with --node-name; for dra."
+        None, "The file with the API server's address and credentials, outside of a pod; for dra."
     )
-    node_name: str = setting("", "The node's name, where no pod's token says it; for dra.")
+    node_name: str = setting("", "The node's name, if no pod's token has it; for dra.")
     origins: Mapping[str, Source] = attrs.field(factory=dict, eq=False, kw_only=True)
-    """Where each value came from that is not the default, by field; no setting itself."""
+    """The source of each value that is not the default, by field; not a setting itself."""
 
     @property
     def offers_groups(self) -> bool:
-        """Whether the node's cards are VFIO groups, for virtual machines, rather than the driver's."""
+        """Return whether the node's cards are VFIO groups, for virtual machines, rather than the driver's."""
         return self.container_runtime == "kata"
 
     @property
     def health_policy(self) -> HealthPolicy:
-        """What the flags say about verdicts."""
+        """Return the settings about verdicts."""
         return HealthPolicy(
             mode=self.health_mode,
             disabled=frozenset(self.disable_probe),
@@ -184,13 +184,13 @@ class Settings:
         )
 
     def metrics_host_and_port(self) -> tuple[str, int]:
-        """`[::1]:9451` and `:9451` in two; no host: all of them."""
+        """Return `[::1]:9451` or `:9451` as host and port; no host: all addresses."""
         match = re.fullmatch(_ADDRESS, self.metrics_address)
-        assert match is not None  # its validator saw to that
+        assert match is not None  # ensured by its validator
         return match[2] or match[3], int(match[4])
 
     def without_effect(self) -> dict[str, str]:
-        """Flags that were given and mean nothing with the others, and why."""
+        """Return given flags that have no effect with the others, and why."""
         driver = "a virtual machine has its own driver"
         candidates = {
             "--mount-host-path": (self.mount_host_path and self.offers_groups, driver),
@@ -203,9 +203,9 @@ class Settings:
         return {flag: why for flag, (useless, why) in candidates.items() if useless}
 
     def differing(self) -> str:
-        """The settings that are not the defaults, for the first line of the log.
+        """Return the settings that are not the defaults, for the first line of the log.
 
-        `pulse=30 (environment)`; what was given by a flag goes without saying.
+        `pulse=30 (environment)`; the source is left out for a flag.
         """
         pairs = []
         for field in SETTINGS:
@@ -221,4 +221,4 @@ class Settings:
 SETTINGS: Final["tuple[attrs.Attribute[Any], ...]"] = tuple(
     field for field in attrs.fields(Settings) if field.name != "origins"
 )
-"""The fields that are settings, in the order in which people are shown them."""
+"""Return the fields that are settings, in the order of the help."""

@@ -26,36 +26,36 @@ def test_each_container_gets_its_own_cards_in_order() -> None:
 
 
 @pytest.mark.parametrize("requests", [[["card_0", "card_0"]], [["card_0"], ["card_0"]]])
-def test_card_that_is_asked_for_twice_is_refused(requests: list[list[str]]) -> None:
+def test_a_card_requested_twice_is_refused(requests: list[list[str]]) -> None:
     with pytest.raises(InvalidRequest, match="card_0 is asked for twice"):
         cards_for(requests, OFFERED, NODE)
 
 
 @pytest.mark.parametrize("device_id", ["card_9", "", "/dev/biren/card_0", "card_00"])
-def test_unknown_id_is_refused_with_what_to_do(device_id: str) -> None:
+def test_an_unknown_id_is_refused_with_advice(device_id: str) -> None:
     with pytest.raises(InvalidRequest, match=f"^{device_id} is not a device of this node; delete"):
         cards_for([[device_id]], OFFERED, NODE)
 
 
-def test_card_that_is_no_longer_offered_is_refused() -> None:
+def test_a_card_no_longer_offered_is_refused() -> None:
     less = listed(GPU, *devices(GPU, 0))
     with pytest.raises(InvalidRequest, match="card_1 is not a device of this node"):
         cards_for([["card_1"]], less, NODE)
 
 
-def test_card_of_another_resource_is_refused_by_its_resource() -> None:
+def test_a_card_of_another_resource_is_refused_with_its_resource() -> None:
     with pytest.raises(InvalidRequest, match=f"card_5 is a {HALF}, not a {GPU}"):
         cards_for([["card_5"]], OFFERED, NODE)
 
 
-def test_id_that_passed_to_another_resource_is_named_after_its_new_one() -> None:
+def test_the_refusal_of_a_moved_id_names_its_new_resource() -> None:
     [retired] = devices(GPU, 5)
     node = Inventory((listed(GPU, retired.because("replaced")), HALVES))
     with pytest.raises(InvalidRequest, match=f"card_5 is a {HALF}, not a {GPU}"):
         cards_for([["card_5"]], OFFERED, node)
 
 
-def test_unhealthy_card_is_refused_with_its_reasons() -> None:
+def test_an_unhealthy_card_is_refused_with_its_reasons() -> None:
     [device] = devices(GPU, 0)
     offered = listed(GPU, device.because("its node is missing", "it is hot"))
     with pytest.raises(NotReady, match="card_0 is Unhealthy: its node is missing; it is hot;"):
@@ -71,25 +71,25 @@ def choice(
     return preferred(request, offered, topology, "packed")
 
 
-def test_choice_is_by_number() -> None:
+def test_a_choice_is_ordered_by_number() -> None:
     offered = listed(GPU, *devices(GPU, 2, 9, 10))
     assert choice(["card_10", "card_9", "card_2"], [], 2, offered) == ["card_2", "card_9"]
 
 
-def test_choice_keeps_what_must_be_in_it() -> None:
+def test_a_choice_keeps_the_required_cards() -> None:
     available = ["card_0", "card_1", "card_2"]
     assert choice(available, ["card_2"], 2) == ["card_0", "card_2"]
     assert choice(available, ["card_2"], 1) == ["card_2"]
 
 
-def test_choice_keeps_what_must_be_in_it_whatever_it_is() -> None:
+def test_a_choice_keeps_the_required_cards_whatever_they_are() -> None:
     sick, well = devices(GPU, 0, 1)
     offered = listed(GPU, sick.because("its node is missing"), well)
     must = ["card_0", "card_7"]
     assert choice([*must, "card_1"], must, 3, offered) == ["card_0", "card_1", "card_7"]
 
 
-def test_choice_leaves_out_cards_that_are_not_offered_as_healthy() -> None:
+def test_a_choice_leaves_out_cards_not_offered_as_healthy() -> None:
     bad, good = devices(GPU, 0, 1)
     offered = listed(GPU, bad.because("its node is missing"), good)
     assert choice(["card_0", "card_1", "card_7"], [], 3, offered) == ["card_1"]
@@ -104,7 +104,7 @@ def test_choice_leaves_out_cards_that_are_not_offered_as_healthy() -> None:
         (["card_0", "card_1"], ["card_0", "card_0"], 2, "card_0 is named twice"),
     ],
 )
-def test_choice_that_contradicts_itself_is_refused(
+def test_a_contradictory_choice_is_refused(
     available: Sequence[str], must: Sequence[str], size: int, says: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=says):
@@ -123,7 +123,7 @@ def wishes(draw: st.DrawFn) -> tuple[list[str], list[str], int, DeviceList]:
 
 
 @given(wishes())
-def test_choice_is_of_what_is_available_and_as_large_as_it_can_be(
+def test_a_choice_has_only_available_cards_and_as_many_as_possible(
     wish: tuple[list[str], list[str], int, DeviceList],
 ) -> None:
     available, must, size, offered = wish
@@ -135,7 +135,7 @@ def test_choice_is_of_what_is_available_and_as_large_as_it_can_be(
 
 
 @given(wishes(), st.data())
-def test_choice_does_not_depend_on_the_order_of_the_request(
+def test_a_choice_does_not_depend_on_the_order_of_the_request(
     wish: tuple[list[str], list[str], int, DeviceList], data: st.DataObject
 ) -> None:
     available, must, size, offered = wish

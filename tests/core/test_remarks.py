@@ -1,4 +1,4 @@
-"""The log tells each change that an operator would want to know, once, and nothing else."""
+"""The log reports each change that an operator wants to know, once, and nothing else."""
 
 from collections.abc import Iterable
 
@@ -15,7 +15,7 @@ NO_DRIVER = Inventory(driver_loaded=False)
 
 
 @pytest.mark.parametrize("before", [None, ONE_CARD, NO_DRIVER])
-def test_node_without_cards_says_what_to_check(before: Inventory | None) -> None:
+def test_the_remark_about_a_node_without_cards_gives_advice(before: Inventory | None) -> None:
     [remark] = remark_inventory(before, NO_CARD)
     assert remark.bad
     assert "no Biren card in /sys/class/biren" in remark.text
@@ -23,7 +23,7 @@ def test_node_without_cards_says_what_to_check(before: Inventory | None) -> None
 
 
 @pytest.mark.parametrize("before", [None, ONE_CARD, NO_CARD])
-def test_node_without_the_driver_says_what_to_check(before: Inventory | None) -> None:
+def test_the_remark_about_a_node_without_the_driver_gives_advice(before: Inventory | None) -> None:
     [remark] = remark_inventory(before, NO_DRIVER)
     assert remark.bad
     assert "no /sys/class/biren" in remark.text
@@ -31,15 +31,15 @@ def test_node_without_the_driver_says_what_to_check(before: Inventory | None) ->
 
 
 @pytest.mark.parametrize("same", [NO_CARD, NO_DRIVER, ONE_CARD])
-def test_what_stays_as_it_was_is_not_told_again(same: Inventory) -> None:
+def test_an_unchanged_state_is_not_reported_again(same: Inventory) -> None:
     assert remark_inventory(same, same) == []
 
 
-def test_node_with_cards_needs_no_remark() -> None:
+def test_a_node_with_cards_needs_no_remark() -> None:
     assert remark_inventory(None, ONE_CARD) == []
 
 
-def test_unsettled_cards_and_absent_files_are_told_once() -> None:
+def test_unsettled_cards_and_absent_files_are_reported_once() -> None:
     first = Inventory(ONE_CARD.lists, ("GPU 1 hangs",), host=HostFacts(absent=("/usr/bin/brsmi",)))
     second = Inventory(
         ONE_CARD.lists,
@@ -63,7 +63,7 @@ def test_unsettled_cards_and_absent_files_are_told_once() -> None:
     assert remark_inventory(second, first) == []
 
 
-def test_first_list_tells_what_was_found() -> None:
+def test_the_first_list_reports_the_found_cards() -> None:
     three = listed(GPU, *devices(GPU, 0, 1, 2))
     assert remark_list(None, three) == [
         Remark("devices_found", f"{GPU}: found card_0, card_1, card_2 (3)")
@@ -73,7 +73,7 @@ def test_first_list_tells_what_was_found() -> None:
     ]
 
 
-def test_unchanged_list_is_not_told() -> None:
+def test_an_unchanged_list_is_not_reported() -> None:
     one, two = devices(GPU, 0, 1)
     before = listed(GPU, one, two.because("its node is missing"))
     assert remark_list(before, before) == []
@@ -81,12 +81,12 @@ def test_unchanged_list_is_not_told() -> None:
     assert remark_list(None, listed(GPU)) == []
 
 
-def test_new_card_is_told_apart_from_those_that_were_there() -> None:
+def test_only_the_new_card_is_reported_as_found() -> None:
     before, after = listed(GPU, *devices(GPU, 0)), listed(GPU, *devices(GPU, 0, 1))
     assert remark_list(before, after) == [Remark("devices_found", f"{GPU}: found card_1")]
 
 
-def test_card_that_turns_unhealthy_or_changes_its_reason_is_told_with_the_reason() -> None:
+def test_a_card_that_becomes_unhealthy_or_changes_its_reason_is_reported_with_it() -> None:
     [device] = devices(GPU, 0)
     missing = listed(GPU, device.because("its node is missing"))
     both = listed(GPU, device.because("its node is missing", "it is hot"))
@@ -102,7 +102,7 @@ def test_card_that_turns_unhealthy_or_changes_its_reason_is_told_with_the_reason
     ]
 
 
-def test_card_that_recovers_is_told() -> None:
+def test_a_recovered_card_is_reported() -> None:
     [device] = devices(GPU, 0)
     before, after = listed(GPU, device.because("its node is missing")), listed(GPU, device)
     assert remark_list(before, after) == [
@@ -110,7 +110,7 @@ def test_card_that_recovers_is_told() -> None:
     ]
 
 
-def test_warning_of_a_healthy_card_is_told_once() -> None:
+def test_a_warning_of_a_healthy_card_is_reported_once() -> None:
     [device] = devices(GPU, 0)
     warned = attrs.evolve(device, warnings=("its link is narrow",))
     both = attrs.evolve(device, warnings=("its link is narrow", "it is warm"))
@@ -122,7 +122,7 @@ def test_warning_of_a_healthy_card_is_told_once() -> None:
     ]
 
 
-def test_probe_that_is_set_aside_is_told_once() -> None:
+def test_a_probe_that_is_set_aside_is_reported_once() -> None:
     suspect = Inventory(ONE_CARD.lists, suspects=("probe pci-config condemned all",))
     assert remark_inventory(ONE_CARD, suspect) == [
         Remark("probe_suspect", "probe pci-config condemned all", bad=True)
@@ -130,7 +130,7 @@ def test_probe_that_is_set_aside_is_told_once() -> None:
     assert remark_inventory(suspect, suspect) == []
 
 
-def test_cards_that_left_are_told() -> None:
+def test_cards_that_left_are_reported() -> None:
     before = listed(GPU, *devices(GPU, 0, 1, 2))
     after = listed(GPU, *devices(GPU, 1))
     assert remark_list(before, after) == [
@@ -139,14 +139,14 @@ def test_cards_that_left_are_told() -> None:
 
 
 @pytest.mark.parametrize("unsettled", [(), ("GPU 0 is being re-split",)])
-def test_no_card_is_only_reported_where_there_is_none(unsettled: tuple[str, ...]) -> None:
+def test_missing_cards_are_reported_only_without_any_card(unsettled: tuple[str, ...]) -> None:
     found = attrs.evolve(NO_CARD, found=8, unsettled=unsettled)
     for before in (None, ONE_CARD, NO_DRIVER):
         assert not [each for each in remark_inventory(before, found) if "no Biren" in each.text]
     assert remark_inventory(found, NO_CARD), "the last one has gone"
 
 
-def test_one_cause_of_all_cards_is_one_line() -> None:
+def test_one_cause_for_all_cards_is_one_line() -> None:
     eight = devices(GPU, *range(8))
     unloaded = listed(GPU, *(each.because("the module was unloaded") for each in eight))
     assert remark_list(listed(GPU, *eight), unloaded) == [
@@ -161,7 +161,7 @@ def test_one_cause_of_all_cards_is_one_line() -> None:
     assert again.fields["cards"] == tuple(f"card_{number}" for number in range(8))
 
 
-def test_cause_that_differs_in_the_cards_own_names_only_is_one_line() -> None:
+def test_a_cause_that_differs_only_in_the_cards_names_is_one_line() -> None:
     twelve = [
         Device(card(number, number, address=f"0000:{number + 16:02x}:00.0"), GPU)
         for number in range(12)
@@ -182,7 +182,7 @@ def test_cause_that_differs_in_the_cards_own_names_only_is_one_line() -> None:
     ]
 
 
-def test_card_that_has_recovered_is_good_news() -> None:
+def test_a_recovering_card_needs_no_action() -> None:
     one, two = devices(GPU, 0, 1)
     waits = "it has recovered and returns to service after 2 s without a fault (was: no node)"
     broken = listed(GPU, one.because("no node"), two.because("no node"))
@@ -208,11 +208,11 @@ def test_card_that_has_recovered_is_good_news() -> None:
         (range(8, 12), "card_8 to card_11 (4)"),
     ],
 )
-def test_names_are_in_the_order_of_their_numbers(numbers: Iterable[int], names: str) -> None:
+def test_names_are_ordered_by_number(numbers: Iterable[int], names: str) -> None:
     assert names_of(devices(GPU, *numbers)) == names
 
 
-def test_thousand_cards_that_come_and_fail_and_recover_are_three_lines() -> None:
+def test_a_thousand_cards_that_appear_fail_and_recover_are_three_lines() -> None:
     cards = devices(GPU, *range(1024))
     lists = [
         listed(GPU, *cards),

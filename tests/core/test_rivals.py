@@ -28,7 +28,7 @@ VENDOR = {"vendor.sock": "file 1"}
 
 @attrs.define
 class Node:
-    """A registration at 0 s, and what is seen of it; each look is a second later than the last."""
+    """A registration at 0 s, and its observations; each observation is a second later than the last."""
 
     memory: RivalMemory = attrs.Factory(RivalMemory)
     now: float = 0.0
@@ -59,18 +59,18 @@ class Node:
         return self.judge.judge(Seen(foreign or {}, sent, view, unserved), self.now)
 
 
-def test_kubelet_that_believes_what_was_sent_has_no_rival() -> None:
+def test_a_kubelet_that_reports_the_sent_list_shows_no_rival() -> None:
     node = Node()
     assert [node.look() for _ in range(5)] == [None] * 5
 
 
-def test_unhealthy_device_may_be_left_out_or_named_by_the_kubelet() -> None:
+def test_the_kubelet_may_report_an_unhealthy_device_or_leave_it_out() -> None:
     node = Node(devices=SICK)
     for believed in (frozenset({"card_0"}), OURS) * 3:
         assert node.look(believed=believed) is None
 
 
-def test_other_devices_than_were_sent_are_a_rivals_when_its_socket_appeared_since() -> None:
+def test_devices_that_were_not_sent_show_a_rival_if_its_socket_appeared_since() -> None:
     node = Node()
     node.look()
     assert node.look(VENDOR, frozenset({"card_4"})) is None, "one answer may be an old one"
@@ -82,14 +82,14 @@ def test_other_devices_than_were_sent_are_a_rivals_when_its_socket_appeared_sinc
     assert "offers 1 (card_4) and was sent 2 (card_0, card_1)" in found.why
 
 
-def test_answer_from_before_the_last_list_does_not_count() -> None:
+def test_an_answer_from_before_the_last_list_does_not_count() -> None:
     node = Node()
     for _ in range(10):
         node.sent_at = node.now + 1.5 - SETTLE  # just sent when the kubelet answers
         assert node.look(VENDOR, frozenset({"card_4"})) is None
 
 
-def test_answers_that_differ_must_follow_each_other() -> None:
+def test_differing_answers_must_follow_each_other() -> None:
     node = Node()
     for believed in (frozenset({"card_4"}), OURS) * 5:
         assert node.look(VENDOR, believed) is None
@@ -103,7 +103,7 @@ def test_the_same_answer_is_not_counted_twice() -> None:
     assert node.judge.is_doubtful
 
 
-def test_card_that_this_plugin_did_not_allocate_shows_a_rival() -> None:
+def test_a_held_card_that_this_plugin_did_not_allocate_shows_a_rival() -> None:
     node = Node()
     node.look()
     found = node.look(VENDOR, held={"card_0": "train"})
@@ -111,14 +111,14 @@ def test_card_that_this_plugin_did_not_allocate_shows_a_rival() -> None:
     assert found.why == "pod default/train holds card_0, which this plugin did not allocate"
 
 
-def test_card_that_this_plugin_allocated_shows_nothing() -> None:
+def test_a_held_card_that_this_plugin_allocated_shows_no_rival() -> None:
     node = Node()
     node.look(VENDOR)
     node.memory.allocated(["card_0"])
     assert [node.look(VENDOR, held={"card_0": "train"}) for _ in range(5)] == [None] * 5
 
 
-def test_pod_that_held_its_card_before_the_registration_shows_nothing() -> None:
+def test_a_pod_from_before_the_registration_shows_no_rival() -> None:
     node = Node()
     assert [node.look(VENDOR, held={"card_0": "train"}) for _ in range(5)] == [None] * 5
     assert node.look(VENDOR) is None
@@ -126,7 +126,7 @@ def test_pod_that_held_its_card_before_the_registration_shows_nothing() -> None:
     assert isinstance(found, Rival), "the card is free, and then another pod has it"
 
 
-def test_card_of_another_resource_shows_nothing() -> None:
+def test_a_card_of_another_resource_shows_no_rival() -> None:
     node = Node()
     node.look()
     node.now += 1
@@ -136,7 +136,7 @@ def test_card_of_another_resource_shows_nothing() -> None:
 
 
 @pytest.mark.parametrize("believed", [OURS, None])
-def test_new_socket_with_the_name_of_a_biren_plugin_is_a_rival_at_once(
+def test_a_new_socket_with_a_biren_plugins_name_is_a_rival_at_once(
     believed: frozenset[str] | None,
 ) -> None:
     found = Node().look({"biren-gpu.sock": "file 1"}, believed)
@@ -144,7 +144,7 @@ def test_new_socket_with_the_name_of_a_biren_plugin_is_a_rival_at_once(
     assert found.certain
 
 
-def test_new_socket_of_any_name_may_be_a_rival_if_the_kubelet_does_not_tell() -> None:
+def test_a_new_socket_may_be_a_rival_if_the_kubelet_reports_no_devices() -> None:
     found = Node().look(VENDOR, believed=None)
     assert isinstance(found, Rival)
     assert not found.certain
@@ -153,13 +153,13 @@ def test_new_socket_of_any_name_may_be_a_rival_if_the_kubelet_does_not_tell() ->
     assert Node().look(VENDOR) is None, "a kubelet that tells has the last word"
 
 
-def test_possible_rival_is_none_once_the_kubelet_tells_and_agrees() -> None:
+def test_a_possible_rival_is_dismissed_once_the_kubelet_agrees() -> None:
     node = Node()
     assert isinstance(node.look(VENDOR, believed=None), Rival)
     assert node.look(VENDOR) is None
 
 
-def test_possible_rival_is_certain_once_the_kubelet_tells_otherwise() -> None:
+def test_a_possible_rival_is_certain_once_the_kubelet_disagrees() -> None:
     node = Node()
     node.look(VENDOR, believed=None)
     node.look(VENDOR, frozenset({"card_4"}))
@@ -168,41 +168,41 @@ def test_possible_rival_is_certain_once_the_kubelet_tells_otherwise() -> None:
     assert found.certain
 
 
-def test_kubelet_that_was_not_asked_yet_is_waited_for() -> None:
+def test_the_judgement_waits_for_the_kubelets_first_answer() -> None:
     node = Node()
     assert node.judge.judge(Seen(VENDOR, Sent(DEVICES, 0.0), None), 1.0) is None
 
 
-def test_socket_that_was_there_before_the_registration_is_a_neighbour() -> None:
+def test_a_socket_from_before_the_registration_is_a_neighbour() -> None:
     node = Node()
     node.register(VENDOR)
     assert node.look(VENDOR, believed=None) is None
 
 
-def test_neighbour_that_comes_again_after_a_kubelet_restart_is_a_neighbour() -> None:
+def test_a_neighbour_that_returns_after_a_kubelet_restart_is_a_neighbour() -> None:
     node = Node()
     node.register(VENDOR)
     node.register()
     assert node.look({"vendor.sock": "file 2"}, believed=None) is None
 
 
-def test_rival_is_left_alone_while_it_is_there_and_lost_when_its_socket_has_gone() -> None:
+def test_a_rival_is_left_alone_until_its_socket_has_gone() -> None:
     node = Node()
     other = frozenset({"card_4"})
     found = [node.look(VENDOR, other) for _ in range(10)][-1]
     assert isinstance(found, Rival)
     lost = node.look({}, other)
     assert isinstance(lost, Lost)
-    assert lost.why == "nobody serves vendor.sock any more"
+    assert lost.why == "no process serves vendor.sock any more"
 
 
-def test_rival_that_was_killed_leaves_its_socket_and_is_gone_all_the_same() -> None:
+def test_a_killed_rival_is_gone_even_though_its_socket_remains() -> None:
     node = Node()
     node.look({"biren.sock": "file 1"})
     assert isinstance(node.look({"biren.sock": "file 1"}, unserved=("biren.sock",)), Lost)
 
 
-def test_rival_whose_stream_ended_is_gone_although_it_serves() -> None:
+def test_a_rival_whose_stream_ended_is_gone_even_though_it_serves() -> None:
     node = Node()
     node.look({"biren.sock": "file 1"})
     assert isinstance(node.look({"biren.sock": "file 1"}, frozenset()), Rival)
@@ -211,18 +211,18 @@ def test_rival_whose_stream_ended_is_gone_although_it_serves() -> None:
     assert "stopped the endpoint" in lost.why
 
 
-def test_kubelet_that_believes_nothing_healthy_has_lost_the_registration_whoever_is_there() -> None:
+def test_a_kubelet_without_healthy_devices_has_lost_the_registration_in_any_case() -> None:
     node = Node()
     node.look(VENDOR, frozenset())
     assert isinstance(node.look(VENDOR, frozenset()), Lost)
 
 
-def test_resource_without_a_healthy_device_is_not_lost() -> None:
+def test_a_resource_without_a_healthy_device_is_not_lost() -> None:
     node = Node(devices=DeviceList(GPU, tuple(each.because("gone") for each in DEVICES.devices)))
     assert [node.look(believed=frozenset()) for _ in range(5)] == [None] * 5
 
 
-def test_difference_without_a_socket_that_is_new_is_a_lost_registration_and_then_a_rival() -> None:
+def test_without_a_new_socket_a_difference_is_first_a_lost_registration_and_then_a_rival() -> None:
     node = Node()
     found = []
     for _ in range(ENDS):
@@ -232,7 +232,7 @@ def test_difference_without_a_socket_that_is_new_is_a_lost_registration_and_then
     assert [type(each) for each in found] == [Lost] * (ENDS - 1) + [Rival]
 
 
-def test_difference_without_any_other_socket_is_a_lost_registration_however_often() -> None:
+def test_without_any_foreign_socket_a_difference_is_always_a_lost_registration() -> None:
     node = Node()
     for _ in range(ENDS * 2):
         node.register()
@@ -240,7 +240,7 @@ def test_difference_without_any_other_socket_is_a_lost_registration_however_ofte
         assert isinstance(node.look(believed=frozenset({"card_4"})), Lost)
 
 
-def test_pods_of_the_time_of_a_rival_show_nothing_to_the_next_registration() -> None:
+def test_pods_from_a_rivals_time_do_not_count_for_the_next_registration() -> None:
     node = Node()
     node.look()
     assert isinstance(node.look(VENDOR, held={"card_0": "train"}), Rival)
@@ -248,18 +248,18 @@ def test_pods_of_the_time_of_a_rival_show_nothing_to_the_next_registration() -> 
     assert [node.look(held={"card_0": "train"}) for _ in range(5)] == [None] * 5
 
 
-def test_a_rival_is_suspected_after_some_ends_in_a_short_time() -> None:
+def test_several_ended_streams_in_a_short_time_suggest_a_rival() -> None:
     memory = RivalMemory()
     found = [memory.stream_ended(now, KUBELET) for now in range(ENDS)]
     assert found == [False] * (ENDS - 1) + [True]
 
 
-def test_ends_far_apart_are_no_rival() -> None:
+def test_ended_streams_far_apart_do_not_suggest_a_rival() -> None:
     memory = RivalMemory()
     assert not any(memory.stream_ended(now * WITHIN, KUBELET) for now in range(10))
 
 
-def test_old_ends_are_forgotten() -> None:
+def test_old_ended_streams_are_forgotten() -> None:
     memory = RivalMemory()
     memory.stream_ended(0, KUBELET)
     memory.stream_ended(1, KUBELET)
@@ -267,6 +267,6 @@ def test_old_ends_are_forgotten() -> None:
     assert memory.stream_ended(WITHIN + 0.6, KUBELET)
 
 
-def test_a_new_kubelet_clears_the_slate() -> None:
+def test_a_new_kubelet_resets_the_count() -> None:
     memory = RivalMemory()
     assert not any(memory.stream_ended(now, f"life {now // 2}") for now in range(10))

@@ -1,4 +1,4 @@
-"""Settings that no flag should have are refused with what would be right."""
+"""Invalid settings are refused with the valid values."""
 
 from pathlib import Path
 
@@ -11,17 +11,17 @@ from biren_plugin.errors import BadSetting, UsageError
 
 
 @pytest.mark.parametrize("pulse", [0, 1, MAX_PULSE])
-def test_pulse_from_none_to_once_a_day_is_taken(pulse: int) -> None:
+def test_a_pulse_from_zero_to_one_day_is_accepted(pulse: int) -> None:
     assert Settings(pulse=pulse).pulse == pulse
 
 
 @pytest.mark.parametrize("pulse", [-1, MAX_PULSE + 1])
-def test_any_other_pulse_is_refused_with_what_would_be_right(pulse: int) -> None:
+def test_any_other_pulse_is_refused_with_the_valid_values(pulse: int) -> None:
     with pytest.raises(UsageError, match=rf"^--pulse {pulse}: .* from 0 .* to {MAX_PULSE}$"):
         Settings(pulse=pulse)
 
 
-def test_flags_without_effect_are_named_with_the_reason() -> None:
+def test_flags_without_effect_are_reported_with_the_reason() -> None:
     given = Settings(container_runtime="kata", mount_host_path=True, mount_dri_device=True)
     assert list(given.without_effect()) == ["--mount-host-path", "--mount-dri-device"]
     assert not attrs.evolve(given, container_runtime="runc").without_effect()
@@ -30,18 +30,18 @@ def test_flags_without_effect_are_named_with_the_reason() -> None:
     assert not Settings(overwrite_cdi_config=True, cdi_feature=True).without_effect()
 
 
-def test_only_what_differs_from_the_defaults_is_told() -> None:
+def test_only_settings_that_differ_from_the_defaults_are_shown() -> None:
     assert Settings().differing() == "all defaults"
     told = Settings(pulse=300, host_root=Path("/host")).differing()
     assert told == "pulse=300, host_root=/host"
 
 
-def test_settings_of_many_words_are_told_as_they_are_given() -> None:
+def test_repeatable_settings_are_shown_as_they_are_given() -> None:
     told = Settings(disable_probe=("sysfs", "aer-fatal")).differing()
     assert told == "disable_probe=sysfs,aer-fatal"
 
 
-def test_text_is_taken_as_it_is() -> None:
+def test_a_text_is_used_unchanged() -> None:
     assert read_words(str, [" as it is "]) == " as it is "
 
 
@@ -54,13 +54,13 @@ def test_text_is_taken_as_it_is() -> None:
         ("node-3.example:1", "node-3.example", 1),
     ],
 )
-def test_metrics_address_is_a_host_and_a_port(address: str, host: str, port: int) -> None:
+def test_a_metrics_address_is_a_host_and_a_port(address: str, host: str, port: int) -> None:
     assert Settings(metrics_address=address).metrics_host_and_port() == (host, port)
 
 
 @pytest.mark.parametrize(
     "address", ["9451", "localhost", "a:b", "::1:9451", ":0", ":65536", "a b:1", "[::1]", ":1 "]
 )
-def test_any_other_metrics_address_is_refused_with_what_would_be_right(address: str) -> None:
+def test_any_other_metrics_address_is_refused_with_the_valid_form(address: str) -> None:
     with pytest.raises(BadSetting, match=r"give HOST:PORT, as in "):
         Settings(metrics_address=address)

@@ -39,7 +39,7 @@ async def test_possible_rival_takes_the_registration_until_the_kubelet_tells_or_
     state.kubelet_view.post(KubeletView(trio.current_time()))
 
     async def expect_the_end() -> None:
-        with pytest.raises(RegistrationLost, match="nobody serves vendor"):
+        with pytest.raises(RegistrationLost, match="no process serves vendor"):
             await watch_rivals(GPU, node, memory, sent)
 
     with socket.socket(socket.AF_UNIX) as vendor:

@@ -1,1 +1,1 @@
-"""The node's CDI file: its content, the rules of runtimes, and how two files differ."""
+"""The node's CDI file: its content, the runtimes' rules, and how two files differ."""

@@ -1,9 +1,9 @@
-"""What is wrong with the node's CDI files: one rule for the daemon, its metric, `doctor` and `cdi check`.
+"""Faults of the node's CDI files: one set of rules for the daemon, its metric, `doctor` and `cdi check`.
 
-1. One cause is one finding: what is wrong and where, what to do about that cause, and which devices
-   containers cannot get because of it.
+1. One cause is one finding: the fault and its file, what to do about it, and which devices containers
+   cannot get because of it.
 2. A file that gives containers other nodes or mounts than they need is a finding; its devices are
-   offered all the same, for whoever wrote it may know why.
+   offered anyway, since its author may have a reason.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,15 +19,15 @@ REPLACE: Final = (
     "correct it, or replace it: start the daemon with --overwrite-cdi-config, "
     "or run `br-gpu-device-plugin cdi generate --overwrite`"
 )
-"""What to do about a file that somebody else wrote."""
+"""What to do about a foreign file."""
 
 
 @attrs.frozen
 class Finding:
-    """One cause."""
+    """One fault of the node's CDI files."""
 
     text: str
-    """What is wrong, with the file's path."""
+    """The fault, with the file's path."""
     cure: str = ""
     """What to do."""
     names: frozenset[str] = frozenset()
@@ -39,22 +39,22 @@ class Finding:
 
 @attrs.frozen
 class OnDisk:
-    """What the node's file holds, as an answer to those who handed devices over."""
+    """What the node's file holds: the owner's answer to requests."""
 
     answers: int = 0
-    """The last hand-over that was seen to."""
+    """The number of the last request that was handled."""
     spec: Spec | None = None
-    """None: there is no file, or none that a runtime loads."""
+    """None: there is no file, or no runtime loads it."""
     findings: tuple[Finding, ...] = ()
-    """What is wrong with it; none: every container gets what was handed over."""
+    """Faults of the file; none: every container gets the requested devices."""
 
     @property
     def withheld(self) -> list[str]:
-        """The CDI devices that containers cannot get, by number."""
+        """Return the CDI devices that containers cannot get, by number."""
         return sorted({name for each in self.findings for name in each.names}, key=by_number)
 
     def reason_for(self, name: str) -> str:
-        """Why containers cannot get the CDI device; empty if they can."""
+        """Return why containers cannot get the CDI device; empty if they can."""
         return next((str(each) for each in self.findings if name in each.names), "")
 
 
@@ -66,13 +66,13 @@ class CdiFile:
     spec: Spec | None = None
     """None: there is no file, or none that a runtime loads."""
     fault: str = ""
-    """Why no runtime loads it, with its path; empty if there is none."""
+    """Why no runtime loads the file, with its path; empty if there is no reason."""
 
 
 def findings_of(
     own: CdiFile, needed: Spec | None, others: Iterable[CdiFile] = ()
 ) -> tuple[Finding, ...]:
-    """Each thing that is wrong with the node's file, and with `others` beside it.
+    """Yield each fault of the node's file, and of the `others` beside it.
 
     `needed` is what the file should hold; None for a node without a card.
     """

@@ -1,7 +1,7 @@
-"""Whether runtimes can load a CDI file that anybody may have written.
+"""Whether runtimes can load a CDI file, whoever wrote it.
 
-One broken rule makes the whole file invisible to a runtime, with all its devices, so the first one
-that is found is what there is to say. Source: the CDI specification 1.1.0 and its reference library.
+One broken rule makes the whole file invisible to a runtime, with all its devices, so only the first
+broken rule is reported. Source: the CDI specification 1.1.0 and its reference library.
 """
 
 import re
@@ -31,7 +31,7 @@ _MOUNT_FIELDS: Final = {"hostPath", "containerPath", "options", "type"}
 
 
 def read_spec(document: object) -> Spec:
-    """The spec that a file's first document holds. Raises `CdiSpecInvalid` with the rule it breaks."""
+    """Return the spec in a file's first document. Raises `CdiSpecInvalid` with the rule that it breaks."""
     spec = _mapping(document, "the document", _SPEC_FIELDS)
     version = _text(spec, "cdiVersion", "the document")
     if not _VERSION.fullmatch(version):

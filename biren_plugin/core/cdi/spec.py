@@ -1,11 +1,11 @@
-"""The node's CDI file: what is in it, and what may be offered of what it holds.
+"""The content of the node's CDI file, and which devices may be offered with it.
 
-1. One spec of one kind holds every unit of the node; what each container needs once stands in the
-   spec's own edits. A device's edits and those together are what `Allocate` gives without CDI.
-2. A device that is listed is in the spec as long as its card is there: one that a new split replaced
-   stays until it leaves its list, because a container may just be starting with it.
-3. Bad news passes at once, good news when the spec is on disk: the file may lose what is not
-   offered any more, and nothing is offered that it lacks.
+1. One spec of one kind holds every unit of the node; edits that each container needs once are the spec's
+   own. A device's edits and the spec's together are what `Allocate` gives without CDI.
+2. A listed device is in the spec as long as its card exists: a device that a new split replaced stays
+   until it leaves its list, because a container may just be starting with it.
+3. A device that becomes Unhealthy is passed on at once, a new or Healthy device only when the spec is on
+   disk: the file may lose devices that are no longer offered, and no device is offered that it lacks.
 
 Source of the form: the CDI specification 1.1.0, of which the fields of 0.5.0 are used, because
 containerd 1.7.0 reads no later version.
@@ -31,23 +31,23 @@ VERSION: Final = "0.5.0"
 RUNTIME_CDI_DIRS: Final = ("/etc/cdi", "/var/run/cdi")
 """Where runtimes look for specs by default; a device in a later directory overrides an earlier one."""
 MOUNT_OPTIONS: Final = ("ro", "rbind", "rprivate")
-"""As a runtime mounts what `Allocate` names read-only."""
+"""The options with which a runtime makes the read-only mounts of `Allocate`."""
 
 _VFIO_FOLDER: Final = "/dev/vfio/"
 _VFIO_NODE: Final = "/dev/vfio/vfio"
-"""What opens a VFIO group's container; needed once, however many groups there are."""
+"""The device node that opens a VFIO container; needed once, however many groups there are."""
 
 Spec = dict[str, Any]
-"""A CDI spec as JSON or YAML has it: schema/cdi.schema.json."""
+"""A CDI spec as loaded from JSON or YAML: schema/cdi.schema.json."""
 
 
 def device_name(card: Card) -> str:
-    """`card_3`; `vfio-7` for the group `/dev/vfio/7`, whose path is no CDI name."""
+    """Return `card_3`; `vfio-7` for the group `/dev/vfio/7`, whose path is not a valid CDI name."""
     return f"vfio-{card.number}" if _is_group(card) else card.name
 
 
 def names_for(cards: Sequence[Card], _host: HostFacts) -> ContainerEdits:
-    """What `Allocate` answers with CDI: the devices' full names, and what no spec can say."""
+    """Return the answer of `Allocate` with CDI: full device names, and what a spec cannot express."""
     if not cards:
         return ContainerEdits()
     return ContainerEdits(
@@ -57,9 +57,9 @@ def names_for(cards: Sequence[Card], _host: HostFacts) -> ContainerEdits:
 
 
 def spec_for(lists: Sequence[DeviceList]) -> Spec | None:
-    """The spec of everything that is listed; None where there is no card, as a spec must hold one.
+    """Return the spec of all listed devices; None without a card, as a spec must hold a device.
 
-    What the host has besides cards is taken from the last list.
+    The last list decides what the host has besides cards.
     """
     cards = {
         device_name(device.card): device.card
@@ -95,9 +95,9 @@ def edits_of(
     links: Iterable[tuple[str, str]] = (),
     env: Iterable[tuple[str, str]] = (),
 ) -> Spec:
-    """`containerEdits` with these device nodes, read-only mounts and variables; empty for none.
+    """Return `containerEdits` with these device nodes, read-only mounts and variables; empty for none.
 
-    `links` are nodes that are links on the host: the path, and where the node really is.
+    `links` are nodes that are links on the host: the path, and the node's real path.
     """
     edits: Spec = {}
     variables = [f"{name}={value}" for name, value in env]
@@ -128,7 +128,7 @@ def _is_group(card: Card) -> bool:
 
 
 def holds(spec: Spec | None, card: Card) -> bool:
-    """Whether a valid spec, ours or another's, gives a container the card under the card's name."""
+    """Return whether a valid spec, ours or foreign, gives a container the card under the card's name."""
     if spec is None or spec["kind"] != CDI_KIND:
         return False
     return any(
@@ -140,7 +140,7 @@ def holds(spec: Spec | None, card: Card) -> bool:
 
 
 def lacked(spec: Spec | None, devices: Iterable[Device]) -> list[Device]:
-    """The devices that are there, or are believed to be, and that the spec does not hold."""
+    """Return the devices that exist, or may exist, and that the spec does not hold."""
     return [each for each in devices if _counts(each) and not holds(spec, each.card)]
 
 
@@ -151,10 +151,10 @@ def _counts(device: Device) -> bool:
 def offerable(
     judged: DeviceList, spec: Spec | None, reason_for: Callable[[str], str], otherwise: str
 ) -> DeviceList:
-    """The list while `spec` is on disk: what containers would not get from it is Unhealthy.
+    """Return the list while `spec` is on disk: devices that containers would not get are Unhealthy.
 
-    `reason_for` says why not, by CDI name; empty for a device that they get. `otherwise` is the
-    reason of a device that the spec does not hold and `reason_for` does not know.
+    `reason_for` gives the reason by CDI name, empty for a device that containers get. `otherwise` is the
+    reason for a device that the spec does not hold and `reason_for` does not know.
     """
     missing = {device.id for device in lacked(spec, judged.devices)}
     devices = []
@@ -167,7 +167,7 @@ def offerable(
 
 
 def withheld(judged: DeviceList, offered: DeviceList) -> DeviceList:
-    """What of `judged` may be offered before the disk agrees: no device better than it was."""
+    """Return the part of `judged` that may be offered before the disk agrees: no device gets better."""
     devices = []
     for each in judged.devices:
         before = offered.find(each.id)

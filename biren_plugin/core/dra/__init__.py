@@ -1,1 +1,1 @@
-"""What is true of Dynamic Resource Allocation: slices, claims, and what a claim's containers get."""
+"""The rules of Dynamic Resource Allocation: slices, claims, and what a claim's containers get."""

@@ -1,10 +1,10 @@
-"""What a claim's containers get: from an allocated claim to CDI devices, or a refusal with its reason.
+"""What a claim's containers get: turns an allocated claim into CDI devices, or a refusal with a reason.
 
 1. The answer for a claim is always the same: CDI names hold the claim's uid, the request and the device.
-2. The claim's CDI file is all that is remembered of it: who holds what is read from the names in it.
-3. A card is held by one claim only; admin access holds nothing and takes nothing away.
+2. The claim's CDI file is the only record of a claim: the names in it show which devices it holds.
+3. Only one claim holds a card; admin access does not hold cards, and does not keep others from them.
 4. `BR_PHY_CARDS` of a CDI device lists all cards of its *request*: each container gets the devices of
-   its own requests, and of one variable the last edit counts.
+   its own requests, and the last edit of a variable wins.
 
 Source: dra/v1 of the kubelet, resource.k8s.io/v1, CDI 0.5.0.
 """
@@ -24,7 +24,7 @@ from biren_plugin.errors import ClaimNotReady, ClaimRefused
 
 _ADMIN: Final = "admin"
 _SEPARATOR: Final = ":"
-"""In no uid, request or device name, which are DNS labels; allowed inside a CDI name."""
+"""A character that CDI names allow and that uids, request and device names (DNS labels) do not have."""
 
 
 @attrs.frozen
@@ -44,22 +44,22 @@ class Allocated:
     """One device of a claim's allocation."""
 
     request: str
-    """The request's own name; of `cards/whole` it is `cards`."""
+    """The request's own name, without a subrequest: `cards` for `cards/whole`."""
     device: str
-    """Its name in the pool."""
+    """The device's name in the pool."""
     admin: bool = False
-    """Whether it is for monitoring: whatever others hold."""
+    """Whether the claim has admin access, for monitoring: the device may be held by another claim."""
     tolerations: tuple[Mapping[str, Any], ...] = ()
 
     def cdi_name(self, uid: str) -> str:
-        """The name of its CDI device, without the kind."""
+        """Return the name of its CDI device, without the kind."""
         parts = [uid, self.request, self.device, *([_ADMIN] if self.admin else [])]
         return _SEPARATOR.join(parts)
 
 
 @attrs.frozen
 class PreparedDevice:
-    """One device of a prepared claim, as the kubelet is told of it."""
+    """One device of a prepared claim, as reported to the kubelet."""
 
     request: str
     pool: str
@@ -75,11 +75,11 @@ class DeviceHealth:
     pool: str
     device: str
     message: str
-    """Why it is unhealthy; empty: healthy."""
+    """Why the device is unhealthy; empty: healthy."""
 
 
 def prepared_of(asked: ClaimId, pool: str, allocated: Iterable[Allocated]) -> list[PreparedDevice]:
-    """The answer for the claim."""
+    """Return the answer for the claim."""
     return [
         PreparedDevice(each.request, pool, each.device, f"{CLAIM_KIND}={each.cdi_name(asked.uid)}")
         for each in allocated
@@ -87,12 +87,14 @@ def prepared_of(asked: ClaimId, pool: str, allocated: Iterable[Allocated]) -> li
 
 
 def allocated_of(claim: Object, asked: ClaimId, pool: str) -> tuple[Allocated, ...]:
-    """The devices of this driver and pool that are allocated to the claim.
+    """Return the devices of this driver and pool that are allocated to the claim.
 
-    Raises `ClaimRefused` for another claim of the same name, or one without an allocation.
+    Raises `ClaimRefused` for another claim of the same name, or a claim without an allocation.
     """
     if claim["metadata"]["uid"] != asked.uid:
-        raise ClaimRefused(f"claim {asked} was replaced by another of its name; delete the pod")
+        raise ClaimRefused(
+            f"claim {asked} was replaced by another claim with its name; delete the pod"
+        )
     allocation = claim.get("status", {}).get("allocation")
     if allocation is None:
         raise ClaimRefused(f"claim {asked} is not allocated; delete the pod")
@@ -115,9 +117,9 @@ def allocated_of(claim: Object, asked: ClaimId, pool: str) -> tuple[Allocated, .
 
 
 def held_by(specs: Mapping[str, Spec | None], besides: str) -> dict[str, str]:
-    """The uid of the claim that holds each device, by device name; claim `besides` left out.
+    """Return the uid of the claim that holds each device, by device name, without claim `besides`.
 
-    `specs` are the claims' CDI files by uid; None for one that cannot be read, which holds nothing.
+    `specs` are the claims' CDI files by uid; None for an unreadable file, which holds nothing.
     """
     return {
         device: uid
@@ -129,7 +131,7 @@ def held_by(specs: Mapping[str, Spec | None], besides: str) -> dict[str, str]:
 
 
 def devices_of(spec: Spec) -> list[tuple[str, bool]]:
-    """The devices in a claim's CDI file: name, and whether by admin access."""
+    """Yield the devices in a claim's CDI file: the name, and whether by admin access."""
     parts = [str(each.get("name", "")).split(_SEPARATOR) for each in spec.get("devices") or ()]
     return [(each[2], each[3:] == [_ADMIN]) for each in parts if len(each) >= 3]
 
@@ -141,10 +143,11 @@ def check_usable(
     held: Mapping[str, str],
     held_by_plugin: Mapping[str, str],
 ) -> None:
-    """Returns if every device may be given to the claim.
+    """Check that every device may be given to the claim.
 
-    `devices` and `taints` by device name; `held` as `held_by` has it; `held_by_plugin` says which pod
-    holds a device that the device plugin API gave it. Raises `ClaimNotReady` for what may pass by itself, `ClaimRefused` for the rest.
+    `devices` and `taints` are by device name; `held` is the result of `held_by`; `held_by_plugin` names the
+    pod that got a device through the device plugin API. Raises `ClaimNotReady` if the obstacle may pass by
+    itself, else `ClaimRefused`.
     """
     for each in allocated:
         device = devices.get(each.device)
@@ -179,7 +182,7 @@ def _tolerated(taints: Sequence[Object], tolerations: Sequence[Mapping[str, Any]
 
 
 def _tolerates(toleration: Mapping[str, Any], taint: Object) -> bool:
-    """As the scheduler compares them."""
+    """Return whether the toleration matches the taint, by the scheduler's rules."""
     if toleration.get("effect") not in (None, "", taint["effect"]):
         return False
     if toleration.get("key") not in (None, "", taint["key"]):
@@ -192,7 +195,7 @@ def _tolerates(toleration: Mapping[str, Any], taint: Object) -> bool:
 def spec_of(
     asked: ClaimId, allocated: Sequence[Allocated], devices: Mapping[str, Device], host: HostFacts
 ) -> Spec | None:
-    """The claim's CDI file; None for a claim without a device of ours."""
+    """Return the content of the claim's CDI file; None for a claim without a device of this driver."""
     if not allocated:
         return None
     cards: dict[str, list[Card]] = {}

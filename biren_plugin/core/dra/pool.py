@@ -1,11 +1,11 @@
-"""The node's pool: each device with its name, attributes, capacity and taints, in the order to take them.
+"""The node's pool: each device with its name, attributes, capacity and taints, in allocation order.
 
-1. A name is the hardware's: PCI address, split and instance. `card_N` may pass to another GPU, and
-   claims of running pods carry the name.
-2. Every device has every attribute, since a name that one lacks ends the scheduler's whole attempt:
-   an empty string, -1 or 0.0.0 stands for what is unknown.
+1. A name is that of the hardware: PCI address, split and instance. `card_N` may pass to another GPU, and
+   claims of running pods contain the name.
+2. Every device has every attribute, since one missing attribute ends the scheduler's whole attempt: an
+   empty string, -1 or 0.0.0 means unknown.
 3. The scheduler takes the first device that fits. Cards that are close to each other, and the
-   instances of one GPU, stand side by side, so that what it takes together is close.
+   instances of one GPU, are listed side by side, so that devices taken together are close.
 4. Each reason is a taint in the driver's domain, named by its probe; a warning's effect is `None`.
 
 Source of the rules: resource.k8s.io/v1 of Kubernetes 1.36.
@@ -27,12 +27,12 @@ from biren_plugin.core.placement.pair_scores import Pair
 from biren_plugin.core.placement.topology import Topology
 
 SLICE_SIZE: Final = 64
-"""Devices of one slice; the API takes 128, and 64 as soon as one of them has a taint."""
+"""Devices of one slice; the API accepts 128, and 64 as soon as one of them has a taint."""
 MAX_TAINTS: Final = 16
 HELD_BY_PLUGIN: Final = "held-by-device-plugin"
 """The taint of a card that a pod still holds through the device plugin API."""
 UNHEALTHY: Final = "unhealthy"
-"""The taint of a card that is unhealthy for a reason that is no probe's: it recovers, or is retired."""
+"""The taint of a card that is unhealthy without a probe's fault: it is recovering, or retiring."""
 _TEXT: Final = 64
 _VERSION: Final = re.compile(r"(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?")
 _SPLIT_OF_RESOURCE: Final = {name: split for split, name in RESOURCE_OF_SPLIT.items()}
@@ -43,13 +43,13 @@ class Pool:
     """What the node offers through DRA."""
 
     devices: Mapping[str, Device] = attrs.Factory(dict)
-    """By name, in the order in which they should be taken."""
+    """By name, in allocation order."""
     taints: Mapping[str, tuple[Object, ...]] = attrs.Factory(dict)
-    """By name; without the times that the API server adds."""
+    """By name, without the times that the API server adds."""
     slices: tuple[tuple[Object, ...], ...] = ((),)
-    """The API's devices, cut into slices; one empty slice for a node without cards."""
+    """The API's devices, divided into slices; one empty slice for a node without cards."""
     nameless: tuple[str, ...] = ()
-    """Sentences about cards that are not offered because nothing names their hardware."""
+    """Sentences about cards that are not offered because their hardware has no name."""
 
 
 def pool_of(
@@ -58,7 +58,7 @@ def pool_of(
     holders: Holders | None = None,
     evicting: Collection[str] = (),
 ) -> Pool:
-    """The pool of `inventory`.
+    """Return the pool of `inventory`.
 
     `holders` are the pods that hold cards through the device plugin API; a reason of a probe in
     `evicting` has effect NoExecute instead of NoSchedule.
@@ -72,7 +72,7 @@ def pool_of(
             )
         else:
             known = devices.get(name)
-            # Two cards with one name are one unit that was renumbered: the healthy one is there.
+            # Two cards with one name are one unit that was renumbered: the healthy card is the current one.
             if known is None or (device.healthy and not known.healthy):
                 devices[name] = device
     held = holders or NO_HOLDERS
@@ -95,7 +95,7 @@ def pool_of(
 
 
 def name_of(device: Device) -> str | None:
-    """`gpu-0000-3b-00-0`, `svi-0000-3b-00-0-2-1`, `vfio-0000-3b-00-1`; None without a PCI address."""
+    """Return `gpu-0000-3b-00-0`, `svi-0000-3b-00-0-2-1` or `vfio-0000-3b-00-1`; None without a PCI address."""
     card = device.card
     address = card.functions[0] if card.functions else card.pci_address
     if address is None:
@@ -108,7 +108,7 @@ def name_of(device: Device) -> str | None:
 
 
 def type_of(device: Device) -> str:
-    """`gpu`, `1-2-gpu`, `1-4-gpu`; of VFIO groups `vfio-gpu` and so on."""
+    """Return `gpu`, `1-2-gpu` or `1-4-gpu`; for VFIO groups `vfio-gpu` and so on."""
     kind = device.resource.rpartition("/")[2]
     return f"vfio-{kind}" if device.card.is_group else kind
 
@@ -146,7 +146,7 @@ def _pci(card: Card) -> str:
 
 
 def _link_group(device: Device, topology: Topology) -> str:
-    """The lowest card that fast links join it with, itself among them: `card_0`."""
+    """Return the lowest card that the unit has fast links to, itself included: `card_0`."""
     place = topology.place.get(device.id)
     if place is None:
         return device.id[:_TEXT]
@@ -163,13 +163,13 @@ def _is_joined(pair: Pair) -> bool:
 
 
 def semantic(version: str | None) -> str:
-    """A version as the API takes it: three numbers without leading zeros; 0.0.0 for an unknown one."""
+    """Return a version in the API's form: three numbers without leading zeros; 0.0.0 if unknown."""
     found = _VERSION.match(version or "")
     return ".".join(str(int(part or 0)) for part in found.groups()) if found else "0.0.0"
 
 
 def _taints(device: Device, held: bool, evicting: Collection[str]) -> tuple[Object, ...]:
-    """One taint for each probe that found something; the strongest effect counts."""
+    """Return one taint for each probe with a finding; the strongest effect counts."""
     taints: dict[str, Object] = {}
     unnamed = (UNHEALTHY,) if device.reasons else ()
     for probe in device.faults or unnamed:

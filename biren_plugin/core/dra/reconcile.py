@@ -1,15 +1,15 @@
-"""What turns the stored slices of a pool into the wanted ones, with as few writes as possible.
+"""The writes that turn the stored slices of a pool into the wanted ones, as few as possible.
 
 1. The wanted slices have places 0, 1, 2, ... ; a stored slice's place is in its name, because the
    scheduler takes slices in the order of their names.
-2. Of two stored slices for one place the one of the higher generation is kept; the other, slices of
-   other pools, and places that are not wanted any more are deleted.
+2. Of two stored slices for one place, the one with the higher generation is kept. The other one, slices
+   of other pools, and slices for unwanted places are deleted.
 3. Consumers use a pool only if exactly `resourceSliceCount` slices of its highest generation exist.
    So one changed slice of a whole pool keeps the generation, more of them are a new generation; a
-   pool that is not whole is completed in its generation, if what is there is right.
-4. A taint that is not new keeps its `timeAdded`: the server sets another one otherwise, and each
-   `tolerationSeconds` begins again.
-5. A field that the server drops is not sent again and again: `Accepted` has what became of a spec.
+   incomplete pool is completed in its generation, if its existing slices are right.
+4. A taint that already exists keeps its `timeAdded`: otherwise the server sets a new time, and each
+   `tolerationSeconds` starts again.
+5. A field that the server drops is not sent again and again: `Accepted` has what the server stored.
 
 Source: the API's validation and `k8s.io/dynamic-resource-allocation/resourceslice` of 1.36.
 """
@@ -32,7 +32,7 @@ _PLACE: Final = re.compile(r"([0-9a-f]{5})-")
 
 @attrs.frozen
 class Owner:
-    """The node whose pool it is."""
+    """The node that owns the pool."""
 
     name: str
     uid: str
@@ -54,18 +54,18 @@ class Update:
 
 @attrs.frozen
 class Create:
-    """Make a slice."""
+    """Create a slice."""
 
     slice: Object
 
 
 Write = Delete | Update | Create
 Devices = Sequence[Object]
-"""Devices of one slice, as the API has them."""
+"""The devices of one slice, in the API's form."""
 
 
 Accepted = Mapping[str, str]
-"""What the server made of a spec that it took, where it dropped a field; keys and values by `plain`."""
+"""What the server stored for a spec of which it dropped a field; keys and values by `plain`."""
 NOTHING_DROPPED: Final[Accepted] = MappingProxyType({})
 
 
@@ -75,7 +75,7 @@ def writes_for(
     owner: Owner,
     accepted: Accepted = NOTHING_DROPPED,
 ) -> list[Write]:
-    """The writes to make, in order: deletions, updates, creations. None: all is as wanted.
+    """Return the writes, in order: deletions, updates, creations. Empty: everything is as wanted.
 
     `wanted` holds the devices of each slice, at least one slice; `stored` the node's slices of this
     driver, by name.
@@ -109,7 +109,7 @@ def _acceptable(spec: Object, accepted: Accepted) -> set[str]:
 def _current(
     stored: Iterable[Object], owner: Owner, count: int
 ) -> tuple[dict[int, Object], list[Object]]:
-    """The slices to keep, by place, and those to delete."""
+    """Return the slices to keep, by place, and the slices to delete."""
     current: dict[int, Object] = {}
     obsolete = []
     for each in sorted(stored, key=lambda each: (-_generation(each), each["metadata"]["name"])):
@@ -136,7 +136,7 @@ def _spec(devices: Devices, owner: Owner, generation: int, count: int) -> Object
 
 
 def plain(spec: Object) -> str:
-    """What is compared of a slice's spec: all but its generation and what the server adds."""
+    """Return the compared part of a slice's spec: without its generation and what the server adds."""
     devices = [
         {
             **each,

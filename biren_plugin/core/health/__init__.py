@@ -1,1 +1,1 @@
-"""Which cards are healthy: probes find faults, verdicts follow from them, recovery takes time."""
+"""Which cards are healthy: probes find faults, verdicts follow from faults, recovery takes time."""

@@ -1,4 +1,4 @@
-"""What is known of one card at one moment, and what has to be remembered to see that something changed."""
+"""The state of one card at one moment, and the history needed to see changes."""
 
 from typing import Final
 
@@ -9,7 +9,7 @@ from biren_plugin.core.parse.brml import CardReading, LibraryStatus
 from biren_plugin.core.parse.card import Card
 
 RISE_HOLD: Final = 10.0
-"""Seconds for which a counter that rose is a finding: the counters of all cards are read by then."""
+"""Seconds for which a risen counter is a finding: by then the counters of all cards have been read."""
 
 
 class Rising:
@@ -21,9 +21,9 @@ class Rising:
         self._rose: float | None = None
 
     def risen_above(self, value: int | None, now: float) -> int | None:
-        """The counter before it last rose, if that is less than `RISE_HOLD` ago, else None.
+        """Return the counter before its last rise, if that was less than `RISE_HOLD` ago, else None.
 
-        The first value is the starting point, and so is a value that a reset lowered.
+        The first value, and a value that a reset lowered, is a new starting point.
         """
         if value is not None:
             if self._last is not None and value > self._last:
@@ -39,18 +39,18 @@ class Rising:
 
 @attrs.define
 class History:
-    """What is remembered of one card from reading to reading."""
+    """What is remembered of one card between readings."""
 
     aer_fatal: Rising = attrs.Factory(Rising)
     aer_nonfatal: Rising = attrs.Factory(Rising)
     ecc: Rising = attrs.Factory(Rising)
     widest: int = 0
-    """The most lanes that its PCIe link has had."""
+    """The greatest number of lanes that its PCIe link has had."""
 
 
 @attrs.frozen
 class Evidence:
-    """One card as every source shows it at one moment."""
+    """One card at one moment, as shown by every source."""
 
     device: Device
     history: History
@@ -59,11 +59,11 @@ class Evidence:
     """Whether the driver's module was loaded earlier and is not loaded now."""
     library_hung: bool = False
     library_knows: bool = True
-    """Whether the library knows the card; True also where there is no library."""
+    """Whether the library knows the card; True also without a library."""
     reading: CardReading | None = None
     unhealthy_on: LibraryStatus = LibraryStatus.CRITICAL
 
     @property
     def card(self) -> Card:
-        """The card."""
+        """Return the card."""
         return self.device.card

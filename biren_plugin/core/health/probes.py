@@ -1,9 +1,9 @@
-"""What is wrong with one card: each probe checks one thing and yields findings, with advice.
+"""Faults of one card: each probe checks one thing and yields symptoms, with advice.
 
 1. A new probe is one function and one row of `PROBES`.
-2. Missing data is not a fault: a value that could not be read yields no finding.
-3. A text holds no value that changes from reading to reading (a temperature, a counter), or every
-   reading would be a line in the log.
+2. Missing data is not a fault: an unreadable value yields no symptom.
+3. A text holds no value that changes with each reading (a temperature, a counter); otherwise each
+   reading would add a line to the log.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,33 +21,33 @@ from biren_plugin.core.parse.vfio import noiommu_node
 
 @attrs.frozen
 class Symptom:
-    """What a probe found."""
+    """A fault that a probe found."""
 
     text: str
     """A sentence, with advice."""
     severe: bool
-    """Whether it puts the card out of service; else it is a warning."""
+    """Whether the symptom puts the card out of service; otherwise it is a warning."""
 
 
 def severe(text: str) -> Symptom:
-    """A symptom that puts the card out of service."""
+    """Return a symptom that puts the card out of service."""
     return Symptom(text, severe=True)
 
 
 def warning(text: str) -> Symptom:
-    """A symptom that the card stays in service with."""
+    """Return a symptom with which the card stays in service."""
     return Symptom(text, severe=False)
 
 
 _UNLOADED: Final = f"the driver's module was unloaded; on the node: `{vendor.MODPROBE}`"
-"""The one cause of all that an unloaded module takes along: cards, nodes."""
+"""The common cause of everything that goes with an unloaded module: cards and nodes."""
 
 
 def _any(_evidence: Evidence) -> bool:
     return True
 
 
-@attrs.frozen(eq=False)  # each is itself, and quickly hashed
+@attrs.frozen(eq=False)  # compared by identity, and quickly hashed
 class Probe:
     """One check of a card."""
 
@@ -55,11 +55,11 @@ class Probe:
     help: str
     find: Callable[[Evidence], Iterator[Symptom]]
     can_tell: Callable[[Evidence], bool] = _any
-    """Whether finding nothing means that the card is healthy, rather than that nothing was read."""
+    """Whether no symptom means that the card is healthy, rather than that nothing could be read."""
     always: bool = False
-    """Whether it counts in every mode and cannot be disabled: without it there is nothing to allocate."""
+    """Whether the probe counts in every mode and cannot be disabled: a card that fails it cannot be allocated."""
     indirect: bool = True
-    """Whether it can be wrong about every card at once, and is then itself the suspect."""
+    """Whether the probe can be wrong about every card at once, and is then the suspect itself."""
 
 
 @attrs.frozen
@@ -69,7 +69,7 @@ class Finding:
     probe: Probe
     text: str
     severe: bool = True
-    """As in `Symptom`."""
+    """As in `Symptom`: whether it puts the card out of service."""
 
 
 def _bus(evidence: Evidence) -> Iterator[Symptom]:
@@ -121,7 +121,7 @@ def _sysfs(evidence: Evidence) -> Iterator[Symptom]:
         )
     elif card.misread:
         yield warning(
-            f"{'; '.join(card.misread)}, so what was read before still counts; "
+            f"{'; '.join(card.misread)}, so the earlier value still counts; "
             f"see {vendor.CLASS_FOLDER}/{card.name}/device"
         )
 
@@ -234,18 +234,18 @@ def _library_presence(evidence: Evidence) -> Iterator[Symptom]:
 
 
 def _lspci(card: Card, options: str) -> str:
-    """The command that shows the card's PCI function; all of Biren's where its address is unknown."""
+    """Return the command that shows the card's PCI function; all Biren functions if its address is unknown."""
     which = f"-s {card.pci_address}" if card.pci_address else f"-d {vendor.PCI_VENDOR[2:]}:"
     return f"lspci {options} {which}"
 
 
 def _in_sysfs(told: Callable[[Card], bool]) -> Callable[[Evidence], bool]:
-    """A probe can tell if sysfs can be read; what hangs is only as it was before."""
+    """Return whether sysfs was read: a hung card only has its earlier reading."""
     return lambda evidence: not evidence.card.hung and told(evidence.card)
 
 
 def _in_library(told: Callable[[CardReading], bool]) -> Callable[[Evidence], bool]:
-    """A probe can tell if the library has answered for the card."""
+    """Return whether the library has answered for the card."""
     return lambda evidence: evidence.reading is not None and told(evidence.reading)
 
 
@@ -260,7 +260,12 @@ PROBES: Final = (
     ),
     Probe("driver-module", "the driver's module stays loaded", _module, indirect=False),
     Probe("sysfs", "its attributes can be read (a warning if one reads as garbage)", _sysfs),
-    Probe("vfio-binding", "all of a VFIO group is bound to vfio-pci", _binding, indirect=False),
+    Probe(
+        "vfio-binding",
+        "every function of a VFIO group is bound to vfio-pci",
+        _binding,
+        indirect=False,
+    ),
     Probe(
         "pci-config",
         "its PCI function answers",
@@ -313,7 +318,7 @@ OPTIONAL: Final = tuple(probe.name for probe in PROBES if not probe.always)
 
 
 def find(evidence: Evidence, disabled: frozenset[str]) -> list[Finding]:
-    """Everything that the probes find in the evidence of one card."""
+    """Return everything that the probes find in the evidence of one card."""
     return [
         Finding(probe, symptom.text, symptom.severe)
         for probe in PROBES

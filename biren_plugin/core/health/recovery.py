@@ -1,9 +1,9 @@
 """When a card that was unhealthy returns to service.
 
-1. A card is out of service while a severe fault is found, and for a steady time after that during
-   which it was checked throughout.
-2. A card that fails again within `FLAP_MEMORY` of its return flaps: each time it must be healthy for
-   twice as long, up to `LONGEST`.
+1. A card is out of service while it has a severe fault, and for a steady time afterwards during which it
+   was checked continuously.
+2. A card that fails again within `FLAP_MEMORY` of its return flaps: its steady time doubles each time, up
+   to `LONGEST`.
 3. Findings of a probe that becomes suspect itself are withdrawn at once.
 
 Times are seconds.
@@ -16,16 +16,16 @@ from biren_plugin.core.health.probes import Finding, Probe
 
 FLAP_MEMORY: Final = 3600.0
 LONGEST: Final = 600.0
-_DOUBLINGS: Final = 16  # more would only overflow
+_DOUBLINGS: Final = 16  # a greater exponent would only overflow
 
 
 class Recovery:
-    """The faults of one card over time; `steady` is the shortest steady time."""
+    """The faults of one card over time; `steady` is the shortest steady time, in seconds."""
 
     def __init__(self, steady: float) -> None:
         self._steady = steady
         self._faults: tuple[Finding, ...] = ()
-        """What put it out of service; empty while it is in service."""
+        """The faults that put the card out of service; empty while it is in service."""
         self._healthy_since: float | None = None
         self._returned: float | None = None
         self._relapses = 0
@@ -33,9 +33,9 @@ class Recovery:
     def update(
         self, severe: Sequence[Finding], suspects: Collection[Probe], now: float
     ) -> tuple[str, ...]:
-        """Why the card is out of service at `now`; empty if it is in service.
+        """Return why the card is out of service at `now`; empty if it is in service.
 
-        `severe` are the findings that count; `suspects` are probes that are not believed.
+        `severe` are the findings that count; `suspects` are probes that do not count.
         """
         if severe:
             if not self._faults:
@@ -63,11 +63,11 @@ class Recovery:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the faults are over, and only the steady time keeps the card out of service."""
+        """Return whether the faults are over, and only the steady time keeps the card out of service."""
         return self._healthy_since is not None and bool(self._faults)
 
     def lose_sight(self) -> None:
-        """The card is not checked at present: its steady time starts again once it is."""
+        """Note that the card is not checked at present: its steady time starts again afterwards."""
         self._healthy_since = None
 
     def _wait(self) -> float:
@@ -76,7 +76,7 @@ class Recovery:
 
 
 def _texts(findings: Sequence[Finding]) -> tuple[str, ...]:
-    """What several probes found alike is one reason."""
+    """Return the reasons; the same text from several probes is one reason."""
     return tuple(dict.fromkeys(finding.text for finding in findings))
 
 

@@ -1,14 +1,14 @@
-"""From what the probes find to verdicts: no reason means Healthy, each reason says what to do.
+"""Turns findings of probes into verdicts: no reason means Healthy, and each reason comes with advice.
 
 1. A card is judged by its identity (its GPU, its split, its instance): a new name changes nothing.
-2. An indirect probe that condemns, within `MOMENT`, the cards of at least `SUSPECT_FROM` GPUs whose
-   device nodes stand, and calls none of the others healthy, is itself the suspect: what it finds is a
-   warning until it has called one of them healthy for a `MOMENT`. A card that it condemned before
-   stays condemned, and cards it has no data for are not counted.
+2. An indirect probe is suspect if, within `MOMENT`, it condemns the cards of at least `SUSPECT_FROM` GPUs
+   whose device nodes exist, and finds none of the others healthy. Its findings are then warnings, until
+   it has found one of them healthy for a `MOMENT`. A card that it condemned earlier stays condemned, and
+   cards it has no data for are not counted.
 3. A device that is Unhealthy because of what the inventory knows (a new split, a pod that still holds
-   it) is not judged: it is not clear what it is.
-4. Modes: `enforce`; `observe`, in which only a missing card counts, and everything else is a
-   warning; `off`, in which only missing cards are looked for.
+   it) is not judged: its state is unclear.
+4. Modes: `enforce`; `observe`: only a missing card counts, and everything else is a warning; `off`: only
+   missing cards are detected.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -42,7 +42,7 @@ _INDIRECT: Final = tuple(probe for probe in PROBES if probe.indirect)
 
 @attrs.frozen
 class HealthPolicy:
-    """What the operator decides about verdicts."""
+    """The operator's choices about verdicts."""
 
     mode: HealthMode = "enforce"
     disabled: frozenset[str] = frozenset()
@@ -58,11 +58,11 @@ class _Record:
 
     history: History
     counted: Recovery
-    """Of what is reported to the kubelet."""
+    """The recovery that is reported to the kubelet."""
     observed: Recovery
-    """In `observe`: of what would have been reported."""
+    """In `observe`: the recovery that would have been reported."""
     opinions: dict[Probe, tuple[bool, float]] = attrs.Factory(dict)
-    """Whether each indirect probe condemns the card, and since when; left out if it cannot tell."""
+    """Whether each indirect probe condemns the card, and since when; without probes that have no data."""
 
 
 @attrs.frozen
@@ -72,11 +72,11 @@ class _Suspect:
     text: str
     """A sentence about it."""
     condemned_before: frozenset[Identity]
-    """Cards that it condemned while it still told cards apart: there it is believed."""
+    """Cards that it condemned while it was not suspect: these findings still count."""
 
 
 class HealthKeeper:
-    """Judges what was observed, one observation after the other."""
+    """Judges observations, one after the other."""
 
     def __init__(self, policy: HealthPolicy = HealthPolicy()) -> None:
         self._policy = policy
@@ -86,7 +86,7 @@ class HealthKeeper:
         self._module_seen = False
 
     def judge(self, inventory: Inventory, seen: Observed, now: float) -> Inventory:
-        """The inventory with every device's reasons and warnings."""
+        """Return the inventory with every device's reasons and warnings."""
         module_gone = self._module_gone(seen)
         judged = [
             device
@@ -153,9 +153,9 @@ class HealthKeeper:
         return found
 
     def _module_gone(self, seen: Observed) -> bool:
-        """A driver that is built in has no module: only one that was there can be missed.
+        """Return whether the module was unloaded: a built-in driver has none, so it must have been there.
 
-        A module that is being unloaded takes its class folder along first.
+        A module that is being unloaded removes its class directory first.
         """
         snapshot = seen.snapshot or Snapshot()
         self._module_seen |= bool(snapshot.module_loaded)

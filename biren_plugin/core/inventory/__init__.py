@@ -1,1 +1,1 @@
-"""What the node holds: splits that settle, cards that are retired, renamed or held."""
+"""The cards of the node: splits that settle, cards that are retired, renamed or held."""

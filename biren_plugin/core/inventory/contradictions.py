@@ -1,7 +1,7 @@
-"""Cards that report the GPU of other cards, from a PCI function of their own: one GPU, or several?
+"""Cards with the `physical_id` of other cards but a different PCI function: one GPU, or several?
 
-The cards of one GPU share its `physical_id` and its PCI function. Where only the first holds, memory
-decides: no GPU of a node holds clearly more than its largest. Either way an operator should know.
+The cards of one GPU share its `physical_id` and its PCI function. If they share only the first, memory
+decides: no GPU has clearly more memory than the node's largest. Either way an operator should know.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ from biren_plugin.core.parse.vfio import pci_number
 def resolve_contradictions(
     groups: Mapping[int, Cards], last_gpu_of: Mapping[str, int] = {}
 ) -> tuple[dict[int, Cards], list[str]]:
-    """The cards of each GPU, by `physical_id`, and a sentence for each contradiction.
+    """Return the cards of each GPU, by `physical_id`, and a sentence for each contradiction.
 
-    A function that is a GPU of its own gets its address as `physical_id`, as with VFIO groups. While
-    memory cannot be read, cards stay with the GPU of `last_gpu_of`, by card name.
+    A function that counts as its own GPU gets its address as `physical_id`, as with VFIO groups. While
+    memory cannot be read, cards stay with the GPU in `last_gpu_of`, by card name.
     """
     contradicting = {gpu: cards for gpu, cards in groups.items() if len(_by_function(cards)) > 1}
     if not contradicting:
@@ -42,7 +42,7 @@ def resolve_contradictions(
             taken = f"they are offered as one GPU split into {len(cards)}"
         addresses = dict.fromkeys(card.pci_address for card in cards if card.pci_address)
         sentences.append(
-            f"{', '.join(card.name for card in cards)} have physical_id {gpu} in common and not "
+            f"{', '.join(card.name for card in cards)} share physical_id {gpu} but not "
             f"their PCI function ({', '.join(addresses)}): {taken}; check the driver with `brsmi gpu`"
         )
     return resolved, sentences
@@ -58,7 +58,7 @@ def _are_several(cards: Cards, largest: int, last_gpu_of: Mapping[str, int]) -> 
 
 
 def _by_function(cards: Cards) -> dict[int, Cards]:
-    """The cards of each PCI function, by its number. A VFIO group's functions are those of its GPU."""
+    """Return the cards of each PCI function, by its number. A VFIO group's functions are those of its GPU."""
     found: dict[int, Cards] = {}
     for card in cards:
         if (number := _function(card)) is not None and not card.is_group:

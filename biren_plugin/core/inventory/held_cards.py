@@ -1,4 +1,4 @@
-"""Cards that pods hold: listed as long as they are held, and not offered under another resource."""
+"""Cards that pods hold: listed while they are held, and not offered under another resource."""
 
 from collections.abc import Collection, Iterator
 
@@ -12,7 +12,7 @@ from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 
 
 def held_and_gone(listed: Collection[tuple[str, str]], holders: Holders) -> Iterator[Device]:
-    """Devices that a pod holds and that are not `listed`, by resource and id: replaced, or gone earlier."""
+    """Return devices that a pod holds and that are not `listed`, by resource and id: replaced or gone."""
     for (resource, id_), pod in holders.items():
         number = number_of(id_)
         if (resource, id_) in listed or number is None:
@@ -25,10 +25,10 @@ def held_and_gone(listed: Collection[tuple[str, str]], holders: Holders) -> Iter
 
 
 def with_forgotten(before: Holders, view: KubeletView) -> Holders:
-    """The holders of a kubelet that has just restarted, and what it forgot.
+    """Return the holders after a kubelet's restart, including those that the kubelet forgot.
 
-    A kubelet that lost its checkpoint lists the running pods without their devices, and gives those
-    away again (*seen* on 1.36). One that kept it knows at least one of the devices `before`.
+    A kubelet that lost its checkpoint lists the running pods without their devices, and allocates these
+    again (*seen* on 1.36). One that kept it knows at least one of the devices `before`.
     """
     now = view.holders or {}
     if now.keys() & before.keys():
@@ -37,7 +37,7 @@ def with_forgotten(before: Holders, view: KubeletView) -> Holders:
 
 
 def forgotten_by(before: Holders, view: KubeletView) -> Holders:
-    """Of `before`, what the kubelet had forgotten and whose pods it still lists without a device."""
+    """Return the part of `before` that the kubelet forgot, whose pods it still lists without a device."""
     now = view.holders or {}
     holding = {(pod.namespace, pod.pod) for pod in now.values()}
     return {
@@ -55,7 +55,7 @@ def _mark(holders: Holders) -> Holders:
 
 
 def unless_held_unnoticed(device: Device, holders: Holders) -> Device:
-    """The device; Unhealthy while a pod holds it of which the kubelet has no record any more."""
+    """Return the device; Unhealthy while a pod holds it without a record in the kubelet."""
     pod = holders.get((device.resource, device.id))
     if pod is None or not pod.forgotten:
         return device
@@ -66,7 +66,7 @@ def unless_held_unnoticed(device: Device, holders: Holders) -> Device:
 
 
 def unless_held_elsewhere(device: Device, holders: Holders) -> Device:
-    """The device; Unhealthy while a pod holds its id under another resource."""
+    """Return the device; Unhealthy while a pod holds its id under another resource."""
     for resource in RESOURCE_OF_SPLIT.values():
         pod = holders.get((resource, device.id))
         if pod is not None and resource != device.resource and device.card.present:

@@ -1,21 +1,21 @@
-"""From what was read to what the node is believed to hold: splits settle, cards are retired.
+"""Turns observations into the inventory: splits settle, cards are retired.
 
 1. The cards with one `physical_id` are one GPU; their number is its split: 1, 2 or 4.
-2. A group of cards is believed once it has looked the same long enough: at once when the daemon
-   starts, `APPEAR_SETTLE` for a GPU that appears, `SPLIT_SETTLE` for a known GPU that looks
-   different, or that the node's other GPUs or the management library contradict; at once if the
-   library reports that no split is pending. Any other number of cards is never believed.
-3. While a GPU looks different from what is believed, its devices are Unhealthy: a pod must not
-   get a card that turns into another.
-4. A GPU that vanishes stays listed, its cards no longer `present`: it counts, and may return.
-5. Cards that a new split replaced leave in two steps (`retiring`), and not before the pod that
-   holds one has gone; nor is a reused `card_N` offered under another resource before. Where the
-   split was believed at once, it waits for `SPLIT_SETTLE` at least: a pod may just have got it
-   under the old one, and the kubelet has to be asked. A card that was only renamed waits likewise
-   for the pod that holds it under its former name (`renamed_cards`).
-6. A card that only the management library knows is listed, Unhealthy.
+2. A GPU's split is accepted once its cards have stayed the same for long enough: at once when the
+   daemon starts, after `APPEAR_SETTLE` for a GPU that appears, after `SPLIT_SETTLE` for a known GPU
+   that changed or one that contradicts the node's other GPUs or the management library; at once if the
+   library reports that no split is pending. Any other number of cards is never accepted.
+3. While a GPU differs from its accepted split, its devices are Unhealthy: a pod must not get a card that
+   is about to become another one.
+4. A GPU that vanishes stays listed, with its cards not `present`: it may return.
+5. Cards that a new split replaced are retired in two steps (`retiring`), and not before the pod that
+   holds one has gone. Until then, a reused `card_N` is not offered under another resource. If the split
+   was accepted at once, `card_N` waits for at least `SPLIT_SETTLE`: a pod may just have got it under the
+   old split, and the kubelet must be asked first. A card that was only renamed waits in the same way for
+   the pod that holds it under its former name (`renamed_cards`).
+6. A card that only the management library knows is listed as Unhealthy.
 7. A card that the operator excluded is in no list (`excluded_cards`).
-8. A resource without devices stays for `EMPTY_LINGER`, with an empty list, then goes.
+8. A resource without devices keeps an empty list for `EMPTY_LINGER`, and is then removed.
 
 Times are seconds of any clock that only goes forward.
 """
@@ -39,7 +39,7 @@ from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 
 
 class InventoryKeeper:
-    """Takes everything that was read, in turn, and returns what the node then holds."""
+    """Takes one observation after the other, and returns the inventory after each."""
 
     def __init__(self, exclude: Sequence[str] = ()) -> None:
         self._gpus = PhysicalGpus()
@@ -50,24 +50,24 @@ class InventoryKeeper:
         self._empty = EmptyResources()
 
     def update(self, seen: Observed, now: float) -> Inventory:
-        """What the node holds at `now`; `seen` must have a snapshot."""
+        """Return the inventory at `now`; `seen` must have a snapshot."""
         snapshot = seen.snapshot
         assert snapshot is not None
         holders = seen.holders or NO_HOLDERS
         for resplit in self._gpus.update(seen, now):
             self._retire(resplit, holders, now)
-        believed = self._gpus.believed()
-        self._renamed.forget_others({device.identity for device in believed})
+        accepted = self._gpus.accepted()
+        self._renamed.forget_others({device.identity for device in accepted})
         numbers = {card.number for card in snapshot.cards}
-        numbers.update(device.card.number for device in believed)
+        numbers.update(device.card.number for device in accepted)
         library_only, without_split = self._library_only.update(seen.library, numbers, now)
-        devices = [*believed, *library_only]
+        devices = [*accepted, *library_only]
         excluded = self._excluded.update(
             devices, seen.library.readings if seen.library is not None else {}, now
         )
         for each in excluded:
             self._retire_excluded(each, holders, now)
-        listed = {(device.resource, device.id) for device in believed}
+        listed = {(device.resource, device.id) for device in accepted}
         offered = [each for each in library_only if not self._excluded.word_for(each)]
         for device in (*offered, *held_and_gone(listed, holders)):
             self._retiring.keep(device, now)
@@ -105,7 +105,7 @@ class InventoryKeeper:
     ) -> tuple[DeviceList, ...]:
         by_resource: dict[str, dict[str, Device]] = {}
         own = self._excluded.without(self._gpus.devices_by_weight())
-        # Of two devices with one id the later counts: a reused id belongs to the card that is there.
+        # Of two devices with one id the later counts: a reused id belongs to the card that is present.
         for device in (*self._retiring.devices(now), *own):
             by_resource.setdefault(device.resource, {})[device.id] = device
         lists = []
@@ -124,7 +124,7 @@ class InventoryKeeper:
     def _unless_just_reused(
         self, device: Device, by_resource: Mapping[str, Mapping[str, Device]], now: float
     ) -> Device:
-        """The device; Unhealthy while a pod may have got its id under another resource unnoticed."""
+        """Return the device; Unhealthy while a pod may have got its id under another resource unnoticed."""
         physical_id = device.card.physical_id
         if physical_id is None or not device.healthy or not device.card.present:
             return device
@@ -133,7 +133,7 @@ class InventoryKeeper:
         for resource, devices in by_resource.items():
             if resource != device.resource and device.id in devices:
                 return device.because(
-                    f"{device.id} was a {resource} a moment ago: "
-                    "it is offered once it is clear that no pod holds it as such"
+                    f"{device.id} was a {resource} a moment ago; "
+                    "it is offered once the kubelet confirms that no pod holds it as such"
                 )
         return device

@@ -1,4 +1,4 @@
-"""Cards that the management library knows and sysfs does not: listed, Unhealthy."""
+"""Cards that the management library knows and sysfs does not: listed as Unhealthy."""
 
 from collections.abc import Collection
 
@@ -10,7 +10,7 @@ from biren_plugin.core.parse.card import Card
 
 
 class LibraryOnly:
-    """Since when each such card is known, by node id."""
+    """When each such card became known, by node id."""
 
     def __init__(self) -> None:
         self._since: dict[int, float] = {}
@@ -18,10 +18,10 @@ class LibraryOnly:
     def update(
         self, library: LibraryRound | None, in_sysfs: Collection[int], now: float
     ) -> tuple[list[Device], list[str]]:
-        """Devices to list; sentences about the cards whose split, and so resource, is unknown.
+        """Return devices to list, and sentences about cards of unknown split, and so of unknown resource.
 
-        `in_sysfs` are the numbers of the cards that sysfs shows, or showed. A card that may just be
-        coming or going is left out for `SPLIT_SETTLE`.
+        `in_sysfs` are the numbers of the cards that sysfs shows, or showed. A card that may be appearing or
+        disappearing right now is left out for `SPLIT_SETTLE`.
         """
         known = library.known if library is not None else {}
         self._since = {
@@ -33,7 +33,7 @@ class LibraryOnly:
                 continue
             name = f"{vendor.CARD_PREFIX}{number}"
             reason = (
-                f"{name} is known to the management library and not to {vendor.CLASS_FOLDER}; "
+                f"{name} is known to the management library but missing from {vendor.CLASS_FOLDER}; "
                 f"see `brsmi gpu`, and `{vendor.KERNEL_LOG}`"
             )
             resource = vendor.RESOURCE_OF_SPLIT.get(known[number].split or 0)

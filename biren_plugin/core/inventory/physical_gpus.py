@@ -1,4 +1,4 @@
-"""The physical GPUs of a node: how each is believed to be split, and what it shows instead."""
+"""The physical GPUs of a node: the accepted split of each, and the cards it shows instead."""
 
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -28,23 +28,23 @@ SPLIT_SETTLE: Final = 3.0
 
 @attrs.define
 class _Gpu:
-    """What is known of one physical GPU."""
+    """One physical GPU."""
 
-    believed: Cards = ()
+    accepted: Cards = ()
     candidate: Cards = ()
-    """The cards that it shows now, where they differ from what is believed."""
+    """The cards that it shows now, if they differ from the accepted split."""
     candidate_since: float = 0.0
     present: bool = True
 
 
 @attrs.frozen
 class Resplit:
-    """A GPU whose new split is believed from now on."""
+    """A GPU whose new split is accepted from now on."""
 
     before: list[Device]
     after: list[Device]
     certain_at: float
-    """When a pod that just got one of `before` must have become known."""
+    """The time by which a pod that just got one of `before` must be known."""
 
 
 class PhysicalGpus:
@@ -53,13 +53,13 @@ class PhysicalGpus:
     def __init__(self) -> None:
         self._gpus: dict[int, _Gpu] = {}
         self._gpu_of: dict[str, int] = {}
-        """By card name, as last read."""
+        """The GPU by card name, as last read."""
         self._starting = True
         self.unsettled: list[str] = []
-        """Sentences about cards that nothing is announced from, or that contradict each other, and why."""
+        """Sentences about cards that are not offered, or that contradict each other, with the reason."""
 
     def update(self, seen: Observed, now: float) -> list[Resplit]:
-        """Takes in what was read; returns the GPUs whose cards have just been replaced."""
+        """Take an observation; return the GPUs whose cards have just been replaced."""
         assert seen.snapshot is not None
         groups, strays = group_by_gpu(seen.snapshot.cards, self._gpu_of)
         groups, contradictions = resolve_contradictions(groups, self._gpu_of)
@@ -74,47 +74,47 @@ class PhysicalGpus:
             gpu.present = bool(cards)
             if not cards:
                 gpu.candidate = ()
-                if not gpu.believed:
+                if not gpu.accepted:
                     del self._gpus[physical_id]
-            elif same_split(cards, gpu.believed):
-                gpu.believed = with_known_memory(cards, gpu.believed)
+            elif same_split(cards, gpu.accepted):
+                gpu.accepted = with_known_memory(cards, gpu.accepted)
                 gpu.candidate = ()
             elif self._is_settled(gpu, cards, most, seen.library, now):
-                before, after = _devices(gpu.believed), _devices(cards)
+                before, after = _devices(gpu.accepted), _devices(cards)
                 resplits.append(Resplit(before, after, gpu.candidate_since + SPLIT_SETTLE))
-                gpu.believed, gpu.candidate = cards, ()
-            if gpu.candidate and (gpu.believed or split_of(gpu.candidate) not in RESOURCE_OF_SPLIT):
+                gpu.accepted, gpu.candidate = cards, ()
+            if gpu.candidate and (gpu.accepted or split_of(gpu.candidate) not in RESOURCE_OF_SPLIT):
                 self.unsettled.append(_describe_unsettled(gpu.candidate))
         self._starting = False
         return resplits
 
-    def believed(self) -> list[Device]:
-        """The devices of all GPUs, present or not, in the split that is believed."""
-        return [device for gpu in self._gpus.values() for device in _devices(gpu.believed)]
+    def accepted(self) -> list[Device]:
+        """Return the devices of all GPUs, present or not, in their accepted splits."""
+        return [device for gpu in self._gpus.values() for device in _devices(gpu.accepted)]
 
     def devices_by_weight(self) -> Iterator[Device]:
-        """The same with their state; what a reused id belongs to comes later: a card that is there."""
+        """Return these devices with their state; of two with one id, the present card comes later."""
         for gpu in self._gpus.values():
             if not gpu.present:
                 yield from _devices(
-                    tuple(attrs.evolve(card, present=False) for card in gpu.believed)
+                    tuple(attrs.evolve(card, present=False) for card in gpu.accepted)
                 )
         for gpu in self._gpus.values():
             if gpu.candidate:
                 reason = _describe_unsettled(gpu.candidate)
-                yield from (device.because(reason) for device in _devices(gpu.believed))
+                yield from (device.because(reason) for device in _devices(gpu.accepted))
         for gpu in self._gpus.values():
             if gpu.present and not gpu.candidate:
-                yield from _devices(gpu.believed)
+                yield from _devices(gpu.accepted)
 
     def just_changed(self, physical_id: int, now: float) -> bool:
-        """Whether the GPU began to look different less than `SPLIT_SETTLE` ago."""
+        """Return whether the GPU changed less than `SPLIT_SETTLE` ago."""
         return now - self._gpus[physical_id].candidate_since < SPLIT_SETTLE
 
     def _is_settled(
         self, gpu: _Gpu, cards: Cards, most: int, library: LibraryRound | None, now: float
     ) -> bool:
-        """Whether these cards, which differ from what is believed, are believed now."""
+        """Return whether these cards, which differ from the accepted split, are accepted now."""
         if not same_split(cards, gpu.candidate):
             gpu.candidate_since = now
         gpu.candidate = cards
@@ -123,7 +123,7 @@ class PhysicalGpus:
         confirmed = _library_confirms(cards, library, gpu.candidate_since)
         if confirmed:
             return True
-        if gpu.believed or confirmed is False or contradicted_by_memory(cards, most):
+        if gpu.accepted or confirmed is False or contradicted_by_memory(cards, most):
             settle = SPLIT_SETTLE
         else:
             settle = 0.0 if self._starting else APPEAR_SETTLE
@@ -131,7 +131,7 @@ class PhysicalGpus:
 
 
 def _library_confirms(cards: Cards, library: LibraryRound | None, since: float) -> bool | None:
-    """Whether the library confirms this split; None where it has reported nothing of it since then."""
+    """Return whether the library confirms this split; None if it has not reported it since then."""
     if library is None or library.at < since:
         return None
     readings = [library.readings.get(card.number) for card in cards]
@@ -151,7 +151,7 @@ def _devices(cards: Cards) -> list[Device]:
 
 
 def shown_devices(cards: Iterable[Card]) -> frozenset[tuple[str, str]]:
-    """Resource and id of each card, as its GPU looks at this moment, settled or not."""
+    """Return resource and id of each card in its GPU's current split, settled or not."""
     groups, _ = resolve_contradictions(group_by_gpu(cards)[0])
     return frozenset(
         (RESOURCE_OF_SPLIT[split_of(group)], card.name)
@@ -162,7 +162,7 @@ def shown_devices(cards: Iterable[Card]) -> frozenset[tuple[str, str]]:
 
 
 def on_their_gpus(cards: Iterable[Card]) -> list[Card]:
-    """The cards, by number, each with the `physical_id` of the GPU that it is taken to belong to."""
+    """Return the cards, by number, each with the `physical_id` of the GPU that it is counted to."""
     groups, strays = group_by_gpu(cards)
     resolved, _ = resolve_contradictions(groups)
     found = [*strays, *(card for group in resolved.values() for card in group)]

@@ -1,9 +1,9 @@
 """Cards whose name has shifted while a pod may hold them under the old one.
 
-The kubelet counts by name: it takes a card that is called otherwise for a free one. So such a card is
-not offered before the pod that held it at that moment has let go of its former name, whoever may get
-that name later. Until `certain_at` the kubelet may not have been asked yet: nothing is offered then,
-and what it says at the first look afterwards still counts.
+The kubelet counts by name, and considers a renamed card free. So a renamed card is not offered until the
+pod that held it then has released its former name, even if another card gets that name later. Until
+`certain_at` the kubelet may not have been asked yet: the card is not offered before then, and holders
+found at the first update afterwards still count.
 """
 
 from collections.abc import Collection, Iterable
@@ -16,11 +16,11 @@ from biren_plugin.core.observed import Holder, Holders
 
 @attrs.define
 class _Former:
-    """What a card was called before."""
+    """The former name of a card."""
 
     id: str
     holder: Holder | None
-    """Who held it as such when it was renamed."""
+    """The pod that held it under that name when it was renamed."""
     certain_at: float
     certain: bool = False
 
@@ -38,7 +38,7 @@ class RenamedCards:
         holders: Holders,
         certain_at: float,
     ) -> None:
-        """A GPU's devices have given way to others; those of the same identity were renamed."""
+        """Note that a GPU's devices were replaced; those with the same identity were renamed."""
         names = {device.identity: device.id for device in before}
         for device in after:
             if device.identity in names:
@@ -49,7 +49,7 @@ class RenamedCards:
                     self._former[device.identity] = _Former(old, holder, certain_at)
 
     def unless_held(self, device: Device, holders: Holders, now: float) -> Device:
-        """The device; Unhealthy while a pod holds it, or may hold it, under its former name."""
+        """Return the device; Unhealthy while a pod holds it, or may hold it, under its former name."""
         former = self._former.get(device.identity)
         if former is None or not device.healthy:
             return device
@@ -58,8 +58,8 @@ class RenamedCards:
             former.holder, former.certain = pod, now >= former.certain_at
             if pod is None and not former.certain:
                 return device.because(
-                    f"it was {former.id} a moment ago: "
-                    "it is offered once it is clear that no pod holds it as such"
+                    f"it was {former.id} a moment ago; "
+                    "it is offered once the kubelet confirms that no pod holds it as such"
                 )
         if pod is None or pod != former.holder:
             del self._former[device.identity]
@@ -70,6 +70,6 @@ class RenamedCards:
         )
 
     def forget_others(self, identities: Collection[Identity]) -> None:
-        """Only cards with these identities are left."""
+        """Forget all cards without one of these identities."""
         for identity in self._former.keys() - identities:
             del self._former[identity]

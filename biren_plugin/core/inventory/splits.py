@@ -1,4 +1,4 @@
-"""Which cards are one GPU's, into how many it is split, and whether two looks show the same split."""
+"""Which cards belong to one GPU, how many parts it has, and whether two readings show the same split."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -11,17 +11,17 @@ from biren_plugin.core.parse.vfio import address_of, pci_number
 MEMORY_TOLERANCE: Final = 0.1
 
 Cards = tuple[Card, ...]
-"""The cards of one GPU, by number: their order tells the instances apart."""
+"""The cards of one GPU, by number: their order distinguishes the instances."""
 
 
 def group_by_gpu(
     cards: Iterable[Card], last_gpu_of: Mapping[str, int] = {}
 ) -> tuple[dict[int, Cards], list[Card]]:
-    """The cards of each physical GPU, by number, and the cards that belong to none.
+    """Return the cards of each physical GPU, by number, and the cards that belong to no GPU.
 
-    A card whose `physical_id` cannot be read belongs to the GPU at its PCI address, if another card
-    tells which (*assumed*: the instances of a GPU share its address); else it stays where it last
-    was (`last_gpu_of`, by name).
+    A card whose `physical_id` cannot be read belongs to the GPU at its PCI address, if another card has
+    it (*assumed*: the instances of a GPU share its address); otherwise it stays with its last GPU
+    (`last_gpu_of`, by name).
     """
     cards = sorted(cards, key=lambda card: card.number)
     gpu_at = {
@@ -44,9 +44,9 @@ def group_by_gpu(
 
 
 def name_of_gpu(card: Card) -> str:
-    """`GPU 3` as the driver counts them; else by its address: `GPU 0000:3b:00.0`.
+    """Return `GPU 3` by the driver's number, or `GPU 0000:3b:00.0` by the address.
 
-    Where sysfs does not tell which GPU it is: `the GPU of card_3`.
+    If sysfs does not show which GPU it is: `the GPU of card_3`.
     """
     if card.physical_id is None:
         return f"the GPU of {card.name}"
@@ -55,12 +55,12 @@ def name_of_gpu(card: Card) -> str:
 
 
 def split_of(cards: Cards) -> int:
-    """Into how many a GPU with these cards is split: as the host says, else their number."""
+    """Return the number of parts of a GPU with these cards: the host's value, or else their number."""
     return cards[0].split or len(cards)
 
 
 def same_split(seen: Cards, known: Cards) -> bool:
-    """Whether both are the same split: a quarter alone has the name of the whole, not its memory."""
+    """Return whether both are the same split: a lone quarter has the whole GPU's name, but not its memory."""
     return len(seen) == len(known) and all(
         now.name == then.name
         and now.split == then.split
@@ -70,7 +70,7 @@ def same_split(seen: Cards, known: Cards) -> bool:
 
 
 def _about_the_same(one: int | None, other: int | None) -> bool:
-    """Another split changes a card's memory by half at least; a driver may keep a little for itself."""
+    """Compare with a tolerance: a new split changes a card's memory by at least half, a driver by little."""
     if one is None or other is None:
         return True
     return abs(one - other) <= max(one, other) * MEMORY_TOLERANCE
@@ -85,17 +85,17 @@ def with_known_memory(seen: Cards, known: Cards) -> Cards:
 
 
 def most_memory(groups: Mapping[int, Cards]) -> int:
-    """Bytes that the largest GPU of the node holds in its cards; 0 where none is known."""
+    """Return the bytes that the cards of the node's largest GPU hold; 0 if unknown."""
     return max((memory_of(cards) or 0 for cards in groups.values()), default=0)
 
 
 def contradicted_by_memory(cards: Cards, most: int) -> bool:
-    """Whether a GPU's cards hold clearly less than `most`, as another GPU does: some are missing."""
+    """Return whether a GPU's cards hold clearly less than `most`, another GPU's memory: cards are missing."""
     own = memory_of(cards)
     return own is not None and own < most * (1 - MEMORY_TOLERANCE)
 
 
 def memory_of(cards: Cards) -> int | None:
-    """Bytes that the cards hold together; None where one of them is unknown."""
+    """Return the bytes that the cards hold together; None if one of them is unknown."""
     sizes = [card.memory for card in cards]
     return None if None in sizes else sum(size for size in sizes if size is not None)

@@ -1,1 +1,1 @@
-"""Text and numbers from the host and the management library, turned into the model's words."""
+"""Text and numbers from the host and the management library, turned into values of the model."""

@@ -1,7 +1,7 @@
-"""What Biren's management library (BRML) says, as words. Whatever it says, nothing here raises.
+"""Values of Biren's management library (BRML), turned into readings. No value makes anything here raise.
 
-What cannot be true of a card, and what the library marks as not available (all bits set), is
-left out: missing data is no fault, and garbage must not become one.
+Impossible values, and values that the library marks as not available (all bits set), are left out:
+missing data is not a fault, and garbage must not become one.
 
 Source of the numbers, units and forms: the library's public header, `brml.h`.
 """
@@ -15,7 +15,7 @@ import attrs
 
 
 class ReturnCode(enum.IntEnum):
-    """What a call returns, as far as it makes a difference here."""
+    """The return codes of calls that are handled differently."""
 
     SUCCESS = 0
     NOT_SUPPORTED = 3
@@ -43,7 +43,7 @@ class P2PLink(enum.IntEnum):
 
 
 class CommonAncestor(enum.IntEnum):
-    """Where the ways to two cards part; the greater, the farther apart they are."""
+    """The closest common ancestor of two cards; the greater, the farther apart they are."""
 
     BOARD = 0
     PCIE_SWITCH = 10
@@ -57,38 +57,38 @@ class CommonAncestor(enum.IntEnum):
 
 @attrs.frozen
 class CardReading:
-    """What the library said of one card in one round; None where it did not say."""
+    """The library's reading of one card in one round; None for values that it did not report."""
 
     number: int
     """The driver's node id, the 3 in `card_3`."""
     uuid: str | None = None
-    """As the library writes it."""
+    """In the library's form."""
     pci_address: str | None = None
-    """As sysfs writes it: `0000:3b:00.0`."""
+    """In the form of sysfs: `0000:3b:00.0`."""
     numa_node: int | None = None
-    """None also where the host has none."""
+    """None also if the host has no NUMA nodes."""
     memory_total: int | None = None
     """Bytes."""
     memory_used: int | None = None
     """Bytes."""
     svi_current: int | None = None
-    """Into how many the GPU behind the card is split: 1, 2 or 4."""
+    """The number of parts of the GPU behind the card: 1, 2 or 4."""
     svi_pending: int | None = None
-    """Into how many it will be after its next reset: 1, 2 or 4."""
+    """The number of parts after its next reset: 1, 2 or 4."""
     instance: int | None = None
     """Which of the GPU's instances it is (*assumed*: the header says "instance number")."""
     status: LibraryStatus | None = None
     """The library's verdict."""
     temperature: int | None = None
-    """Of the GPU's die, degrees C."""
+    """Degrees C, of the GPU's die."""
     shutdown_temperature: int | None = None
     """Degrees C at which the GPU shuts itself down."""
     slowdown_temperature: int | None = None
     """Degrees C at which the GPU begins to run slower."""
     ecc_corrected: int | None = None
-    """Memory errors that were corrected since the driver was loaded."""
+    """Corrected memory errors since the driver was loaded."""
     ecc_uncorrected: int | None = None
-    """Memory errors that were not, since the driver was loaded."""
+    """Uncorrected memory errors since the driver was loaded."""
     power: int | None = None
     """Milliwatts."""
     gpu_utilization: int | None = None
@@ -96,7 +96,7 @@ class CardReading:
     memory_utilization: int | None = None
     """Percent of the last sample period in which memory was read or written."""
     timed_out: bool = False
-    """Whether the library itself gave up waiting for the card in one of the calls."""
+    """Whether one of the calls timed out in the library itself."""
 
 
 @attrs.frozen
@@ -104,9 +104,9 @@ class KnownCard:
     """A card that the library lists."""
 
     index: int
-    """The library's number of the physical GPU; need not be the `physical_id` of sysfs."""
+    """The library's number of the physical GPU; may differ from the `physical_id` of sysfs."""
     split: int | None = None
-    """Into how many that GPU is split now: 1, 2 or 4; None if the library does not say."""
+    """The number of parts of that GPU now: 1, 2 or 4; None if unknown."""
 
 
 @attrs.frozen
@@ -114,13 +114,13 @@ class LibraryFacts:
     """Which library this is."""
 
     path: str
-    """Where it was loaded from; a mere file name if the loader found it."""
+    """The path it was loaded from; a bare file name if the loader found it."""
     driver_version: str | None = None
     """`1.12.0`."""
     library_version: str | None = None
     """Its own."""
     lacking: tuple[str, ...] = ()
-    """Functions that we know and an older library has not."""
+    """Functions that this package uses and an older library does not have."""
 
 
 _MAX_TEXT: Final = 80
@@ -132,24 +132,24 @@ _ULONGLONG_MAX: Final = 2**64 - 1
 
 
 def text(raw: bytes) -> str | None:
-    """A C string, with or without an end, in one printable ASCII line; None if it is empty."""
+    """Return a C string, terminated or not, as one printable ASCII line; None if it is empty."""
     ended = raw[:_MAX_TEXT].partition(b"\0")[0]
     return "".join(chr(byte) if 0x20 <= byte < 0x7F else "?" for byte in ended).strip() or None
 
 
 def pci_address(bus_id: bytes) -> str | None:
-    """`0000:3b:00.0` of the library's `0000003B:3B:00.0`; None if it is no such thing."""
+    """Return `0000:3b:00.0` for the library's `0000003B:3B:00.0`; None for any other form."""
     match = _BUS_ID.fullmatch(text(bus_id) or "")
     return f"{int(match[1], 16):04x}:{match[2].lower()}" if match else None
 
 
 def believable_node_id(value: int) -> bool:
-    """Whether a card can have that number."""
+    """Return whether a card can have that number."""
     return value != _UINT_MAX
 
 
 def svi_split(mode: int) -> int | None:
-    """Into how many an SVI mode splits a GPU: 0 and 1 both leave it whole."""
+    """Return the number of parts in an SVI mode: 0 and 1 both leave the GPU whole."""
     return _SPLITS.get(mode)
 
 
@@ -157,7 +157,7 @@ _Member = TypeVar("_Member", bound=enum.IntEnum)
 
 
 def member(kind: type[_Member], value: int) -> _Member | None:
-    """The member with that number, None if there is none."""
+    """Return the member with that number, None if there is none."""
     return kind(value) if value in kind._value2member_map_ else None
 
 
@@ -188,12 +188,12 @@ _RULES: Final[Mapping[str, Callable[[Any], Any]]] = {
     "gpu_utilization": _within(range(101)),
     "memory_utilization": _within(range(101)),
 }
-"""For each field of `CardReading`: from the library's integer or bytes to what is believed of it."""
+"""By field of `CardReading`: turns the library's integer or bytes into a plausible value, or None."""
 
 
 def card_reading(
-    number: int, said: Mapping[str, int | bytes], *, timed_out: bool = False
+    number: int, reported: Mapping[str, int | bytes], *, timed_out: bool = False
 ) -> CardReading:
-    """What is believed of what the library said, by field of `CardReading`."""
-    believed = {field: _RULES[field](value) for field, value in said.items()}
-    return CardReading(number, timed_out=timed_out, **believed)
+    """Return the plausible values among the `reported` ones, which are by field of `CardReading`."""
+    plausible = {field: _RULES[field](value) for field, value in reported.items()}
+    return CardReading(number, timed_out=timed_out, **plausible)

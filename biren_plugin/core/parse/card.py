@@ -1,4 +1,4 @@
-"""A card as sysfs and /dev show it, and the words for the state of its parts."""
+"""A card as sysfs and /dev show it, and the states of its parts."""
 
 import enum
 
@@ -8,15 +8,15 @@ from biren_plugin.core.parse.vendor import NODE_FOLDER
 
 
 class NodeState(enum.Enum):
-    """What stands at a card's path in /dev."""
+    """The state of a card's path in /dev."""
 
     CHARACTER_DEVICE = "a character device"
     MISSING = "missing"
     OTHER = "not a character device"
     NOIOMMU = "there without an IOMMU"
-    """Of a VFIO group: its node is `/dev/vfio/noiommu-N`, and nothing isolates its functions."""
+    """For a VFIO group: its node is `/dev/vfio/noiommu-N`, and nothing isolates its functions."""
     UNKNOWN = "not to be looked at"
-    """A permission or a limit kept it from being read: that says nothing about the card."""
+    """A permission or a limit kept the node from being read: not a fault of the card."""
 
 
 class FunctionState(enum.Enum):
@@ -30,16 +30,16 @@ class FunctionState(enum.Enum):
 
 @attrs.frozen
 class Link:
-    """A card's PCIe link; None where sysfs does not tell."""
+    """A card's PCIe link; None for values that sysfs does not show."""
 
     speed: float | None = None
-    """Now, in GT/s. An idle GPU lowers it by itself."""
+    """The current speed in GT/s. An idle GPU lowers it by itself."""
     width: int | None = None
-    """Now, in lanes."""
+    """The current width in lanes."""
     max_speed: float | None = None
-    """What the slot and the card could do, in GT/s."""
+    """The greatest speed of slot and card, in GT/s."""
     max_width: int | None = None
-    """What the slot and the card could do, in lanes."""
+    """The greatest width of slot and card, in lanes."""
 
 
 @attrs.frozen
@@ -47,28 +47,28 @@ class Card:
     """One schedulable unit as sysfs and /dev show it."""
 
     name: str
-    """`card_3`: the driver's node id; may pass to another GPU after a new split. `/dev/vfio/3`."""
+    """`card_3`, by the driver's node id, may pass to another GPU after a re-split; or `/dev/vfio/3`."""
     number: int
     """The 3 in `card_3` and in `/dev/vfio/3`."""
     physical_id: int | None = None
-    """Which physical GPU; None if sysfs does not tell."""
+    """The number of the physical GPU; None if unknown."""
     memory: int | None = None
-    """Bytes; None if sysfs does not tell."""
+    """Bytes; None if unknown."""
     pci_path: tuple[str, ...] = ()
     """From the root down: `("pci0000:3a", "0000:3a:00.0", "0000:3b:00.0")`; empty if unknown. For a VFIO
     group: the first silent function's path, else the first function's."""
     product: str | None = None
-    """The PCI device id, `0x0106`; None if sysfs does not tell."""
+    """The PCI device id, `0x0106`; None if unknown."""
     numa_node: int | None = None
-    """None where the host has none (-1 in sysfs)."""
+    """None if the host has no NUMA nodes (-1 in sysfs)."""
     split: int | None = None
-    """Into how many its GPU is split, where the host says so; None: as many as the GPU has cards."""
+    """The number of parts of its GPU, if the host shows it; None: the number of the GPU's cards."""
     link: Link = Link()
-    """Its width is read at each scan, the rest when the card is first read and once a minute."""
+    """The width is read at each scan, the rest when the card is first read and once a minute."""
     node: NodeState = NodeState.CHARACTER_DEVICE
-    """What stands at `path`."""
+    """The state of `path`."""
     function: FunctionState = FunctionState.UNKNOWN
-    """Of the PCI function behind the card; of a VFIO group the worst."""
+    """The state of the PCI function behind the card; for a VFIO group, the worst one."""
     aer_fatal: int | None = None
     """Uncorrectable fatal PCIe errors, counted since the function was enabled."""
     aer_nonfatal: int | None = None
@@ -78,25 +78,25 @@ class Card:
     unbound: tuple[str, ...] = ()
     """Functions of a VFIO group that cannot be passed through: `0000:3b:00.1 (biren)`."""
     misread: tuple[str, ...] = ()
-    """Attributes whose text makes no sense: `physical_id reads 'N/A'`."""
+    """Attributes with garbage: `physical_id reads 'N/A'`."""
     host_node: str | None = None
-    """Where the node at `path` really is, if that is a link; None if it is not."""
+    """The real path of the node if `path` is a link; None if it is not."""
     hung: bool = False
-    """Whether reading it takes too long; then the rest is what was read before."""
+    """Whether reading the card takes too long; the other fields are then from an earlier scan."""
     present: bool = True
-    """Whether sysfs shows it; else the rest is what was read before it vanished."""
+    """Whether sysfs shows the card; otherwise the other fields are from before it vanished."""
 
     @property
     def path(self) -> str:
-        """The device node, the same on the host and in a container."""
+        """Return the path of the device node, the same on the host and in a container."""
         return self.name if self.is_group else f"{NODE_FOLDER}/{self.name}"
 
     @property
     def is_group(self) -> bool:
-        """Whether it is a VFIO group."""
+        """Return whether the card is a VFIO group."""
         return self.name.startswith("/")
 
     @property
     def pci_address(self) -> str | None:
-        """`0000:3b:00.0`: the function behind the card."""
+        """Return the address of the function behind the card: `0000:3b:00.0`."""
         return self.pci_path[-1] if self.pci_path else None

@@ -1,6 +1,6 @@
-"""From the text of sysfs attributes to cards. Whatever the text is, nothing here raises.
+"""Turns the text of sysfs attributes into cards. No text makes anything here raise.
 
-Source of the attributes' names and forms: the driver's class folder `/sys/class/biren`, and the
+Source of the attributes' names and forms: the driver's class directory `/sys/class/biren`, and the
 kernel's Documentation/ABI/testing/sysfs-bus-pci.
 """
 
@@ -18,7 +18,7 @@ CHANGING_ATTRIBUTES: Final = (
     "aer_dev_fatal",
     "aer_dev_nonfatal",
 )
-"""Read every time: a new split can leave every name as it was."""
+"""Read at each scan: a new split can leave every name unchanged."""
 FIXED_ATTRIBUTES: Final = (
     "device",
     "numa_node",
@@ -28,10 +28,10 @@ FIXED_ATTRIBUTES: Final = (
 )
 """Read once for each card."""
 _WAKING_ATTRIBUTES: Final = frozenset({"current_link_speed", "current_link_width"})
-"""Those that ask the device itself, as `config` does."""
+"""Attributes whose read asks the device itself, like `config`."""
 RUNTIME_STATUS: Final = "power/runtime_status"
 VENDOR_ID_BYTES: Final = 2
-"""The beginning of `config`: reading it asks the device itself."""
+"""The beginning of `config`, whose read asks the device itself."""
 
 _MAX_QUOTED: Final = 40
 _CARD_NAME: Final = re.compile(vendor.CARD_PREFIX + "(0|[1-9][0-9]{0,5})")
@@ -49,28 +49,28 @@ _LIBRARY: Final = re.compile(re.escape(vendor.LIBRARY) + r"\.[0-9]+(?:\.[0-9]+)*
 
 
 def card_number(name: str) -> int | None:
-    """The N of `card_N`, None for anything else."""
+    """Return the N of `card_N`, None for anything else."""
     match = _CARD_NAME.fullmatch(name)
     return int(match[1]) if match else None
 
 
 def number_of(device_id: str) -> int | None:
-    """The 3 of `card_3` and of `/dev/vfio/3`, None for anything else."""
+    """Return the 3 of `card_3` and of `/dev/vfio/3`, None for anything else."""
     match = _VFIO_GROUP.fullmatch(device_id)
     return int(match[1]) if match else card_number(device_id)
 
 
 def by_number(name: str) -> tuple[int, str]:
-    """The key that sorts card_2 before card_10."""
+    """Return a key that sorts card_2 before card_10."""
     digits = "".join(filter(str.isdigit, name))
     return int(digits or 0), name
 
 
 def pci_path(real: str) -> tuple[str, ...]:
-    """The PCI part of a device's real path, from the root bridge down; empty if it is no PCI device.
+    """Return the PCI part of a device's real path, from the root bridge down; empty for other devices.
 
     `/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0` ends in the function's own address. A root
-    bridge below a function (Intel VMD makes a PCI domain of its own) begins the path again.
+    bridge below a function (Intel VMD makes a PCI domain of its own) starts the path again.
     """
     parts = real.split("/")
     roots = [n for n, part in enumerate(parts) if _PCI_ROOT.fullmatch(part)]
@@ -82,7 +82,7 @@ def pci_path(real: str) -> tuple[str, ...]:
 
 
 def memory_bytes(mem_info: str) -> int | None:
-    """Bytes of the `MemTotal` line; the driver writes KiB, with or without the unit."""
+    """Return the bytes of the `MemTotal` line; the driver writes KiB, with or without the unit."""
     match = _MEM_TOTAL.search(mem_info)
     return int(match[1]) * 1024 if match else None
 
@@ -95,9 +95,9 @@ def read_card(
     node: NodeState,
     config: bytes | None,
 ) -> Card:
-    """A card from what could be read; an attribute that is missing or garbage is None.
+    """Return a card from the attributes that could be read; a missing or garbage attribute is None.
 
-    `config` is the beginning of its function's configuration space.
+    `config` is the beginning of the function's configuration space.
     """
     return Card(
         name=name,
@@ -106,7 +106,7 @@ def read_card(
         memory=memory_bytes(texts.get("mem_info", "")),
         pci_path=path,
         product=_product(texts.get("device", "")),
-        numa_node=whole_number(texts, "numa_node"),  # -1, none, is no number here
+        numa_node=whole_number(texts, "numa_node"),  # -1, for none, is not a number here
         link=Link(
             speed=_speed(texts, "current_link_speed"),
             width=whole_number(texts, "current_link_width"),
@@ -122,7 +122,7 @@ def read_card(
 
 
 def _misread(texts: Mapping[str, str]) -> Iterator[str]:
-    """What is there and makes no sense; an attribute that is missing or empty is merely unknown."""
+    """Return the garbage attributes; a missing or empty attribute is merely unknown."""
     physical_id = texts.get("physical_id", "").strip()
     if physical_id and whole_number(texts, "physical_id") is None:
         yield f"physical_id reads {physical_id[:_MAX_QUOTED]!r}"
@@ -132,7 +132,7 @@ def _misread(texts: Mapping[str, str]) -> Iterator[str]:
 
 
 def function_state(config: bytes | None) -> FunctionState:
-    """The state by the first two bytes of a configuration space: a device that is gone reads all ones."""
+    """Return the state by the first two bytes of a configuration space: a missing device reads all ones."""
     if config is None or len(config) < VENDOR_ID_BYTES:
         return FunctionState.UNKNOWN
     gone = config[:VENDOR_ID_BYTES] == b"\xff\xff"
@@ -140,17 +140,17 @@ def function_state(config: bytes | None) -> FunctionState:
 
 
 def is_suspended(runtime_status: str | None) -> bool:
-    """Whether the kernel has put a device to sleep: reading its configuration space would wake it."""
+    """Return whether the kernel has suspended a device: reading its configuration space would wake it."""
     return (runtime_status or "").strip() == "suspended"
 
 
 def without_waking(attributes: Iterable[str], *, asleep: bool) -> list[str]:
-    """Those `attributes` that may be read of a device; one that sleeps is not asked itself."""
+    """Return the `attributes` that may be read; a suspended device is not asked itself."""
     return [each for each in attributes if not (asleep and each in _WAKING_ATTRIBUTES)]
 
 
 def aer_total(text: str) -> int | None:
-    """The sum in `aer_dev_fatal` or `aer_dev_nonfatal`, None if it is unknown."""
+    """Return the sum in `aer_dev_fatal` or `aer_dev_nonfatal`, None if unknown."""
     match = _AER_TOTAL.search(text)
     return int(match[1]) if match else None
 
@@ -160,7 +160,7 @@ def _product(text: str) -> str | None:
 
 
 def whole_number(texts: Mapping[str, str], attribute: str) -> int | None:
-    """An attribute that is a number of at most nine digits, None if it is anything else."""
+    """Return the value of a number of at most nine digits, None for anything else."""
     text = texts.get(attribute, "").strip()
     return int(text) if _NUMBER.fullmatch(text) else None
 
@@ -171,5 +171,5 @@ def _speed(texts: Mapping[str, str], attribute: str) -> float | None:
 
 
 def library_name(name: str) -> bool:
-    """Whether a file of /usr/lib is a version of the management library: `libbiren-ml.so.1.12.0`."""
+    """Return whether a file of /usr/lib is a version of the management library: `libbiren-ml.so.1.12.0`."""
     return _LIBRARY.fullmatch(name) is not None

@@ -1,13 +1,13 @@
-"""Every name and number of Biren's, once: nothing else in this package spells one out.
+"""Every name and number of Biren's, once: no other module of this package spells one out.
 
-Source: the vendor's public device plugin, installation guides and operations notes. Another vendor,
-or a driver that names things differently, begins here.
+Source: the vendor's public device plugin, installation guides and operations notes. To support
+another vendor, or a driver with other names, start here.
 """
 
 from typing import Final
 
 PCI_VENDOR: Final = "0x1ee0"
-"""As the attribute `vendor` of a PCI function has it."""
+"""In the form of a PCI function's attribute `vendor`."""
 PCI_VENDOR_ID: Final = int(PCI_VENDOR, 16)
 LSPCI: Final = f"lspci -d {PCI_VENDOR[2:]}:"
 """The command that lists Biren's PCI functions."""
@@ -31,14 +31,14 @@ NODE_FOLDER: Final = "/dev/biren"
 CONTROL_NODE: Final = "/dev/biren-m"
 """User-space libraries need it in every container with a GPU."""
 NAMES_IN_DEV: Final = frozenset({MODULE, CONTROL_NODE.removeprefix("/dev/"), "dri", "vfio"})
-"""What appears in /dev with cards: their directory, the control node, render nodes, VFIO groups."""
+"""Names that appear in /dev with cards: their directory, the control node, render nodes, VFIO groups."""
 CARD_PREFIX: Final = "card_"
-"""Of a card's name, before the driver's node id."""
+"""The part of a card's name before the driver's node id."""
 
 DOMAIN: Final = "birentech.com"
-"""Of resources, labels and CDI names."""
+"""The domain of resources, labels and CDI names."""
 LARGEST_GPU_MEMORY: Final = 64 * 1024**3
-"""Bytes: no Biren GPU is known to hold more (Biren166M: 65024 MiB)."""
+"""Bytes: more than any known Biren GPU has (Biren166M: 65024 MiB)."""
 
 RESOURCE_OF_SPLIT: Final = {
     1: f"{DOMAIN}/gpu",
@@ -47,20 +47,20 @@ RESOURCE_OF_SPLIT: Final = {
 }
 """Extended resource by the number of instances that a GPU is split into."""
 CDI_KIND: Final = f"{DOMAIN}/gpu"
-"""Of whole GPUs and of instances: a class may not begin with a digit, as that of `1-2-gpu` would."""
+"""One kind for whole GPUs and instances: a class may not begin with a digit, as `1-2-gpu` does."""
 CDI_FILE: Final = "biren.yaml"
 DRA_DRIVER: Final = f"gpu.{DOMAIN}"
 """The name of the driver for Dynamic Resource Allocation, and the domain of its attributes and taints."""
 CLAIM_KIND: Final = f"{DOMAIN}/claim"
-"""The CDI kind of what a claim's containers get."""
+"""The CDI kind of the devices that a claim's containers get."""
 CLAIM_FILE_PREFIX: Final = f"{DOMAIN}-claim_"
-"""Of the name of a claim's CDI file, before the claim's uid."""
+"""The part of the name of a claim's CDI file before the claim's uid."""
 FEATURE_FILE: Final = "biren.features"
-"""The name of our file among those of Node Feature Discovery."""
+"""The name of the plugin's file for Node Feature Discovery."""
 CARDS_VARIABLE: Final = "BR_PHY_CARDS"
 """The environment variable from which Biren's runtime reads a container's cards."""
 RUNTIME_CLASS: Final = "biren"
-"""Part of the names that the vendor's container runtime goes by."""
+"""A part of every name of the vendor's container runtime."""
 
 LIBRARY: Final = "libbiren-ml.so"
 """The management library (BRML), without its version."""
@@ -68,10 +68,10 @@ LIBRARY_SONAME: Final = f"{LIBRARY}.1"
 DRIVER_TREE: Final = "/usr/local/birensupa/driver"
 """The driver's own files; images link against them, libbesu.so.1 among others."""
 SMI_FOLDER: Final = f"{DRIVER_TREE}/biren-smi"
-"""Where the library and the tool really are, below `DRIVER_TREE`."""
+"""The real places of the library and the tool, below `DRIVER_TREE`."""
 LIBRARY_FOLDER: Final = "/usr/lib"
 CONTAINER_FOLDER: Final = "/opt/birentech"
 """Stands for `/usr` in the paths of the driver's files in a container."""
 LIBRARY_FOLDERS: Final = (LIBRARY_FOLDER, f"{SMI_FOLDER}/lib", f"{CONTAINER_FOLDER}/lib")
-"""Where the library is looked for, in this order."""
+"""Where to look for the library, in this order."""
 TOOL: Final = "/usr/bin/brsmi"

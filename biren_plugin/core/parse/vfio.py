@@ -1,14 +1,15 @@
-"""From the links of PCI functions to IOMMU groups, and from what was read of a group to its card.
+"""Turns the links of PCI functions into IOMMU groups, and the readings of a group into its card.
 
 1. A physical function that is bound to the hypervisor's driver is split into its virtual functions.
-2. A function that is bound to vfio-pci and is nobody's virtual function is a whole GPU. It stays one
-   when it is bound to something else, so that the reason can be told, until it leaves the bus or has
+2. A function that is bound to vfio-pci and is not a virtual function is a whole GPU. It remains one when
+   it is bound to another driver, so that the reason can be reported, until it leaves the bus or has
    virtual functions of its own.
 3. Functions that share an IOMMU group are passed through together: a group is one card, of the GPU
    with the lowest address.
-4. What no card can be made of is left out, with a sentence. Nothing here raises, whatever was read.
+4. Functions that no card can be made from are left out, with a sentence. No input makes anything here
+   raise.
 
-Source of the rules: the vendor's plugin; of what spoils a group: the kernel's
+Source of the rules: the vendor's plugin; of the rules for groups: the kernel's
 Documentation/driver-api/vfio.rst, and `driver_managed_dma` in its drivers.
 """
 
@@ -25,37 +26,37 @@ from biren_plugin.core.parse.vendor import HYPERVISOR_DRIVER
 VFIO_DRIVER: Final = "vfio-pci"
 NODE_FOLDER: Final = "/dev/vfio"
 FIXED_ATTRIBUTES: Final = sysfs.FIXED_ATTRIBUTES
-"""Of a physical function: read once."""
+"""Attributes of a physical function, read once."""
 CHANGING_ATTRIBUTES: Final = (
     "sriov_numvfs",
     "current_link_width",
     "aer_dev_fatal",
     "aer_dev_nonfatal",
 )
-"""Of a physical function: virtual ones have no link, and read no errors, of their own."""
+"""Attributes of a physical function: a virtual function has neither a link nor error counters."""
 HEADER_BYTES: Final = 64
-"""The header of `config`; the vendor id alone tells nothing, a virtual function's is always 0xFFFF."""
+"""The header of `config`; the vendor id alone does not suffice: a virtual function's is always 0xFFFF."""
 
 _ADDRESS: Final = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([01][0-9a-f])\.([0-7])")
 _GROUP: Final = re.compile(r"0|[1-9][0-9]{0,5}")
 _BYSTANDERS: Final = frozenset({"", VFIO_DRIVER, "pci-stub", "pcieport"})
-"""Drivers under which a function that is not passed through does not spoil its group; "" is none."""
+"""Drivers with which a group's other functions may be bound, so that the group can be used; "" is none."""
 
 
 @attrs.frozen
 class Function:
-    """A PCI function, as its links tell."""
+    """A PCI function, as shown by its links."""
 
     address: str
     """`0000:3b:00.0`."""
     driver: str | None = None
-    """Its name; empty if there is none, None if that cannot be told."""
+    """The driver's name; empty if there is none, None if unknown."""
     group: int | None = None
-    """The IOMMU group that it is in."""
+    """The number of its IOMMU group."""
     physical: bool = True
-    """Whether it is no virtual function."""
+    """Whether it is a physical function, not a virtual one."""
     virtual_functions: tuple[str, ...] = ()
-    """Addresses of those that it is split into."""
+    """Addresses of the virtual functions that it is split into."""
 
 
 @attrs.frozen
@@ -66,11 +67,11 @@ class Group:
     """`/dev/vfio/12`."""
     number: int
     functions: tuple[str, ...]
-    """Addresses of what is passed through, the lowest first."""
+    """Addresses of the functions that are passed through, the lowest first."""
     physical: str
-    """Address of the physical function behind it, the lowest if there are several."""
+    """Address of the physical function behind the group, the lowest if there are several."""
     instances: int
-    """Into how many that one is split, by its links."""
+    """The number of parts of that physical function, by its links."""
 
 
 @attrs.frozen
@@ -80,13 +81,13 @@ class Layout:
     groups: Mapping[str, Group] = attrs.Factory(dict)
     """By name, in the order of their numbers."""
     wholes: frozenset[str] = frozenset()
-    """Functions that are whole GPUs, or were when they were last bound to vfio-pci."""
+    """Functions that are whole GPUs, or were when last bound to vfio-pci."""
     left_out: tuple[str, ...] = ()
-    """Sentences about what no card is made of."""
+    """Sentences about functions that no card is made from."""
 
 
 def pci_number(address: str) -> int | None:
-    """A number for a PCI address, in the order of addresses; None if it is none."""
+    """Return a number for a PCI address, in the order of addresses; None for anything else."""
     match = _ADDRESS.fullmatch(address)
     if match is None:
         return None
@@ -95,25 +96,25 @@ def pci_number(address: str) -> int | None:
 
 
 def address_of(number: int) -> str:
-    """The inverse of `pci_number`: also the address of the GPU with that `physical_id`."""
+    """Return the inverse of `pci_number`: also the address of the GPU with that `physical_id`."""
     return f"{number >> 16:04x}:{number >> 8 & 0xFF:02x}:{number >> 3 & 0x1F:02x}.{number & 7}"
 
 
 def noiommu_node(group: int) -> str:
-    """Where a group's node is when VFIO runs without an IOMMU."""
+    """Return the path of a group's node when VFIO runs without an IOMMU."""
     return f"{NODE_FOLDER}/noiommu-{group}"
 
 
 def group_number(link: str) -> int | None:
-    """The 12 in which an `iommu_group` link ends."""
+    """Return the 12 at the end of an `iommu_group` link."""
     end = link.rpartition("/")[2]
     return int(end) if _GROUP.fullmatch(end) else None
 
 
 def lay_out(functions: Mapping[str, Function], known_wholes: Collection[str] = ()) -> Layout:
-    """The groups of a node with these `functions`, by address; `known_wholes` are those of the last look.
+    """Return the groups of a node's `functions`, by address; `known_wholes` are those of the last scan.
 
-    Virtual functions that their physical one names and that are not in `functions` are gone.
+    Virtual functions that are named by their physical function but missing from `functions` are gone.
     """
     virtual = {address for each in functions.values() for address in each.virtual_functions}
     ordered = sorted(functions.values(), key=lambda each: pci_number(each.address) or 0)
@@ -131,7 +132,7 @@ def lay_out(functions: Mapping[str, Function], known_wholes: Collection[str] = (
             continue
         if not each.virtual_functions:
             left_out.append(
-                f"PCI function {each.address} has no virtual functions, so no device is made of it; "
+                f"PCI function {each.address} has no virtual functions, so it is not offered; "
                 f"on the node: write 1, 2 or 4 to /sys/bus/pci/devices/{each.address}/sriov_numvfs, "
                 "or bind it to vfio-pci"
             )
@@ -175,7 +176,7 @@ def card_of(
     headers: Mapping[str, bytes | None] = {},
     texts: Mapping[str, str] = {},
 ) -> Card:
-    """A group's card from what could be read; what is missing or garbage is None.
+    """Return a group's card from the values that could be read; missing or garbage values are None.
 
     `paths` and `headers`: PCI path and header of the functions that are passed through, `drivers` of
     all in the group (as in `Function`), each by address; `texts`: attributes of the physical function.
@@ -189,7 +190,7 @@ def card_of(
         ),
         FunctionState.ANSWERS,
     )
-    # The one that probes and tables name: the one that is wrong, if one is.
+    # The function that probes and tables name: the faulty one, if there is one.
     shown = next(address for address, state in states.items() if state is worst)
     numvfs = sysfs.whole_number(texts, "sriov_numvfs")
     is_whole = group.functions[0] == group.physical
@@ -205,7 +206,7 @@ def card_of(
 
 
 def function_state(header: bytes | None) -> FunctionState:
-    """What a header tells: one that is all ones comes from nothing."""
+    """Return the state by the header: a missing function reads all ones."""
     if header is None or len(header) < HEADER_BYTES:
         return FunctionState.UNKNOWN
     gone = header[:HEADER_BYTES] == b"\xff" * HEADER_BYTES

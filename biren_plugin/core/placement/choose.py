@@ -1,25 +1,25 @@
-"""Which units of a node a pod gets: the best choice there is, found without trying all of them.
+"""Which units of a node a pod gets: the best possible choice, found without trying all of them.
 
-**What is best.** Of the choices that hold what must be in them, and as many units as were asked for:
-the greatest sum of scores over the pairs inside (`core/placement/pair_scores`); of these the one whose leftover,
-the available units that it does not take, is worth most to the next pod; of these the one with the
-lowest numbers. A leftover is worth the whole GPUs in it first (the pairs of instances of one GPU),
-then the sum of scores over its pairs: groups stay whole. What is not available is in use or broken,
-so the GPU with the fewest available is the one most in use. With placement `spread` two instances of
-one GPU are worth less than nothing, in the choice and in the leftover.
+**Which choice is best.** A choice has the requested number of units, including those that it must have.
+The best one has the greatest sum of scores over its pairs (`core/placement/pair_scores`). Among equals,
+the best leftover (the available units that it does not take) wins; then the lowest numbers. A leftover
+is worth the whole GPUs in it first (the pairs of instances of one GPU), then the sum of scores over its
+pairs: groups stay whole. Units that are not available are in use or faulty, so the GPU with the fewest
+available units is the one most in use. With placement `spread`, two instances of one GPU have a negative
+score, in the choice and in the leftover.
 
-**Why one number is enough.** All three are sums: over the pairs inside, over the pairs left, over the
-units (each unit a bit of its own, the lowest number the highest bit). `_Ask` shifts them into one
-integer, far enough that no sum reaches the next: the greater integer is the better choice, and its
-lowest bits say which units it holds.
+**Why one number is enough.** All three criteria are sums: over the chosen pairs, over the pairs left
+over, and over the units (each unit is one bit, the lowest number the highest bit). `_Ask` shifts them
+into one integer, far enough apart that no sum reaches the next. The greater integer is the better
+choice, and its lowest bits are the chosen units.
 
-**Why the tree makes it exact.** In a tree the score of two units is that of the branch where they
-part. So of a choice below a branch, all that the rest of the tree can see is *how many* units it
-holds: for each number only the best choice has to be known (`_Table`). Two parts of a branch that
-hold x and y units add x * y pairs of the branch's score to the choice, and their leftovers likewise;
-so the best of t units is the best over x + y = t of two table entries and that (`_merge`). Units
-directly below a branch are alike, so the lowest numbers go first (`_alike`). Bottom up this is
-at most one step for each two units of the node, whatever is chosen; no subset is tried.
+**Why the tree makes it exact.** In a tree, the score of two units is that of their closest common branch. So
+for the rest of the tree, a choice below a branch only differs by *how many* units it has: for each
+number only the best choice is kept (`_Table`). Two parts of a branch with x and y chosen units add x * y
+pairs of the branch's score to the choice, and their leftovers add pairs in the same way. So the best
+choice of t units is the maximum, over x + y = t, of two table entries plus those pairs (`_merge`). Units
+directly below a branch are equal, so the lowest numbers go first (`_alike`). Bottom-up, this takes at
+most one step for each two units of the node, and no subset is tried.
 
 Scores that do not form a tree are left to `core/placement/pair_search`.
 """
@@ -46,9 +46,10 @@ def choose(
     size: int,
     placement: Placement = "packed",
 ) -> list[str]:
-    """The best `size` units of `available` with all of `must_include`, by number.
+    """Return the best `size` units of `available`, including all of `must_include`, by number.
 
-    All ids must be in the topology; `size` is from the number of `must_include` to that of all.
+    All ids must be in the topology; `size` is at least the number of `must_include`, and at most that of
+    all units.
     """
     place = topology.place
     must = frozenset(place[each] for each in must_include)
@@ -56,7 +57,7 @@ def choose(
     if size == len(units):
         return [topology.units[unit] for unit in units]
     ask = _Ask(units, must, size, placement)
-    # What is no tree as a whole may be one where it matters.
+    # Scores that do not form a tree as a whole may form one over these units.
     tree = topology.tree or tree_of(units, topology.scores)
     if tree is not None:
         [best] = _table(tree, ask).best
@@ -66,7 +67,7 @@ def choose(
 
 
 class _Ask:
-    """One question, and what pairs and units count for in its one integer."""
+    """One request, and the values of pairs and units in its one integer."""
 
     def __init__(
         self, units: Sequence[int], must: frozenset[int], size: int, placement: Placement
@@ -81,13 +82,13 @@ class _Ask:
         self._spread = placement == "spread"
 
     def near(self, score: int) -> int:
-        """What a pair with that score counts for if both are chosen."""
+        """Return the value of a pair with that score if both units are chosen."""
         if self._spread and score == SAME_GPU:
             score = self._together
         return score << self._near_shift
 
     def left(self, score: int) -> int:
-        """What it counts for if both are left."""
+        """Return the value of a pair with that score if both units are left over."""
         return (self._together if score == SAME_GPU else score) << self._left_shift
 
 
@@ -96,11 +97,11 @@ class _Table:
     """The best choices below one branch, for each number of units that can matter."""
 
     least: int
-    """The number of units in the first: those that must be, and those that the rest lacks."""
+    """The number of units in the first choice: at least those that must be in it."""
     most: int
-    """How many units there are to choose from."""
+    """The number of units to choose from."""
     best: list[int]
-    """For `least` units, `least + 1`, and so on, no more than were asked for."""
+    """The choices of `least` units, `least + 1`, and so on, up to the requested number."""
 
 
 def _table(branch: Branch, ask: _Ask) -> _Table:
@@ -112,7 +113,7 @@ def _table(branch: Branch, ask: _Ask) -> _Table:
 
 
 def _alike(units: Sequence[int], near: int, left: int, ask: _Ask) -> _Table:
-    """Of units of which each two part here: what must be, then the lowest numbers."""
+    """Return the table of units directly below a branch: required units first, then the lowest numbers."""
     most = len(units)
     ordered = sorted(units, key=lambda unit: (unit not in ask.must, unit))
     least = max(sum(unit in ask.must for unit in units), ask.size - (len(ask.units) - most))
@@ -127,7 +128,7 @@ def _alike(units: Sequence[int], near: int, left: int, ask: _Ask) -> _Table:
 
 
 def _merge(one: _Table, two: _Table, near: int, left: int, ask: _Ask) -> _Table:
-    """Of two parts whose units part here: the best split of each number between them."""
+    """Return the table of two parts of a branch: the best division of each number between them."""
     most = one.most + two.most
     lacking = ask.size - (len(ask.units) - most)
     least = max(one.least + two.least, lacking)
@@ -148,10 +149,10 @@ def _merge(one: _Table, two: _Table, near: int, left: int, ask: _Ask) -> _Table:
 
 
 def _by_pairs(scores: Scores, ask: _Ask) -> int:
-    """The same integer for scores of any kind.
+    """Return the same integer for scores that form no tree.
 
-    What is left over follows from what is taken: a unit takes its pairs with all others out of the
-    leftover, and a pair inside was taken out twice.
+    The leftover follows from the choice: a chosen unit removes its pairs with all others from the
+    leftover, so a chosen pair is removed twice.
     """
     kinds = {score for row in scores for score in row}
     left = {score: ask.left(score) for score in kinds}

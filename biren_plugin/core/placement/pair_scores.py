@@ -1,11 +1,11 @@
-"""How close two cards are: one scale for whatever tells it.
+"""How close two cards are: one scale for every source.
 
 1. A pair's link counts first, with the weights of the vendor's own plugin: (link type + 1) squared,
    so 9 for a direct link, 4 for an indirect one, 1 for none, or where it is unknown. `LINK_WEIGHT` is
    more than all distances of a node together: a choice that is best on this scale is never below
    the vendor's on the vendor's measure.
 2. Then the distance counts, from 0 (apart) to 5 (one board), in the library's own steps
-   (`CommonAncestor`); where the library does not tell, sysfs does, in the same steps.
+   (`CommonAncestor`); if the library does not report it, sysfs decides, in the same steps.
 3. Instances of one GPU share its memory: they count as directly linked, and one step closer than
    any two GPUs can be.
 """
@@ -18,27 +18,27 @@ import attrs
 from biren_plugin.core.parse.brml import CommonAncestor, P2PLink
 
 LINK_WEIGHT: Final = 1 << 24
-"""What one unit of the vendor's measure is worth in steps of distance: 1024 cards have fewer."""
+"""The value of one unit of the vendor's measure in steps of distance: more than 1024 cards can add up."""
 SAME_GPU: Final = 9 * LINK_WEIGHT + 6
 """The score of two instances of one GPU, above every other."""
 
-_STEP: Final = 10  # from one CommonAncestor to the next
+_STEP: Final = 10  # between two members of CommonAncestor
 _ROOT_PORT: Final = 2  # the part of a PCI path that leads to one: root bus, root port
 _BELOW_A_SWITCH: Final = 2  # what follows a switch: its port downwards, the function
 
 
 @attrs.frozen
 class Pair:
-    """What is known of two cards."""
+    """How two cards are connected."""
 
     ancestor: CommonAncestor
     link: P2PLink | None = None
-    """None where the library does not tell."""
+    """None if the library does not report it."""
     same_gpu: bool = False
 
     @functools.cached_property
     def score(self) -> int:
-        """Their place on the scale; the higher, the closer."""
+        """Return the pair's score; the higher, the closer."""
         if self.same_gpu:
             return SAME_GPU
         weight = ((self.link or P2PLink.NONE) + 1) ** 2
@@ -46,7 +46,7 @@ class Pair:
 
     @property
     def words(self) -> str:
-        """As it reads after the names of the cards."""
+        """Return the description, as it follows the names of the cards."""
         if self.same_gpu:
             return "on one GPU"
         if self.link:
@@ -66,7 +66,7 @@ _WORDS: Final = {
 
 @attrs.frozen
 class Place:
-    """Where sysfs shows a card; as in `Card`."""
+    """The place of a card in sysfs; fields as in `Card`."""
 
     gpu: int | None = None
     pci_path: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ class Place:
 
 
 def pair_in_sysfs(one: Place, two: Place) -> Pair:
-    """What sysfs alone tells of two cards at these places."""
+    """Return how sysfs alone shows two cards at these places."""
     return _pair(_ancestor(one, two), _same_gpu(one, two))
 
 
@@ -90,7 +90,7 @@ def _same_gpu(one: Place, two: Place) -> bool:
 
 
 def _ancestor(one: Place, two: Place) -> CommonAncestor:
-    """Where the two ways part. A NUMA node says more than a root bus, and less than a root port."""
+    """Return the closest common ancestor. A NUMA node is closer than a root bus, and farther than a root port."""
     shared = 0
     for ours, theirs in zip(one.pci_path, two.pci_path, strict=False):
         if ours != theirs:

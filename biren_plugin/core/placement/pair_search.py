@@ -1,9 +1,9 @@
-"""The best choice where units and pairs have any worth at all, and no structure helps.
+"""The best choice for units and pairs of any value, without a structure to use.
 
-A choice is worth the sum over its units and over the pairs inside. Up to `EXACT_UP_TO` units it is
-the best there is. Beyond that no exchange of one unit for another makes it better, and it is never
-below what such exchanges, each the best at its turn, make of the lowest numbers; `_EXCHANGES` is
-their limit, and more than a choice of any node that was tried needs.
+The value of a choice is the sum over its units and over its pairs. Up to `EXACT_UP_TO` units the best
+choice is found. For more, no exchange of one unit for another improves the result, and it is never worse
+than the lowest numbers improved by such exchanges, the best one at each step. `_EXCHANGES` limits their
+number; no node that was tried needs that many.
 """
 
 import heapq
@@ -11,19 +11,19 @@ from collections.abc import Sequence
 from typing import Final
 
 Worth = Sequence[int]
-"""Of each unit."""
+"""The value of each unit."""
 Pairs = Sequence[Sequence[int]]
-"""Of each two units; symmetric, 0 on the diagonal."""
+"""The value of each pair of units; symmetric, 0 on the diagonal."""
 
 EXACT_UP_TO: Final = 16
 _SEEDS: Final = 256
-"""A choice is grown from so many units, divided by how many there are, besides the lowest numbers."""
+"""A choice is grown from this many units, divided by the number of units, besides the lowest numbers."""
 _EXCHANGES: Final = 4
-"""So many for each unit of a choice at most, so that there is an end in any case."""
+"""The greatest number of exchanges for each unit of a choice, so that the search ends in any case."""
 
 
 def best_by_pairs(worth: Worth, pairs: Pairs, must: Sequence[int], size: int) -> set[int]:
-    """`size` units, all of `must` among them, that are worth most."""
+    """Return the `size` units with the greatest value, including all of `must`."""
     found = _by_exchange(worth, pairs, must, size)
     if len(worth) <= EXACT_UP_TO:
         found = _Search(worth, pairs, must, size, found).best
@@ -36,7 +36,7 @@ def _value(chosen: set[int], worth: Worth, pairs: Pairs) -> int:
 
 
 def _gains(chosen: set[int], worth: Worth, pairs: Pairs) -> list[int]:
-    """What each unit adds, or would add, to the rest of the choice."""
+    """Return what each unit adds, or would add, to the rest of the choice."""
     return [own + sum(row[unit] for unit in chosen) for own, row in zip(worth, pairs, strict=True)]
 
 
@@ -53,7 +53,7 @@ def _by_exchange(worth: Worth, pairs: Pairs, must: Sequence[int], size: int) -> 
 
 
 def _grown(chosen: set[int], worth: Worth, pairs: Pairs, size: int) -> set[int]:
-    """The choice with further units, each the one that adds most."""
+    """Return the choice with further units, at each step the one that adds most."""
     gains = _gains(chosen, worth, pairs)
     while len(chosen) < size:
         unit = max(
@@ -65,7 +65,7 @@ def _grown(chosen: set[int], worth: Worth, pairs: Pairs, size: int) -> set[int]:
 
 
 def _exchange(chosen: set[int], worth: Worth, pairs: Pairs, must: Sequence[int]) -> None:
-    """Makes the best exchange of one unit for another until none is for the better."""
+    """Exchange one unit for another, the best exchange first, until none improves the choice."""
     gains = _gains(chosen, worth, pairs)
     for _ in range(_EXCHANGES * len(chosen)):
         outside = [unit for unit in range(len(worth)) if unit not in chosen]
@@ -86,7 +86,7 @@ def _exchange(chosen: set[int], worth: Worth, pairs: Pairs, must: Sequence[int])
 
 
 class _Search:
-    """All choices, depth first, but for those that cannot beat the best one so far."""
+    """Searches all choices, depth first, except those that cannot beat the best one so far."""
 
     def __init__(
         self, worth: Worth, pairs: Pairs, must: Sequence[int], size: int, found: set[int]
@@ -95,7 +95,7 @@ class _Search:
         self._most = _value(found, worth, pairs)
         self._pairs = pairs
         self._free = [unit for unit in range(len(worth)) if unit not in must]
-        # For each unit, what its best pairs with one, two, ... free units come to.
+        # For each unit, the sum of its best pairs with one, two, ... free units.
         self._reach: list[list[int]] = []
         for unit in range(len(worth)):
             row = sorted((pairs[unit][each] for each in self._free if each != unit), reverse=True)
@@ -111,7 +111,7 @@ class _Search:
             if value > self._most:
                 self.best, self._most = set(chosen), value
             return
-        # Each of the lacking adds its gain, and half of each pair with another of them.
+        # Each missing unit adds its gain, and half of each pair with another missing unit.
         bounds = [2 * gains[unit] + self._reach[unit][lacking - 1] for unit in self._free[start:]]
         if 2 * value + sum(heapq.nlargest(lacking, bounds)) <= 2 * self._most:
             return

@@ -1,4 +1,4 @@
-"""What is close to what on a node, in a form made for choosing (`core/placement/choose`)."""
+"""Which cards of a node are close to each other, in a form for choosing (`core/placement/choose`)."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,22 +8,22 @@ import attrs
 from biren_plugin.core.placement.pair_scores import Pair
 
 Scores = Sequence[Sequence[int]]
-"""Of each two units, by their places in a list of units; symmetric."""
+"""The score of each pair of units, by their places in a list of units; symmetric."""
 
 
 @attrs.frozen
 class Branch:
-    """A part of a tree: any two units below it that part here have the same score."""
+    """A part of a tree: units in different parts below it all have the same score."""
 
     score: int
-    """Of two units that part here; 0 where none do."""
+    """The score of two units in different parts; 0 if there are none."""
     leaves: tuple[int, ...] = ()
     """Units directly below."""
     branches: tuple["Branch", ...] = ()
-    """Each with two units at least."""
+    """Branches below, each with at least two units."""
 
 
-@attrs.frozen(eq=False)  # one that has not changed is the same object, and quickly compared
+@attrs.frozen(eq=False)  # an unchanged topology is the same object, and quickly compared
 class Topology:
     """The units of a node and how close each two are."""
 
@@ -31,13 +31,13 @@ class Topology:
     """Device ids, by number."""
     numa_nodes: tuple[int | None, ...] = ()
     pairs: tuple[tuple[Pair, ...], ...] = ()
-    """Row and column are places in `units`; the diagonal says nothing."""
+    """Row and column are places in `units`; the diagonal has no meaning."""
     scores: Scores = ()
     """The score of each of `pairs`."""
     place: Mapping[str, int] = attrs.Factory(dict)
-    """Of each id in `units`."""
+    """The place of each id in `units`."""
     tree: Branch | None = None
-    """None where the scores are none of a tree."""
+    """None if the scores do not form a tree."""
 
     def side_by_side(self) -> list[str]:
         """The units with close ones next to each other: those that part late in the tree."""
@@ -46,7 +46,7 @@ class Topology:
         return [self.units[unit] for unit in _flatten(self.tree)]
 
     def describe(self, ids: Iterable[str]) -> str:
-        """How close these units are, by the two that are least so; empty for fewer than two."""
+        """Return how close these units are, by the two farthest apart; empty for fewer than two."""
         places = [self.place[each] for each in ids if each in self.place]
         pairs = [self.pairs[one][two] for one, two in itertools.combinations(places, 2)]
         return min(pairs, key=lambda pair: pair.score).words if pairs else ""
@@ -61,11 +61,11 @@ def _flatten(branch: Branch) -> list[int]:
 
 
 def tree_of(units: Sequence[int], scores: Scores) -> Branch | None:
-    """The tree in which the score of two units is that of the branch where they part, or None.
+    """Return the tree in which the score of two units is that of their closest common branch, or None.
 
-    Two units part at the root if no two have a lower score. Whoever is closer to the first unit than
-    that is on its side; take them away, and the same goes for the rest. It is a tree if every pair
-    across sides has just the root's score, and each side is a tree.
+    The root has the lowest score of all pairs. The units closer to the first unit than that form one part;
+    the rest is divided in the same way. It is a tree if every pair across parts has exactly the root's
+    score, and each part is a tree.
     """
     if len(units) < 2:
         return Branch(0, tuple(units))

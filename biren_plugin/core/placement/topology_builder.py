@@ -1,7 +1,6 @@
-"""Where a topology comes from: built when what it is made of changes, never when asked.
+"""Builds a topology when its inputs change, never on request.
 
-The library's links and common ancestors count where it tells them, for each pair by itself; sysfs
-fills in the rest.
+For each pair, the library's link and common ancestor count if it reports them; sysfs fills in the rest.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,9 +19,10 @@ def build_topology(
     links: Mapping[tuple[int, int], P2PLink] = {},
     ancestors: Mapping[tuple[int, int], CommonAncestor] = {},
 ) -> Topology:
-    """The topology of these cards; `links` and `ancestors` by node ids, the lower first.
+    """Return the topology of these cards; `links` and `ancestors` are by node ids, the lower first.
 
-    Of two cards with one name the later counts. A VFIO group has no node id: its place in the PCI tree alone counts.
+    Of two cards with one name the later counts. A VFIO group has no node id: only its place in the PCI tree
+    counts.
     """
     ordered = sorted({card.name: card for card in cards}.values(), key=lambda card: card.number)
     at = {card_number(card.name): place for place, card in enumerate(ordered)}
@@ -48,7 +48,7 @@ def build_topology(
 
 
 def _rows_from_sysfs(cards: Sequence[Card]) -> list[list[Pair]]:
-    """Instances of one GPU share its place: what is told of places is told of all of them at once."""
+    """Return the scores by sysfs. Instances of one GPU share its place, so each pair of places is scored once."""
     places = list(dict.fromkeys(map(_place, cards)))
     below = [[pair_in_sysfs(one, two) for two in places[: n + 1]] for n, one in enumerate(places)]
     table = [
@@ -61,7 +61,7 @@ def _rows_from_sysfs(cards: Sequence[Card]) -> list[list[Pair]]:
 
 
 class TopologyKeeper:
-    """Builds a topology when what it is made of has changed, else gives the last one again."""
+    """Builds a topology when its inputs have changed; otherwise returns the last one."""
 
     def __init__(self) -> None:
         self._places: dict[str, Place] = {}
@@ -75,10 +75,10 @@ class TopologyKeeper:
         links: Mapping[tuple[int, int], P2PLink] = {},
         ancestors: Mapping[tuple[int, int], CommonAncestor] = {},
     ) -> Topology:
-        """The topology of these cards; `links` and `ancestors` as in `build_topology`."""
+        """Return the topology of these cards; `links` and `ancestors` as in `build_topology`."""
         by_name = {card.name: card for card in cards}
         places = {name: _place(card) for name, card in by_name.items()}
-        # The same round comes with many a look: only another one is looked through.
+        # Many scans come with the same round: only a different round is compared.
         told_anew = (links is not self._links and links != self._links) or (
             ancestors is not self._ancestors and ancestors != self._ancestors
         )

@@ -1,4 +1,4 @@
-"""A file that runtimes would refuse is refused with the rule that it breaks."""
+"""A file that runtimes would refuse is refused with the broken rule."""
 
 import contextlib
 import copy
@@ -32,13 +32,13 @@ SPEC: dict[str, Any] = {
 }
 
 
-def test_field_without_a_value_is_as_good_as_none() -> None:
+def test_a_field_without_a_value_counts_as_missing() -> None:
     spec = copy.deepcopy(SPEC) | {"kind": "birentech.com/gpu"}
     spec["devices"][0]["containerEdits"]["deviceNodes"] = None
     assert not holds(read_spec(spec), card(0))
 
 
-def test_valid_spec_of_another_vendor_is_taken_as_it_is() -> None:
+def test_a_valid_spec_of_another_vendor_is_accepted_unchanged() -> None:
     assert read_spec(copy.deepcopy(SPEC)) == SPEC
 
 
@@ -75,7 +75,7 @@ NODE = (*EDITS, "deviceNodes", 0)
         (("containerEdits",), {}, "containerEdits of the document are empty"),
     ],
 )
-def test_broken_rule_is_named(where: tuple[Any, ...], value: Any, said: str) -> None:
+def test_the_error_names_the_broken_rule(where: tuple[Any, ...], value: Any, said: str) -> None:
     spec = copy.deepcopy(SPEC)
     target: Any = spec
     for step in where[:-1]:
@@ -101,9 +101,7 @@ anything = st.recursive(
 
 
 @given(anything, st.sampled_from([None, "devices", "containerEdits"]))
-def test_whatever_a_file_holds_it_is_invalid_or_can_be_used(
-    document: Any, field: str | None
-) -> None:
+def test_any_file_content_is_invalid_or_usable(document: Any, field: str | None) -> None:
     found = document if field is None else {**SPEC, field: document}
     with contextlib.suppress(CdiSpecInvalid):
         spec = read_spec(found)

@@ -1,4 +1,4 @@
-"""What is in the CDI file is what `Allocate` would have given, and only what it holds is offered."""
+"""The CDI file gives what `Allocate` would have given, and only devices in the file are offered."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def parse(text: str) -> dict[str, Any]:
 
 @st.composite
 def nodes(draw: st.DrawFn) -> list[DeviceList]:
-    """Any node: its cards under the resources of their splits, or its VFIO groups."""
+    """Draw a node: its cards under the resources of their splits, or its VFIO groups."""
     host = draw(hosts)
     make = group if draw(st.booleans()) else card
     numbers = draw(st.lists(st.integers(0, 300), min_size=1, max_size=24, unique=True))
@@ -76,11 +76,11 @@ def test_names_resolve_to_what_allocate_gives_without_cdi(
         assert resolved.mounts == {(one.host_path, one.container_path) for one in direct.mounts}
 
 
-def test_container_without_cards_gets_no_names() -> None:
+def test_a_container_without_cards_gets_no_names() -> None:
     assert names_for([], HOST) == ContainerEdits()
 
 
-def test_vfio_groups_have_names_that_are_no_paths() -> None:
+def test_vfio_groups_have_names_that_are_not_paths() -> None:
     spec = spec_for([listed(GPU, Device(group(7), GPU), Device(group(12), GPU))])
     assert spec is not None
     assert [device["name"] for device in spec["devices"]] == ["vfio-7", "vfio-12"]
@@ -93,7 +93,7 @@ def test_vfio_groups_have_names_that_are_no_paths() -> None:
     )
 
 
-def test_card_that_two_resources_list_is_one_device() -> None:
+def test_a_card_listed_by_two_resources_is_one_device() -> None:
     [old] = devices(GPU, 2)
     spec = spec_for([listed(GPU, old.because("replaced")), listed(HALF, *devices(HALF, 2, 3))])
     assert spec is not None
@@ -101,24 +101,24 @@ def test_card_that_two_resources_list_is_one_device() -> None:
     assert [device["name"] for device in spec["devices"]] == ["card_2", "card_3"]
 
 
-def test_card_that_is_gone_is_in_no_file() -> None:
+def test_a_vanished_card_is_not_in_the_file() -> None:
     gone = Device(Card("card_1", 1, present=False), GPU, ("gone from the bus",))
     spec = spec_for([listed(GPU, *devices(GPU, 0), gone)])
     assert spec is not None
     assert [device["name"] for device in spec["devices"]] == ["card_0"]
 
 
-def test_sick_card_stays_in_the_file() -> None:
+def test_an_unhealthy_card_stays_in_the_file() -> None:
     sick = Device(card(0, node=NodeState.MISSING), GPU, ("its node is missing",))
     assert spec_for([listed(GPU, sick)]) is not None
 
 
 @pytest.mark.parametrize("lists", [[], [listed(GPU)]])
-def test_node_without_a_card_has_no_spec(lists: list[DeviceList]) -> None:
+def test_a_node_without_a_card_has_no_spec(lists: list[DeviceList]) -> None:
     assert spec_for(lists) is None
 
 
-def test_host_without_anything_for_every_container_has_no_common_edits() -> None:
+def test_a_host_with_nothing_for_every_container_has_no_common_edits() -> None:
     spec = spec_for([listed(GPU, *devices(GPU, 0))])
     assert spec is not None
     assert "containerEdits" not in spec
@@ -128,7 +128,7 @@ def no_reason(_name: str) -> str:
     return ""
 
 
-def test_what_the_file_lacks_is_unhealthy_with_the_reason() -> None:
+def test_a_device_missing_from_the_file_is_unhealthy_with_the_reason() -> None:
     spec = spec_for([listed(GPU, *devices(GPU, 0, 1))])
     offered = offerable(listed(GPU, *devices(GPU, 0, 1, 2)), spec, no_reason, "the disk is full")
     assert [device.reasons for device in offered.devices] == [(), (), ("the disk is full",)]
@@ -141,7 +141,9 @@ def test_what_the_file_lacks_is_unhealthy_with_the_reason() -> None:
     ]}],
     ids=["kind", "devices", "node"],
 )  # fmt: skip
-def test_file_that_means_something_else_lacks_the_card(changed: dict[str, Any]) -> None:
+def test_a_file_with_other_edits_under_the_cards_name_lacks_the_card(
+    changed: dict[str, Any],
+) -> None:
     judged = listed(GPU, *devices(GPU, 0))
     spec = spec_for([judged])
     assert spec is not None
@@ -150,12 +152,12 @@ def test_file_that_means_something_else_lacks_the_card(changed: dict[str, Any]) 
     assert not offerable(judged, None, no_reason, "lacks it").devices[0].healthy
 
 
-def test_card_that_is_gone_is_not_said_to_be_lacked_too() -> None:
+def test_a_vanished_card_is_not_reported_as_missing_from_the_file() -> None:
     gone = Device(Card("card_1", 1, present=False), GPU, ("gone from the bus",))
     assert offerable(listed(GPU, gone), None, no_reason, "lacks it").devices == (gone,)
 
 
-def test_before_the_disk_agrees_only_bad_news_passes() -> None:
+def test_before_the_disk_agrees_only_worse_verdicts_are_passed_on() -> None:
     sick, well, unknown = devices(GPU, 0, 1, 2)
     before = listed(GPU, sick, well.because("was sick"))
     judged = listed(GPU, sick.because("is sick"), well, unknown)
@@ -180,7 +182,7 @@ def changes(draw: st.DrawFn) -> tuple[DeviceList, DeviceList]:
 
 
 @given(changes())
-def test_what_passes_early_is_never_better_than_before_nor_than_the_verdict(
+def test_devices_passed_on_early_are_never_better_than_before_nor_than_the_verdict(
     change: tuple[DeviceList, DeviceList],
 ) -> None:
     before, judged = change

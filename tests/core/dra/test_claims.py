@@ -1,4 +1,4 @@
-"""A claim gets its cards, always the same way, or a sentence that says why not."""
+"""A claim gets its cards, always in the same way, or a sentence with the reason."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def test_each_request_has_its_own_list_of_cards() -> None:
     assert prepared[2].cdi_id == f"birentech.com/claim={spec['devices'][2]['name']}"
 
 
-def test_other_drivers_and_other_pools_are_left_to_others() -> None:
+def test_other_drivers_and_other_pools_are_ignored() -> None:
     claim = stored(one("a", "gpu-0", driver="other"), one("a", "gpu-1", pool="node-8"))
     allocated = allocated_of(claim, CLAIM, "node-7")
     assert allocated == ()
@@ -67,7 +67,7 @@ def test_a_vfio_group_comes_with_the_container_node_of_vfio() -> None:
 @pytest.mark.parametrize(
     ("claim", "said"),
     [
-        ({"metadata": {"uid": "uid-2"}}, "was replaced by another of its name"),
+        ({"metadata": {"uid": "uid-2"}}, "was replaced by another claim with its name"),
         ({"metadata": {"uid": "uid-1"}}, "is not allocated"),
         (
             stored(one("a", "gpu-0"), config=[{"opaque": {"driver": "gpu.birentech.com"}}]),
@@ -75,7 +75,9 @@ def test_a_vfio_group_comes_with_the_container_node_of_vfio() -> None:
         ),
     ],
 )
-def test_a_claim_that_cannot_be_prepared_says_why(claim: dict[str, Any], said: str) -> None:
+def test_the_error_explains_why_a_claim_cannot_be_prepared(
+    claim: dict[str, Any], said: str
+) -> None:
     with pytest.raises(ClaimRefused, match=said):
         allocated_of(claim, CLAIM, "node-7")
 
@@ -98,7 +100,7 @@ TAINT = {"gpu-0": ({"key": "gpu.birentech.com/ecc", "effect": "NoSchedule"},)}
         ({"devices": SICK, "taints": TAINT}, "is Unhealthy: 3 ECC errors"),
     ],
 )
-def test_a_card_that_cannot_be_used_now_says_why(how: dict[str, Any], said: str) -> None:
+def test_the_error_explains_why_a_card_cannot_be_used_now(how: dict[str, Any], said: str) -> None:
     with pytest.raises(ClaimNotReady, match=said):
         use(stored(one("a", "gpu-0")), **how)
 
@@ -125,14 +127,14 @@ def test_a_faulty_card_is_given_to_a_claim_that_tolerates_it(
             use(claim, devices=SICK, taints=TAINT)
 
 
-def test_admin_access_holds_nothing_and_is_held_up_by_nothing() -> None:
+def test_admin_access_neither_holds_cards_nor_waits_for_them() -> None:
     claim = stored(one("a", "gpu-0", adminAccess=True))
     use(claim, devices=SICK, held={"gpu-0": "uid-9"})
     spec = spec_of(CLAIM, allocated_of(claim, CLAIM, "node-7"), DEVICES, HostFacts())
     assert held_by({"uid-1": spec}, besides="uid-2") == {}
 
 
-def test_what_a_claim_holds_is_read_from_its_file() -> None:
+def test_the_devices_of_a_claim_are_read_from_its_file() -> None:
     spec = spec_of(
         CLAIM, allocated_of(stored(one("a", "gpu-0")), CLAIM, "node-7"), DEVICES, HostFacts()
     )

@@ -1,4 +1,4 @@
-"""The pool names hardware, says all of each device, and stands in the order in which to take it."""
+"""The pool names hardware, has every attribute of each device, and is in allocation order."""
 
 import re
 
@@ -27,7 +27,7 @@ def inventory(*devices: Device) -> Inventory:
     return Inventory(tuple(DeviceList(name, tuple(found)) for name, found in lists.items()))
 
 
-def test_names_are_the_hardwares_and_dns_labels() -> None:
+def test_names_describe_the_hardware_and_are_dns_labels() -> None:
     half = Device(Card("card_4", 4, pci_path=("pci0000:00", "0000:3b:00.0")), HALF, instance=1)
     group = Card("/dev/vfio/9", 9, functions=("0000:3b:00.1",))
     names = [name_of(whole(2)), name_of(half), name_of(Device(group, GPU))]
@@ -35,7 +35,7 @@ def test_names_are_the_hardwares_and_dns_labels() -> None:
     assert all(re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name or "") for name in names)
 
 
-def test_a_card_without_an_address_is_named_and_not_offered() -> None:
+def test_a_card_without_an_address_is_reported_and_not_offered() -> None:
     pool = pool_of(inventory(Device(Card("card_0", 0), GPU)), None)
     assert pool.slices == ((),)
     (sentence,) = pool.nameless
@@ -50,7 +50,7 @@ def test_every_device_has_every_attribute() -> None:
     assert "resource.kubernetes.io/pciBusID" in first
 
 
-def test_each_probe_is_a_taint_and_a_warning_keeps_nobody_away() -> None:
+def test_each_probe_is_a_taint_and_a_warning_has_no_effect() -> None:
     sick = whole(0, reasons=("3 errors",), faults=("ecc",), warned=("temperature",))
     pool = pool_of(inventory(sick, whole(1)), None)
     assert pool.taints["gpu-0000-01-00-0"] == (
@@ -62,7 +62,7 @@ def test_each_probe_is_a_taint_and_a_warning_keeps_nobody_away() -> None:
     assert evicting.taints["gpu-0000-01-00-0"][0]["effect"] == "NoExecute"
 
 
-def test_a_reason_that_is_no_probes_is_a_taint_all_the_same() -> None:
+def test_a_reason_without_a_probe_is_a_taint_too() -> None:
     pool = pool_of(inventory(whole(0, reasons=("replaced by a new split",))), None)
     ((taint,),) = pool.taints.values()
     assert taint["key"] == "gpu.birentech.com/unhealthy"
@@ -74,7 +74,7 @@ def test_a_card_that_a_pod_holds_through_the_plugin_is_tainted() -> None:
     assert taint["key"].endswith(HELD_BY_PLUGIN)
 
 
-def test_linked_cards_stand_side_by_side() -> None:
+def test_linked_cards_are_listed_side_by_side() -> None:
     devices = [whole(number) for number in range(4)]
     links = {(0, 2): P2PLink.DIRECT, (1, 3): P2PLink.DIRECT}
     topology = build_topology([each.card for each in devices], links, {})
@@ -85,7 +85,7 @@ def test_linked_cards_stand_side_by_side() -> None:
     assert groups == ["card_0", "card_0", "card_1", "card_1"]
 
 
-def test_a_node_of_many_cards_has_slices_of_at_most_as_many_as_the_api_takes() -> None:
+def test_a_slice_has_at_most_as_many_cards_as_the_api_accepts() -> None:
     pool = pool_of(inventory(*(whole(number) for number in range(130))), None)
     assert [len(each) for each in pool.slices] == [SLICE_SIZE, SLICE_SIZE, 2]
 
@@ -107,5 +107,5 @@ def test_of_two_cards_with_one_name_the_healthy_one_is_offered() -> None:
         ("x", "0.0.0"),
     ],
 )
-def test_versions_are_as_the_api_takes_them(version: str | None, written: str) -> None:
+def test_versions_have_the_apis_form(version: str | None, written: str) -> None:
     assert semantic(version) == written

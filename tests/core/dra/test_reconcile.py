@@ -1,4 +1,4 @@
-"""Whatever is stored, the writes make it the wanted pool, and no write is too many.
+"""From any stored state, the writes make the wanted pool, and no write is superfluous.
 
 The API server is played by a dictionary that knows its rules: versions, generations as they are sent.
 """
@@ -57,7 +57,7 @@ class Stored:
         self.slices[name] = stored
 
     def usable(self) -> list[list[str]] | None:
-        """The devices of a scheduler's view, None for a pool that is not whole."""
+        """Return the devices in a scheduler's view, None for an incomplete pool."""
         highest = max((s["spec"]["pool"]["generation"] for s in self.slices.values()), default=0)
         newest = [
             self.slices[name]
@@ -101,7 +101,7 @@ steps = st.lists(
 
 
 @given(steps, pools)
-def test_after_any_history_one_quiet_round_makes_the_stored_pool_the_wanted_one(
+def test_after_any_history_one_quiet_round_stores_the_wanted_pool(
     history: list[tuple[list[list[Object]], int, set[int]]], wanted: list[list[Object]]
 ) -> None:
     stored = Stored()
@@ -115,7 +115,7 @@ def test_after_any_history_one_quiet_round_makes_the_stored_pool_the_wanted_one(
     assert sync(stored, wanted) == 0, "a second round has nothing to write"
 
 
-def test_first_publication_is_one_creation_for_each_slice() -> None:
+def test_the_first_publication_creates_each_slice_once() -> None:
     writes = writes_for(pool("ab", "c"), {}, OWNER)
     assert [type(each) for each in writes] == [Create, Create]
     first = writes[0]
@@ -132,7 +132,7 @@ def test_a_node_without_cards_publishes_one_empty_slice() -> None:
     assert stored.usable() == [[]]
 
 
-def test_one_changed_slice_keeps_the_generation_and_two_are_a_new_one() -> None:
+def test_one_changed_slice_keeps_the_generation_and_two_start_a_new_one() -> None:
     stored = Stored()
     sync(stored, pool("a", "b", "c"))
     sync(stored, pool("a", "bx", "c"))

@@ -1,4 +1,4 @@
-"""Any interleaving of faults, recoveries, new splits and mad probes ends in the final state's verdicts."""
+"""After any sequence of faults, recoveries, re-splits and failing probes, verdicts match the final state."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
@@ -27,7 +27,7 @@ Unit = tuple[int, int]
 
 @attrs.frozen
 class Host:
-    """A host as it is at one moment. Faults that hit units which are not there hit nothing."""
+    """The state of a host at one moment. Faults of missing units have no effect."""
 
     splits: tuple[int, ...]
     """Of each GPU; 0: not there."""
@@ -75,7 +75,7 @@ class Host:
         return Observed(Snapshot(cards, module_loaded=self.module), round_)
 
     def condemned_by_each(self) -> list[frozenset[Unit]]:
-        """For each indirect probe, the units that it condemns for as long as this lasts."""
+        """Return the units that each indirect probe condemns in this state."""
         by_library = [self.critical, self.library_hung] if self.library else []
         return [self.silent, self.hung, *by_library]
 
@@ -94,12 +94,12 @@ class Host:
         return {unit for unit in self.units() if unit not in self.pulled}
 
     def well(self) -> set[Unit]:
-        """The units that must be Healthy in the end; the oracle."""
+        """Return the units that must be Healthy in the end; the oracle."""
         sick = frozenset().union(*self.condemned_by_each())
         return {unit for unit in self.standing() if unit not in sick}
 
     def tells_cards_apart(self) -> bool:
-        """Whether no probe condemns all that stands: else history decides whom to believe."""
+        """Return whether no probe condemns all present units; otherwise the verdict depends on history."""
         return not any(self.standing() <= condemned for condemned in self.condemned_by_each())
 
 
@@ -157,7 +157,7 @@ def expected(host: Host, chosen: Callable[[Host], set[Unit]]) -> set[tuple[str, 
 
 @settings(max_examples=80, deadline=None)
 @given(histories, hosts.filter(Host.tells_cards_apart))
-def test_verdicts_end_as_the_final_state_calls_for(
+def test_verdicts_end_up_matching_the_final_state(
     history: list[tuple[float, Host]], final: Host
 ) -> None:
     held = [*history, *[(wait, final) for wait in HOLD]]
@@ -169,14 +169,14 @@ def test_verdicts_end_as_the_final_state_calls_for(
 
 @settings(max_examples=80, deadline=None)
 @given(histories)
-def test_what_is_not_there_is_never_healthy(history: list[tuple[float, Host]]) -> None:
+def test_a_missing_card_is_never_healthy(history: list[tuple[float, Host]]) -> None:
     for host, inventory in live(history, HealthPolicy(recover_after=0.0)):
         assert healthy(inventory) <= expected(host, Host.standing)
 
 
 @settings(max_examples=80, deadline=None)
 @given(histories, hosts)
-def test_observing_condemns_only_what_is_not_there(
+def test_observe_mode_condemns_only_missing_cards(
     history: list[tuple[float, Host]], final: Host
 ) -> None:
     held = [*history, *[(wait, final) for wait in HOLD]]
@@ -189,7 +189,7 @@ def test_observing_condemns_only_what_is_not_there(
 def test_trouble_of_one_card_touches_no_other(
     history: list[tuple[float, Host]], sick: Unit
 ) -> None:
-    """Only as long as no probe is suspect: there one card more or less decides about all."""
+    """Only while no probe is suspect: otherwise one card can decide about all."""
     without = [(wait, host.without_trouble_of(sick)) for wait, host in history]
     policy = HealthPolicy(recover_after=STEADY)
     for (host, one), (_, other) in zip(live(history, policy), live(without, policy), strict=True):

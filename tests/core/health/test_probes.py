@@ -1,4 +1,4 @@
-"""Each probe finds its one fault, says what to do, and takes missing data for no fault."""
+"""Each probe finds its own fault and gives advice, and missing data is not a fault."""
 
 import re
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ def look(
 
 
 def found(*looks: Evidence) -> list[tuple[str, bool]]:
-    """What the last of these looks finds: the probe, and whether that is severe."""
+    """Return the findings of the last reading: the probe, and whether the finding is severe."""
     return [
         (each.probe.name, each.severe) for each in [find(one, frozenset()) for one in looks][-1]
     ]
@@ -40,11 +40,11 @@ def reading(**said: Any) -> CardReading:
     return CardReading(0, **said)
 
 
-def test_nothing_is_found_where_nothing_is_wrong() -> None:
+def test_no_fault_is_found_on_a_healthy_card() -> None:
     assert not found(look())
 
 
-def test_nothing_is_found_where_nothing_can_be_read() -> None:
+def test_no_fault_is_found_without_data() -> None:
     bare = Card("card_0", 0, node=NodeState.UNKNOWN, function=FunctionState.UNKNOWN)
     assert not found(look(bare), look(bare, now=1.0, reading=reading()))
 
@@ -82,25 +82,25 @@ FAULTS: Mapping[str, tuple[Evidence, str, bool]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_fault_is_found_by_its_probe_alone(fault: str) -> None:
+def test_each_fault_is_found_by_its_own_probe_only(fault: str) -> None:
     seen, probe, severe = FAULTS[fault]
     assert found(seen) == [(probe, severe)]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_finding_is_one_line_that_says_what_to_do(fault: str) -> None:
+def test_a_finding_is_one_line_with_advice(fault: str) -> None:
     [finding] = find(FAULTS[fault][0], frozenset())
     assert "\n" not in finding.text
     assert re.search(r"\b(see|check|reboot|reload|reset|replace|on the node)\b", finding.text)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_probe_that_is_disabled_finds_nothing(fault: str) -> None:
+def test_a_disabled_probe_finds_nothing(fault: str) -> None:
     seen, probe, _ = FAULTS[fault]
     assert not find(seen, frozenset({probe}))
 
 
-def test_counter_is_said_to_have_risen_above_what_it_was_before() -> None:
+def test_a_risen_counter_is_reported_with_its_previous_value() -> None:
     history = History()
     for now, count in enumerate((3, 7, 9)):
         looked = look(attrs.evolve(CARD, aer_fatal=count), history=history, now=float(now))
@@ -111,7 +111,7 @@ def test_counter_is_said_to_have_risen_above_what_it_was_before() -> None:
     assert "have risen above 9;" in finding.text
 
 
-def test_counter_that_wraps_or_is_reset_starts_anew() -> None:
+def test_a_counter_that_wraps_or_is_reset_starts_again() -> None:
     counter = Rising()
     assert [
         counter.risen_above(value, float(now)) for now, value in enumerate((2**63, 0, None))
@@ -127,20 +127,20 @@ def test_counter_that_wraps_or_is_reset_starts_anew() -> None:
         ({"node": NodeState.OTHER}, "remove it and reload vfio-pci"),
     ],
 )
-def test_vfio_group_has_advice_of_its_own(fault: dict[str, Any], said: str) -> None:
+def test_a_vfio_group_has_its_own_advice(fault: dict[str, Any], said: str) -> None:
     group = attrs.evolve(CARD, name="/dev/vfio/0", physical_id=0x3B << 8, **fault)
     [finding] = find(look(group), frozenset())
     assert finding.severe
     assert said in finding.text
 
 
-def test_temperature_counts_from_its_threshold_on() -> None:
+def test_a_temperature_counts_from_its_threshold_on() -> None:
     for temperature, severe in ((94, []), (95, [False]), (104, [False]), (105, [True])):
         hot = reading(temperature=temperature, shutdown_temperature=105, slowdown_temperature=95)
         assert found(look(reading=hot)) == [("library-temperature", each) for each in severe]
 
 
-def test_cool_card_is_left_in_peace() -> None:
+def test_a_cool_card_has_no_finding() -> None:
     cool = reading(temperature=94, shutdown_temperature=105, slowdown_temperature=95)
     assert not found(look(reading=cool))
     assert not found(look(reading=reading(temperature=200))), "without a threshold it says nothing"
@@ -154,7 +154,9 @@ def test_cool_card_is_left_in_peace() -> None:
         (LibraryStatus.ERROR, [False, False, True]),
     ],
 )
-def test_operator_says_which_status_counts(unhealthy_on: LibraryStatus, severe: list[bool]) -> None:
+def test_the_operator_chooses_which_status_counts(
+    unhealthy_on: LibraryStatus, severe: list[bool]
+) -> None:
     bad = (LibraryStatus.WARNING, LibraryStatus.CRITICAL, LibraryStatus.ERROR)
     looks = [look(reading=reading(status=each), unhealthy_on=unhealthy_on) for each in bad]
     assert [found(each) for each in looks] == [[("library-status", each)] for each in severe]
@@ -168,7 +170,7 @@ COUNTERS: Mapping[str, tuple[str, bool]] = {
 
 
 @pytest.mark.parametrize("counter", COUNTERS)
-def test_counter_is_a_fault_when_it_rises_and_for_a_while_after(counter: str) -> None:
+def test_a_rising_counter_is_a_fault_and_stays_one_for_a_while(counter: str) -> None:
     history = History()
 
     def at(now: float, value: int | None) -> list[tuple[str, bool]]:
@@ -188,7 +190,7 @@ def test_counter_is_a_fault_when_it_rises_and_for_a_while_after(counter: str) ->
     assert at(21.0, 1) == [COUNTERS[counter]]
 
 
-def test_text_of_a_counter_that_goes_on_rising_stays_the_same() -> None:
+def test_the_text_of_a_rising_counter_stays_the_same() -> None:
     history = History()
     texts = [
         find(look(attrs.evolve(CARD, aer_fatal=n), history=history, now=float(n)), frozenset())
@@ -199,7 +201,7 @@ def test_text_of_a_counter_that_goes_on_rising_stays_the_same() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 20), st.none() | st.integers(0, 5)), min_size=1))
-def test_counter_is_quiet_once_it_has_not_risen_for_the_hold(
+def test_a_counter_is_no_longer_a_fault_after_the_hold_time(
     history: list[tuple[float, int | None]],
 ) -> None:
     rising, now, last, rose = Rising(), 0.0, None, None
@@ -213,7 +215,7 @@ def test_counter_is_quiet_once_it_has_not_risen_for_the_hold(
         assert (said is not None) == (rose is not None and now - rose < RISE_HOLD)
 
 
-def test_link_that_lost_lanes_is_a_warning_and_a_slower_one_is_none() -> None:
+def test_a_link_with_fewer_lanes_is_a_warning_and_a_slower_one_is_not() -> None:
     history = History()
     narrow = attrs.evolve(CARD, link=Link(32.0, 8, 32.0, 16))
     slow = attrs.evolve(CARD, link=Link(2.5, 16, 32.0, 16))
@@ -223,14 +225,14 @@ def test_link_that_lost_lanes_is_a_warning_and_a_slower_one_is_none() -> None:
     assert not found(look(CARD, history=history))
 
 
-def test_names_are_unique_and_those_that_make_a_card_cannot_be_disabled() -> None:
+def test_probe_names_are_unique_and_basic_probes_cannot_be_disabled() -> None:
     names = [probe.name for probe in PROBES]
     assert len(set(names)) == len(names)
     assert set(OPTIONAL) == set(names) - {"bus", "device-node"}
     assert not {probe.name for probe in PROBES if probe.indirect and probe.always}
 
 
-def test_several_faults_are_several_findings() -> None:
+def test_several_faults_give_several_findings() -> None:
     sick = attrs.evolve(CARD, node=NodeState.MISSING, function=FunctionState.SILENT)
     assert found(look(sick, library_hung=True)) == [
         ("device-node", True),
@@ -282,7 +284,7 @@ def test_no_value_that_a_host_may_show_makes_a_probe_raise(
 
 
 @pytest.mark.parametrize("name", ["card_0", "/dev/vfio/0"])
-def test_card_whose_address_is_unknown_has_advice_without_one(name: str) -> None:
+def test_a_card_with_unknown_address_has_advice_without_one(name: str) -> None:
     unknown = Card(name, 0, function=FunctionState.SILENT, node=NodeState.MISSING)
     history = History(widest=16)
     for seen in (

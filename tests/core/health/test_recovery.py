@@ -1,4 +1,4 @@
-"""A card returns to service when it has been well long enough, and longer each time that it flaps."""
+"""A card returns to service after its steady time, which grows each time it flaps."""
 
 import pytest
 from hypothesis import given
@@ -23,19 +23,19 @@ def well(recovery: Recovery, now: float, *suspects: Probe) -> tuple[str, ...]:
 
 
 def time_to_return(recovery: Recovery, now: float) -> float:
-    """How long from `now` on, whole seconds, it has to be well."""
+    """Return how many whole seconds from `now` it must be healthy."""
     return next(wait for wait in range(2000) if not well(recovery, now + wait))
 
 
-def test_card_that_was_never_ill_needs_no_recovery() -> None:
+def test_a_card_that_was_never_faulty_needs_no_recovery() -> None:
     assert well(Recovery(30.0), 5.0) == ()
 
 
-def test_ill_card_is_out_of_service_for_what_was_found() -> None:
+def test_a_faulty_card_is_out_of_service_with_its_findings() -> None:
     assert ill(Recovery(30.0), 0.0, SILENT, HOT) == (SILENT.text, HOT.text)
 
 
-def test_card_returns_after_its_steady_time_and_says_so_meanwhile() -> None:
+def test_a_card_returns_after_its_steady_time_and_its_reason_says_so() -> None:
     recovery = Recovery(30.0)
     ill(recovery, 0.0)
     [reason] = well(recovery, 1.0)
@@ -47,7 +47,7 @@ def test_card_returns_after_its_steady_time_and_says_so_meanwhile() -> None:
     assert well(recovery, 31.0) == ()
 
 
-def test_relapse_while_it_recovers_starts_the_steady_time_again() -> None:
+def test_a_relapse_during_recovery_starts_the_steady_time_again() -> None:
     recovery = Recovery(30.0)
     ill(recovery, 0.0)
     well(recovery, 1.0)
@@ -56,7 +56,7 @@ def test_relapse_while_it_recovers_starts_the_steady_time_again() -> None:
     assert time_to_return(recovery, 31.0) == 30.0
 
 
-def test_card_that_flaps_must_be_well_for_twice_as_long_each_time() -> None:
+def test_a_flapping_cards_steady_time_doubles_each_time() -> None:
     recovery, now, waits = Recovery(30.0), 0.0, []
     for _ in range(7):
         ill(recovery, now)
@@ -65,7 +65,7 @@ def test_card_that_flaps_must_be_well_for_twice_as_long_each_time() -> None:
     assert waits == [30, 60, 120, 240, 480, LONGEST, LONGEST]
 
 
-def test_one_long_illness_is_one_relapse() -> None:
+def test_one_long_fault_is_one_relapse() -> None:
     recovery, now = Recovery(30.0), 1e6
     ill(recovery, now)
     well(recovery, now)
@@ -75,7 +75,7 @@ def test_one_long_illness_is_one_relapse() -> None:
     assert time_to_return(recovery, now + 60.0) == 60.0
 
 
-def test_reason_of_a_flapping_card_says_how_often_it_failed_again() -> None:
+def test_the_reason_of_a_flapping_card_counts_its_relapses() -> None:
     recovery = Recovery(30.0)
     ill(recovery, 0.0)
     assert "failed again" not in well(recovery, 0.0)[0]
@@ -87,7 +87,7 @@ def test_reason_of_a_flapping_card_says_how_often_it_failed_again() -> None:
     assert "failed again 2 times" in well(recovery, 94.0)[0]
 
 
-def test_long_health_is_remembered_no_more_as_flapping() -> None:
+def test_a_long_healthy_card_no_longer_counts_as_flapping() -> None:
     recovery = Recovery(30.0)
     ill(recovery, 0.0)
     well(recovery, 0.0)
@@ -96,7 +96,7 @@ def test_long_health_is_remembered_no_more_as_flapping() -> None:
     assert time_to_return(recovery, 30.0 + FLAP_MEMORY) == 30.0
 
 
-def test_verdict_of_a_probe_that_became_suspect_is_taken_back_at_once() -> None:
+def test_findings_of_a_probe_that_becomes_suspect_are_withdrawn_at_once() -> None:
     recovery = Recovery(30.0)
     ill(recovery, 0.0)
     assert well(recovery, 1.0, SILENT.probe) == ()
@@ -105,7 +105,7 @@ def test_verdict_of_a_probe_that_became_suspect_is_taken_back_at_once() -> None:
     assert time_to_return(recovery, 3.0) == 30.0, "that was no illness, so this is no relapse"
 
 
-def test_time_in_which_nobody_looked_is_no_time_of_being_well() -> None:
+def test_time_without_checks_does_not_count_as_steady() -> None:
     recovery = Recovery(30.0)
     ill(recovery, 0.0)
     well(recovery, 1.0)
@@ -113,14 +113,14 @@ def test_time_in_which_nobody_looked_is_no_time_of_being_well() -> None:
     assert time_to_return(recovery, 100.0) == 30.0
 
 
-def test_other_causes_are_not_taken_back_with_it() -> None:
+def test_other_causes_are_not_withdrawn_with_a_suspects_findings() -> None:
     recovery = Recovery(30.0)
     ill(recovery, 0.0, SILENT, HOT)
     assert well(recovery, 1.0, SILENT.probe)
 
 
 @pytest.mark.parametrize("steady", [0.0, 700.0])
-def test_any_steady_time_is_kept_at_least(steady: float) -> None:
+def test_every_steady_time_is_kept(steady: float) -> None:
     recovery = Recovery(steady)
     ill(recovery, 0.0)
     assert time_to_return(recovery, 0.0) == steady
@@ -130,7 +130,7 @@ def test_any_steady_time_is_kept_at_least(steady: float) -> None:
     st.floats(0, 1000),
     st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=30),
 )
-def test_card_in_service_has_been_well_for_its_steady_time(
+def test_a_card_in_service_has_been_healthy_for_its_steady_time(
     steady: float, history: list[tuple[float, bool]]
 ) -> None:
     recovery, now, last_ill = Recovery(steady), 0.0, None

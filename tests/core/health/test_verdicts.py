@@ -1,4 +1,4 @@
-"""Verdicts over time: what counts, what is set aside, and what remains of a fault that is over."""
+"""Verdicts over time: which findings count, which are set aside, and what remains of a past fault."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ EIGHT = tuple(
 
 
 class Node:
-    """The keepers of one daemon, and a clock that each look sets."""
+    """The keepers of one daemon, and a clock that each reading sets."""
 
     def __init__(self, **policy: Any) -> None:
         self._inventory = InventoryKeeper()
@@ -38,7 +38,7 @@ class Node:
         driver: bool = True,
         **seen: Any,
     ) -> Mapping[str, Device]:
-        """The devices by id after a look, one second after the last unless `at` says when."""
+        """Return the devices by id after a reading, one second after the last, or at `at`."""
         self.now = self.now + 1.0 if at is None else at
         snapshot = Snapshot(tuple(cards), driver_loaded=driver, module_loaded=module)
         observed = Observed(snapshot, **seen)
@@ -49,7 +49,7 @@ class Node:
 
 
 def sick(cards: Sequence[Card], *numbers: int, **faults: Any) -> list[Card]:
-    """The cards, those with these numbers with faults; all if none is named."""
+    """Return the cards, faulty those with these numbers; all of them without a number."""
     chosen = numbers or tuple(each.number for each in cards)
     return [attrs.evolve(each, **faults) if each.number in chosen else each for each in cards]
 
@@ -77,7 +77,7 @@ def library(
     return LibraryRound(0.0, FACTS, known, readings, frozenset(hung))
 
 
-def test_sick_card_is_out_of_service_alone_and_comes_back_when_it_was_well_for_long() -> None:
+def test_a_faulty_card_alone_is_out_of_service_and_returns_after_its_steady_time() -> None:
     node = Node(recover_after=5.0)
     assert not unhealthy(node.look(EIGHT))
     devices = node.look(silent(3))
@@ -88,25 +88,25 @@ def test_sick_card_is_out_of_service_alone_and_comes_back_when_it_was_well_for_l
     assert not unhealthy(node.look(EIGHT))
 
 
-def test_warning_is_shown_and_does_not_count() -> None:
+def test_a_warning_is_shown_but_does_not_count() -> None:
     device = Node().look(EIGHT, library=library(status={2: LibraryStatus.WARNING}))["card_2"]
     assert device.healthy
     assert "health status warning" in device.warnings[0]
 
 
-def test_card_without_a_reading_is_well() -> None:
+def test_a_card_without_a_reading_is_healthy() -> None:
     node = Node()
     assert not unhealthy(node.look(EIGHT, library=library(numbers=(0,))))
     assert node.look(EIGHT, library=library(numbers=(0,)))["card_1"].warnings, "it is unknown there"
 
 
-def test_card_whose_calls_hang_is_out_of_service_alone() -> None:
+def test_only_the_card_whose_calls_hang_is_out_of_service() -> None:
     devices = Node().look(EIGHT, library=library(hung=[5]))
     assert unhealthy(devices) == {"card_5"}
     assert "did not answer for 5 s" in devices["card_5"].reasons[0]
 
 
-def test_module_that_goes_condemns_all_and_one_that_never_was_none() -> None:
+def test_an_unloaded_module_condemns_all_cards_and_a_missing_one_none() -> None:
     node = Node()
     assert not unhealthy(node.look(EIGHT, module=False)), "a driver may be built in"
     assert not unhealthy(node.look(EIGHT, module=True))
@@ -124,7 +124,7 @@ def test_module_that_goes_condemns_all_and_one_that_never_was_none() -> None:
     ],
     ids=["all gone", "class gone, module still there", "some gone", "nodes gone"],
 )
-def test_unloaded_module_is_the_one_reason_of_all_that_goes_with_it(
+def test_an_unloaded_module_is_the_only_reason_of_its_cards(
     left: Sequence[Card], *, module: bool
 ) -> None:
     node = Node()
@@ -141,7 +141,7 @@ def test_unloaded_module_is_the_one_reason_of_all_that_goes_with_it(
 class TestSuspects:
     """A probe that condemns every card of a node at once is itself the suspect."""
 
-    def test_probe_that_condemns_all_is_set_aside_with_a_warning(self) -> None:
+    def test_a_probe_that_condemns_all_cards_is_set_aside_with_a_warning(self) -> None:
         node = Node()
         node.look(EIGHT)
         devices = node.look(silent())
@@ -152,14 +152,14 @@ class TestSuspects:
         [suspect] = node.latest.suspects
         assert "pci-config condemned all 8 cards" in suspect
 
-    def test_cards_that_fell_one_by_one_within_a_moment_are_taken_back(self) -> None:
+    def test_cards_that_failed_one_by_one_within_a_moment_return(self) -> None:
         node = Node()
         node.look(EIGHT)
         for number in range(7):
             assert len(unhealthy(node.look(silent(*range(number + 1))))) == number + 1
         assert not unhealthy(node.look(silent()))
 
-    def test_cards_that_fell_over_a_long_time_stay_condemned(self) -> None:
+    def test_cards_that_failed_over_a_long_time_stay_condemned(self) -> None:
         node = Node()
         node.look(EIGHT)
         for number in range(8):
@@ -167,7 +167,7 @@ class TestSuspects:
         assert len(unhealthy(devices)) == 8
         assert not node.latest.suspects
 
-    def test_suspect_is_believed_again_once_it_tells_cards_apart(self) -> None:
+    def test_a_suspect_probe_counts_again_once_it_finds_a_card_healthy(self) -> None:
         node = Node()
         node.look(EIGHT)
         node.look(silent())
@@ -177,7 +177,7 @@ class TestSuspects:
         assert unhealthy(devices) == {"card_1"}
         assert not node.latest.suspects
 
-    def test_cards_that_come_round_one_by_one_are_not_condemned_on_the_way(self) -> None:
+    def test_cards_that_recover_one_by_one_are_not_condemned_meanwhile(self) -> None:
         node = Node()
         node.look(EIGHT)
         node.look(EIGHT, library=library(hung=range(8)))
@@ -186,7 +186,7 @@ class TestSuspects:
         node.look(EIGHT, library=library(), at=node.now + MOMENT)
         assert not node.latest.suspects
 
-    def test_card_that_was_sick_before_stays_so_when_its_probe_goes_mad(self) -> None:
+    def test_an_earlier_faulty_card_stays_condemned_when_its_probe_becomes_suspect(self) -> None:
         node = Node()
         node.look(EIGHT)
         node.look(silent(3))
@@ -204,7 +204,7 @@ class TestSuspects:
             ({"aer_fatal": None}, {"aer_fatal": 1}),
         ],
     )
-    def test_card_of_which_sysfs_tells_nothing_has_no_say(
+    def test_a_card_without_sysfs_data_is_not_counted(
         self, dumb: dict[str, Any], mad: dict[str, Any]
     ) -> None:
         before = sick(sick(EIGHT, aer_fatal=0), 5, **dumb)
@@ -224,7 +224,7 @@ class TestSuspects:
             ("timed_out", False, True),
         ],
     )
-    def test_card_of_which_the_library_tells_nothing_has_no_say(
+    def test_a_card_without_library_data_is_not_counted(
         self, field: str, good: object, bad: object
     ) -> None:
         limits = {"shutdown_temperature": dict.fromkeys(range(8), 100)}
@@ -236,7 +236,7 @@ class TestSuspects:
         assert not unhealthy(devices)
         assert node.latest.suspects
 
-    def test_card_that_just_came_does_not_clear_a_suspect(self) -> None:
+    def test_a_new_card_does_not_clear_a_suspect_probe(self) -> None:
         node = Node()
         node.look(EIGHT[:7])
         node.look(silent()[:7])
@@ -246,7 +246,7 @@ class TestSuspects:
         devices = node.look([*silent()[:7], EIGHT[7]], at=node.now + MOMENT)
         assert len(unhealthy(devices)) == 7
 
-    def test_cards_that_are_gone_have_no_say(self) -> None:
+    def test_vanished_cards_are_not_counted(self) -> None:
         node = Node()
         node.look(EIGHT)
         pulled = sick(EIGHT, 7, node=NodeState.MISSING)
@@ -255,24 +255,24 @@ class TestSuspects:
         assert node.latest.suspects
 
     @pytest.mark.parametrize("gpus", [1, 2])
-    def test_node_of_two_gpus_is_too_small_to_suspect_a_probe(self, gpus: int) -> None:
+    def test_a_node_with_two_gpus_is_too_small_to_suspect_a_probe(self, gpus: int) -> None:
         node = Node()
         node.look(EIGHT[:gpus])
         assert len(unhealthy(node.look(silent()[:gpus]))) == gpus
 
-    def test_node_of_three_gpus_is_large_enough(self) -> None:
+    def test_a_node_with_three_gpus_is_large_enough_to_suspect_a_probe(self) -> None:
         node = Node()
         node.look(EIGHT[:3])
         assert not unhealthy(node.look(silent()[:3]))
         pulled = [*silent()[:2], attrs.evolve(EIGHT[2], node=NodeState.MISSING)]
         assert unhealthy(node.look(pulled)) == {"card_2"}, "and stays so when one is pulled"
 
-    def test_daemon_that_starts_on_a_node_all_sick_suspects_the_probe(self) -> None:
+    def test_a_daemon_that_starts_on_a_node_with_only_faulty_cards_suspects_the_probe(self) -> None:
         node = Node()
         assert not unhealthy(node.look(silent()))
         assert node.latest.suspects
 
-    def test_moment_is_over_after_its_last_instant(self) -> None:
+    def test_a_moment_includes_its_last_instant(self) -> None:
         for late, condemned in ((0.0, 0), (0.1, 3)):
             node = Node()
             node.look(EIGHT[:3])
@@ -280,7 +280,7 @@ class TestSuspects:
             devices = node.look(silent()[:3], at=node.now + MOMENT + late)
             assert len(unhealthy(devices)) == condemned
 
-    def test_instances_of_one_gpu_are_no_crowd(self) -> None:
+    def test_instances_of_one_gpu_do_not_count_separately(self) -> None:
         quarters = gpu_cards(0, 0, 1, 2, 3)
         node = Node()
         node.look(quarters)
@@ -291,7 +291,7 @@ class TestSuspects:
         node.look(EIGHT)
         assert len(unhealthy(node.look(sick(EIGHT, node=NodeState.MISSING)))) == 8
 
-    def test_binding_is_never_suspect(self) -> None:
+    def test_the_binding_probe_is_never_suspect(self) -> None:
         groups = [
             attrs.evolve(card(number, number << 8, parts=1), name=f"/dev/vfio/{number}", split=1)
             for number in range(4)
@@ -301,7 +301,7 @@ class TestSuspects:
         devices = node.look(sick(groups, unbound=("0000:01:00.0 (biren)",)))
         assert len(unhealthy(devices)) == 4
 
-    def test_library_that_hangs_for_all_is_suspect(self) -> None:
+    def test_a_library_that_hangs_for_all_cards_is_suspect(self) -> None:
         node = Node()
         node.look(EIGHT)
         assert not unhealthy(node.look(EIGHT, library=library(hung=range(8))))
@@ -309,16 +309,16 @@ class TestSuspects:
 
 
 class TestModes:
-    """An operator can watch verdicts before they count, or look at nothing but the cards."""
+    """An operator can watch verdicts before they count, or detect missing cards only."""
 
-    def test_observed_verdict_is_a_warning(self) -> None:
+    def test_in_observe_mode_a_verdict_is_a_warning(self) -> None:
         node = Node(mode="observe")
         node.look(EIGHT)
         device = node.look(silent(3))["card_3"]
         assert device.healthy
         assert "observed, not counted: its PCI function" in device.warnings[0]
 
-    def test_observed_recovery_takes_as_long_as_it_would(self) -> None:
+    def test_in_observe_mode_a_recovery_takes_the_usual_time(self) -> None:
         node = Node(mode="observe", recover_after=3.0)
         node.look(EIGHT)
         node.look(silent(3))
@@ -328,28 +328,28 @@ class TestModes:
         assert not last.warnings
 
     @pytest.mark.parametrize("mode", ["enforce", "observe", "off"])
-    def test_card_that_is_not_there_counts_in_every_mode(self, mode: HealthMode) -> None:
+    def test_a_missing_card_counts_in_every_mode(self, mode: HealthMode) -> None:
         node = Node(mode=mode)
         node.look(EIGHT)
         assert unhealthy(node.look(sick(EIGHT, 2, node=NodeState.MISSING))) == {"card_2"}
 
-    def test_mode_off_looks_at_nothing_else(self) -> None:
+    def test_mode_off_detects_only_missing_cards(self) -> None:
         node = Node(mode="off")
         node.look(EIGHT)
         device = node.look(silent(3))["card_3"]
         assert device.healthy
         assert not device.warnings
 
-    def test_disabled_probe_is_not_looked_at(self) -> None:
+    def test_a_disabled_probe_is_not_run(self) -> None:
         node = Node(disabled=frozenset({"pci-config"}))
         node.look(EIGHT)
         assert not unhealthy(node.look(silent(3)))
 
 
 class TestIdentity:
-    """A card is its GPU and instance: a new name changes nothing, a new split everything."""
+    """A card is identified by GPU and instance: a new name changes nothing, a new split everything."""
 
-    def test_card_that_is_renamed_is_still_sick(self) -> None:
+    def test_a_renamed_card_is_still_faulty(self) -> None:
         node = Node()
         node.look(EIGHT)
         node.look(silent(3))
@@ -364,7 +364,7 @@ class TestIdentity:
         assert "replaced" in devices["card_3"].reasons[0]
         assert "has recovered" in devices["card_11"].reasons[0]
 
-    def test_new_split_starts_with_a_clean_record(self) -> None:
+    def test_a_new_split_starts_without_a_history(self) -> None:
         node = Node()
         node.look(EIGHT)
         node.look(silent(7))
@@ -377,7 +377,7 @@ class TestIdentity:
         node.look(EIGHT)
         assert not node.look(EIGHT, at=node.now + SPLIT_SETTLE)["card_7"].reasons
 
-    def test_counter_of_another_gpu_that_took_a_name_is_no_rise(self) -> None:
+    def test_a_counter_of_another_gpu_with_the_same_name_is_not_a_rise(self) -> None:
         counts = {0: 0, 1: 900}
         cards = [attrs.evolve(card(gpu, gpu), aer_fatal=counts[gpu]) for gpu in (0, 1)]
         swapped = [attrs.evolve(card(gpu, 1 - gpu), aer_fatal=counts[1 - gpu]) for gpu in (0, 1)]
@@ -389,7 +389,7 @@ class TestIdentity:
 
 
 @pytest.mark.parametrize("mode", ["enforce", "observe"])
-def test_card_is_not_well_while_it_is_not_clear_what_it_is(mode: HealthMode) -> None:
+def test_an_unsettled_card_does_not_count_as_healthy(mode: HealthMode) -> None:
     node = Node(recover_after=30.0, mode=mode)
     node.look(EIGHT)
     node.look(silent(3))
@@ -399,7 +399,7 @@ def test_card_is_not_well_while_it_is_not_clear_what_it_is(mode: HealthMode) -> 
     assert "recovered and returns to service after" in (*device.reasons, *device.warnings)[0]
 
 
-def test_replaced_card_keeps_the_reason_why_it_leaves() -> None:
+def test_a_replaced_card_keeps_the_reason_for_its_retirement() -> None:
     node = Node()
     node.look(EIGHT)
     anew = [*EIGHT[:7], *gpu_cards(7, 8, 9)]
@@ -408,9 +408,7 @@ def test_replaced_card_keeps_the_reason_why_it_leaves() -> None:
     assert device.reasons == ("replaced by a new split of GPU 7",)
 
 
-def test_attribute_that_turns_to_garbage_is_reported_by_the_daemon_as_by_one_that_starts_now() -> (
-    None
-):
+def test_garbage_in_an_attribute_is_reported_at_the_start_and_later() -> None:
     keeper, health = InventoryKeeper(), HealthKeeper()
     sound = card(0, 3)
     garbage = attrs.evolve(sound, physical_id=None, misread=("physical_id reads 'N/A'",))

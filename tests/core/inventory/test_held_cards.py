@@ -1,4 +1,4 @@
-"""What pods hold counts, also what a kubelet that lost its checkpoint has no record of."""
+"""Devices that pods hold count, even if a kubelet that lost its checkpoint has no record of them."""
 
 from biren_plugin.core.inventory.held_cards import (
     forgotten_by,
@@ -19,7 +19,7 @@ def test_a_kubelet_that_kept_its_checkpoint_has_forgotten_nothing() -> None:
     assert with_forgotten(BEFORE, KubeletView(1.0, now, None, RUNNING)) == now
 
 
-def test_a_kubelet_that_knows_none_of_them_has_forgotten_those_of_running_pods() -> None:
+def test_a_kubelet_that_knows_no_device_has_forgotten_those_of_running_pods() -> None:
     found = with_forgotten(BEFORE, KubeletView(1.0, {}, None, frozenset({("default", "train")})))
     assert {key: pod.forgotten for key, pod in found.items()} == {(GPU, "card_0"): True}
 

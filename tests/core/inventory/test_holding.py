@@ -1,4 +1,4 @@
-"""Whatever is split and renumbered while pods come and go, no two of them get the same hardware."""
+"""Whatever is re-split and renumbered while pods come and go, no two pods get the same hardware."""
 
 import itertools
 from random import Random
@@ -20,7 +20,7 @@ ASKED_AFTER, ASKED_EVERY = 1.0, 10.0
 
 @attrs.frozen
 class Pod:
-    """Who holds what: under its name, and really."""
+    """What a pod holds: the name, and the real hardware."""
 
     resource: str
     id: str
@@ -28,7 +28,7 @@ class Pod:
 
 
 class Node:
-    """A host that an administrator splits, the daemon's keepers, and a kubelet that gives cards away."""
+    """A host that an administrator re-splits, the daemon's keepers, and a kubelet that allocates cards."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
@@ -43,12 +43,12 @@ class Node:
         self.names = map("pod-{}".format, itertools.count())
 
     def cards(self) -> list[Card]:
-        """Numbered through in order, as a driver may that is loaded anew."""
+        """Return the cards numbered in order, as a reloaded driver may number them."""
         gpus = [gpu for gpu in self.order for _ in range(self.splits[gpu])]
         return [card(number, gpu, parts=self.splits[gpu]) for number, gpu in enumerate(gpus)]
 
     def change(self) -> None:
-        """A GPU without a pod is split anew, and perhaps all are numbered otherwise."""
+        """Re-split a GPU without a pod, and perhaps renumber all cards."""
         used = {pod.unit.physical_id for pod in self.pods.values()}
         if unused := [gpu for gpu in range(GPUS) if gpu not in used]:
             self.splits[self.random.choice(unused)] = self.random.choice([1, 2, 4])
@@ -73,7 +73,7 @@ class Node:
         self.library = LibraryRound(self.now, LibraryFacts(""), readings=readings)
 
     def schedule(self) -> None:
-        """Some pods end, and others get what is Healthy and, to the kubelet, free."""
+        """End some pods, and give others devices that are Healthy and, for the kubelet, free."""
         for name in list(self.pods):
             if self.random.random() < 0.05:
                 del self.pods[name]
@@ -90,7 +90,7 @@ class Node:
 
     @staticmethod
     def _place(one: Card, cards: list[Card]) -> Card:
-        """The card by its place in its GPU, whatever its number is."""
+        """Return the card by its place in its GPU, whatever its number."""
         own = [each.number for each in cards if each.physical_id == one.physical_id]
         return attrs.evolve(one, name="", number=own.index(one.number))
 

@@ -1,4 +1,4 @@
-"""Whatever a host does, its lists end up true, and no card leaves one without warning."""
+"""Whatever a host does, its lists end up correct, and no card leaves a list without warning."""
 
 import itertools
 from collections.abc import Iterator, Sized
@@ -34,7 +34,7 @@ LOOKS = {
 
 @attrs.frozen
 class Host:
-    """What a host shows: each GPU's look, how cards are numbered, what cannot be read."""
+    """The state of a host: each GPU's split, how cards are numbered, what cannot be read."""
 
     looks: tuple[str, ...]
     numbering: str
@@ -45,7 +45,7 @@ class Host:
     addresses: bool = True
 
     def numbers(self) -> dict[int, list[int]]:
-        """Card numbers of each GPU; under some numberings a GPU's change renames the others."""
+        """Return the card numbers of each GPU; in some numberings, one GPU's change renames the others."""
         shown = {gpu: LOOKS[look][0] for gpu, look in enumerate(self.looks)}
         match self.numbering:
             case "apart":
@@ -74,7 +74,7 @@ class Host:
         return Snapshot(tuple(sorted(cards, key=lambda each: each.number)))
 
     def expected(self) -> dict[str, set[str]]:
-        """The ids that must be Healthy in the end, by resource; the oracle."""
+        """Return the ids that must be Healthy in the end, by resource; the oracle."""
         ids: dict[str, set[str]] = {resource: set() for resource in RESOURCES.values()}
         for gpu in GPUS:
             names = {
@@ -98,13 +98,13 @@ def hosts(*, mute: bool) -> st.SearchStrategy[Host]:
 
 
 def histories(*, mute: bool) -> st.SearchStrategy[list[tuple[float, Host]]]:
-    """Hosts, each with the seconds since the look before."""
+    """Draw hosts, each with the seconds since the scan before."""
     waits = st.sampled_from([0.0, 0.02, 0.5, 0.9, 1.0, 2.0, 2.98, 3.0, 3.02, 7.0])
     return st.lists(st.tuples(waits, hosts(mute=mute)), max_size=12)
 
 
 def live(history: list[tuple[float, Host]]) -> Iterator[tuple[float, Host, Inventory]]:
-    """What the keepers say after each look; a card that is well again is Healthy at once."""
+    """Yield the keepers' result after each scan; a card that recovers is Healthy at once."""
     keeper = InventoryKeeper()
     health = HealthKeeper(HealthPolicy(recover_after=0.0))
     now = 0.0
@@ -123,7 +123,7 @@ def healthy(inventory: Inventory) -> dict[str, set[str]]:
 
 @settings(max_examples=150, deadline=None)
 @given(histories(mute=True), hosts(mute=False))
-def test_host_that_holds_still_is_listed_as_it_is(
+def test_a_host_that_does_not_change_is_listed_unchanged(
     history: list[tuple[float, Host]], final: Host
 ) -> None:
     *_, (_, _, inventory) = live([*history, *[(1.0, final)] * HOLD])
@@ -141,7 +141,7 @@ def test_host_that_holds_still_is_listed_as_it_is(
 
 @settings(deadline=None)
 @given(histories(mute=True), hosts(mute=True))
-def test_gpu_with_one_card_that_tells_is_listed_whole(
+def test_a_gpu_with_one_readable_card_is_listed_completely(
     history: list[tuple[float, Host]], final: Host
 ) -> None:
     telling = {numbers[0] for numbers in final.numbers().values() if numbers}
@@ -152,7 +152,7 @@ def test_gpu_with_one_card_that_tells_is_listed_whole(
 
 @settings(max_examples=150, deadline=None)
 @given(histories(mute=True), hosts(mute=False))
-def test_keeper_remembers_no_more_than_what_is_there(
+def test_the_keeper_remembers_only_existing_cards(
     history: list[tuple[float, Host]], final: Host
 ) -> None:
     keeper = InventoryKeeper()
@@ -166,7 +166,7 @@ def test_keeper_remembers_no_more_than_what_is_there(
 
 @settings(max_examples=250, deadline=None)
 @given(histories(mute=True))
-def test_no_card_leaves_a_list_before_it_was_unhealthy_for_long_enough(
+def test_no_card_leaves_a_list_before_it_was_unhealthy_long_enough(
     history: list[tuple[float, Host]],
 ) -> None:
     unhealthy_since: dict[tuple[str, str], float] = {}
@@ -190,7 +190,7 @@ def test_no_card_leaves_a_list_before_it_was_unhealthy_for_long_enough(
 
 @settings(deadline=None)
 @given(histories(mute=True))
-def test_no_resource_goes_before_its_list_was_empty_for_a_while(
+def test_no_resource_is_removed_before_its_list_was_empty_for_a_while(
     history: list[tuple[float, Host]],
 ) -> None:
     empty_since: dict[str, float] = {}
@@ -227,7 +227,7 @@ def test_no_id_is_listed_twice_or_healthy_under_two_resources(
 
 @settings(deadline=None)
 @given(histories(mute=False))
-def test_what_is_healthy_is_there_and_split_as_its_resource_says(
+def test_every_healthy_device_is_present_and_split_as_its_resource_requires(
     history: list[tuple[float, Host]],
 ) -> None:
     for _, host, inventory in live(history):
@@ -239,7 +239,7 @@ def test_what_is_healthy_is_there_and_split_as_its_resource_says(
 @settings(deadline=None)
 @given(histories(mute=False))
 def test_no_look_is_believed_before_it_has_settled(history: list[tuple[float, Host]]) -> None:
-    """Except what is there at the start, and a GPU that goes back to what it was believed to be."""
+    """Except cards present at the start, and a GPU that returns to its accepted split."""
     # A card without its node is believed, and cannot be told from one that is not.
     history = [(wait, attrs.evolve(host, pulled=frozenset())) for wait, host in history]
     looks: dict[int, tuple[set[str], float]] = {}

@@ -1,4 +1,4 @@
-"""Splits are announced once they have settled, and cards are retired in two steps."""
+"""Splits are offered once they have settled, and cards are retired in two steps."""
 
 import attrs
 import pytest
@@ -16,7 +16,7 @@ HOST = HostFacts(control_node=True)
 
 
 class Node:
-    """A keeper with a clock: each look comes so many seconds after the last."""
+    """A keeper with a clock: each scan comes this many seconds after the last."""
 
     def __init__(self, *cards: Card) -> None:
         self._keeper = InventoryKeeper()
@@ -25,7 +25,7 @@ class Node:
         self.inventory = self._keeper.update(self._observed, self._now)
 
     def look(self, after: float, *cards: Card) -> Inventory:
-        """A look at these cards; what the library and the kubelet said last still holds."""
+        """Scan these cards; the last reports of the library and the kubelet stay valid."""
         self._now += after
         self._observed = attrs.evolve(self._observed, snapshot=snapshot(*cards))
         self.inventory = self._keeper.update(self._observed, self._now)
@@ -41,7 +41,7 @@ class Node:
         self.library_tells(LibraryRound(self._now, LibraryFacts(""), known, readings))
 
     def library_tells(self, round_: LibraryRound) -> None:
-        """What the library said last."""
+        """Set the library's last report."""
         self._observed = attrs.evolve(self._observed, library=round_)
 
     def pods_hold(self, holders: dict[tuple[str, str], Holder]) -> None:
@@ -64,7 +64,7 @@ class Node:
         return found.devices if found is not None else ()
 
 
-def test_what_is_there_at_the_start_is_believed_at_once() -> None:
+def test_cards_present_at_the_start_are_accepted_at_once() -> None:
     node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1, 2), *gpu_cards(2, 3, 4, 5, 10))
     assert node.healthy(GPU) == ["card_0"]
     assert node.healthy(HALF) == ["card_1", "card_2"]
@@ -83,12 +83,12 @@ def test_lists_carry_the_hosts_facts_and_the_pulse() -> None:
     assert later != inventory, "a heartbeat sends the same list again"
 
 
-def test_node_without_the_driver_has_no_list() -> None:
+def test_a_node_without_the_driver_has_no_list() -> None:
     inventory = InventoryKeeper().update(Observed(Snapshot(driver_loaded=False)), 0.0)
     assert inventory == Inventory(driver_loaded=False)
 
 
-def test_gpu_that_appears_is_believed_after_two_looks_that_agree() -> None:
+def test_a_new_gpu_is_accepted_after_two_equal_scans() -> None:
     node = Node(*gpu_cards(0, 0))
     both = (*gpu_cards(0, 0), *gpu_cards(1, 1))
     node.look(1, *both)
@@ -98,7 +98,7 @@ def test_gpu_that_appears_is_believed_after_two_looks_that_agree() -> None:
     assert node.healthy(GPU) == ["card_0", "card_1"]
 
 
-def test_gpu_that_appears_card_by_card_is_never_taken_for_less() -> None:
+def test_a_gpu_that_appears_card_by_card_never_counts_as_a_smaller_split() -> None:
     node = Node()
     for last in range(4):
         node.look(0.8, *(card(number, 0, parts=4) for number in range(last + 1)))
@@ -107,7 +107,7 @@ def test_gpu_that_appears_card_by_card_is_never_taken_for_less() -> None:
     assert node.healthy(QUARTER) == ["card_0", "card_1", "card_2", "card_3"]
 
 
-def test_new_split_is_believed_only_once_it_stayed_the_same() -> None:
+def test_a_new_split_is_accepted_only_once_it_stayed_the_same() -> None:
     node = Node(*gpu_cards(0, 0))
     node.look(1, *gpu_cards(0, 0, 1))
     assert node.healthy(GPU) == []
@@ -122,7 +122,7 @@ def test_new_split_is_believed_only_once_it_stayed_the_same() -> None:
     assert node.inventory.unsettled == ()
 
 
-def test_every_change_of_a_split_starts_its_time_anew() -> None:
+def test_every_change_of_a_split_restarts_its_settling_time() -> None:
     node = Node(*gpu_cards(0, 0))
     node.look(1, *gpu_cards(0, 0, 1))
     node.look(2.5, *gpu_cards(0, 0, 2))
@@ -133,7 +133,7 @@ def test_every_change_of_a_split_starts_its_time_anew() -> None:
     assert node.healthy(HALF) == ["card_0", "card_1"]
 
 
-def test_split_that_goes_back_to_what_it_was_is_healthy_at_once() -> None:
+def test_a_split_that_is_reverted_is_healthy_at_once() -> None:
     node = Node(*gpu_cards(0, 0))
     node.look(1, *gpu_cards(0, 0, 1))
     node.look(1, *gpu_cards(0, 0))
@@ -142,7 +142,7 @@ def test_split_that_goes_back_to_what_it_was_is_healthy_at_once() -> None:
 
 
 @pytest.mark.parametrize("numbers", [(0, 1, 2), (0, 1, 2, 3, 4)])
-def test_number_of_cards_that_is_no_split_is_never_announced(numbers: tuple[int, ...]) -> None:
+def test_a_number_of_cards_that_is_not_a_split_is_never_offered(numbers: tuple[int, ...]) -> None:
     node = Node(*gpu_cards(0, *numbers))
     for _ in range(10):
         node.look(10, *gpu_cards(0, *numbers))
@@ -150,13 +150,13 @@ def test_number_of_cards_that_is_no_split_is_never_announced(numbers: tuple[int,
     assert f"{len(numbers)} cards are there" in node.inventory.unsettled[0]
 
 
-def test_one_gpu_that_does_not_settle_leaves_the_others_alone() -> None:
+def test_one_unsettled_gpu_does_not_affect_the_others() -> None:
     node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1))
     node.look(1, *gpu_cards(0, 0, 4, 5), *gpu_cards(1, 1))
     assert (node.healthy(GPU), node.unhealthy(GPU)) == (["card_1"], ["card_0"])
 
 
-def test_start_in_the_middle_of_a_split_is_told_by_the_memory() -> None:
+def test_a_start_during_a_split_is_recognised_by_the_memory() -> None:
     half_way = [card(1, 1, parts=4), card(2, 1, parts=4)]
     node = Node(*gpu_cards(0, 0), *half_way)
     assert node.inventory.list_of(HALF) is None
@@ -167,7 +167,7 @@ def test_start_in_the_middle_of_a_split_is_told_by_the_memory() -> None:
     assert node.inventory.list_of(HALF) is None
 
 
-def test_gpu_with_less_memory_is_believed_if_it_stays_so() -> None:
+def test_a_gpu_with_less_memory_is_accepted_if_it_stays_so() -> None:
     look = [*gpu_cards(0, 0), card(1, 1, parts=2)]
     node = Node(*look)
     assert node.healthy(GPU) == ["card_0"]
@@ -175,12 +175,12 @@ def test_gpu_with_less_memory_is_believed_if_it_stays_so() -> None:
     assert node.healthy(GPU) == ["card_0", "card_1"]
 
 
-def test_memory_that_is_not_known_contradicts_nothing() -> None:
+def test_unknown_memory_contradicts_nothing() -> None:
     node = Node(Card("card_0", 0, physical_id=0), *gpu_cards(1, 1), card(2, 2, parts=1))
     assert node.healthy(GPU) == ["card_0", "card_1", "card_2"]
 
 
-def test_gpu_that_vanishes_stays_listed_and_counts_as_gone() -> None:
+def test_a_gpu_that_vanishes_stays_listed_as_not_present() -> None:
     node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1))
     for _ in range(5):
         node.look(100, *gpu_cards(0, 0))
@@ -192,7 +192,7 @@ def test_gpu_that_vanishes_stays_listed_and_counts_as_gone() -> None:
     assert [device.card.present for device in node.devices(GPU)] == [True, True]
 
 
-def test_gpu_that_comes_back_otherwise_has_to_settle() -> None:
+def test_a_gpu_that_returns_with_another_split_has_to_settle() -> None:
     node = Node(*gpu_cards(0, 0))
     node.look(1)
     node.look(100, *gpu_cards(0, 0, 1))
@@ -203,7 +203,7 @@ def test_gpu_that_comes_back_otherwise_has_to_settle() -> None:
     assert node.devices(GPU) == ()
 
 
-def test_new_split_that_the_library_calls_settled_is_believed_at_once() -> None:
+def test_a_new_split_confirmed_by_the_library_is_accepted_at_once() -> None:
     node = Node(*gpu_cards(0, 0))
     node.library_says(1, 1, 0)
     node.look(1, *gpu_cards(0, 3, 4))
@@ -213,7 +213,7 @@ def test_new_split_that_the_library_calls_settled_is_believed_at_once() -> None:
     assert node.healthy(HALF) == ["card_3", "card_4"]
 
 
-def test_name_that_a_pod_may_just_have_got_otherwise_waits_until_the_kubelet_was_asked() -> None:
+def test_a_reused_name_waits_until_the_kubelet_was_asked() -> None:
     node = Node(*gpu_cards(0, 0))
     node.look(1, *gpu_cards(0, 0, 1))
     node.library_says(2, 2, 0, 1)
@@ -227,7 +227,7 @@ def test_name_that_a_pod_may_just_have_got_otherwise_waits_until_the_kubelet_was
     assert "pod default/train still holds card_0" in half.reasons[0]
 
 
-def test_name_that_no_pod_got_otherwise_is_offered_once_the_split_would_have_settled() -> None:
+def test_a_reused_name_without_a_holder_is_offered_after_the_settling_time() -> None:
     node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1))
     renumbered = (*gpu_cards(0, 0, 1), *gpu_cards(1, 2))
     node.look(1, *renumbered)
@@ -239,9 +239,7 @@ def test_name_that_no_pod_got_otherwise_is_offered_once_the_split_would_have_set
 
 
 @pytest.mark.parametrize(("split", "pending"), [(2, 4), (4, 4), (2, 1)])
-def test_new_split_that_the_library_does_not_call_settled_has_to_settle(
-    split: int, pending: int
-) -> None:
+def test_a_new_split_not_confirmed_by_the_library_has_to_settle(split: int, pending: int) -> None:
     node = Node(*gpu_cards(0, 0))
     node.look(1, *gpu_cards(0, 0, 1))
     node.library_says(split, pending, 0, 1)
@@ -251,7 +249,7 @@ def test_new_split_that_the_library_does_not_call_settled_has_to_settle(
     assert node.healthy(HALF) == ["card_0", "card_1"]
 
 
-def test_gpu_that_appears_waits_longer_if_the_library_says_that_it_is_half_way() -> None:
+def test_a_new_gpu_waits_longer_if_the_library_reports_a_pending_split() -> None:
     node = Node(*gpu_cards(0, 0))
     cards = (*gpu_cards(0, 0), *gpu_cards(1, 1, 2))
     node.look(1, *cards)
@@ -262,7 +260,7 @@ def test_gpu_that_appears_waits_longer_if_the_library_says_that_it_is_half_way()
     assert ids(node.devices(HALF)) == ["card_1", "card_2"]
 
 
-def test_library_that_does_not_tell_splits_holds_up_no_gpu() -> None:
+def test_a_library_that_does_not_report_splits_delays_no_gpu() -> None:
     node = Node(*gpu_cards(0, 0))
     cards = (*gpu_cards(0, 0), *gpu_cards(1, 1))
     node.look(1, *cards)
@@ -272,7 +270,7 @@ def test_library_that_does_not_tell_splits_holds_up_no_gpu() -> None:
     assert node.healthy(GPU) == ["card_0", "card_1"]
 
 
-def test_card_that_only_the_library_knows_is_listed_and_unhealthy() -> None:
+def test_a_card_that_only_the_library_knows_is_listed_as_unhealthy() -> None:
     node = Node(*gpu_cards(0, 0))
     node.library_says(1, 1, 0, 5)
     node.look(0, *gpu_cards(0, 0))
@@ -280,7 +278,8 @@ def test_card_that_only_the_library_knows_is_listed_and_unhealthy() -> None:
     node.look(SPLIT_SETTLE, *gpu_cards(0, 0))
     assert (node.healthy(GPU), node.unhealthy(GPU)) == (["card_0"], ["card_5"])
     assert (
-        "known to the management library and not to /sys/class/biren" in node.reasons("card_5")[0]
+        "known to the management library but missing from /sys/class/biren"
+        in node.reasons("card_5")[0]
     )
     node.library_says(1, 1, 0)
     node.look(RETIRE_AFTER - 0.1, *gpu_cards(0, 0))
@@ -289,7 +288,7 @@ def test_card_that_only_the_library_knows_is_listed_and_unhealthy() -> None:
     assert node.unhealthy(GPU) == []
 
 
-def test_card_that_only_the_library_knows_and_of_no_known_split_is_told_of() -> None:
+def test_a_card_that_only_the_library_knows_with_unknown_split_is_reported() -> None:
     node = Node(*gpu_cards(0, 0))
     known = {0: KnownCard(0, 1), 5: KnownCard(1)}
     node.library_tells(LibraryRound(0.0, LibraryFacts(""), known))
@@ -299,7 +298,7 @@ def test_card_that_only_the_library_knows_and_of_no_known_split_is_told_of() -> 
     assert "card_5 is known to the management library" in node.inventory.unsettled[0]
 
 
-def test_card_that_vanished_is_not_listed_twice_because_the_library_still_knows_it() -> None:
+def test_a_vanished_card_still_known_to_the_library_is_not_listed_twice() -> None:
     node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1))
     node.library_says(1, 1, 0, 1)
     node.look(1, *gpu_cards(0, 0))
@@ -307,7 +306,7 @@ def test_card_that_vanished_is_not_listed_twice_because_the_library_still_knows_
     assert ids(node.devices(GPU)) == ["card_0", "card_1"]
 
 
-def test_replaced_card_that_a_pod_holds_stays_listed_until_the_pod_has_gone() -> None:
+def test_a_replaced_card_held_by_a_pod_stays_listed_until_the_pod_has_gone() -> None:
     node = Node(*gpu_cards(0, 0))
     node.pods_hold({(GPU, "card_0"): Holder("default", "train")})
     for _ in range(10):
@@ -322,7 +321,7 @@ def test_replaced_card_that_a_pod_holds_stays_listed_until_the_pod_has_gone() ->
     assert node.unhealthy(GPU) == []
 
 
-def test_reused_name_is_not_offered_under_another_resource_before_its_pod_has_gone() -> None:
+def test_a_reused_name_is_not_offered_under_another_resource_until_its_pod_has_gone() -> None:
     node = Node(*gpu_cards(0, 0))
     node.pods_hold({(GPU, "card_0"): Holder("default", "train")})
     node.look(1, *gpu_cards(0, 0, 1))
@@ -338,7 +337,7 @@ def test_reused_name_is_not_offered_under_another_resource_before_its_pod_has_go
 TRAIN, INFER = Holder("default", "train"), Holder("default", "infer")
 
 
-def test_renamed_card_is_not_offered_before_the_pod_that_holds_it_has_gone() -> None:
+def test_a_renamed_card_is_not_offered_until_its_pod_has_gone() -> None:
     node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1), *gpu_cards(2, 2))
     node.pods_hold({(GPU, "card_1"): TRAIN, (GPU, "card_2"): INFER})
     shifted = (*gpu_cards(0, 0, 1), *gpu_cards(1, 2), *gpu_cards(2, 3))
@@ -364,7 +363,7 @@ def test_renamed_card_is_not_offered_before_the_pod_that_holds_it_has_gone() -> 
     assert node.healthy(GPU) == ["card_2", "card_3"], "the former name has another card now"
 
 
-def test_former_name_that_another_pod_got_meanwhile_is_no_reason() -> None:
+def test_another_pod_with_the_former_name_is_not_a_reason() -> None:
     node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1))
     node.pods_hold({(GPU, "card_1"): TRAIN})
     shifted = (*gpu_cards(0, 1), *gpu_cards(1, 2))
@@ -376,7 +375,7 @@ def test_former_name_that_another_pod_got_meanwhile_is_no_reason() -> None:
     assert node.healthy(GPU) == ["card_1", "card_2"]
 
 
-def test_card_that_is_renamed_twice_is_still_held_under_its_first_name() -> None:
+def test_a_card_renamed_twice_is_still_held_under_its_first_name() -> None:
     node = Node(*gpu_cards(1, 1))
     node.pods_hold({(GPU, "card_1"): TRAIN})
     for number in (4, 7):
@@ -387,7 +386,7 @@ def test_card_that_is_renamed_twice_is_still_held_under_its_first_name() -> None
     assert "former name card_1" in node.reasons("card_7")[0]
 
 
-def test_renamed_card_that_the_library_confirms_waits_until_the_kubelet_was_asked() -> None:
+def test_a_renamed_card_confirmed_by_the_library_waits_until_the_kubelet_was_asked() -> None:
     node = Node(*gpu_cards(1, 1))
     node.look(1, *gpu_cards(1, 4))
     node.library_says(1, 1, 4)
@@ -399,7 +398,7 @@ def test_renamed_card_that_the_library_confirms_waits_until_the_kubelet_was_aske
     assert "still holds it under its former name" in node.reasons("card_4")[0]
 
 
-def test_former_name_outlives_another_card_that_takes_the_new_one_for_a_while() -> None:
+def test_a_former_name_is_remembered_while_another_card_briefly_has_the_new_one() -> None:
     node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1))
     node.pods_hold({(GPU, "card_1"): TRAIN})
     node.look(1, *gpu_cards(1, 4))
@@ -412,7 +411,7 @@ def test_former_name_outlives_another_card_that_takes_the_new_one_for_a_while() 
     assert "former name card_1" in node.reasons("card_7")[0]
 
 
-def test_answer_that_comes_at_the_last_moment_counts() -> None:
+def test_an_answer_at_the_last_moment_counts() -> None:
     node = Node(*gpu_cards(1, 1))
     node.look(1, *gpu_cards(1, 4))
     node.library_says(1, 1, 4)
@@ -422,7 +421,7 @@ def test_answer_that_comes_at_the_last_moment_counts() -> None:
     assert "still holds it under its former name" in node.reasons("card_4")[0]
 
 
-def test_card_that_a_pod_held_before_we_started_is_listed() -> None:
+def test_a_card_that_a_pod_held_before_the_start_is_listed() -> None:
     node = Node(*gpu_cards(0, 0, 1))
     node.pods_hold(
         {(GPU, "card_0"): Holder("default", "train"), (HALF, "card_1"): Holder("default", "infer")}
@@ -432,14 +431,14 @@ def test_card_that_a_pod_held_before_we_started_is_listed() -> None:
 
 
 @pytest.mark.parametrize("id_", ["card_x", "", "/dev/vfio/vfio", "card_1/.."])
-def test_id_that_no_card_can_have_is_listed_for_no_pod(id_: str) -> None:
+def test_an_impossible_id_is_not_listed_even_if_a_pod_holds_it(id_: str) -> None:
     node = Node(*gpu_cards(0, 0))
     node.pods_hold({(GPU, id_): Holder("default", "train")})
     node.look(1, *gpu_cards(0, 0))
     assert ids(node.devices(GPU)) == ["card_0"]
 
 
-def test_gpu_that_shows_up_for_one_look_leaves_no_trace() -> None:
+def test_a_gpu_that_appears_in_one_scan_only_leaves_no_trace() -> None:
     node = Node()
     node.look(1, *gpu_cards(0, 0))
     node.look(APPEAR_SETTLE)
@@ -447,7 +446,7 @@ def test_gpu_that_shows_up_for_one_look_leaves_no_trace() -> None:
     assert node.inventory.lists == ()
 
 
-def test_resource_that_lost_its_devices_is_empty_for_a_while_and_then_gone() -> None:
+def test_a_resource_that_lost_its_devices_is_empty_for_a_while_and_then_removed() -> None:
     node = Node(*gpu_cards(0, 0))
     node.look(1, *gpu_cards(0, 0, 1))
     node.look(SPLIT_SETTLE, *gpu_cards(0, 0, 1))
@@ -461,7 +460,7 @@ def test_resource_that_lost_its_devices_is_empty_for_a_while_and_then_gone() -> 
     assert node.inventory.list_of(GPU) is None
 
 
-def test_emptied_resource_that_gets_a_device_again_stays() -> None:
+def test_an_emptied_resource_that_gets_a_device_again_stays() -> None:
     node = Node(*gpu_cards(0, 0))
     node.look(1, *gpu_cards(0, 0, 1))
     node.look(SPLIT_SETTLE, *gpu_cards(0, 0, 1))
@@ -472,7 +471,7 @@ def test_emptied_resource_that_gets_a_device_again_stays() -> None:
     assert node.healthy(GPU) == ["card_2"]
 
 
-def test_reused_id_belongs_to_the_card_that_is_there() -> None:
+def test_a_reused_id_belongs_to_the_present_card() -> None:
     node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1))
     node.look(1, *gpu_cards(1, 0))
     node.look(SPLIT_SETTLE - 0.1, *gpu_cards(1, 0))
@@ -485,7 +484,7 @@ def test_reused_id_belongs_to_the_card_that_is_there() -> None:
     assert (node.healthy(GPU), node.unhealthy(GPU)) == (["card_0"], [])
 
 
-def test_instances_are_told_apart_by_their_order() -> None:
+def test_instances_are_distinguished_by_their_order() -> None:
     node = Node(*gpu_cards(3, 7, 9))
     before = [device.identity for device in node.devices(HALF)]
     assert before == [(3, HALF, 0), (3, HALF, 1)]
@@ -495,7 +494,7 @@ def test_instances_are_told_apart_by_their_order() -> None:
     assert healthy == before, "the names have shifted"
 
 
-def test_id_that_passes_to_another_resource_is_found_under_the_new_one() -> None:
+def test_an_id_that_passes_to_another_resource_is_found_under_the_new_one() -> None:
     node = Node(*gpu_cards(0, 0))
     node.look(1, *gpu_cards(0, 0, 1))
     node.look(SPLIT_SETTLE, *gpu_cards(0, 0, 1))
@@ -505,7 +504,7 @@ def test_id_that_passes_to_another_resource_is_found_under_the_new_one() -> None
     assert node.inventory.find("card_9") is None
 
 
-def test_what_changes_of_a_believed_card_is_taken_over() -> None:
+def test_changed_attributes_of_an_accepted_card_are_used() -> None:
     node = Node(*gpu_cards(0, 0))
     node.look(1, card(0, 0, node=NodeState.MISSING))
     found = node.inventory.find("card_0")
@@ -513,14 +512,14 @@ def test_what_changes_of_a_believed_card_is_taken_over() -> None:
     assert found.card.node is NodeState.MISSING
 
 
-def test_card_that_stops_telling_its_gpu_stays_where_it_was() -> None:
+def test_a_card_that_stops_reporting_its_gpu_stays_with_it() -> None:
     node = Node(*gpu_cards(0, 0, 1))
     for _ in range(3):
         node.look(10, card(0, 0, parts=2), card(1, None, parts=2))
         assert node.healthy(HALF) == ["card_0", "card_1"]
 
 
-def test_card_that_never_told_its_gpu_is_announced_nowhere() -> None:
+def test_a_card_that_never_reported_its_gpu_is_not_offered() -> None:
     node = Node(*gpu_cards(0, 0), card(1))
     node.look(10, *gpu_cards(0, 0), card(1))
     assert node.healthy(GPU) == ["card_0"]
@@ -528,7 +527,7 @@ def test_card_that_never_told_its_gpu_is_announced_nowhere() -> None:
     assert "card_1: physical_id cannot be read" in sentence
 
 
-def test_card_that_keeps_its_name_but_not_its_memory_is_another_split() -> None:
+def test_a_card_with_the_same_name_but_other_memory_is_another_split() -> None:
     keeper = InventoryKeeper()
     whole = attrs.evolve(gpu_cards(0, 0)[0], memory=64 * 1024**3)
     quarter = attrs.evolve(whole, memory=16 * 1024**3)
@@ -548,7 +547,7 @@ def test_card_that_keeps_its_name_but_not_its_memory_is_another_split() -> None:
     assert usable(whole, 3), "it was half-way, and back"
 
 
-def test_half_that_hangs_still_counts_for_the_split_of_its_gpu() -> None:
+def test_a_hung_half_still_counts_for_its_gpus_split() -> None:
     first, second = gpu_cards(0, 0, 1)
     first = attrs.evolve(first, pci_path=("0000:01:00.0",))
     hung = Card(second.name, second.number, pci_path=("0000:01:00.0",), hung=True)
@@ -556,7 +555,7 @@ def test_half_that_hangs_still_counts_for_the_split_of_its_gpu() -> None:
     assert [each.resource for each in inventory.lists] == [HALF]
 
 
-def test_memory_that_a_driver_keeps_for_itself_makes_no_new_split() -> None:
+def test_memory_that_a_driver_reserves_does_not_make_a_new_split() -> None:
     keeper = InventoryKeeper()
     card = attrs.evolve(gpu_cards(0, 0)[0], memory=64 * 1024**3)
     for now in range(20):

@@ -1,4 +1,4 @@
-"""Cards that belong together are told by what they say of themselves, their address, their past."""
+"""Cards of one GPU are recognised by their `physical_id`, their address or their past."""
 
 from collections.abc import Iterable
 
@@ -23,7 +23,7 @@ def named(cards: Iterable[Card]) -> list[str]:
     return [each.name for each in cards]
 
 
-def test_card_that_does_not_tell_its_gpu_belongs_to_the_one_at_its_address() -> None:
+def test_a_card_that_does_not_report_its_gpu_belongs_to_the_gpu_at_its_address() -> None:
     cards = [
         card(2, address="0000:02:00.0"), card(1, address=ADDRESS), card(0, 7, address=ADDRESS),
     ]  # fmt: skip
@@ -32,18 +32,18 @@ def test_card_that_does_not_tell_its_gpu_belongs_to_the_one_at_its_address() -> 
     assert named(strays) == ["card_2"]
 
 
-def test_the_address_counts_for_more_than_where_a_name_was_before() -> None:
+def test_the_address_takes_precedence_over_the_names_last_gpu() -> None:
     cards = [card(0, 7, address=ADDRESS), card(1, address=ADDRESS)]
     groups, _ = group_by_gpu(cards, {"card_0": 7, "card_1": 3})
     assert names(groups) == {7: ["card_0", "card_1"]}, "card_1 has passed from GPU 3 to GPU 7"
 
 
-def test_gpu_of_a_group_is_named_by_its_address() -> None:
+def test_the_gpu_of_a_group_is_named_by_its_address() -> None:
     assert name_of_gpu(card(2, 7)) == "GPU 7"
     assert name_of_gpu(Card("/dev/vfio/12", 12, physical_id=0x3B << 8)) == "GPU 0000:3b:00.0"
 
 
-def test_shown_devices_are_those_of_each_gpu_as_it_looks_now() -> None:
+def test_shown_devices_follow_each_gpus_current_split() -> None:
     cards = [*gpu_cards(0, 0), *gpu_cards(1, 1, 2), *gpu_cards(2, 3, 4, 5), card(9)]
     assert shown_devices(cards) == {(GPU, "card_0"), (HALF, "card_1"), (HALF, "card_2")}
 
@@ -69,7 +69,7 @@ def test_two_whole_gpus_with_one_physical_id_are_offered_whole_with_a_warning() 
     assert SECOND in warning
 
 
-def test_halves_with_addresses_of_their_own_stay_halves_by_their_memory() -> None:
+def test_halves_with_different_addresses_stay_halves_by_their_memory() -> None:
     halves = [card(0, 0, parts=2, address=FIRST), card(1, 0, parts=2, address=SECOND)]
     whole = card(2, 1, address="0000:60:00.0")
     lists, [warning] = held([*halves, whole])
@@ -78,7 +78,7 @@ def test_halves_with_addresses_of_their_own_stay_halves_by_their_memory() -> Non
     assert SECOND in warning
 
 
-def test_small_gpus_with_one_physical_id_are_told_from_halves_by_the_other_gpus() -> None:
+def test_small_gpus_with_one_physical_id_are_distinguished_from_halves_by_the_other_gpus() -> None:
     small = [card(n, 0, parts=2, address=f"0000:0{n}:00.0") for n in range(2)]
     other = card(2, 1, parts=2, address="0000:60:00.0")
     assert held([*small, other])[0] == {GPU: ["card_0", "card_1", "card_2"]}
@@ -101,7 +101,7 @@ def test_gpus_with_one_physical_id_stay_apart_while_their_memory_cannot_be_read(
     assert all(device.healthy for device in inventory.lists[0].devices)
 
 
-def test_card_whose_gpu_is_garbage_is_reported_with_what_was_read() -> None:
+def test_a_garbage_physical_id_is_reported_with_its_text() -> None:
     garbage = attrs.evolve(card(3), misread=("physical_id reads 'N/A'",))
     _, [garbled] = held([garbage])
     assert "physical_id reads 'N/A'" in garbled

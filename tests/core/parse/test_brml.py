@@ -1,4 +1,4 @@
-"""Whatever the management library says, it becomes words or nothing, and raises nowhere."""
+"""Any value of the management library becomes a valid value or None, and never raises."""
 
 import attrs
 from hypothesis import given
@@ -35,7 +35,7 @@ anything = st.fixed_dictionaries(
 
 
 @given(anything)
-def test_reading_is_made_of_anything_and_holds_only_what_can_be_true(
+def test_any_values_make_a_reading_with_only_possible_values(
     said: dict[str, int | bytes],
 ) -> None:
     reading = card_reading(7, said)
@@ -53,35 +53,35 @@ def test_reading_is_made_of_anything_and_holds_only_what_can_be_true(
 
 
 @given(any_bytes)
-def test_text_is_one_printable_ascii_line(raw: bytes) -> None:
+def test_a_text_is_one_printable_ascii_line(raw: bytes) -> None:
     found = text(raw)
     assert found is None or (found.isascii() and found.isprintable() and 0 < len(found) <= 80)
 
 
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=80))
-def test_text_ends_at_the_first_zero(good: str) -> None:
+def test_a_text_ends_at_the_first_zero(good: str) -> None:
     assert text(good.encode()) == good
     assert text(good.encode() + b"\0behind it") == good
 
 
-def test_text_of_nothing_is_none() -> None:
+def test_an_empty_text_is_none() -> None:
     assert [text(raw) for raw in (b"", b"\0", b"  \0", b"\0text")] == [None] * 4
 
 
 @given(any_bytes)
-def test_pci_address_is_made_of_anything(raw: bytes) -> None:
+def test_any_bytes_make_a_pci_address_or_none(raw: bytes) -> None:
     assert pci_address(raw) is None
 
 
 @given(st.integers(0, 0xFFFF), st.integers(0, 0xFF), st.integers(0, 0x1F), st.integers(0, 7))
-def test_pci_address_is_written_as_sysfs_does(
+def test_a_pci_address_has_the_form_of_sysfs(
     domain: int, bus: int, device: int, function: int
 ) -> None:
     bus_id = f"{domain:08X}:{bus:02X}:{device:02X}.{function:01X}".encode()
     assert pci_address(bus_id) == f"{domain:04x}:{bus:02x}:{device:02x}.{function:x}"
 
 
-def test_mode_0_and_1_both_leave_a_gpu_whole() -> None:
+def test_modes_0_and_1_both_leave_a_gpu_whole() -> None:
     assert [svi_split(mode) for mode in range(6)] == [1, 1, 2, None, 4, None]
 
 
@@ -93,5 +93,5 @@ def test_numbers_without_a_meaning_are_none(value: int) -> None:
     assert (member(P2PLink, value) is None) == (value not in (0, 1, 2))
 
 
-def test_time_out_is_part_of_the_reading() -> None:
+def test_a_timeout_is_part_of_the_reading() -> None:
     assert card_reading(7, {}, timed_out=True) == CardReading(7, timed_out=True)

@@ -1,4 +1,4 @@
-"""Whatever sysfs says, a card comes out of it: what can be told is told, the rest is None."""
+"""Any text of sysfs makes a card: readable values are used, the rest is None."""
 
 import pytest
 from hypothesis import given
@@ -18,7 +18,7 @@ def read(**texts: str) -> Card:
     return sysfs.read_card("card_3", 3, texts, ("pci0000:3a", "0000:3b:00.0"), NODE, None)
 
 
-def test_card_is_read_as_the_driver_and_the_kernel_write_it() -> None:
+def test_a_card_is_read_from_the_drivers_and_the_kernels_texts() -> None:
     card = read(
         physical_id="5\n",
         mem_info="MemTotal: 33292288 kB\nMemFree: 12 kB\n",
@@ -40,7 +40,7 @@ def test_card_is_read_as_the_driver_and_the_kernel_write_it() -> None:
     )
 
 
-def test_card_without_any_attribute_is_still_a_card() -> None:
+def test_a_card_without_any_attribute_is_still_a_card() -> None:
     assert read() == Card("card_3", 3, pci_path=("pci0000:3a", "0000:3b:00.0"), node=NODE)
 
 
@@ -55,7 +55,9 @@ def test_card_without_any_attribute_is_still_a_card() -> None:
         (None, FunctionState.UNKNOWN),
     ],
 )
-def test_function_that_reads_all_ones_is_silent(config: bytes | None, state: FunctionState) -> None:
+def test_a_function_that_reads_all_ones_is_silent(
+    config: bytes | None, state: FunctionState
+) -> None:
     assert sysfs.function_state(config) is state
 
 
@@ -70,27 +72,27 @@ def test_pcie_errors_are_counted_by_their_total() -> None:
 @pytest.mark.parametrize(
     "text", ["", "3", "TOTAL_ERR_FATAL", "TOTAL_ERR_FATAL -1", "TOTAL_ERR_FATAL x"]
 )
-def test_count_of_errors_that_is_not_told_is_none(text: str) -> None:
+def test_an_unreported_error_count_is_none(text: str) -> None:
     assert read(aer_dev_fatal=text).aer_fatal is None
 
 
-def test_negative_numa_node_is_none() -> None:
+def test_a_negative_numa_node_is_none() -> None:
     assert read(numa_node="-1\n").numa_node is None
 
 
 @pytest.mark.parametrize(
     "text", ["", " ", "-1", "+1", "1.0", "0x1", "1_0", "1 2", "1\n2", "one", "³", "1" * 10]
 )
-def test_what_is_no_plain_number_gives_no_physical_id(text: str) -> None:
+def test_a_text_that_is_not_a_plain_number_gives_no_physical_id(text: str) -> None:
     assert read(physical_id=text).physical_id is None
 
 
 @pytest.mark.parametrize("text", ["", "Unknown speed", "GT/s", "32.0", "-1 GT/s", "99999 GT/s"])
-def test_what_is_no_speed_gives_none(text: str) -> None:
+def test_a_text_that_is_not_a_speed_gives_none(text: str) -> None:
     assert read(max_link_speed=text).link.max_speed is None
 
 
-def test_speed_of_an_old_kernel_is_read() -> None:
+def test_an_old_kernels_speed_is_read() -> None:
     assert read(current_link_speed="2.5 GT/s").link.speed == 2.5
     assert read(current_link_speed="8 GT/s PCIe").link.speed == 8.0
 
@@ -105,7 +107,7 @@ def test_speed_of_an_old_kernel_is_read() -> None:
         "MemFree: 1 kB\nMemTotal: 33292288 kB\nMemUsed: 2 kB",
     ],
 )
-def test_memory_is_the_line_mem_total_with_or_without_its_unit(text: str) -> None:
+def test_memory_is_read_from_mem_total_with_or_without_its_unit(text: str) -> None:
     assert sysfs.memory_bytes(text) == 33292288 * 1024
 
 
@@ -130,7 +132,7 @@ def test_any_other_text_gives_no_memory(text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "number"), [("card_0", 0), ("card_7", 7), ("card_10", 10), ("card_999999", 999_999)]
 )
-def test_card_number_is_the_n_of_card_n(name: str, number: int) -> None:
+def test_the_card_number_is_the_n_of_card_n(name: str, number: int) -> None:
     assert sysfs.card_number(name) == number
 
 
@@ -150,7 +152,7 @@ def test_a_card_has_one_name_only(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["0000:3b:00.0", "00000000:ff:1f.7"])
-def test_pci_path_goes_from_the_root_to_the_function(name: str) -> None:
+def test_a_pci_path_goes_from_the_root_to_the_function(name: str) -> None:
     path = sysfs.pci_path(f"/sys/devices/pci0000:3a/0000:3a:00.0/{name}")
     assert path == ("pci0000:3a", "0000:3a:00.0", name)
 
@@ -158,16 +160,16 @@ def test_pci_path_goes_from_the_root_to_the_function(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["", "biren", "pci0000:00", "0000:3B:00.0", "3b:00.0", "0000:3b:00.8", "0000:3b:00.0x"]
 )
-def test_what_ends_in_no_pci_address_is_no_pci_path(name: str) -> None:
+def test_a_path_without_a_pci_address_at_its_end_is_not_a_pci_path(name: str) -> None:
     assert sysfs.pci_path(f"/sys/devices/pci0000:3a/{name}") == ()
 
 
-def test_device_outside_the_pci_tree_has_no_pci_path() -> None:
+def test_a_device_outside_the_pci_tree_has_no_pci_path() -> None:
     assert sysfs.pci_path("/sys/devices/platform/0000:3b:00.0") == ()
 
 
 @pytest.mark.parametrize("name", ["libbiren-ml.so.1", "libbiren-ml.so.1.12.0"])
-def test_versions_of_the_library_are_known_by_name(name: str) -> None:
+def test_versions_of_the_library_are_recognised_by_name(name: str) -> None:
     assert sysfs.library_name(name)
 
 
@@ -176,7 +178,7 @@ def test_versions_of_the_library_are_known_by_name(name: str) -> None:
     ["libbiren-ml.so", "libbiren-ml.so.", "libbiren-ml.so.1.bak", "libbiren-ml_so.1",
      "libbiren-ml.so.1.", "libother.so.1", "xlibbiren-ml.so.1"],
 )  # fmt: skip
-def test_other_files_are_no_version_of_the_library(name: str) -> None:
+def test_other_files_are_not_versions_of_the_library(name: str) -> None:
     assert not sysfs.library_name(name)
 
 
@@ -197,7 +199,7 @@ def test_numbers_are_read_back(number: int, end: str) -> None:
     assert (card.physical_id, card.memory) == (number, number * 1024)
 
 
-def test_function_below_an_intel_vmd_begins_at_the_last_root_bridge() -> None:
+def test_a_path_below_an_intel_vmd_starts_at_the_last_root_bridge() -> None:
     vmd = "/sys/devices/pci0000:e0/0000:e0:00.5/pci10000:e0"
     path = sysfs.pci_path(f"{vmd}/10000:e0:02.0/10000:e1:00.0")
     assert path == ("pci10000:e0", "10000:e0:02.0", "10000:e1:00.0")
@@ -213,8 +215,6 @@ def test_function_below_an_intel_vmd_begins_at_the_last_root_bridge() -> None:
         ({}, ()),
     ],
 )
-def test_what_was_read_and_makes_no_sense_is_quoted(
-    texts: dict[str, str], misread: tuple[str, ...]
-) -> None:
+def test_garbage_texts_are_quoted(texts: dict[str, str], misread: tuple[str, ...]) -> None:
     card = sysfs.read_card("card_3", 3, texts, (), NODE, None)
     assert card.misread == misread

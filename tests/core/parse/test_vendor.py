@@ -1,4 +1,4 @@
-"""core/parse/vendor.py is the one place for what Biren calls its things."""
+"""core/parse/vendor.py is the only place for Biren's names."""
 
 import ast
 import re
@@ -42,10 +42,10 @@ def modules() -> list[Path]:
 @pytest.mark.parametrize(
     "path", modules(), ids=lambda path: str(path.relative_to(PACKAGE).with_suffix(""))
 )
-def test_no_module_but_vendor_spells_a_name_of_birens(path: Path) -> None:
+def test_no_module_except_vendor_spells_out_a_biren_name(path: Path) -> None:
     spelled = [(line, text) for line, text in texts(path) if SPELLED.search(text)]
     assert [each for each in spelled if each[1] not in ALLOWED] == []
 
 
-def test_vendor_itself_would_be_found() -> None:
+def test_the_check_finds_the_names_in_vendor_itself() -> None:
     assert len([each for each in texts(VENDOR) if SPELLED.search(each[1])]) > 10

@@ -1,4 +1,4 @@
-"""Functions become the groups that can be passed through, whatever their links say."""
+"""Functions become the groups that can be passed through, whatever their links are."""
 
 import pytest
 from hypothesis import given
@@ -38,12 +38,12 @@ def found(layout: Layout) -> dict[str, tuple[str, int]]:
 
 
 @given(st.integers(0, 2**31))
-def test_number_of_an_address_leads_back_to_it(number: int) -> None:
+def test_the_number_of_an_address_leads_back_to_it(number: int) -> None:
     assert vfio.pci_number(vfio.address_of(number)) == number
 
 
 @pytest.mark.parametrize("text", ["", "0000:01:00", "0000:01:20.0", "0000:01:00.8", "virtfn0"])
-def test_what_is_no_address_has_no_number(text: str) -> None:
+def test_a_text_that_is_not_an_address_has_no_number(text: str) -> None:
     assert vfio.pci_number(text) is None
 
 
@@ -58,7 +58,7 @@ def test_what_is_no_address_has_no_number(text: str) -> None:
         ("12/", None),
     ],
 )
-def test_link_of_a_group_ends_in_its_number(link: str, number: int | None) -> None:
+def test_the_link_of_a_group_ends_in_its_number(link: str, number: int | None) -> None:
     assert vfio.group_number(link) == number
 
 
@@ -74,7 +74,7 @@ def test_each_function_that_can_be_passed_through_is_a_group() -> None:
     assert layout.left_out == ()
 
 
-def test_functions_that_share_a_group_are_one() -> None:
+def test_functions_that_share_a_group_are_one_card() -> None:
     layout = laid_out(split(1, 10, 10, 11, 11), split(2, 11, 12, 12, 12))
     assert {group.number: group.functions for group in layout.groups.values()} == {
         10: (virtual(1, 0), virtual(1, 1)),
@@ -84,7 +84,7 @@ def test_functions_that_share_a_group_are_one() -> None:
     assert layout.groups["/dev/vfio/11"].physical == physical(1), "the lowest"
 
 
-def test_virtual_function_is_no_whole_gpu_whoever_says_that_it_is_one() -> None:
+def test_a_virtual_function_is_never_a_whole_gpu() -> None:
     pf, vf = split(1, 10)
     assert found(laid_out([pf, Function(vf.address, VFIO, 10)])) == {
         "/dev/vfio/10": (pf.address, 1)
@@ -93,18 +93,18 @@ def test_virtual_function_is_no_whole_gpu_whoever_says_that_it_is_one() -> None:
 
 
 @pytest.mark.parametrize("driver", ["biren", "", None])
-def test_function_of_another_driver_is_not_for_vfio(driver: str | None) -> None:
+def test_a_function_with_another_driver_is_not_for_vfio(driver: str | None) -> None:
     assert laid_out(whole(0, 9, driver)) == Layout()
 
 
 @pytest.mark.parametrize("driver", ["biren", "", None, HYPERVISOR])
-def test_whole_gpu_stays_one_when_it_is_bound_to_something_else(driver: str | None) -> None:
+def test_a_whole_gpu_stays_one_when_bound_to_another_driver(driver: str | None) -> None:
     before = laid_out(whole(0, 9))
     after = laid_out(whole(0, 9, driver), known_wholes=before.wholes)
     assert after == before
 
 
-def test_whole_gpu_is_one_no_more_when_it_is_split_or_gone() -> None:
+def test_a_whole_gpu_is_no_longer_one_once_split_or_gone() -> None:
     before = laid_out(whole(0, 9))
     after = laid_out(split(0, 20, 21), known_wholes=before.wholes)
     assert list(after.groups) == ["/dev/vfio/20", "/dev/vfio/21"]
@@ -122,7 +122,7 @@ def test_whole_gpu_is_one_no_more_when_it_is_split_or_gone() -> None:
     ],
     ids=["unsplit", "whole without a group", "part without a group", "part gone", "two splits"],
 )
-def test_what_no_device_is_made_of_is_named(
+def test_functions_that_are_not_offered_are_reported(
     functions: list[Function], named: tuple[str, ...]
 ) -> None:
     layout = laid_out(functions, whole(5, 50))
@@ -143,16 +143,14 @@ def test_what_no_device_is_made_of_is_named(
         (None, FunctionState.UNKNOWN),
     ],
 )
-def test_only_a_header_that_is_all_ones_is_silence(
-    header: bytes | None, state: FunctionState
-) -> None:
+def test_only_a_header_of_all_ones_is_silent(header: bytes | None, state: FunctionState) -> None:
     assert vfio.function_state(header) is state
 
 
 GROUP = Group("/dev/vfio/10", 10, (virtual(1, 0), virtual(1, 1)), physical(1), 4)
 
 
-def test_card_of_a_group_is_its_physical_functions() -> None:
+def test_the_card_of_a_group_has_its_physical_functions_attributes() -> None:
     texts = {
         "numa_node": "1\n",
         "current_link_width": "8",
@@ -172,13 +170,13 @@ def test_card_of_a_group_is_its_physical_functions() -> None:
 
 
 @pytest.mark.parametrize(("text", "parts"), [("4", 4), ("2", 2), ("0", 4), ("garbage", 4), ("", 4)])
-def test_physical_function_says_into_how_many_it_is_split_else_its_links(
+def test_the_number_of_parts_comes_from_the_physical_function_or_its_links(
     text: str, parts: int
 ) -> None:
     assert vfio.card_of(GROUP, NODE, paths={}, texts={"sriov_numvfs": text}).split == parts
 
 
-def test_silent_function_counts_for_its_group_and_is_the_one_that_is_named() -> None:
+def test_a_silent_function_makes_its_group_silent_and_is_named() -> None:
     answers = b"\xff\xff" + bytes(62)
     paths = {address: (address,) for address in GROUP.functions}
     headers = {virtual(1, 0): answers, virtual(1, 1): b"\xff" * 64}
@@ -202,7 +200,7 @@ def test_silent_function_counts_for_its_group_and_is_the_one_that_is_named() -> 
         (physical(1), HYPERVISOR, (f"{physical(1)} ({HYPERVISOR})",)),
     ],
 )
-def test_function_that_keeps_its_group_from_being_passed_through_is_named(
+def test_the_function_that_blocks_its_group_is_named(
     address: str, driver: str | None, unbound: tuple[str, ...]
 ) -> None:
     drivers = {virtual(1, 0): VFIO, virtual(1, 1): VFIO, address: driver}
@@ -221,7 +219,7 @@ FUNCTIONS = st.builds(
 
 
 @given(st.lists(FUNCTIONS), st.sets(ADDRESSES))
-def test_any_links_make_a_layout_in_which_no_function_is_given_twice(
+def test_any_links_make_a_layout_without_duplicate_functions(
     functions: list[Function], known_wholes: set[str]
 ) -> None:
     layout = laid_out(functions, known_wholes=frozenset(known_wholes))

@@ -1,4 +1,4 @@
-"""The choice is the best there is, by a definition of best that is written down here a second time.
+"""The choice is the best possible one, by an independent definition of "best" in this file.
 
 `brute_force` tries all subsets and compares tuples: the sum of scores inside, what is left, the
 numbers. It shares no code with what it judges.
@@ -67,7 +67,7 @@ def topology_of(size: int, pair: Callable[[int, int], Pair]) -> Topology:
 def worth(
     topology: Topology, available: Collection[str], chosen: Collection[str], placement: Placement
 ) -> tuple[int, int, int, int, list[int]]:
-    """The greater, the better."""
+    """Return the value of a choice: the greater, the better."""
     own = [topology.place[each] for each in chosen]
     left = [topology.place[each] for each in available if each not in chosen]
     inside = [topology.pairs[one][two] for one, two in itertools.combinations(own, 2)]
@@ -137,7 +137,7 @@ Question = tuple[Topology, list[str], list[str], int]
 
 @st.composite
 def questions(draw: st.DrawFn, topologies: st.SearchStrategy[Topology]) -> Question:
-    """A topology with holes, what must be in the choice, its size."""
+    """Draw a topology with gaps, the required units, and the size of the choice."""
     topology = draw(topologies)
     available = draw(st.lists(st.sampled_from(topology.units), unique=True))
     must = draw(st.lists(st.sampled_from(available), unique=True, max_size=3)) if available else []
@@ -146,13 +146,13 @@ def questions(draw: st.DrawFn, topologies: st.SearchStrategy[Topology]) -> Quest
 
 @settings(deadline=None)
 @given(questions(trees()), PLACEMENTS)
-def test_choice_on_a_tree_is_the_best_of_all(question: Question, placement: Placement) -> None:
+def test_the_choice_on_a_tree_is_the_best_of_all(question: Question, placement: Placement) -> None:
     assert choose(*question, placement) == brute_force(*question, placement)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_what_is_left_is_worth_most_on_many_small_nodes(seed: int) -> None:
-    """Choices of equal worth are common there: that is where what is left decides."""
+    """Choices of equal value are common there, so the leftover decides."""
     random = Random(seed)
     for _ in range(200):
         gpus = [random.randrange(8) for _ in range(random.randint(3, 8))]
@@ -167,12 +167,14 @@ def test_what_is_left_is_worth_most_on_many_small_nodes(seed: int) -> None:
 
 @settings(deadline=None)
 @given(questions(matrices()), PLACEMENTS)
-def test_choice_on_any_matrix_is_the_best_of_all(question: Question, placement: Placement) -> None:
+def test_the_choice_on_any_matrix_is_the_best_of_all(
+    question: Question, placement: Placement
+) -> None:
     assert choose(*question, placement) == brute_force(*question, placement)
 
 
 def tangle(seed: int, size: int) -> Topology:
-    """Any link and any ancestor for any pair; no tree, as good as ever."""
+    """Any link and any ancestor for any pair; almost never a tree."""
     chance = Random(seed)
     links = [None, *P2PLink]
     return topology_of(
@@ -182,7 +184,7 @@ def tangle(seed: int, size: int) -> Topology:
 
 @settings(deadline=None, max_examples=10)
 @given(st.integers(0, 10_000), st.integers(2, 5))
-def test_choice_is_the_best_of_all_up_to_the_last_exact_size(seed: int, size: int) -> None:
+def test_the_choice_is_the_best_of_all_up_to_the_last_exact_size(seed: int, size: int) -> None:
     topology = tangle(seed, EXACT_UP_TO)
     question = topology, topology.units, topology.units[3:5], size
     assert choose(*question) == brute_force(*question)
@@ -197,7 +199,9 @@ def vendors_measure(topology: Topology, chosen: Collection[str]) -> int:
 
 @settings(deadline=None)
 @given(questions(matrices()))
-def test_choice_is_never_below_the_vendors_best_on_the_vendors_measure(question: Question) -> None:
+def test_the_choice_is_never_below_the_vendors_best_on_the_vendors_measure(
+    question: Question,
+) -> None:
     topology, available, must, size = question
     most = max(
         vendors_measure(topology, {*must, *more})
@@ -208,7 +212,7 @@ def test_choice_is_never_below_the_vendors_best_on_the_vendors_measure(question:
 
 @settings(deadline=None)
 @given(questions(trees() | matrices(20)), PLACEMENTS, st.randoms(use_true_random=False))
-def test_choice_does_not_depend_on_the_order_of_the_question(
+def test_the_choice_does_not_depend_on_the_order_of_the_available_units(
     question: Question, placement: Placement, chance: Random
 ) -> None:
     topology, available, must, size = question
@@ -228,7 +232,7 @@ def large_questions(draw: st.DrawFn) -> Question:
 
 @settings(deadline=None, max_examples=20)
 @given(large_questions())
-def test_no_single_exchange_makes_the_choice_better(question: Question) -> None:
+def test_no_single_exchange_improves_the_choice(question: Question) -> None:
     topology, available, must, _ = question
     chosen = set(choose(*question))
     reached = worth(topology, available, chosen, "packed")
@@ -238,7 +242,7 @@ def test_no_single_exchange_makes_the_choice_better(question: Question) -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(large_questions())
-def test_choice_is_never_below_what_exchanges_reach_from_the_lowest_numbers(
+def test_the_choice_is_never_below_what_exchanges_reach_from_the_lowest_numbers(
     question: Question,
 ) -> None:
     topology, available, must, size = question
@@ -308,7 +312,7 @@ def test_instances_share_the_gpu_most_in_use_or_are_spread_over_those_least_in_u
     assert choose_of(QUARTERS, taken, size, "spread") == spread
 
 
-def test_what_must_be_in_the_choice_draws_the_rest_to_it() -> None:
+def test_required_units_attract_the_rest_of_the_choice() -> None:
     topology = build_topology(EIGHT)
     assert choose(topology, topology.units, ["card_6"], 2) == ["card_4", "card_6"]
 

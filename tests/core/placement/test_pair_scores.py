@@ -1,4 +1,4 @@
-"""Two cards are as close as the PCI tree and the library say, on one scale."""
+"""The PCI tree and the library show how close two cards are, on one scale."""
 
 import itertools
 
@@ -36,7 +36,9 @@ FIRST = Place(0, (*SWITCH, "0000:02:00.0", "0000:03:00.0"), 0)
         (Place(1), CommonAncestor.SYSTEM),
     ],
 )
-def test_ways_part_where_the_pci_paths_do(other: Place, ancestor: CommonAncestor) -> None:
+def test_the_common_ancestor_is_where_the_pci_paths_part(
+    other: Place, ancestor: CommonAncestor
+) -> None:
     pair = pair_in_sysfs(FIRST, other)
     assert pair == pair_in_sysfs(other, FIRST) == Pair(ancestor)
 
@@ -46,12 +48,12 @@ def test_functions_of_one_root_port_share_no_switch() -> None:
     assert pair_in_sysfs(one, two) == Pair(CommonAncestor.PCIE_SWITCHES)
 
 
-def test_three_steps_below_what_is_shared_are_more_than_one_switch() -> None:
+def test_three_steps_below_the_shared_part_are_more_than_one_switch() -> None:
     beyond = Place(1, (*SWITCH, "0000:02:01.0", "0000:05:00.0", "0000:06:00.0"), 0)
     assert pair_in_sysfs(FIRST, beyond) == Pair(CommonAncestor.PCIE_SWITCHES)
 
 
-def test_instances_of_a_gpu_are_told_by_its_id_or_else_by_its_address() -> None:
+def test_instances_of_a_gpu_are_recognised_by_its_id_or_else_by_its_address() -> None:
     assert pair_in_sysfs(FIRST, FIRST).same_gpu
     assert pair_in_sysfs(Place(3), Place(3)).same_gpu
     assert pair_in_sysfs(Place(None, FIRST.pci_path), FIRST).same_gpu
@@ -90,5 +92,5 @@ def test_all_distances_of_a_node_together_weigh_less_than_a_link() -> None:
         (Pair(CommonAncestor.SYSTEM), "apart"),
     ],
 )
-def test_pair_is_told_in_words(pair: Pair, words: str) -> None:
+def test_a_pair_is_described_in_words(pair: Pair, words: str) -> None:
     assert pair.words == words

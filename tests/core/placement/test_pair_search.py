@@ -1,4 +1,4 @@
-"""Among units that have any worth, alone and in pairs, the search finds the best choice."""
+"""For units and pairs of any value, the search finds the best choice."""
 
 import itertools
 from collections.abc import Collection
@@ -37,12 +37,12 @@ def test_best_choice_is_found_where_exchanges_lead_nowhere(
 
 
 @pytest.mark.parametrize("units", [3, EXACT_UP_TO, EXACT_UP_TO + 1])
-def test_nothing_and_what_must_be_are_choices_too(units: int) -> None:
+def test_nothing_and_exactly_the_required_units_are_choices_too(units: int) -> None:
     pairs = any_pairs(0, units)
     assert best_by_pairs([0] * units, pairs, [], 0) == set()
     assert best_by_pairs([0] * units, pairs, [2, 0], 2) == {0, 2}
 
 
-def test_unit_counts_for_what_it_is_worth_alone() -> None:
+def test_a_unit_counts_with_its_own_value() -> None:
     assert best_by_pairs([1, 5, 3], [[0] * 3] * 3, [], 2) == {1, 2}
     assert best_by_pairs([1, 5, 3], [[0] * 3] * 3, [0], 2) == {0, 1}

@@ -1,4 +1,4 @@
-"""A topology is made of what sysfs and the library tell, and made again only when that changes."""
+"""A topology is built from sysfs and the library, and rebuilt only when these change."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ LINKED = attrs.evolve(NOTHING_SAID, links={(0, 1): P2PLink.DIRECT})
 
 
 def scores_of(tree: Branch, size: int) -> Scores:
-    """The matrix that a tree stands for."""
+    """Return the matrix of a tree."""
     scores = [[0] * size for _ in range(size)]
 
     def units(branch: Branch) -> Iterator[int]:
@@ -79,13 +79,13 @@ def test_any_other_matrix_is_no_tree(size: int, data: st.DataObject) -> None:
     assert (tree_of(range(size), scores) is not None) == is_tree
 
 
-def test_units_that_are_all_alike_are_a_tree_of_one_branch() -> None:
+def test_equal_units_form_a_tree_of_one_branch() -> None:
     tree = build_topology([Card(f"card_{n}", n, n) for n in range(300)]).tree
     assert tree is not None
     assert (len(tree.leaves), tree.branches) == (300, ())
 
 
-def test_library_counts_where_it_tells_and_sysfs_where_it_does_not() -> None:
+def test_the_library_counts_where_it_reports_and_sysfs_elsewhere() -> None:
     links = {(0, 1): P2PLink.DIRECT, (2, 10): P2PLink.NONE, (0, 99): P2PLink.DIRECT}
     ancestors = {(2, 10): CommonAncestor.PCIE_SWITCH}
     topology = build_topology(FOUR[::-1], links, ancestors)
@@ -109,13 +109,13 @@ def test_vfio_groups_are_placed_by_their_pci_path_alone() -> None:
     assert topology.describe(["/dev/vfio/5", "/dev/vfio/6"]) == "behind one PCIe switch"
 
 
-def test_choice_is_described_by_its_two_farthest_units() -> None:
+def test_a_choice_is_described_by_its_two_farthest_units() -> None:
     topology = build_topology(FOUR, {(0, 1): P2PLink.DIRECT})
     assert topology.describe(["card_0", "card_1", "card_2"]) == "apart"
     assert topology.describe(["card_0"]) == topology.describe(["card_77", "card_0"]) == ""
 
 
-def test_one_link_that_is_not_told_costs_that_pair_alone() -> None:
+def test_one_unreported_link_affects_only_its_pair() -> None:
     all_linked = {
         (one.number, two.number): P2PLink.DIRECT
         for one in FOUR
@@ -139,7 +139,7 @@ def keeper() -> TopologyKeeper:
     return TopologyKeeper()
 
 
-def test_what_has_not_changed_is_the_same_object(keeper: TopologyKeeper) -> None:
+def test_an_unchanged_topology_is_the_same_object(keeper: TopologyKeeper) -> None:
     first = keeper.update(FOUR, LINKED.links, LINKED.ancestors)
     counted = [attrs.evolve(each, aer_nonfatal=7) for each in FOUR]
     again = attrs.evolve(LINKED, at=5.0, links=dict(LINKED.links))
@@ -155,7 +155,7 @@ def test_what_has_not_changed_is_the_same_object(keeper: TopologyKeeper) -> None
         (FOUR, attrs.evolve(NOTHING_SAID, ancestors={(0, 1): CommonAncestor.BOARD})),
     ],
 )
-def test_any_change_of_what_it_is_made_of_makes_another(
+def test_any_changed_input_makes_another_topology(
     keeper: TopologyKeeper, cards: list[Card], library: LibraryRound
 ) -> None:
     first = keeper.update(FOUR)
