@@ -7,11 +7,35 @@ from typing import Any, Final
 
 from tests.cluster.processes import poll
 
-PORT: Final = 16443
+PORT: Final = 443
+"""As the service in front of it: pods reach it without a proxy."""
 ADMIN_TOKEN: Final = "admin-of-the-test-cluster"
 Object = dict[str, Any]
 _TIMEOUT: Final = 20.0
 PODS: Final = "/api/v1/namespaces/default/pods"
+PATHS: Final = {
+    "Namespace": "/api/v1/namespaces",
+    "Pod": "/api/v1/namespaces/{}/pods",
+    "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
+    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "ValidatingAdmissionPolicy": (
+        "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
+    ),
+    "ValidatingAdmissionPolicyBinding": (
+        "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
+    ),
+    "DeviceClass": "/apis/resource.k8s.io/v1/deviceclasses",
+    "ResourceClaim": "/apis/resource.k8s.io/v1/namespaces/{}/resourceclaims",
+    "ResourceClaimTemplate": "/apis/resource.k8s.io/v1/namespaces/{}/resourceclaimtemplates",
+    "ResourceSlice": "/apis/resource.k8s.io/v1/resourceslices",
+}
+"""Of each kind's objects, with a place for the namespace."""
+
+
+def place_of(found: Object) -> str:
+    """The path of the list that an object is in."""
+    return PATHS[found["kind"]].format(found["metadata"].get("namespace", "default"))
 
 
 class ApiError(Exception):
@@ -25,6 +49,9 @@ class ApiError(Exception):
 class Api:
     """Calls, one connection each: the API server may restart between two."""
 
+    def __init__(self, token: str = ADMIN_TOKEN) -> None:
+        self._token = token
+
     def text(self, method: str, path: str, body: object = None, kind: str = "json") -> str:
         """The answer's body. Raises ApiError, or OSError where nobody answers."""
         context = ssl.create_default_context()
@@ -33,7 +60,7 @@ class Api:
         connection = http.client.HTTPSConnection(
             "127.0.0.1", PORT, timeout=_TIMEOUT, context=context
         )
-        headers = {"Authorization": f"Bearer {ADMIN_TOKEN}", "Content-Type": f"application/{kind}"}
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": f"application/{kind}"}
         try:
             connection.request(
                 method, path, json.dumps(body) if body is not None else None, headers
@@ -61,6 +88,14 @@ class Api:
     def create(self, path: str, body: Object) -> Any:
         """Creates an object in the list `path`."""
         return json.loads(self.text("POST", path, body))
+
+    def make(self, found: Object) -> Any:
+        """Creates an object at the path of its kind."""
+        return self.create(place_of(found), found)
+
+    def put(self, path: str, body: Object) -> Any:
+        """Replaces an object."""
+        return json.loads(self.text("PUT", path, body))
 
     def patch(self, path: str, body: Object) -> Any:
         """Merges `body` into an object."""

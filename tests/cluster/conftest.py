@@ -9,11 +9,13 @@ import pytest
 
 from tests.cluster import figures
 from tests.cluster.containerd import Containerd
+from tests.cluster.dra import DraNode
 from tests.cluster.host import NodeHost
 from tests.cluster.node import Node
 from tests.cluster.processes import Processes
 from tests.cluster.programs import STATE_VARIABLE, missing_for_kubernetes
 from tests.e2e.daemon import DaemonProcess
+from tests.manifests.tools import find_tool
 
 
 @pytest.fixture(scope="session")
@@ -108,6 +110,30 @@ def eight_cards(host: NodeHost, node: Node, daemon: DaemonProcess) -> set[str]:
     cards = {f"card_{number}" for number in range(8)}
     node.view.wait_for(cards)
     return cards
+
+
+@pytest.fixture(scope="module")
+def dra_node(node: Node, state: Path) -> Iterator[DraNode]:
+    """What DRA needs in the cluster, on a host of nine cards: three whole, two halves, four quarters."""
+    find_tool("kubectl")  # which renders the manifests
+    tree = NodeHost(state / "dra-host")
+    tree.add_gpus({0: 1, 1: 1, 2: 2, 3: 4, 4: 1})
+    found = DraNode(node, tree)
+    found.deploy()
+    yield found
+    found.end_drivers()
+    found.remove()
+    tree.close()
+
+
+@pytest.fixture
+def dra(dra_node: DraNode) -> Iterator[DraNode]:
+    """The node with one driver that serves; what a test created goes with it."""
+    if not any(each.running for each in dra_node.daemons):
+        dra_node.start_driver()
+    dra_node.wait_for_devices(9)
+    yield dra_node
+    dra_node.clean()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

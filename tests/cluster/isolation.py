@@ -14,6 +14,8 @@ from typing import Final
 from tests.cluster.programs import STATE_VARIABLE
 
 NODE_ADDRESS: Final = "10.88.8.1"
+SERVICE_ADDRESS: Final = "10.96.0.1"
+"""Of the API server, as pods know it; here the node itself has it, and no proxy is needed."""
 CGROUP_VARIABLE: Final = "CLUSTER_CGROUP"
 _OVERLAID: Final = ("etc", "var", "dev")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
@@ -50,6 +52,7 @@ def _make_directories_private(state: Path) -> None:
 def _make_network() -> None:
     for words in (
         "link set lo up",
+        f"addr add {SERVICE_ADDRESS}/32 dev lo",
         "link add node0 type veth peer name node1",
         f"addr add {NODE_ADDRESS}/24 dev node0",
         "link set node0 up",

@@ -39,10 +39,12 @@ class Node:
             f"--listen-peer-urls={_ETCD_PEER}", f"--initial-advertise-peer-urls={_ETCD_PEER}",
             f"--initial-cluster=default={_ETCD_PEER}",
         )  # fmt: skip
-        self._start_api_server()
+        key = ["openssl", "genrsa", "-out", str(self._state / "accounts.key"), "2048"]
+        subprocess.run(key, check=True, capture_output=True)
+        self.start_api_server()
         self.containerd.start()
         self.containerd.import_image()
-        self.processes.wait_until("the API server", lambda: self.api.exists("/readyz"))
+        self.wait_for_api_server()
         self._start_controllers()
         self.start_kubelet()
         account = "/api/v1/namespaces/default/serviceaccounts/default"
@@ -74,14 +76,19 @@ class Node:
         """The status of the node object; it follows the kubelet's beliefs within a second."""
         return self.api.get(f"/api/v1/nodes/{NAME}")["status"]
 
-    def _start_api_server(self) -> None:
+    @property
+    def authority(self) -> Path:
+        """The certificate of the API server, which it signed itself."""
+        return self._state / "certificates/apiserver.crt"
+
+    def start_api_server(self) -> None:
+        """Starts the API server, which `processes` has as kube-apiserver."""
         tokens = self._state / "tokens.csv"
         tokens.write_text(f'{ADMIN_TOKEN},admin,admin,"system:masters"\n')
         key = str(self._state / "accounts.key")
-        subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
         self.processes.start(
             "kube-apiserver", "kube-apiserver", f"--etcd-servers={_ETCD}",
-            f"--secure-port={PORT}", "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1",
+            f"--secure-port={PORT}", "--bind-address=0.0.0.0", f"--advertise-address={NODE_ADDRESS}",
             f"--cert-dir={self._state / 'certificates'}", f"--token-auth-file={tokens}",
             "--authorization-mode=RBAC", "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
@@ -89,12 +96,16 @@ class Node:
             "--kubelet-preferred-address-types=InternalIP",
         )  # fmt: skip
 
+    def wait_for_api_server(self) -> None:
+        """Waits until the API server is ready."""
+        self.processes.wait_until("the API server", lambda: self.api.exists("/readyz"))
+
     def _start_controllers(self) -> None:
         flags = [f"--kubeconfig={self.kubeconfig}", "--leader-elect=false", "--secure-port=0"]
         self.processes.start(
             "kube-controller-manager", "kube-controller-manager", *flags,
             f"--service-account-private-key-file={self._state / 'accounts.key'}",
-            f"--root-ca-file={self._state / 'certificates/apiserver.crt'}",
+            f"--root-ca-file={self.authority}",
         )  # fmt: skip
         delegated = [
             f"--{each}-kubeconfig={self.kubeconfig}" for each in ("authentication", "authorization")

@@ -1,0 +1,230 @@
+"""The node with a DRA driver on it: the overlay's account, rights, policy and classes, without its pods.
+
+The daemon runs as a process of the test with the token of a pod of the DaemonSet's account, so that the
+API server treats it as that pod.
+"""
+
+import copy
+from pathlib import Path
+from typing import Any, Final
+
+from biren_plugin.core.parse.vendor import DRA_DRIVER
+from tests.cluster.api import PATHS, Object, place_of
+from tests.cluster.host import NodeHost
+from tests.cluster.images import BUSYBOX
+from tests.cluster.isolation import SERVICE_ADDRESS
+from tests.cluster.node import NAME, Node
+from tests.cluster.pods import LOOK, Inside
+from tests.cluster.processes import poll
+from tests.e2e.daemon import DaemonProcess
+from tests.manifests.examples import EXAMPLES, objects_of
+from tests.manifests.render import NAMESPACE, overlay, pod_of
+
+SLICES: Final = PATHS["ResourceSlice"]
+CLAIMS: Final = PATHS["ResourceClaim"].format("default")
+CLAIM_FILES: Final = Path("/run/cdi")
+REGISTERED: Final = "is registered with the kubelet"
+ENVIRONMENT: Final = {"KUBERNETES_SERVICE_HOST": SERVICE_ADDRESS, "KUBERNETES_SERVICE_PORT": "443"}
+"""Of a container, whose kubelet sets it."""
+_FILES: Final = Path("/run/secrets/kubernetes.io/serviceaccount")
+_WAIT: Final = 15.0
+"""Seconds: for what takes one or two."""
+
+
+class DraNode:
+    """What the cluster knows of the node's driver, and pods that use it."""
+
+    def __init__(self, node: Node, host: NodeHost) -> None:
+        self.node = node
+        self.host = host
+        self.api = node.api
+        self.daemons: list[DaemonProcess] = []
+        """Each that was started; the last is the node's driver."""
+        self.account = pod_of(overlay("dra"))["serviceAccountName"]
+
+    def deploy(self) -> None:
+        """Creates the overlay's objects, except for the DaemonSet."""
+        for each in overlay("dra"):
+            if each["kind"] != "DaemonSet":
+                path = f"{place_of(each)}/{each['metadata']['name']}"
+                if not self.api.exists(path):
+                    self.api.make(each)
+
+    def remove(self) -> None:
+        """Removes what `deploy` created, and the slices; the namespace stays."""
+        for each in overlay("dra"):
+            if each["kind"] not in ("DaemonSet", "Namespace"):
+                self.api.delete(f"{place_of(each)}/{each['metadata']['name']}")
+        self.api.delete(SLICES)
+
+    def start_driver(self, *flags: str) -> DaemonProcess:
+        """Starts a daemon as another pod, and waits until the kubelet has taken it."""
+        self.become_pod(f"driver-{len(self.daemons)}")
+        daemon = self._start("--offer-by=dra", *flags)
+        daemon.wait_for_line(REGISTERED)
+        return daemon
+
+    def start_plugin(self) -> DaemonProcess:
+        """Starts a daemon that offers the cards through the device plugin API."""
+        return self._start()
+
+    def _start(self, *flags: str) -> DaemonProcess:
+        usual = (f"--host-root={self.host.root}", "--log-format=text", "--recover-after=0")
+        daemon = DaemonProcess(*usual, *flags, environment=ENVIRONMENT)
+        self.daemons.append(daemon)
+        daemon.start()
+        return daemon
+
+    def end_drivers(self) -> None:
+        """Ends every daemon that runs; none had a bug."""
+        for daemon in self.daemons:
+            if daemon.running:
+                daemon.end()
+            assert not daemon.matching(r"Traceback|on a bug|never (awaited|retrieved)")
+
+    def become_pod(self, name: str) -> str:
+        """Gives the next daemon that starts the token of a new pod; the token."""
+        container = {"name": "main", "image": BUSYBOX, "imagePullPolicy": "Never"}
+        place = {"namespace": NAMESPACE, "name": name}
+        pod = self.api.make({
+            "kind": "Pod",
+            "metadata": place,
+            "spec": {
+                "nodeName": NAME, "serviceAccountName": self.account,
+                "terminationGracePeriodSeconds": 0, "containers": [container],
+            },
+        })  # fmt: skip
+        token = self.token({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": pod["metadata"]["uid"]})  # fmt: skip
+        _FILES.mkdir(parents=True, exist_ok=True)
+        (_FILES / "token").write_text(token)
+        (_FILES / "ca.crt").write_bytes(self.node.authority.read_bytes())
+        return token
+
+    def token(self, bound: Object | None = None) -> str:
+        """A token of the driver's account, bound to an object."""
+        path = f"{PATHS['ServiceAccount'].format(NAMESPACE)}/{self.account}/token"
+        body = {"spec": {"boundObjectRef": bound} if bound else {}}
+        return str(self.api.create(path, body)["status"]["token"])
+
+    def slices(self) -> list[Object]:
+        """The stored slices of this driver."""
+        found = self.api.get(SLICES)["items"]
+        return [each for each in found if each["spec"]["driver"] == DRA_DRIVER]
+
+    def devices(self) -> dict[str, Object]:
+        """The published devices by the name of their card."""
+        return {
+            device["attributes"]["card"]["string"]: device
+            for each in self.slices()
+            for device in each["spec"].get("devices") or ()
+        }
+
+    def taints(self, card: str) -> dict[str, Object]:
+        """The taints of a card's device by probe."""
+        found = self.devices()[card].get("taints") or ()
+        return {each["key"].removeprefix(f"{DRA_DRIVER}/"): each for each in found}
+
+    def wait_for_devices(self, count: int) -> None:
+        """Waits until so many devices are published."""
+        poll(lambda: len(self.devices()) == count, f"{count} devices", _WAIT, self.slices)
+
+    def wait_for_taints(self, card: str, *probes: str) -> dict[str, Object]:
+        """The card's taints, once they are of exactly these probes."""
+        poll(
+            lambda: set(self.taints(card)) == set(probes),
+            f"{card} tainted by {probes}", _WAIT, self.devices,
+        )  # fmt: skip
+        return self.taints(card)
+
+    def start_example(self, name: str) -> list[Object]:
+        """Creates the objects of an example; its pods look at their devices and stay."""
+        objects = [for_the_node(each) for each in objects_of(EXAMPLES[name])]
+        for each in objects:
+            self.api.make(each)
+        return [each for each in objects if each["kind"] == "Pod"]
+
+    def start(self, name: str, claim: Object, **spec: Any) -> None:
+        """Creates a pod with that entry of `resourceClaims`."""
+        template = next(
+            each for each in objects_of(EXAMPLES["shared-claim"]) if each["kind"] == "Pod"
+        )
+        pod = for_the_node(template)
+        pod["metadata"]["name"] = name
+        pod["spec"] |= {"resourceClaims": [{"name": "cards", **claim}], **spec}
+        self.api.make(pod)
+
+    def inside(self, name: str, namespace: str = "default") -> Inside:
+        """What a pod found, once it runs."""
+        pods = PATHS["Pod"].format(namespace)
+
+        def look() -> str | None:
+            if self.api.get(f"{pods}/{name}")["status"]["phase"] != "Running":
+                return None
+            text = self.api.text("GET", f"{pods}/{name}/log")
+            return text if text.endswith("end\n") else None
+
+        found = poll(look, f"the log of {name}", _WAIT, lambda: self.about(name, namespace))
+        return Inside.read(found or "")
+
+    def about(self, name: str, namespace: str = "default") -> str:
+        """A pod's status and events, for a failing test."""
+        events = self.api.get(f"/api/v1/namespaces/{namespace}/events")["items"]
+        told = [each["message"] for each in events if each["involvedObject"].get("name") == name]
+        status = self.api.get(f"{PATHS['Pod'].format(namespace)}/{name}")["status"]
+        return f"{status}\n" + "\n".join(told)
+
+    def health(self, name: str) -> list[tuple[str, str]]:
+        """The health and its message of each device in a pod's own status."""
+        [status] = self.api.pod(name)["status"]["containerStatuses"]
+        return [
+            (device["health"], device.get("message", ""))
+            for each in status.get("allocatedResourcesStatus", ())
+            for device in each["resources"]
+        ]
+
+    def end(self, name: str, namespace: str = "default") -> None:
+        """Deletes a pod and waits for its end."""
+        path = f"{PATHS['Pod'].format(namespace)}/{name}"
+        self.api.delete(path)
+        poll(lambda: not self.api.exists(path), f"the end of {name}", _WAIT)
+
+    def clean(self) -> None:
+        """Every pod, claim and template of the default namespace goes, and no claim file is left."""
+        self.api.delete_pods()
+        self.api.delete(CLAIMS)
+        self.api.delete(PATHS["ResourceClaimTemplate"].format("default"))
+        poll(lambda: not claim_files(), "claim files gone", _WAIT, claim_files)
+
+
+def claim_files() -> list[str]:
+    """The names of the claims' CDI files."""
+    return sorted(path.name for path in CLAIM_FILES.glob("*.json"))
+
+
+def for_the_node(found: Object) -> Object:
+    """An object of an example with what the node has: its image, a container that looks and stays."""
+    found = copy.deepcopy(found)
+    if found["kind"] == "Pod":
+        found["spec"] |= {"terminationGracePeriodSeconds": 0, "automountServiceAccountToken": False}
+        for container in found["spec"]["containers"]:
+            container |= {
+                "image": BUSYBOX,
+                "imagePullPolicy": "Never",
+                "command": ["/bin/sh", "-c", LOOK + "exec sleep infinity"],
+            }
+    return found
+
+
+def slice_of(node: str, driver: str = DRA_DRIVER) -> Object:
+    """A slice without devices, as somebody might publish it."""
+    return {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceSlice",
+        "metadata": {"generateName": "made-by-hand-"},
+        "spec": {
+            "driver": driver,
+            "nodeName": node,
+            "pool": {"name": node, "generation": 1, "resourceSliceCount": 1},
+            "devices": [],
+        },
+    }
