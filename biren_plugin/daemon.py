@@ -72,7 +72,7 @@ class Loop:
 async def run_daemon(settings: Settings) -> None:
     """Serves the node until cancelled. Raises an `ExceptionGroup` of `FolderDead` or of bugs."""
     _log_start(settings)
-    state = DaemonState()
+    state = DaemonState(probes=settings.health_policy.modes)
     observed, inventory = state.observed, state.inventory
     folder = Board[KubeletFolder]()
     plugins = settings.device_plugin_dir

@@ -8,7 +8,7 @@
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, Literal
 
@@ -17,6 +17,7 @@ import trio
 
 from biren_plugin.board import Board
 from biren_plugin.core.cdi.findings import OnDisk
+from biren_plugin.core.health.modes import ProbeMode
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.observed import KubeletView, Observed
 from biren_plugin.core.rivals import Rival
@@ -148,6 +149,8 @@ class DaemonState:
     counters: Counters = attrs.Factory(Counters)
     intervals: dict[str, float] = attrs.Factory(dict)
     """Seconds between turns, by name of each loop that looks at something."""
+    probes: Mapping[str, ProbeMode] = attrs.Factory(dict)
+    """How each probe counts, by name."""
     role: Role = "waiting"
     hindrance: str = ""
     """What keeps an instance that does not serve from being ready, besides a missing directory."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from biren_plugin.commands.flags import StatusDir, Switch
 from biren_plugin.commands.tables import Row, print_table
+from biren_plugin.core.health.modes import ProbeMode, describe_modes
 from biren_plugin.core.settings import DEFAULT_STATUS_DIR, STATUS_SOCKET
 from biren_plugin.errors import StatusUnavailable
 
@@ -99,6 +100,9 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
     )
     for problem in document["problems"]:
         print(f"! {problem}")
+    modes = {each["name"]: ProbeMode(each["mode"], each["by"]) for each in document["probes"]}
+    if not_enforced := describe_modes(modes):
+        print(f"probes not enforced: {not_enforced}")
     if not document["resources"] and not document["excluded"]:
         found = (
             "No Biren card" if document["driver_loaded"] else "No driver, or no /sys of the host"

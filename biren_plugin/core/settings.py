@@ -7,12 +7,13 @@ file's schema are made from it.
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import attrs
 
+from biren_plugin.core.health.modes import MODES, HealthMode
 from biren_plugin.core.health.probes import OPTIONAL, PROBES
-from biren_plugin.core.health.verdicts import HealthMode, HealthPolicy
+from biren_plugin.core.health.verdicts import HealthPolicy
 from biren_plugin.core.inventory.excluded_cards import EXCLUDE_PATTERN
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.brml import LibraryStatus
@@ -110,6 +111,15 @@ class Settings:
         f"A probe to disable; may be repeated. One of: {', '.join(OPTIONAL)}.",
         Members(OPTIONAL),
     )
+    probe: tuple[str, ...] = setting(
+        (),
+        "How one probe counts, NAME=enforce, NAME=observe or NAME=off; may be repeated. It takes precedence over "
+        f"--disable-probe and --health-mode. NAME is one of: {', '.join(OPTIONAL)}.",
+        EachMatching(
+            f"({'|'.join(OPTIONAL)})=({'|'.join(MODES)})",
+            "NAME=enforce, NAME=observe or NAME=off, with a NAME that --help lists",
+        ),
+    )
     exclude: tuple[str, ...] = setting(
         (),
         "A card to leave out: its name (card_3), its PCI address or its UUID; may be repeated. It is shown "
@@ -179,6 +189,7 @@ class Settings:
         return HealthPolicy(
             mode=self.health_mode,
             disabled=frozenset(self.disable_probe),
+            probes=dict(map(_split_probe, self.probe)),
             unhealthy_on=LibraryStatus[self.unhealthy_on.upper()],
             recover_after=self.recover_after,
         )
@@ -216,6 +227,12 @@ class Settings:
                 from_where = "" if source == "flag" else f" ({source})"
                 pairs.append(f"{field.name}={text}{from_where}")
         return ", ".join(pairs) or "all defaults"
+
+
+def _split_probe(word: str) -> tuple[str, HealthMode]:
+    """`link-width=off` in two."""
+    name, _, mode = word.partition("=")
+    return name, cast("HealthMode", mode)  # its validator saw to that
 
 
 SETTINGS: Final["tuple[attrs.Attribute[Any], ...]"] = tuple(

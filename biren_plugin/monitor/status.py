@@ -32,6 +32,10 @@ def status_document(state: DaemonState) -> dict[str, Any]:
         "resources": [
             _resource(each, state, observed.holders or NO_HOLDERS) for each in inventory.lists
         ],
+        "probes": [
+            {"name": name, "mode": each.mode, "by": each.by or None}
+            for name, each in state.probes.items()
+        ],
         "excluded": [
             {
                 "card": each.device.id,

@@ -118,6 +118,17 @@ def test_values_that_are_no_overlay_reach_the_pod() -> None:
     assert template["metadata"]["annotations"] == {"team": "ours"}
 
 
+def test_lists_and_maps_reach_the_daemon_as_its_variables() -> None:
+    container = container_of(
+        helm_template(
+            "exclude={card_3,0000:3b:00.0}", "probes.link-width=false", "probes.sysfs=observe"
+        )
+    )
+    given = {each["name"]: each["value"] for each in container["env"]}
+    assert given["BR_GPU_EXCLUDE"] == "card_3,0000:3b:00.0"
+    assert given["BR_GPU_PROBE"] == "link-width=off,sysfs=observe"
+
+
 def test_a_digest_takes_precedence_over_the_tag() -> None:
     digest = "sha256:" + "0" * 64
     container = container_of(helm_template(f"image.digest={digest}", "image.tag=1.2.3"))

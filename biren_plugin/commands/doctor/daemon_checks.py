@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, some_of, unknown, warning
 from biren_plugin.commands.show_status import ask
+from biren_plugin.core.health.modes import describe_modes
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import StatusUnavailable
 
@@ -43,6 +44,12 @@ def check_daemon(settings: Settings) -> Iterator[Check]:
         yield warning(_NAME, f"{who}: {found}", _ADVICE)
     else:
         yield ok(_NAME, f"{who}, {len(devices)} devices healthy")
+
+
+def check_probes(settings: Settings) -> Iterator[Check]:
+    """One row, of how the probes count with these settings."""
+    not_enforced = describe_modes(settings.health_policy.modes)
+    yield ok("probes", f"not enforced: {not_enforced}" if not_enforced else "all are enforced")
 
 
 def _reason(device: dict[str, Any], kind: str) -> str:

@@ -7,30 +7,23 @@
    cards it has no data for are not counted.
 3. A device that is Unhealthy because of what the inventory knows (a new split, a pod that still holds
    it) is not judged: its state is unclear.
-4. Modes: `enforce`; `observe`: only a missing card counts, and everything else is a warning; `off`: only
-   missing cards are detected.
+4. Each probe has a mode (`modes`): its findings count (`enforce`), are warnings (`observe`), or are not
+   looked for (`off`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final, Literal
+from typing import Final
 
 import attrs
 
 from biren_plugin.core.health.evidence import Evidence, History
-from biren_plugin.core.health.probes import (
-    OPTIONAL,
-    PROBES,
-    Finding,
-    Probe,
-    find,
-)
+from biren_plugin.core.health.modes import HealthMode, ProbeMode, modes_of
+from biren_plugin.core.health.probes import PROBES, Finding, Probe, find
 from biren_plugin.core.health.recovery import Recovery
 from biren_plugin.core.model import Device, Identity, Inventory, Snapshot
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse.brml import LibraryStatus
 from biren_plugin.core.parse.card import NodeState
-
-HealthMode = Literal["enforce", "observe", "off"]
 
 SUSPECT_FROM: Final = 3
 """GPUs: instances of one GPU share its PCI function, so they do not count separately."""
@@ -47,9 +40,16 @@ class HealthPolicy:
     mode: HealthMode = "enforce"
     disabled: frozenset[str] = frozenset()
     """Names of probes that are not used."""
+    probes: Mapping[str, HealthMode] = attrs.Factory(dict)
+    """The mode of single probes, by name; takes precedence over the two above."""
     unhealthy_on: LibraryStatus = LibraryStatus.CRITICAL
     recover_after: float = 30.0
     """Seconds that a card must be healthy before it returns to service."""
+
+    @property
+    def modes(self) -> Mapping[str, ProbeMode]:
+        """The mode of every probe, by name, and what decides it."""
+        return modes_of(self.mode, self.disabled, self.probes)
 
 
 @attrs.define
@@ -60,7 +60,7 @@ class _Record:
     counted: Recovery
     """The recovery that is reported to the kubelet."""
     observed: Recovery
-    """In `observe`: the recovery that would have been reported."""
+    """The recovery that would have been reported if no probe were only observed."""
     opinions: dict[Probe, tuple[bool, float]] = attrs.Factory(dict)
     """Whether each indirect probe condemns the card, and since when; without probes that have no data."""
 
@@ -80,7 +80,9 @@ class HealthKeeper:
 
     def __init__(self, policy: HealthPolicy = HealthPolicy()) -> None:
         self._policy = policy
-        self._disabled = policy.disabled | (set(OPTIONAL) if policy.mode == "off" else set())
+        modes = policy.modes
+        self._off = frozenset(name for name, each in modes.items() if each.mode == "off")
+        self._observed = frozenset(name for name, each in modes.items() if each.mode == "observe")
         self._records: dict[Identity, _Record] = {}
         self._suspects: dict[Probe, _Suspect] = {}
         self._module_seen = False
@@ -141,7 +143,7 @@ class HealthKeeper:
             reading=library.readings.get(number) if library is not None else None,
             unhealthy_on=self._policy.unhealthy_on,
         )
-        found = find(evidence, self._disabled)
+        found = find(evidence, self._off)
         severe = {finding.probe for finding in found if finding.severe}
         before, record.opinions = record.opinions, {}
         for probe in _INDIRECT:
@@ -205,9 +207,9 @@ class HealthKeeper:
             if each.severe and each.probe in set_aside
         ]
         counted = severe
-        if self._policy.mode == "observe":
-            counted = [each for each in severe if each.probe.always]
-            others = [each for each in severe if not each.probe.always]
+        if self._observed:
+            counted = [each for each in severe if each.probe.name not in self._observed]
+            others = [each for each in severe if each.probe.name in self._observed]
             observed = record.observed.update(others, set_aside, now)
             warnings += [f"observed, not counted: {text}" for text in observed]
         reasons = record.counted.update(counted, set_aside, now)

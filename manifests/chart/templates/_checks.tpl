@@ -81,6 +81,14 @@
   value: {{ include "kubeletRoot" . }}
 {{- end }}
 {{- end }}
+{{- with .Values.probes }}
+{{- $words := list }}
+{{- range $name, $mode := . }}
+{{- $words = append $words (printf "%s=%s" $name (ternary "off" $mode (eq (toString $mode) "false"))) }}
+{{- end }}
+- name: BR_GPU_PROBE
+  value: {{ join "," $words | quote }}
+{{- end }}
 {{- with .Values.exclude }}
 - name: BR_GPU_EXCLUDE
   value: {{ join "," . | quote }}

@@ -6,7 +6,8 @@ from typing import Any
 import attrs
 import pytest
 
-from biren_plugin.core.health.verdicts import MOMENT, HealthKeeper, HealthMode, HealthPolicy
+from biren_plugin.core.health.modes import HealthMode
+from biren_plugin.core.health.verdicts import MOMENT, HealthKeeper, HealthPolicy
 from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.inventory.physical_gpus import SPLIT_SETTLE
 from biren_plugin.core.model import Device, Inventory, Snapshot
@@ -344,6 +345,27 @@ class TestModes:
         node = Node(disabled=frozenset({"pci-config"}))
         node.look(EIGHT)
         assert not unhealthy(node.look(silent(3)))
+
+    def test_one_probe_is_enforced_while_the_others_are_observed(self) -> None:
+        node = Node(mode="observe", probes={"pci-config": "enforce"})
+        node.look(EIGHT)
+        devices = node.look(sick(silent(3), 4, hung=True))
+        assert unhealthy(devices) == {"card_3"}
+        assert devices["card_4"].warnings[0].startswith("observed, not counted: reading its")
+
+    def test_one_probe_is_observed_while_the_others_are_enforced(self) -> None:
+        node = Node(probes={"pci-config": "observe"})
+        node.look(EIGHT)
+        devices = node.look(sick(silent(3), 4, hung=True))
+        assert unhealthy(devices) == {"card_4"}
+        assert devices["card_3"].warnings[0].startswith("observed, not counted: its PCI function")
+
+    def test_the_mode_of_one_probe_takes_precedence_over_what_disables_it(self) -> None:
+        node = Node(
+            mode="off", disabled=frozenset({"pci-config"}), probes={"pci-config": "enforce"}
+        )
+        node.look(EIGHT)
+        assert unhealthy(node.look(silent(3))) == {"card_3"}
 
 
 class TestIdentity:
