@@ -1,7 +1,10 @@
 """The console script and `python -m biren_plugin`: light enough that Ctrl-C finds it ready at once."""
 
 import os
+import signal
 from typing import Final, NoReturn
+
+from biren_plugin.signals import heed_early
 
 EXIT_INTERRUPTED: Final = 130
 """128 + SIGINT, as shells have it."""
@@ -9,6 +12,7 @@ EXIT_INTERRUPTED: Final = 130
 
 def main() -> NoReturn:
     """Runs the command line. Ctrl-C ends it without a traceback, also while modules are imported."""
+    heed_early(signal.SIGTERM)
     try:
         from biren_plugin.cli import main as run
 

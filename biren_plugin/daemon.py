@@ -1,10 +1,10 @@
 """The root of the task tree: loops that observe the node and show it, then what offers its cards."""
 
-import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from typing import Final
+from types import FrameType
+from typing import Final, NoReturn
 
 import attrs
 import trio
@@ -24,8 +24,10 @@ from biren_plugin.files.nfd_labels import publish_labels
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import under
 from biren_plugin.host.readers import node_folder_of, reader_of
+from biren_plugin.monitor.standard_error import exit_at_once
 from biren_plugin.monitor.status_socket import serve_status
 from biren_plugin.notice import WARNING, say
+from biren_plugin.signals import STOPPING, ignore_stray
 from biren_plugin.sources.holders import INTERVAL as HOLDERS_INTERVAL
 from biren_plugin.sources.holders import ask_holders
 from biren_plugin.sources.library import RETRY as LIBRARY_RETRY
@@ -33,10 +35,6 @@ from biren_plugin.sources.library import query_library
 from biren_plugin.sources.scan import scan_host
 from biren_plugin.sources.survey import survey_node
 from biren_plugin.supervise import flatten, keep_running
-
-_STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-_STRAY: Final = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
-"""They mean nothing here, and would end the process without a line, its sockets left behind."""
 
 LIBRARY_ROUNDS: Final = 5
 """Scans of sysfs for each round of the library."""
@@ -184,14 +182,21 @@ async def run_until_signal(settings: Settings) -> None:
 
 async def stop_on_signal(stop: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:
     """Calls `stop` at the first signal that ends the daemon; a second one ends the process at once."""
-    for each in _STRAY:
-        signal.signal(each, signal.SIG_IGN)
-    for each in _STOPPING:
+    ignore_stray()
+    for each in STOPPING:
         # In force again once the receiver is closed; a container's first process heeds no SIG_DFL.
-        signal.signal(each, lambda number, _frame: os._exit(128 + number))
-    with trio.open_signal_receiver(*_STOPPING) as signals:
+        signal.signal(each, _end_at_once)
+    with trio.open_signal_receiver(*STOPPING) as signals:
         task_status.started()
         number = await anext(aiter(signals))
     name = signal.Signals(number).name
     say("stopping", f"stopping: {name}", signal=name)
     stop()
+
+
+def _end_at_once(number: int, _frame: FrameType | None) -> NoReturn:
+    try:
+        name = signal.Signals(number).name
+        say("stopping", f"ended at once by a second signal: {name}", WARNING, signal=name)
+    finally:
+        exit_at_once(128 + number)

@@ -2,20 +2,19 @@
 
 import gc
 import os
-import signal
 from collections.abc import Iterable
 
 from biren_plugin.commands.flags import CONFIG, with_settings
 from biren_plugin.core.setting_field import VARIABLE_PREFIX, variable_of
 from biren_plugin.core.settings import SETTINGS, Settings
+from biren_plugin.signals import STOPPING, heed_early, ignore_stray
 
 
 @with_settings
 def daemon(settings: Settings) -> int:
     """Run as the node's daemon."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Until the daemon listens itself. A container's first process has no default that ends it.
-        signal.signal(number, lambda _number, _frame: os._exit(0))
+    heed_early(*STOPPING)  # until the daemon listens itself
+    ignore_stray()
     gc.disable()  # what is imported stays: looking through it for garbage costs a tenth of the start
     import trio
 

@@ -6,7 +6,7 @@ signal. So:
 1. Only the thread writes to the descriptor. `sys.stderr` itself is replaced: warnings, tracebacks of
    the interpreter and the last line of the process go the same way as the log.
 2. Texts beyond the buffer, and texts that a full disk refuses, are dropped and counted; once there is room
-   again, a line in their place reports how many.
+   again, a line in their place reports how many. A full disk is tried every `RETRY` until that line is out.
 3. Unwritten texts delay the end of the process by at most `FLUSH_DEADLINE`.
 """
 
@@ -18,11 +18,12 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, TextIO
+from typing import Final, NoReturn, TextIO
 
 CAPACITY: Final = 1024 * 1024
 """Characters in the buffer; the thread holds as many again. The start of a node with 1,024 cards fits."""
 FLUSH_DEADLINE: Final = 1.0
+RETRY: Final = 5.0
 """Seconds."""
 
 
@@ -82,7 +83,8 @@ class StandardError(io.TextIOBase):
             with self._changed:
                 self._idle = True
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._buffer or self._is_full)
+                retry = RETRY if self._dropped else None
+                self._changed.wait_for(lambda: self._buffer or self._is_full, retry)
                 self._idle = False
                 text = "".join(self._buffer)
                 self._buffer.clear()
@@ -113,3 +115,10 @@ def replace_standard_error(report: Callable[[int], str]) -> None:
     """Make a thread write everything that is printed to `sys.stderr`."""
     with suppress(RuntimeError):  # processes have run out: a log that may block beats none
         sys.stderr = StandardError(sys.stderr, report)
+
+
+def exit_at_once(status: int) -> NoReturn:
+    """End the process without waiting for its threads, but for the log, `FLUSH_DEADLINE` at most."""
+    if isinstance(sys.stderr, StandardError):
+        sys.stderr.drain()
+    os._exit(status)

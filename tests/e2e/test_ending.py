@@ -1,7 +1,10 @@
 """The daemon goes when it is asked, leaves nothing, and is not hindered by one that left something."""
 
+import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +16,8 @@ from tests.e2e.daemon import DaemonProcess
 from tests.kubelet.client import KubeletProcess
 
 OWN_SOCKETS = "birentech.com-*.sock"
+FIRST_IN_CONTAINER = ["unshare", "--fork", "--pid", "--kill-child"]
+"""Runs a command as process 1 of a PID namespace, for which SIGTERM has no default action."""
 
 
 @pytest.mark.parametrize(
@@ -80,6 +85,42 @@ def test_peer_that_neither_reads_nor_leaves_does_not_hold_up_the_end(
     with socket.socket(socket.AF_UNIX) as peer:
         peer.connect(str(kubelet.folder / "birentech.com-gpu.sock"))
         assert daemon.end() == 0
+
+
+def test_second_signal_ends_the_daemon_at_once_with_its_log_written(
+    host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
+) -> None:
+    host.add_gpus({0: 1})
+    daemon.start()
+    kubelet.wait_for_list(GPU, healthy=1)
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(str(kubelet.folder / "birentech.com-gpu.sock"))  # is waited for, for a second
+        daemon.send(signal.SIGTERM)
+        daemon.wait_for_line("stopping: SIGTERM")
+        assert daemon.end() == 128 + signal.SIGTERM
+    assert daemon.matching("WARNING ended at once by a second signal: SIGTERM")
+
+
+@pytest.mark.parametrize("prefix", [[], FIRST_IN_CONTAINER], ids=["process", "first process"])
+def test_signal_that_comes_while_modules_are_imported_ends_the_daemon_with_a_line(
+    prefix: list[str], tmp_path: Path
+) -> None:
+    slow = "print('importing', flush=True); import time; time.sleep(60)"
+    (tmp_path / "cyclopts.py").write_text(slow)
+    if prefix and subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this user may not create a PID namespace")
+    words = [*prefix, sys.executable, "-m", "biren_plugin"]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}"}
+    with subprocess.Popen(
+        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == "importing\n"
+        children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
+        os.kill(int(children[0]) if prefix else started.pid, signal.SIGTERM)
+        _, errors = started.communicate(timeout=10)
+    assert started.returncode == 128 + signal.SIGTERM
+    assert errors == "br-gpu-device-plugin: stopping: SIGTERM\n"
 
 
 def test_end_in_the_middle_of_a_registration_is_clean(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from biren_plugin.monitor import standard_error
 from biren_plugin.monitor.standard_error import CAPACITY, StandardError
 
 
@@ -79,6 +80,23 @@ def test_lines_refused_by_the_disk_are_counted_in_the_next_accepted_write(
     assert pipe.stderr.drain(10)
     pipe.stderr.write("next\n")
     assert [pipe.reader.readline() for _ in range(2)] == ["next\n", "1 dropped\n"]
+
+
+def test_lines_refused_by_the_disk_are_counted_once_it_has_room_without_a_further_line(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, failures = os.write, [OSError(28, "No space left on device")] * 3
+
+    def refuse(descriptor: int, data: bytes) -> int:
+        if failures:
+            raise failures.pop()
+        return write(descriptor, data)
+
+    monkeypatch.setattr(standard_error, "RETRY", 0.01)
+    monkeypatch.setattr(os, "write", refuse)
+    pipe.stderr.write("lost\n")
+    assert pipe.reader.readline() == "1 dropped\n"
+    assert not failures
 
 
 def test_a_pipe_made_non_blocking_by_others_loses_nothing(pipe: Pipe) -> None:

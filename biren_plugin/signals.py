@@ -1,0 +1,38 @@
+"""Which signals end the daemon, which mean nothing, and what happens before the daemon listens to them.
+
+Light: imported before everything else. A signal without a handler ends a process without a line; a
+container's first process does not even notice SIGTERM then, and the kubelet kills it 30 seconds later.
+"""
+
+import os
+import signal
+from types import FrameType
+from typing import Final, NoReturn
+
+STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+"""End the daemon in good order; a second one ends it at once."""
+STRAY: Final = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+"""Mean nothing here, and would by default end the daemon with its sockets left behind."""
+_STANDARD_ERROR: Final = 2
+
+
+def heed_early(*numbers: signal.Signals) -> None:
+    """Have these signals end the process at once, with a line, and the status that shells give a signal."""
+    for each in numbers:
+        signal.signal(each, _end)
+
+
+def ignore_stray() -> None:
+    """Have stray signals change nothing."""
+    for each in STRAY:
+        signal.signal(each, signal.SIG_IGN)
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    text = f"br-gpu-device-plugin: stopping: {signal.Signals(number).name}\n"
+    try:
+        os.write(
+            _STANDARD_ERROR, text.encode()
+        )  # not by sys.stderr, which may be in a write itself
+    finally:
+        os._exit(128 + number)
