@@ -20,6 +20,7 @@ from biren_plugin.device_plugin.node import Node
 from biren_plugin.device_plugin.serving import Serving
 from biren_plugin.errors import FolderDead, NodeError
 from biren_plugin.files.cdi_owner import CdiOwner
+from biren_plugin.files.claim_files import ClaimFiles
 from biren_plugin.files.nfd_labels import publish_labels
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import under
@@ -87,9 +88,13 @@ async def run_daemon(settings: Settings) -> None:
             interval=settings.health_interval, pulse=settings.pulse,
         )  # fmt: skip
         ask = partial(
-            ask_holders, settings.pod_resources_dir, observed, state.kubelet_view, state.doubts
-        )
-        survey = partial(survey_node, observed, inventory, settings.health_policy, settings.exclude)
+            ask_holders, settings.pod_resources_dir, observed, state.kubelet_view, state.doubts,
+            ClaimFiles(settings.claim_cdi_dir).read_all,
+        )  # fmt: skip
+        survey = partial(
+            survey_node, observed, inventory, settings.health_policy, settings.exclude,
+            claims_count=settings.offer_by != "dra",
+        )  # fmt: skip
         loops = (
             Loop(
                 "kubelet-folder",

@@ -9,7 +9,7 @@
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import urlencode
 
 import trio
@@ -38,7 +38,7 @@ Query = Mapping[str, str]
 
 
 class ApiServer:
-    """The API server that `load` knows the way to. `close` when done."""
+    """The API server that `load` knows the way to; its kept connection is closed at the end of the block."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -136,6 +136,12 @@ class ApiServer:
         finally:
             if connection is not None:
                 await connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         """Closes the kept connection."""

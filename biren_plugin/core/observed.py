@@ -13,6 +13,7 @@ from biren_plugin.core.parse.brml import (
     LibraryFacts,
     P2PLink,
 )
+from biren_plugin.core.parse.claim_devices import ClaimDevice
 
 
 @attrs.frozen
@@ -36,6 +37,70 @@ NO_HOLDERS: Final[Holders] = {}
 
 
 @attrs.frozen
+class ClaimUse:
+    """A claim that the kubelet believes prepared by this driver."""
+
+    namespace: str
+    name: str
+    devices: tuple[ClaimDevice, ...]
+    """Those that containers use; a device of a request that no container names is missing."""
+    pod: Holder
+    """One container that uses it."""
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+Claims = Mapping[str, ClaimUse]
+"""The claims that the kubelet believes prepared, by uid."""
+
+
+@attrs.frozen
+class ClaimFile:
+    """The CDI file of a prepared claim."""
+
+    devices: tuple[ClaimDevice, ...]
+    """Empty: the file is not a CDI spec."""
+    version: tuple[int, int]
+    """Its inode and mtime: a file that was written again has another."""
+
+
+ClaimFiles = Mapping[str, ClaimFile]
+"""By uid of the claim."""
+
+
+@attrs.frozen
+class ClaimsSeen:
+    """What claims hold, and where their files and the kubelet's belief differ."""
+
+    believed: Claims = attrs.Factory(dict)
+    files: ClaimFiles = attrs.Factory(dict)
+    lost: frozenset[str] = frozenset()
+    """Uids of claims that the kubelet believes prepared, and whose files have vanished."""
+    stale: frozenset[str] = frozenset()
+    """Uids of claims whose files are there, and that the kubelet has not known for long."""
+    unprepared: frozenset[tuple[str, str]] = frozenset()
+    """Namespace and name of claims of listed pods of which the kubelet shows no device."""
+
+    def holder_of(self, device: str) -> str | None:
+        """The uid of the claim that holds the pool's `device`; None if none does. Admin access is none."""
+        for uid in (self.files.keys() - self.stale) | self.believed.keys():
+            found = self.devices_of(uid)
+            if any(each.device == device and not each.admin for each in found):
+                return uid
+        return None
+
+    def devices_of(self, uid: str) -> tuple[ClaimDevice, ...]:
+        """The devices of a claim, by its file, else by the kubelet's belief."""
+        if uid in self.files and self.files[uid].devices:
+            return self.files[uid].devices
+        return self.believed[uid].devices if uid in self.believed else ()
+
+
+NO_CLAIMS: Final = ClaimsSeen()
+
+
+@attrs.frozen
 class KubeletView:
     """The kubelet's last answer, if it answered."""
 
@@ -47,6 +112,10 @@ class KubeletView:
     """Ids of the devices that the kubelet considers healthy, by resource; None: no answer."""
     pods: frozenset[tuple[str, str]] = frozenset()
     """Namespace and name of each listed pod, with or without devices."""
+    claims: Claims | None = None
+    """The claims that the kubelet believes prepared by this driver; None: no answer."""
+    unprepared: frozenset[tuple[str, str]] = frozenset()
+    """Namespace and name of each claim that the kubelet lists without a device."""
 
 
 @attrs.frozen
@@ -77,6 +146,8 @@ class Observed:
     library: LibraryRound | None = None
     holders: Holders | None = None
     """None: unknown which pod holds what."""
+    claims: ClaimsSeen | None = None
+    """None: neither the claims' files nor the kubelet have been read."""
     pulse: int = 0
     """The number of heartbeats."""
 

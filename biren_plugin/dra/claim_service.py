@@ -8,8 +8,9 @@
 4. Unprepare needs no API server: the claim may be gone.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import attrs
@@ -25,6 +26,7 @@ from biren_plugin.core.dra.claims import (
     allocated_of,
     check_usable,
     held_by,
+    path_of_claim,
     prepared_of,
     spec_of,
 )
@@ -40,7 +42,7 @@ from biren_plugin.errors import (
     ClaimRefused,
     NodeError,
 )
-from biren_plugin.files.claim_files import ClaimFiles
+from biren_plugin.files.claim_files import ClaimFiles, in_turn
 from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.notice import WARNING, say
 
@@ -50,7 +52,7 @@ HEALTH_INTERVAL: Final = 10.0
 """Seconds between health lists: the kubelet believes one for 30."""
 _RETRY: Final = 0.5
 """Seconds between tries when no news of the node calls for one."""
-_LOCK_DEADLINE: Final = 2.0
+LOCK_DEADLINE: Final = 2.0
 _UNDO_DEADLINE: Final = 2.0
 
 
@@ -61,7 +63,9 @@ class Offer:
     pool: Pool
     host: HostFacts
     holders: Holders | None = None
-    """The pods that hold cards through the device plugin API; None: unknown."""
+    """The pods that hold cards through the device plugin API; None: the kubelet has not reported yet."""
+    lost: Mapping[str, str] = attrs.Factory(dict)
+    """The uid of the claim that holds each device, by device name, of claims whose files have vanished."""
 
 
 @attrs.define
@@ -75,11 +79,21 @@ class _Commit:
 class ClaimService:
     """Answers the kubelet for the pool called `node`."""
 
-    def __init__(self, api: ApiServer, node: str, offers: Board[Offer], files: ClaimFiles) -> None:
+    def __init__(
+        self,
+        api: ApiServer,
+        node: str,
+        offers: Board[Offer],
+        files: ClaimFiles,
+        lock: Path,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
         self._api = api
         self._node = node
         self._offers = offers
         self._files = files
+        self._lock = lock
+        self._on_change = on_change
         self._thread = WorkerThread()
 
     async def prepare(self, claims: Sequence[ClaimId]) -> Mapping[str, list[PreparedDevice] | str]:
@@ -93,6 +107,7 @@ class ClaimService:
                 answers[claim.uid] = str(error)
                 say("claim_refused", f"claim {claim} was not prepared: {error}", WARNING, claim=str(claim), reason=str(error))  # fmt: skip
             else:
+                self._on_change()
                 names = ", ".join(each.device for each in devices) or "no device of this node"
                 say("claim_prepared", f"claim {claim}: prepared {names}", claim=str(claim), devices=tuple(each.device for each in devices))  # fmt: skip
         return answers
@@ -111,14 +126,17 @@ class ClaimService:
                     await news.receive()
 
     async def _prepare_once(self, claim: ClaimId) -> list[PreparedDevice]:
-        path = f"/apis/resource.k8s.io/v1/namespaces/{claim.namespace}/resourceclaims/{claim.name}"
         try:
-            stored = await self._api.call("GET", path)
+            stored = await self._api.call("GET", path_of_claim(claim.namespace, claim.name))
         except ApiNotFound as error:
             raise ClaimRefused(f"claim {claim} does not exist any more; delete the pod") from error
         allocated = allocated_of(stored, claim, self._node)
         if (offer := self._offers.latest) is None:
             raise ClaimNotReady("the node has not been read yet; try again")
+        if offer.holders is None:
+            raise ClaimNotReady(
+                "the kubelet does not report which pods hold cards; see --pod-resources-dir"
+            )
         commit = _Commit()
         done = False
         try:
@@ -137,24 +155,26 @@ class ClaimService:
     ) -> None:
         """Checks and writes. Blocking; raises `ClaimNotReady` and `ClaimFileUnusable`."""
         holders = offer.holders or NO_HOLDERS
+        lost = {device: uid for device, uid in offer.lost.items() if uid != claim.uid}
         held_by_plugin = {
             name: str(holders[device.resource, device.id])
             for name, device in offer.pool.devices.items()
             if (device.resource, device.id) in holders
         }
-        with self._files.serialize(_LOCK_DEADLINE):
-            specs = self._files.read_all()
+        with in_turn(self._lock, LOCK_DEADLINE):
+            files = self._files.read_all()
             check_usable(
                 allocated,
                 offer.pool.devices,
                 offer.pool.taints,
-                held_by(specs, claim.uid),
+                {**lost, **held_by(files, claim.uid)},
                 held_by_plugin,
             )
-            spec = spec_of(claim, allocated, offer.pool.devices, offer.host)
+            claimed = [each.of(claim.uid) for each in allocated]
+            spec = spec_of(claimed, offer.pool.devices, offer.host)
             if spec is not None:
                 self._files.write(claim.uid, spec)
-                commit.made = claim.uid not in specs
+                commit.made = claim.uid not in files
 
     def _undo(self, claim: ClaimId, commit: _Commit) -> None:
         if commit.made:
@@ -171,6 +191,7 @@ class ClaimService:
                 answers[claim.uid] = str(error)
                 say("claim_kept", f"claim {claim} was not released: {error}", WARNING, claim=str(claim), reason=str(error))  # fmt: skip
             else:
+                self._on_change()
                 say("claim_released", f"claim {claim}: released", claim=str(claim))
         return answers
 

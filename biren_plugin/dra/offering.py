@@ -19,11 +19,12 @@ from biren_plugin.cluster.object_watch import PACE, Objects, watch_objects
 from biren_plugin.core.dra.pool import Pool, pool_of
 from biren_plugin.core.dra.reconcile import Owner
 from biren_plugin.core.model import Inventory
-from biren_plugin.core.observed import Observed
+from biren_plugin.core.observed import NO_CLAIMS, ClaimsSeen, Holders, Observed
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon_state import DaemonState, DriverState
 from biren_plugin.device_plugin.folder import KubeletFolder
 from biren_plugin.device_plugin.folder_lock import Hindrance, hold_folder
+from biren_plugin.dra.claim_keeping import ClaimKeeping
 from biren_plugin.dra.claim_service import ClaimService, Offer
 from biren_plugin.dra.driver import Registered, run_driver
 from biren_plugin.dra.driver_sockets import remove_stale, sockets_of
@@ -33,6 +34,8 @@ from biren_plugin.files.claim_files import ClaimFiles
 from biren_plugin.notice import say
 from biren_plugin.supervise import keep_running
 
+AFTER_CLAIM: Final = 1.5
+"""Seconds after a change of a claim in which the kubelet is asked who holds what."""
 _HERE: Final = "by-hand"
 """The instance of a daemon that no pod runs."""
 
@@ -72,19 +75,29 @@ async def _offer(settings: Settings, state: DaemonState, folder: Board[KubeletFo
         if settings.kubeconfig is None
         else partial(load_kubeconfig, settings.kubeconfig)
     )
-    api = ApiServer(load)
+    async with ApiServer(load) as api:
+        await _offer_in(api, settings, state, folder)
+
+
+async def _offer_in(
+    api: ApiServer, settings: Settings, state: DaemonState, folder: Board[KubeletFolder]
+) -> None:
     identity = await _identify(api, settings)
     sockets = sockets_of(settings.kubelet_root, identity.instance)
     for path in await trio.to_thread.run_sync(remove_stale, sockets):
         say("stale_socket_removed", f"{path} removed: nobody serves it", path=str(path))
-    files = ClaimFiles(settings.claim_cdi_dir, sockets.lock)
+    files = ClaimFiles(settings.claim_cdi_dir)
     offers, pools = Board[Offer](), Board[Pool]()
     registered = Board[Registered]()
-    service = ClaimService(api, identity.owner.name, offers, files)
+    service = ClaimService(
+        api, identity.owner.name, offers, files, sockets.lock,
+        on_change=partial(state.doubt_for, AFTER_CLAIM),
+    )  # fmt: skip
     publisher = SlicePublisher(api, identity.owner)
     restarted = state.counters.restarted
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_make_offers, settings, state, offers, pools)
+        nursery.start_soon(ClaimKeeping(api, files, sockets.lock).run, state.observed, offers)
         nursery.start_soon(_keep_state, state, registered, publisher.published)
         nursery.start_soon(
             partial(
@@ -129,7 +142,11 @@ async def _identify(api: ApiServer, settings: Settings) -> Identity:
 async def _make_offers(
     settings: Settings, state: DaemonState, offers: Board[Offer], pools: Board[Pool]
 ) -> None:
-    """Posts what the node offers whenever the inventory or what pods hold has changed."""
+    """Posts what the node offers whenever the inventory or what pods hold has changed.
+
+    Cards that the kubelet reported as held through the device plugin stay so while it is silent.
+    """
+    holders: Holders | None = None
     with news_of(state.inventory, state.observed) as news:
         while True:
             await news.receive()
@@ -137,14 +154,21 @@ async def _make_offers(
             seen = state.observed.latest or Observed()
             if inventory is None:
                 continue
-            pool = pool_of(inventory, seen.driver_version, seen.holders, settings.evict_on)
-            offer = Offer(pool, inventory.host, seen.holders)
+            holders = holders if seen.holders is None else seen.holders
+            pool = pool_of(inventory, seen.driver_version, holders, settings.evict_on)
+            offer = Offer(pool, inventory.host, holders, _lost(seen.claims or NO_CLAIMS))
             if offer != offers.latest:
                 offers.post(offer)
             if pools.latest is None or pool.slices != pools.latest.slices:
                 for sentence in pool.nameless:
                     say("card_nameless", sentence)
                 pools.post(pool)
+
+
+def _lost(claims: ClaimsSeen) -> dict[str, str]:
+    return {
+        each.device: uid for uid in claims.lost for each in claims.devices_of(uid) if not each.admin
+    }
 
 
 async def _keep_state(

@@ -3,7 +3,8 @@
 1. The files are all that is remembered of claims: they are shared by two instances, and lie on a
    tmpfs, so that a reboot forgets them as it ends the containers.
 2. A file is written whole or not at all; one that cannot be read harms its own claim only.
-3. `serialize` keeps two instances apart while one compares the files and writes.
+   A file without a device of ours holds nothing.
+3. `in_turn` keeps two instances apart while one compares the files and writes.
 """
 
 import fcntl
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from biren_plugin.core.cdi.spec import Spec
+from biren_plugin.core.observed import ClaimFile
+from biren_plugin.core.parse.claim_devices import ClaimDevice
 from biren_plugin.core.parse.vendor import CLAIM_FILE_PREFIX
 from biren_plugin.errors import CdiFileUnusable, ClaimFileUnusable
 from biren_plugin.files import cdi_file
@@ -28,11 +31,10 @@ _TRY_AGAIN: Final = 0.01
 
 
 class ClaimFiles:
-    """The files in `directory`; `lock` is a file that both instances can open."""
+    """The files in `directory`."""
 
-    def __init__(self, directory: Path, lock: Path) -> None:
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._lock = lock
 
     def path_of(self, uid: str) -> Path:
         """Where the claim's file stands. Raises `ClaimFileUnusable` for what is no uid."""
@@ -40,8 +42,8 @@ class ClaimFiles:
             raise ClaimFileUnusable(f"{uid[:80]!r} is not the uid of a claim")
         return self._directory / f"{CLAIM_FILE_PREFIX}{uid}.json"
 
-    def read_all(self) -> dict[str, Spec | None]:
-        """The specs by uid; None for a file that cannot be read as one. Raises `ClaimFileUnusable`."""
+    def read_all(self) -> dict[str, ClaimFile]:
+        """What is in the files, by uid. Raises `ClaimFileUnusable`."""
         try:
             names = os.listdir(self._directory)
         except FileNotFoundError:
@@ -50,8 +52,9 @@ class ClaimFiles:
             raise ClaimFileUnusable(
                 f"cannot read {self._directory}: {error.strerror}; see --claim-cdi-dir"
             ) from error
-        found = (match for name in sorted(names) if (match := _NAME.fullmatch(name)))
-        return {match[1]: _read(self._directory / match[0]) for match in found}
+        matches = (match for name in sorted(names) if (match := _NAME.fullmatch(name)))
+        found = {match[1]: _read(self._directory / match[0]) for match in matches}
+        return {uid: file for uid, file in found.items() if file is not None}
 
     def write(self, uid: str, spec: Spec) -> None:
         """Makes the claim's file hold `spec`. Raises `ClaimFileUnusable`."""
@@ -59,6 +62,13 @@ class ClaimFiles:
             cdi_file.write(self.path_of(uid), cdi_file.render(spec, "json"))
         except CdiFileUnusable as error:
             raise ClaimFileUnusable(str(error)) from error
+
+    def remove_if(self, uid: str, seen: ClaimFile) -> bool:
+        """Removes the claim's file if it is still as `seen`. Raises `ClaimFileUnusable`."""
+        if _read(self.path_of(uid)) != seen:
+            return False
+        self.remove(uid)
+        return True
 
     def remove(self, uid: str) -> None:
         """Removes the claim's file, if there is one. Raises `ClaimFileUnusable`."""
@@ -68,31 +78,53 @@ class ClaimFiles:
         except OSError as error:
             raise ClaimFileUnusable(f"cannot remove {path}: {error.strerror}") from error
 
-    @contextmanager
-    def serialize(self, deadline: float) -> Iterator[None]:
-        """Holds the lock of both instances. Raises `ClaimFileUnusable` after `deadline` seconds."""
-        until = time.monotonic() + deadline
-        try:
-            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise ClaimFileUnusable(f"cannot open {self._lock}: {error.strerror}") from error
-        try:
-            while True:
-                with suppress(BlockingIOError):
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                if time.monotonic() >= until:
-                    raise ClaimFileUnusable(f"another instance holds {self._lock}")
-                time.sleep(_TRY_AGAIN)
-            yield
-        finally:
-            os.close(descriptor)
 
-
-def _read(path: Path) -> Spec | None:
+@contextmanager
+def in_turn(lock: Path, deadline: float) -> Iterator[None]:
+    """Holds the lock of both instances, which is a file. Raises `ClaimFileUnusable` after `deadline` seconds."""
+    until = time.monotonic() + deadline
     try:
-        content = path.read_bytes()[: cdi_file.MAX_SIZE]
-        spec = json.loads(content)
-    except (OSError, ValueError, RecursionError):
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ClaimFileUnusable(f"cannot open {lock}: {error.strerror}") from error
+    try:
+        while True:
+            with suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            if time.monotonic() >= until:
+                raise ClaimFileUnusable(f"another instance holds {lock}")
+            time.sleep(_TRY_AGAIN)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path) -> ClaimFile | None:
+    """None: the file has just gone."""
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            content = file.read(cdi_file.MAX_SIZE)
+    except FileNotFoundError:
         return None
-    return spec if isinstance(spec, dict) else None
+    except OSError:
+        return ClaimFile((), (0, 0))
+    try:
+        spec = json.loads(content)
+    except (ValueError, RecursionError):
+        spec = None
+    return ClaimFile(_devices_in(spec), (status.st_ino, status.st_mtime_ns))
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO in a file's place would hold up everything
+
+
+def _devices_in(spec: object) -> tuple[ClaimDevice, ...]:
+    """The devices in a claim's CDI spec; what is not ours is left out."""
+    found = spec.get("devices") if isinstance(spec, dict) else None
+    entries = found if isinstance(found, list) else []
+    names = [each.get("name") for each in entries if isinstance(each, dict)]
+    parsed = [ClaimDevice.parse(name) for name in names if isinstance(name, str)]
+    return tuple(each for each in parsed if each is not None)

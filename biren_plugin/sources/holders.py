@@ -1,12 +1,14 @@
-"""Asks the kubelet which pod holds which card, and which devices are allocatable: a source of the survey.
+"""Asks which pod and which claim holds which card, and which devices are allocatable: a source of the survey.
 
 1. Without an answer, the last report stays valid for `FORGET_AFTER`, since a restarting kubelet allocates
    nothing meanwhile. Then the report is dropped, and that is logged once: a pod that has gone must not
    keep a card forever.
 2. The kubelet is asked every `INTERVAL`, and every `SOONER` while the answer matters: when the node shows
    other devices, after a failed request, and while a registration is in doubt.
-3. While a pod holds a device that the node does not show, the wait doubles from `SOONER` to `INTERVAL`
-   until the answer changes: such a pod may stay for days.
+3. While a pod holds a device that the node does not show, or a claim that the kubelet believes prepared has
+   no file, the wait doubles from `SOONER` to `INTERVAL` until the answer changes: it may stay so for days.
+4. The CDI files of claims are read before each question, whichever way the node offers its cards: a node
+   that switched from one to the other has pods of both.
 """
 
 from collections.abc import Callable
@@ -17,11 +19,20 @@ import attrs
 import trio
 
 from biren_plugin.board import Board, news_of
+from biren_plugin.core.inventory.claim_keeper import ClaimKeeper
 from biren_plugin.core.inventory.held_cards import forgotten_by, with_forgotten
 from biren_plugin.core.inventory.physical_gpus import shown_devices
-from biren_plugin.core.observed import NO_HOLDERS, Holders, KubeletView, Observed
+from biren_plugin.core.observed import (
+    NO_HOLDERS,
+    ClaimFiles,
+    ClaimsSeen,
+    Holders,
+    KubeletView,
+    Observed,
+)
 from biren_plugin.core.parse.vendor import DOMAIN
-from biren_plugin.errors import PodResourcesUnknown, reason_of
+from biren_plugin.errors import NodeError, PodResourcesUnknown, reason_of
+from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.notice import Notice
 from biren_plugin.unix_sockets import FileIdentity
 from biren_plugin.wire.pod_resources import ask_kubelet
@@ -41,14 +52,17 @@ async def ask_holders(
     observed: Board[Observed],
     views: Board[KubeletView],
     doubts: Board[float],
+    read_claims: Callable[[], ClaimFiles] = dict,
     on_turn: Callable[[float], None] = lambda _seconds: None,
 ) -> None:
     """Post the holders to `observed`, None while they are unknown, and each answer to `views`.
 
+    `read_claims` reads the CDI files of claims, in a thread; it may raise `ClaimFileUnusable`.
     `doubts` has the time, in seconds of trio's clock, until which the kubelet is asked every `SOONER`.
     `on_turn` gets the seconds that each request took.
     """
     notice = Notice()
+    reader = ClaimReader(read_claims)
     holders: Holders | None = None
     kubelet: FileIdentity | None = None
     answered_at = trio.current_time()
@@ -57,10 +71,12 @@ async def ask_holders(
         shown = _shown(observed.latest or Observed())
         began = trio.current_time()
         wait = INTERVAL
+        await reader.read()
+        view = KubeletView(began)
         try:
             view = await _ask(folder / SOCKET)
         except PodResourcesUnknown as error:
-            views.post(KubeletView(began))
+            views.post(view)
             if holders is not None and trio.current_time() - answered_at < FORGET_AFTER:
                 wait = SOONER
             else:
@@ -80,12 +96,13 @@ async def ask_holders(
             else:
                 holders = {**forgotten_by(known, view), **(view.holders or {})}
             views.post(view)
+        claims = reader.compare(view)
         before = observed.latest or Observed()
-        if holders != before.holders:
-            observed.post(attrs.evolve(before, holders=holders))
+        if (holders, claims) != (before.holders, before.claims):
+            observed.post(attrs.evolve(before, holders=holders, claims=claims))
             vanished_wait = SOONER
         on_turn(trio.current_time() - began)
-        if not shown.issuperset(holders or NO_HOLDERS):
+        if not reader.agrees or not shown.issuperset(holders or NO_HOLDERS):
             wait = min(wait, vanished_wait)
             vanished_wait *= 2
         else:
@@ -97,6 +114,37 @@ async def ask_holders(
                     await news.receive()
             shown_anew = _shown(observed.latest or Observed()) != shown
             await trio.sleep(SOONER if was_doubtful or shown_anew else RIGHT_AFTER)
+
+
+class ClaimReader:
+    """Reads the claims' files and compares them with the kubelet's views."""
+
+    def __init__(self, read: Callable[[], ClaimFiles]) -> None:
+        self._read = read
+        self._thread = WorkerThread()
+        self._notice = Notice()
+        self._keeper = ClaimKeeper()
+        self._files: ClaimFiles = {}
+        self.agrees = True
+        """Whether the files are all those that the kubelet believes in."""
+
+    async def read(self) -> None:
+        """Reads the files; those that cannot be read now are as before."""
+        with trio.move_on_after(DEADLINE):
+            try:
+                self._files = await self._thread.run(self._read)
+            except NodeError as error:
+                self._notice.begin("claims_unknown", f"cannot tell which claims are prepared: {error}", reason=str(error))  # fmt: skip
+            else:
+                self._notice.end("claims_known", "the files of claims can be read again")
+
+    def compare(self, view: KubeletView) -> ClaimsSeen:
+        """What claims hold by the files and by `view`, which was asked for after `read`."""
+        seen = self._keeper.update(self._files, view, trio.current_time())
+        self.agrees = view.claims is None or all(
+            uid in self._files and self._files[uid].devices for uid in view.claims
+        )
+        return seen
 
 
 def _is_doubtful(doubts: Board[float]) -> bool:

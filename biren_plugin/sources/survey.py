@@ -25,10 +25,15 @@ async def survey_node(
     inventory: Board[Inventory],
     policy: HealthPolicy,
     exclude: Sequence[str] = (),
+    *,
+    claims_count: bool = False,
 ) -> None:
-    """Post the inventory at the first snapshot, and at each change; `exclude` as in the settings."""
+    """Post the inventory at the first snapshot, and at each change; `exclude` as in the settings.
+
+    With `claims_count`, a card that a claim holds is Unhealthy.
+    """
     topology = TopologyKeeper()
-    keeper = InventoryKeeper(exclude)
+    keeper = InventoryKeeper(exclude, claims_count=claims_count)
     health = HealthKeeper(policy)
     driver: str | None = None
     with observed.subscribe() as looks:

@@ -2,11 +2,14 @@
 
 from contextlib import suppress
 
+import attrs
 import trio
 from purerpc import RpcFailedError
 from purerpc.grpclib.exceptions import ProtocolError
 
-from biren_plugin.core.observed import Holder, KubeletView
+from biren_plugin.core.observed import ClaimUse, Holder, KubeletView
+from biren_plugin.core.parse.claim_devices import ClaimDevice
+from biren_plugin.core.parse.vendor import DRA_DRIVER
 from biren_plugin.errors import PodResourcesUnknown
 from biren_plugin.wire._proto import podresources_pb2 as pb
 from biren_plugin.wire._proto.podresources_grpc import PodResourcesListerStub
@@ -45,7 +48,8 @@ async def ask_kubelet(stream: trio.abc.Stream, vendor: str, deadline: float) -> 
         raise PodResourcesUnknown(f"the kubelet did not answer in {deadline:g} s") from error
     pods = frozenset((pod.namespace, pod.name) for pod in holders.pod_resources)
     found = _allocatable(allocatable, vendor)
-    return KubeletView(asked_at, _holders(holders, vendor), found, pods)
+    claims, unprepared = _claims(holders)
+    return KubeletView(asked_at, _holders(holders, vendor), found, pods, claims, unprepared)
 
 
 def _holders(answer: pb.ListPodResourcesResponse, vendor: str) -> dict[tuple[str, str], Holder]:
@@ -57,6 +61,32 @@ def _holders(answer: pb.ListPodResourcesResponse, vendor: str) -> dict[tuple[str
         if devices.resource_name.startswith(f"{vendor}/")
         for id_ in devices.device_ids
     }
+
+
+def _claims(
+    answer: pb.ListPodResourcesResponse,
+) -> tuple[dict[str, ClaimUse], frozenset[tuple[str, str]]]:
+    """The prepared claims by uid, and those without any device yet.
+
+    A device's names are those of the claim's earlier devices too, so each is taken once.
+    """
+    claims: dict[str, ClaimUse] = {}
+    unprepared = set()
+    for pod in answer.pod_resources:
+        for container in pod.containers:
+            for claim in container.dynamic_resources:
+                ours = [each for each in claim.claim_resources if each.driver_name == DRA_DRIVER]
+                names = (cdi.name for each in ours for cdi in each.cdi_devices)
+                for device in filter(None, map(ClaimDevice.parse, names)):
+                    holder = Holder(pod.namespace, pod.name, container.name)
+                    new = ClaimUse(claim.claim_namespace, claim.claim_name, (), holder)
+                    use = claims.get(device.uid, new)
+                    if device not in use.devices:
+                        use = attrs.evolve(use, devices=(*use.devices, device))
+                    claims[device.uid] = use
+                if not claim.claim_resources:
+                    unprepared.add((claim.claim_namespace, claim.claim_name))
+    return claims, frozenset(unprepared)
 
 
 def _allocatable(

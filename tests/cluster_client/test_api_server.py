@@ -1,6 +1,5 @@
 """Calls of the API server end: with an object, or with an error that says whose fault it is."""
 
-import json
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -140,23 +139,7 @@ async def test_outside_a_pod_the_error_names_what_to_give() -> None:
 
 
 async def test_a_kubeconfig_reaches_the_server(server: StandInApiServer, tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").write_bytes(server.authority.cert_pem.bytes())
-    config = {
-        "current-context": "here",
-        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
-        "clusters": [
-            {
-                "name": "c",
-                "cluster": {
-                    "server": f"https://127.0.0.1:{server.port}",
-                    "certificate-authority": "ca.pem",
-                },
-            }
-        ],
-        "users": [{"name": "u", "user": {"token": server.token}}],
-    }
-    file = tmp_path / "kubeconfig"
-    file.write_text(json.dumps(config))
+    file = server.kubeconfig(tmp_path)
     client = ApiServer(lambda: load_kubeconfig(file))
     assert await client.call("GET", f"{CLAIMS}/cards")
     await client.close()

@@ -40,7 +40,7 @@ def offer(
     *numbers: int, holders: dict[tuple[str, str], Holder] | None = None, **about: Any
 ) -> Offer:
     lists = (DeviceList(GPU, tuple(whole(number, **about) for number in numbers)),)
-    return Offer(pool_of(Inventory(lists), "1.12.0", holders), HostFacts(), holders)
+    return Offer(pool_of(Inventory(lists), "1.12.0", holders), HostFacts(), holders or {})
 
 
 class Node:
@@ -52,8 +52,9 @@ class Node:
         self.offers = Board[Offer]()
         self.registered = Board[Registered]()
         self.server = server
-        files = ClaimFiles(self.claims, self.sockets.lock)
-        self.service = ClaimService(api, "node-7", self.offers, files)
+        self.service = ClaimService(
+            api, "node-7", self.offers, ClaimFiles(self.claims), self.sockets.lock
+        )
 
     def allocate(self, name: str, *devices: str, **more: Any) -> None:
         """The scheduler gave these devices to the claim."""

@@ -39,6 +39,8 @@ class PodResources:
         self._holders = holders
         self._allocatable = allocatable
         self._on_asked = on_asked
+        self.claims: Callable[[], Mapping[str, Mapping[str, Any]]] = dict
+        """Gives the claims that are believed prepared, by uid, as `DraManager.claims` has them."""
         self._refusal: str | None = None
         self._instead: bytes | None = None
         self._may_answer = threading.Event()
@@ -99,6 +101,9 @@ class PodResources:
             for resource, ids in devices.items():
                 for id_ in ids:
                     container.devices.add(resource_name=resource, device_ids=[id_])
+        for entry in self.claims().values():
+            for pod in sorted(entry["pods"]):
+                _add_claim(response, pod, entry)
         return response
 
     def _list_allocatable(self, _request: Any, context: Any) -> Any:
@@ -110,3 +115,22 @@ class PodResources:
             for id_ in ids:
                 response.devices.add(resource_name=resource, device_ids=[id_])
         return response
+
+
+def _add_claim(response: Any, pod: str, entry: Mapping[str, Any]) -> None:
+    """As a kubelet shows it: the names of a claim's devices pile up."""
+    namespace, _, name = pod.partition("/")
+    container = response.pod_resources.add(name=name, namespace=namespace).containers.add(
+        name="main"
+    )
+    claim = container.dynamic_resources.add(
+        claim_name=entry["name"], claim_namespace=entry["namespace"]
+    )
+    names: list[str] = []
+    for device in entry["devices"]:
+        names += device["cdi"]
+        found = claim.claim_resources.add(
+            driver_name="gpu.birentech.com", pool_name=device["pool"], device_name=device["device"]
+        )
+        for each in names:
+            found.cdi_devices.add(name=each)

@@ -93,6 +93,22 @@ class StandInApiServer:
         (directory / "token").write_text(self.token)
         return {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(self.port)}
 
+    def kubeconfig(self, folder: Path) -> Path:
+        """A kubeconfig in `folder` that leads here."""
+        (folder / "ca.pem").write_bytes(self.authority.cert_pem.bytes())
+        cluster = {
+            "server": f"https://127.0.0.1:{self.port}", "certificate-authority": "ca.pem",
+        }  # fmt: skip
+        config = {
+            "current-context": "here",
+            "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": cluster}],
+            "users": [{"name": "u", "user": {"token": self.token}}],
+        }
+        path = folder / "kubeconfig"
+        path.write_text(json.dumps(config))
+        return path
+
     def put(self, path: str, found: Object) -> Object:
         """Stores an object as somebody else would; gives what is stored."""
         with self.changed:

@@ -8,7 +8,8 @@ import trio
 from purerpc import UnimplementedError
 from trio.testing import MockClock, memory_stream_pair
 
-from biren_plugin.core.observed import Holder, KubeletView
+from biren_plugin.core.observed import ClaimUse, Holder, KubeletView
+from biren_plugin.core.parse.claim_devices import ClaimDevice
 from biren_plugin.errors import PodResourcesUnknown
 from biren_plugin.wire._proto import podresources_pb2 as pb
 from biren_plugin.wire._proto.podresources_grpc import PodResourcesListerServicer
@@ -66,6 +67,32 @@ async def test_holder_of_each_of_our_devices_is_told_down_to_its_container() -> 
         (GPU, "card_1"): Holder("default", "train", "main"),
         (GPU, "card_2"): Holder("default", "train", "side"),
     }
+
+
+def claiming_pod() -> pb.ListPodResourcesResponse:
+    answer = pb.ListPodResourcesResponse()
+    pod = answer.pod_resources.add(name="train", namespace="team")
+    container = pod.containers.add(name="main")
+    claim = container.dynamic_resources.add(claim_name="cards", claim_namespace="team")
+    names = [f"birentech.com/claim=uid-1:cards:gpu-{number}" for number in range(2)]
+    for number in range(2):  # the second device has the first one's name too
+        device = claim.claim_resources.add(driver_name="gpu.birentech.com", pool_name="node-7")
+        device.device_name = f"gpu-{number}"
+        for name in names[: number + 1]:
+            device.cdi_devices.add(name=name)
+    other = container.dynamic_resources.add(claim_name="net", claim_namespace="team")
+    nic = other.claim_resources.add(driver_name="nic.example.com")
+    nic.cdi_devices.add(name="example.com/claim=uid-2:nic:eth0")
+    container.dynamic_resources.add(claim_name="failed", claim_namespace="team")
+    return answer
+
+
+async def test_each_device_of_a_claim_is_told_once_and_those_of_other_drivers_not_at_all() -> None:
+    view = await asked(Lister(claiming_pod, 0.0))
+    devices = tuple(ClaimDevice("uid-1", "cards", f"gpu-{number}") for number in range(2))
+    holder = Holder("team", "train", "main")
+    assert view.claims == {"uid-1": ClaimUse("team", "cards", devices, holder)}
+    assert view.unprepared == {("team", "failed")}
 
 
 async def test_kubelet_that_does_not_answer_is_not_waited_for(autojump_clock: MockClock) -> None:

@@ -18,13 +18,13 @@ from biren_plugin.core.cdi.spec import VERSION, Spec, edits_of
 from biren_plugin.core.container_edits import card_links, environment, shared_nodes
 from biren_plugin.core.dra.reconcile import Object
 from biren_plugin.core.model import Device, HostFacts
-from biren_plugin.core.parse.card import Card
+from biren_plugin.core.observed import ClaimFiles
+from biren_plugin.core.parse.card import Card, NodeState
+from biren_plugin.core.parse.claim_devices import ClaimDevice
 from biren_plugin.core.parse.vendor import CLAIM_KIND, DRA_DRIVER
 from biren_plugin.errors import ClaimNotReady, ClaimRefused
 
-_ADMIN: Final = "admin"
-_SEPARATOR: Final = ":"
-"""A character that CDI names allow and that uids, request and device names (DNS labels) do not have."""
+_NO_NODE: Final = (NodeState.MISSING, NodeState.OTHER)
 
 
 @attrs.frozen
@@ -51,10 +51,9 @@ class Allocated:
     """Whether the claim has admin access, for monitoring: the device may be held by another claim."""
     tolerations: tuple[Mapping[str, Any], ...] = ()
 
-    def cdi_name(self, uid: str) -> str:
-        """Return the name of its CDI device, without the kind."""
-        parts = [uid, self.request, self.device, *([_ADMIN] if self.admin else [])]
-        return _SEPARATOR.join(parts)
+    def of(self, uid: str) -> ClaimDevice:
+        """The same as a device of the claim with that uid."""
+        return ClaimDevice(uid, self.request, self.device, self.admin)
 
 
 @attrs.frozen
@@ -78,10 +77,15 @@ class DeviceHealth:
     """Why the device is unhealthy; empty: healthy."""
 
 
+def path_of_claim(namespace: str, name: str) -> str:
+    """Where the API server has the claim."""
+    return f"/apis/resource.k8s.io/v1/namespaces/{namespace}/resourceclaims/{name}"
+
+
 def prepared_of(asked: ClaimId, pool: str, allocated: Iterable[Allocated]) -> list[PreparedDevice]:
     """Return the answer for the claim."""
     return [
-        PreparedDevice(each.request, pool, each.device, f"{CLAIM_KIND}={each.cdi_name(asked.uid)}")
+        PreparedDevice(each.request, pool, each.device, each.of(asked.uid).cdi_id)
         for each in allocated
     ]
 
@@ -116,24 +120,15 @@ def allocated_of(claim: Object, asked: ClaimId, pool: str) -> tuple[Allocated, .
     )
 
 
-def held_by(specs: Mapping[str, Spec | None], besides: str) -> dict[str, str]:
-    """Return the uid of the claim that holds each device, by device name, without claim `besides`.
-
-    `specs` are the claims' CDI files by uid; None for an unreadable file, which holds nothing.
-    """
+def held_by(files: ClaimFiles, besides: str) -> dict[str, str]:
+    """Return the uid of the claim that holds each device, by device name, without claim `besides`."""
     return {
-        device: uid
-        for uid, spec in specs.items()
-        if uid != besides and spec is not None
-        for device, admin in devices_of(spec)
-        if not admin
+        each.device: uid
+        for uid, file in files.items()
+        if uid != besides
+        for each in file.devices
+        if not each.admin
     }
-
-
-def devices_of(spec: Spec) -> list[tuple[str, bool]]:
-    """Yield the devices in a claim's CDI file: the name, and whether by admin access."""
-    parts = [str(each.get("name", "")).split(_SEPARATOR) for each in spec.get("devices") or ()]
-    return [(each[2], each[3:] == [_ADMIN]) for each in parts if len(each) >= 3]
 
 
 def check_usable(
@@ -154,6 +149,11 @@ def check_usable(
         if device is None:
             raise ClaimNotReady(
                 f"{each.device} is not on this node any more; delete the pod so that it is scheduled again"
+            )
+        if not device.card.present or device.card.node in _NO_NODE:
+            raise ClaimNotReady(
+                f"{each.device} ({device.id}) has no device node that a container could open; "
+                "delete the pod so that it is scheduled again"
             )
         if each.admin:
             continue
@@ -193,30 +193,33 @@ def _tolerates(toleration: Mapping[str, Any], taint: Object) -> bool:
 
 
 def spec_of(
-    asked: ClaimId, allocated: Sequence[Allocated], devices: Mapping[str, Device], host: HostFacts
+    claimed: Sequence[ClaimDevice], devices: Mapping[str, Device], host: HostFacts
 ) -> Spec | None:
-    """Return the content of the claim's CDI file; None for a claim without a device of this driver."""
-    if not allocated:
+    """Return the CDI file of a claim with these devices; None for a claim without a device of this driver.
+
+    `devices` by name; each of `claimed` must be among them.
+    """
+    if not claimed:
         return None
     cards: dict[str, list[Card]] = {}
-    for each in allocated:
+    for each in claimed:
         cards.setdefault(each.request, []).append(devices[each.device].card)
     spec: Spec = {
         "cdiVersion": VERSION,
         "kind": CLAIM_KIND,
         "devices": [
             {
-                "name": each.cdi_name(asked.uid),
+                "name": each.name,
                 "containerEdits": edits_of(
                     [devices[each.device].card.path],
                     links=card_links([devices[each.device].card]),
                     env=environment(cards[each.request]),
                 ),
             }
-            for each in allocated
+            for each in claimed
         ],
     }
-    groups = any(devices[each.device].card.is_group for each in allocated)
+    groups = any(devices[each.device].card.is_group for each in claimed)
     common = edits_of(
         [*(["/dev/vfio/vfio"] if groups else []), *shared_nodes(host)], host.mounts, host.links
     )

@@ -18,11 +18,12 @@ from typing import Final
 import attrs
 
 from biren_plugin.core.dra.reconcile import Object
+from biren_plugin.core.inventory.pool_names import pool_name_of
 from biren_plugin.core.model import Device, Inventory
 from biren_plugin.core.observed import NO_HOLDERS, Holders
 from biren_plugin.core.parse.brml import P2PLink
 from biren_plugin.core.parse.card import Card
-from biren_plugin.core.parse.vendor import DRA_DRIVER, RESOURCE_OF_SPLIT
+from biren_plugin.core.parse.vendor import DRA_DRIVER
 from biren_plugin.core.placement.pair_scores import Pair
 from biren_plugin.core.placement.topology import Topology
 
@@ -35,7 +36,6 @@ UNHEALTHY: Final = "unhealthy"
 """The taint of a card that is unhealthy without a probe's fault: it is recovering, or retiring."""
 _TEXT: Final = 64
 _VERSION: Final = re.compile(r"(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?")
-_SPLIT_OF_RESOURCE: Final = {name: split for split, name in RESOURCE_OF_SPLIT.items()}
 
 
 @attrs.frozen
@@ -66,7 +66,7 @@ def pool_of(
     devices: dict[str, Device] = {}
     nameless = []
     for device in _in_order(inventory):
-        if (name := name_of(device)) is None:
+        if (name := pool_name_of(device)) is None:
             nameless.append(
                 f"{device.id} is not offered: its PCI address is unknown; see `lspci -D`"
             )
@@ -92,19 +92,6 @@ def pool_of(
     cuts = range(0, max(len(entries), 1), SLICE_SIZE)
     slices = tuple(tuple(entries[start : start + SLICE_SIZE]) for start in cuts)
     return Pool(devices, taints, slices, tuple(nameless))
-
-
-def name_of(device: Device) -> str | None:
-    """Return `gpu-0000-3b-00-0`, `svi-0000-3b-00-0-2-1` or `vfio-0000-3b-00-1`; None without a PCI address."""
-    card = device.card
-    address = card.functions[0] if card.functions else card.pci_address
-    if address is None:
-        return None
-    label = address.replace(":", "-").replace(".", "-").lower()
-    if card.is_group:
-        return f"vfio-{label}"
-    split = _SPLIT_OF_RESOURCE.get(device.resource, 1)
-    return f"gpu-{label}" if split == 1 else f"svi-{label}-{split}-{device.instance}"
 
 
 def type_of(device: Device) -> str:

@@ -4,8 +4,16 @@ from collections.abc import Collection, Iterator
 
 import attrs
 
+from biren_plugin.core.inventory.pool_names import pool_name_of
 from biren_plugin.core.model import Device
-from biren_plugin.core.observed import Holders, KubeletView
+from biren_plugin.core.observed import (
+    NO_HOLDERS,
+    ClaimsSeen,
+    Holder,
+    Holders,
+    KubeletView,
+    Observed,
+)
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.sysfs import number_of
 from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
@@ -75,3 +83,28 @@ def unless_held_elsewhere(device: Device, holders: Holders) -> Device:
                 "it returns to service once that pod is deleted"
             )
     return device
+
+
+def unless_claimed(device: Device, claims: ClaimsSeen) -> Device:
+    """The device; Unhealthy while a claim holds it through Dynamic Resource Allocation."""
+    name = pool_name_of(device)
+    uid = claims.holder_of(name) if name is not None else None
+    if uid is None:
+        return device
+    use = claims.believed.get(uid)
+    who = f"claim {use} of pod {use.pod}" if use is not None else f"the claim with uid {uid}"
+    return device.because(
+        f"{who} still holds it through Dynamic Resource Allocation: "
+        "it returns to service once its pod has ended and the claim was released"
+    )
+
+
+def holder_of(device: Device, seen: Observed) -> Holder | None:
+    """The container that holds it, whichever way it was allocated; None if none is known to."""
+    holder = (seen.holders or NO_HOLDERS).get((device.resource, device.id))
+    if holder is not None or seen.claims is None:
+        return holder
+    name = pool_name_of(device)
+    uid = seen.claims.holder_of(name) if name is not None else None
+    use = seen.claims.believed.get(uid) if uid is not None else None
+    return use.pod if use is not None else None

@@ -16,6 +16,8 @@
 6. A card that only the management library knows is listed as Unhealthy.
 7. A card that the operator excluded is in no list (`excluded_cards`).
 8. A resource without devices keeps an empty list for `EMPTY_LINGER`, and is then removed.
+9. A card that a claim still holds, on a node that offered its cards through Dynamic Resource Allocation
+   before, is Unhealthy until the claim is released.
 
 Times are seconds of any clock that only goes forward.
 """
@@ -25,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from biren_plugin.core.inventory.excluded_cards import ExcludedCards
 from biren_plugin.core.inventory.held_cards import (
     held_and_gone,
+    unless_claimed,
     unless_held_elsewhere,
     unless_held_unnoticed,
 )
@@ -34,14 +37,19 @@ from biren_plugin.core.inventory.renamed_cards import RenamedCards
 from biren_plugin.core.inventory.retiring import EmptyResources, RetiringDevices
 from biren_plugin.core.inventory.splits import name_of_gpu
 from biren_plugin.core.model import Device, DeviceList, Excluded, Inventory, Snapshot
-from biren_plugin.core.observed import NO_HOLDERS, Holders, Observed
+from biren_plugin.core.observed import NO_CLAIMS, NO_HOLDERS, ClaimsSeen, Holders, Observed
 from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 
 
 class InventoryKeeper:
-    """Takes one observation after the other, and returns the inventory after each."""
+    """Takes one observation after the other, and returns the inventory after each.
 
-    def __init__(self, exclude: Sequence[str] = ()) -> None:
+
+    With `claims_count`, a card that a claim holds is Unhealthy: the node offers its cards another way.
+    """
+
+    def __init__(self, exclude: Sequence[str] = (), *, claims_count: bool = False) -> None:
+        self._claims_count = claims_count
         self._gpus = PhysicalGpus()
         self._excluded = ExcludedCards(exclude)
         self._library_only = LibraryOnly()
@@ -72,7 +80,7 @@ class InventoryKeeper:
         for device in (*offered, *held_and_gone(listed, holders)):
             self._retiring.keep(device, now)
         return Inventory(
-            self._lists(holders, snapshot, now, seen.pulse),
+            self._lists(holders, self._claims(seen), snapshot, now, seen.pulse),
             (*self._gpus.unsettled, *without_split, *snapshot.left_out),
             found=len(snapshot.cards),
             excluded=tuple(sorted(excluded, key=lambda each: each.device.card.number)),
@@ -100,8 +108,11 @@ class InventoryKeeper:
             return
         self._retiring.keep(device.because(reason), now)
 
+    def _claims(self, seen: Observed) -> ClaimsSeen:
+        return seen.claims if self._claims_count and seen.claims is not None else NO_CLAIMS
+
     def _lists(
-        self, holders: Holders, snapshot: Snapshot, now: float, pulse: int
+        self, holders: Holders, claims: ClaimsSeen, snapshot: Snapshot, now: float, pulse: int
     ) -> tuple[DeviceList, ...]:
         by_resource: dict[str, dict[str, Device]] = {}
         own = self._excluded.without(self._gpus.devices_by_weight())
@@ -117,6 +128,7 @@ class InventoryKeeper:
             checked = (self._unless_just_reused(device, by_resource, now) for device in ordered)
             checked = (self._renamed.unless_held(device, holders, now) for device in checked)
             checked = (unless_held_unnoticed(device, holders) for device in checked)
+            checked = (unless_claimed(device, claims) for device in checked)
             offered = tuple(unless_held_elsewhere(device, holders) for device in checked)
             lists.append(DeviceList(resource, offered, snapshot.host, pulse))
         return tuple(lists)

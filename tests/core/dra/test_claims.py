@@ -1,10 +1,12 @@
 """A claim gets its cards, always in the same way, or a sentence with the reason."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
 import pytest
 
+from biren_plugin.core.cdi.spec import Spec
 from biren_plugin.core.dra.claims import (
     ClaimId,
     allocated_of,
@@ -14,7 +16,9 @@ from biren_plugin.core.dra.claims import (
     spec_of,
 )
 from biren_plugin.core.model import Device, HostFacts
+from biren_plugin.core.observed import ClaimFile
 from biren_plugin.core.parse.card import Card
+from biren_plugin.core.parse.claim_devices import ClaimDevice
 from biren_plugin.errors import ClaimNotReady, ClaimRefused
 from tests.support.cards import GPU, card
 
@@ -34,10 +38,26 @@ def one(request: str, device: str, **more: Any) -> dict[str, Any]:
     return {"request": request, "device": device, **more}
 
 
+def claimed(claim: dict[str, Any]) -> tuple[ClaimDevice, ...]:
+    return tuple(each.of(CLAIM.uid) for each in allocated_of(claim, CLAIM, "node-7"))
+
+
+def spec_for(
+    claim: dict[str, Any],
+    devices: Mapping[str, Device] = DEVICES,
+    host: HostFacts = HostFacts(),  # noqa: B008 - frozen
+) -> Spec | None:
+    return spec_of(claimed(claim), devices, host)
+
+
+def file_of(claim: dict[str, Any]) -> ClaimFile:
+    return ClaimFile(claimed(claim), (1, 1))
+
+
 def test_each_request_has_its_own_list_of_cards() -> None:
     claim = stored(one("a", "gpu-0"), one("a", "gpu-1"), one("b/half", "gpu-2"))
     allocated = allocated_of(claim, CLAIM, "node-7")
-    spec = spec_of(CLAIM, allocated, DEVICES, HostFacts(control_node=True))
+    spec = spec_for(claim, DEVICES, HostFacts(control_node=True))
     assert spec is not None
     assert [each["containerEdits"]["env"] for each in spec["devices"]] == [
         ["BR_PHY_CARDS=card_0,card_1"], ["BR_PHY_CARDS=card_0,card_1"], ["BR_PHY_CARDS=card_2"],
@@ -52,14 +72,12 @@ def test_other_drivers_and_other_pools_are_ignored() -> None:
     claim = stored(one("a", "gpu-0", driver="other"), one("a", "gpu-1", pool="node-8"))
     allocated = allocated_of(claim, CLAIM, "node-7")
     assert allocated == ()
-    assert spec_of(CLAIM, allocated, DEVICES, HostFacts()) is None
+    assert spec_for(claim) is None
 
 
 def test_a_vfio_group_comes_with_the_container_node_of_vfio() -> None:
     group = {"vfio-9": Device(Card("/dev/vfio/9", 9, functions=("0000:3b:00.1",)), GPU)}
-    spec = spec_of(
-        CLAIM, allocated_of(stored(one("a", "vfio-9")), CLAIM, "node-7"), group, HostFacts()
-    )
+    spec = spec_for(stored(one("a", "vfio-9")), group)
     assert spec is not None
     assert spec["containerEdits"]["deviceNodes"][0]["path"] == "/dev/vfio/vfio"
 
@@ -130,16 +148,11 @@ def test_a_faulty_card_is_given_to_a_claim_that_tolerates_it(
 def test_admin_access_neither_holds_cards_nor_waits_for_them() -> None:
     claim = stored(one("a", "gpu-0", adminAccess=True))
     use(claim, devices=SICK, held={"gpu-0": "uid-9"})
-    spec = spec_of(CLAIM, allocated_of(claim, CLAIM, "node-7"), DEVICES, HostFacts())
-    assert held_by({"uid-1": spec}, besides="uid-2") == {}
+    assert held_by({"uid-1": file_of(claim)}, besides="uid-2") == {}
 
 
 def test_the_devices_of_a_claim_are_read_from_its_file() -> None:
-    spec = spec_of(
-        CLAIM, allocated_of(stored(one("a", "gpu-0")), CLAIM, "node-7"), DEVICES, HostFacts()
-    )
-    broken = {"devices": [{"name": "x"}, {}]}
-    files = {"uid-1": spec, "uid-3": None, "uid-4": broken}
+    files = {"uid-1": file_of(stored(one("a", "gpu-0"))), "uid-3": ClaimFile((), (1, 1))}
     assert held_by(files, besides="uid-2") == {"gpu-0": "uid-1"}
     assert held_by(files, besides="uid-1") == {}
     assert str(CLAIM) == "team/cards"

@@ -5,7 +5,8 @@ import re
 import attrs
 import pytest
 
-from biren_plugin.core.dra.pool import HELD_BY_PLUGIN, SLICE_SIZE, name_of, pool_of, semantic
+from biren_plugin.core.dra.pool import HELD_BY_PLUGIN, SLICE_SIZE, pool_of, semantic
+from biren_plugin.core.inventory.pool_names import pool_name_of
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.observed import Holder
 from biren_plugin.core.parse.brml import P2PLink
@@ -30,7 +31,7 @@ def inventory(*devices: Device) -> Inventory:
 def test_names_describe_the_hardware_and_are_dns_labels() -> None:
     half = Device(Card("card_4", 4, pci_path=("pci0000:00", "0000:3b:00.0")), HALF, instance=1)
     group = Card("/dev/vfio/9", 9, functions=("0000:3b:00.1",))
-    names = [name_of(whole(2)), name_of(half), name_of(Device(group, GPU))]
+    names = [pool_name_of(whole(2)), pool_name_of(half), pool_name_of(Device(group, GPU))]
     assert names == ["gpu-0000-03-00-0", "svi-0000-3b-00-0-2-1", "vfio-0000-3b-00-1"]
     assert all(re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name or "") for name in names)
 

@@ -1,0 +1,108 @@
+"""Keeps the files of claims in step with what the kubelet believes: lost ones come back, stale ones go.
+
+1. A container that restarts is started from the CDI names in the kubelet's checkpoint, without a call to
+   the driver. So a file that vanished is written again, from those names alone: the API server may be away.
+2. A stale file is removed if it is still the one that was seen, and if no listed pod's claim is its claim:
+   a kubelet that lost its checkpoint shows such a claim without devices.
+3. What cannot be done now is tried again with the kubelet's next report.
+"""
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from biren_plugin.board import Board, news_of
+from biren_plugin.cluster.api_server import ApiServer
+from biren_plugin.core.dra.claims import held_by, path_of_claim, spec_of
+from biren_plugin.core.observed import ClaimsSeen, Observed
+from biren_plugin.dra.claim_service import LOCK_DEADLINE, Offer
+from biren_plugin.errors import ApiNotFound, ClaimFileUnusable, NodeError
+from biren_plugin.files.claim_files import ClaimFiles, in_turn
+from biren_plugin.host.worker_thread import WorkerThread
+from biren_plugin.notice import WARNING, Notice, say
+
+_RETRY: Final = 5.0
+"""Seconds until what could not be done is tried again, without news."""
+
+
+class ClaimKeeping:
+    """Restores and sweeps the files of claims."""
+
+    def __init__(self, api: ApiServer, files: ClaimFiles, lock: Path) -> None:
+        self._api = api
+        self._files = files
+        self._lock = lock
+        self._thread = WorkerThread()
+        self._notices: dict[str, Notice] = {}
+
+    async def run(self, observed: Board[Observed], offers: Board[Offer]) -> None:
+        """Until cancelled."""
+        with news_of(observed, offers) as news:
+            while True:
+                with trio.move_on_after(_RETRY if self._notices else math.inf):
+                    await news.receive()
+                seen = observed.latest or Observed()
+                if seen.claims is not None and offers.latest is not None:
+                    await self._tend(seen.claims, offers.latest)
+
+    async def _tend(self, claims: ClaimsSeen, offer: Offer) -> None:
+        differing = claims.lost | claims.stale
+        for uid in self._notices.keys() - differing:
+            self._notices.pop(uid).end("claim_file_right", f"the file of the claim with uid {uid} is as it should be")  # fmt: skip
+        for uid in sorted(differing):
+            try:
+                if uid in claims.lost:
+                    await self._thread.run(partial(self._restore, uid, claims, offer))
+                elif not await self._is_needed(uid, claims):
+                    await self._thread.run(partial(self._sweep, uid, claims))
+            except NodeError as error:
+                notice = self._notices.setdefault(uid, Notice())
+                text = f"the file of the claim with uid {uid} is not as it should be: {error}"
+                notice.begin("claim_file_wrong", text, reason=str(error))
+            else:
+                if (known := self._notices.pop(uid, None)) is not None:
+                    known.end("claim_file_right", f"the file of the claim with uid {uid} is as it should be")  # fmt: skip
+
+    def _restore(self, uid: str, claims: ClaimsSeen, offer: Offer) -> None:
+        """Blocking. Raises `ClaimFileUnusable`."""
+        use = claims.believed[uid]
+        with in_turn(self._lock, LOCK_DEADLINE):
+            files = self._files.read_all()
+            if uid in files and files[uid].devices:
+                return
+            held = held_by(files, uid)
+            for each in use.devices:
+                if each.device not in offer.pool.devices:
+                    raise ClaimFileUnusable(
+                        f"{each.device} is not on this node any more; delete pod {use.pod}"
+                    )
+                if each.device in held and not each.admin:
+                    raise ClaimFileUnusable(
+                        f"the claim with uid {held[each.device]} has {each.device} now; "
+                        f"delete pod {use.pod}"
+                    )
+            spec = spec_of(use.devices, offer.pool.devices, offer.host)
+            if spec is not None:
+                self._files.write(uid, spec)
+                say("claim_file_restored", f"claim {use}: its CDI file had vanished and was written again", WARNING, claim=str(use))  # fmt: skip
+
+    async def _is_needed(self, uid: str, claims: ClaimsSeen) -> bool:
+        """Whether a listed pod uses the claim all the same. Raises `ApiError`."""
+        for namespace, name in sorted(claims.unprepared):
+            try:
+                claim = await self._api.call("GET", path_of_claim(namespace, name))
+            except ApiNotFound:
+                continue
+            if claim["metadata"]["uid"] == uid:
+                return True
+        return False
+
+    def _sweep(self, uid: str, claims: ClaimsSeen) -> None:
+        """Blocking. Raises `ClaimFileUnusable`."""
+        with in_turn(self._lock, LOCK_DEADLINE):
+            if self._files.remove_if(uid, claims.files[uid]):
+                text = f"removed the CDI file of the claim with uid {uid}: the kubelet no longer knows it"
+                say("claim_file_swept", text, claim=uid)

@@ -1,0 +1,97 @@
+"""The files of claims: lost ones come back while the kubelet believes in them, stale ones go."""
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import trio.testing
+
+from biren_plugin.core.inventory import claim_keeper
+from biren_plugin.sources import holders
+from tests.kubelet.dra_manager import PrepareError
+from tests.support.api_server import stand_in_api_server
+from tests.support.dra_node import CLAIMS, DraNode, in_thread
+
+
+@pytest.fixture
+def idle_node() -> Iterator[DraNode]:
+    with tempfile.TemporaryDirectory(prefix="br") as folder, stand_in_api_server() as server:
+        yield DraNode(Path(folder), server)
+
+
+@pytest.fixture
+async def node(idle_node: DraNode) -> AsyncIterator[DraNode]:
+    async with idle_node.running():
+        yield idle_node
+
+
+async def prepared(node: DraNode, name: str, device: str) -> str:
+    """The uid of a claim that is prepared for a pod."""
+    claim = node.allocate(name, device)
+    await in_thread(lambda: node.kubelet.prepare(f"team/{name}", claim))
+    await node.until(lambda: node.pod_resources.asked.acquire(timeout=0))
+    return claim[2]
+
+
+@pytest.mark.parametrize("content", [None, "", "{", '{"devices": 3}', "[]"])
+async def test_a_file_that_vanished_or_became_garbage_comes_back_without_the_api_server(
+    node: DraNode, content: str | None
+) -> None:
+    uid = await prepared(node, "one", next(iter(node.devices())))
+    before = node.files()
+    (path,) = node.claim_dir.iterdir()
+    node.server.refuse = lambda _method, _path: (503, "away")
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    await node.until(lambda: path.exists() and path.stat().st_size > 20)
+    assert node.files() == before
+    await in_thread(lambda: node.kubelet.unprepare("team/one", uid))
+    assert node.files() == {}
+
+
+async def test_the_card_of_a_lost_file_is_not_given_to_another_claim(
+    node: DraNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("biren_plugin.dra.claim_service.PATIENCE", 0.0)
+    card = next(iter(node.devices()))
+    await prepared(node, "one", card)
+    (path,) = node.claim_dir.iterdir()
+    path.unlink()
+    await node.until(path.exists)
+    claim = node.allocate("two", card)
+    with pytest.raises(PrepareError, match="still held by the claim with uid uid-one"):
+        await in_thread(lambda: node.kubelet.prepare("team/two", claim))
+
+
+async def test_a_file_whose_claim_the_kubelet_no_longer_knows_goes(
+    idle_node: DraNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim_keeper, "STALE_AFTER", 0.5)
+    monkeypatch.setattr(holders, "INTERVAL", 0.2)
+    node = idle_node
+    async with node.running():
+        first, second = list(node.devices())[:2]
+        await prepared(node, "gone", first)
+        await prepared(node, "there", second)
+        node.kubelet.checkpoint.pop("uid-gone")
+        await node.until(lambda: list(node.files()) == ["uid-there"])
+
+
+async def test_a_file_stays_whose_claim_a_listed_pod_uses_all_the_same(
+    idle_node: DraNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim_keeper, "STALE_AFTER", 0.5)
+    monkeypatch.setattr(holders, "INTERVAL", 0.2)
+    node = idle_node
+    async with node.running():
+        uid = await prepared(node, "kept", next(iter(node.devices())))
+        node.kubelet.checkpoint[uid][
+            "devices"
+        ] = []  # as a kubelet shows it that lost its checkpoint
+        asked = node.server.requests.count(("GET", f"{CLAIMS}/kept"))
+        await node.until(lambda: node.server.requests.count(("GET", f"{CLAIMS}/kept")) > asked)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert list(node.files()) == [uid]
