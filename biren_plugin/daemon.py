@@ -112,7 +112,8 @@ async def run_daemon(settings: Settings) -> None:
         )
         state.intervals = {each.name: each.interval for each in loops if each.interval is not None}
         beside = _labels_loop(settings, state)  # for the one instance that serves
-        node = Node(plugins, folder, state, settings.placement, cdi)
+        visible = "none" if settings.offers_groups else settings.visible_devices
+        node = Node(plugins, folder, state, settings.placement, visible, cdi)
         async with trio.open_nursery() as nursery:
             for loop in loops:
                 nursery.start_soon(loop.keep, state.counters)

@@ -4,12 +4,13 @@ Paths are those of the host, under whichever root the host was read.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import attrs
 
 from biren_plugin.core.model import HostFacts, Mount
 from biren_plugin.core.parse.card import Card
-from biren_plugin.core.parse.vendor import CARDS_VARIABLE, CONTROL_NODE
+from biren_plugin.core.parse.vendor import CARDS_VARIABLE, CONTROL_NODE, VISIBLE_VARIABLE
 
 
 @attrs.frozen
@@ -30,22 +31,38 @@ Answer = Callable[[Sequence[Card], HostFacts], ContainerEdits]
 """Builds the answer of `Allocate` for the cards of one container."""
 
 
-def edits_for(cards: Sequence[Card], host: HostFacts) -> ContainerEdits:
+VisibleDevices = Literal["none", "index"]
+"""Whether containers also get `BIREN_VISIBLE_DEVICES`."""
+
+
+def edits_for(
+    cards: Sequence[Card], host: HostFacts, visible: VisibleDevices = "none"
+) -> ContainerEdits:
     """Return what a container with these cards gets; nothing at all without cards."""
     if not cards:
         return ContainerEdits()
     nodes = [card.path for card in by_number(cards)]
     return ContainerEdits(
-        env=environment(cards),
+        env=environment(cards, visible),
         device_nodes=(*nodes, *shared_nodes(host)),
         links=(*card_links(cards), *host.links),
         mounts=host.mounts,
     )
 
 
-def environment(cards: Sequence[Card]) -> tuple[tuple[str, str], ...]:
-    """Return `BR_PHY_CARDS`, which Biren's runtime reads: the cards ordered by number."""
-    return ((CARDS_VARIABLE, ",".join(card.name for card in by_number(cards))),)
+def environment(
+    cards: Sequence[Card], visible: VisibleDevices = "none"
+) -> tuple[tuple[str, str], ...]:
+    """Return `BR_PHY_CARDS`, which Biren's runtime reads: the cards in order of their numbers.
+
+    With `index` also `BIREN_VISIBLE_DEVICES`, which Biren's libraries read: the cards as a container that sees
+    no others counts them, from 0 on (*assumed* from field notes of 2026; no one confirmed it on hardware).
+    """
+    names = [card.name for card in by_number(cards)]
+    variables = [(CARDS_VARIABLE, ",".join(names))]
+    if visible == "index":
+        variables.append((VISIBLE_VARIABLE, ",".join(map(str, range(len(names))))))
+    return tuple(variables)
 
 
 def card_links(cards: Sequence[Card]) -> tuple[tuple[str, str], ...]:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, cast
 
 import attrs
 
+from biren_plugin.core.container_edits import VisibleDevices
 from biren_plugin.core.health.modes import MODES, HealthMode
 from biren_plugin.core.health.probes import OPTIONAL, PROBES
 from biren_plugin.core.health.verdicts import HealthPolicy
@@ -76,6 +77,12 @@ class Settings:
     )
     mount_dri_device: bool = setting(
         False, "Give each container the render node of vgem (on the host: modprobe vgem)."
+    )
+    visible_devices: VisibleDevices = setting(
+        "none",
+        f"index: containers also get {vendor.VISIBLE_VARIABLE}, the indexes of their cards as they count them, "
+        "for images that read it. none: only "
+        f"{vendor.CARDS_VARIABLE}.",
     )
     host_root: Path = setting(
         Path("/"),
@@ -206,6 +213,7 @@ class Settings:
         candidates = {
             "--mount-host-path": (self.mount_host_path and self.offers_groups, driver),
             "--mount-dri-device": (self.mount_dri_device and self.offers_groups, driver),
+            "--visible-devices": (self.visible_devices != "none" and self.offers_groups, driver),
             "--overwrite-cdi-config": (
                 self.overwrite_cdi_config and not self.cdi_feature,
                 "give --cdi-feature too",

@@ -6,6 +6,7 @@ from pathlib import Path
 import attrs
 
 from biren_plugin.board import Board
+from biren_plugin.core.container_edits import VisibleDevices
 from biren_plugin.core.model import DeviceList
 from biren_plugin.core.placement.choose import Placement
 from biren_plugin.core.rivals import RivalMemory
@@ -26,6 +27,7 @@ class Node:
     """What is in it."""
     state: DaemonState
     placement: Placement = "packed"
+    visible_devices: VisibleDevices = "none"
     cdi: CdiOwner | None = None
     """The owner of the node's CDI file; None: containers get nodes and mounts instead of CDI names."""
     kubelet_notice: Notice = attrs.Factory(Notice)

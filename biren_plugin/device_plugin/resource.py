@@ -40,7 +40,7 @@ async def run_resource(resource: str, node: Node, memory: ResourceMemory) -> Non
         sent.post(Sent(devices, trio.current_time()))
 
     watch = partial(watch_devices, memory.offered, streams, on_sent)
-    answer = edits_for if cdi is None else names_for
+    answer = partial(edits_for if cdi is None else names_for, visible=node.visible_devices)
     plugin = DevicePlugin(memory.offered, inventory, watch, node.placement, answer)
     judged = memory.offered if cdi is None else memory.judged
     async with trio.open_nursery() as nursery:

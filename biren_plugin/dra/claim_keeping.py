@@ -84,7 +84,7 @@ class ClaimKeeping:
                         f"the claim with uid {held[each.device]} has {each.device} now; "
                         f"delete pod {use.pod}"
                     )
-            spec = spec_of(use.devices, offer.pool.devices, offer.host)
+            spec = spec_of(use.devices, offer.pool.devices, offer.host, offer.visible_devices)
             if spec is not None:
                 self._files.write(uid, spec)
                 say("claim_file_restored", f"claim {use}: its CDI file had vanished and was written again", WARNING, claim=str(use))  # fmt: skip

@@ -18,6 +18,7 @@ import trio
 
 from biren_plugin.board import Board
 from biren_plugin.cluster.api_server import ApiServer
+from biren_plugin.core.container_edits import VisibleDevices
 from biren_plugin.core.dra.claims import (
     Allocated,
     ClaimId,
@@ -62,6 +63,7 @@ class Offer:
 
     pool: Pool
     host: HostFacts
+    visible_devices: VisibleDevices = "none"
     holders: Holders | None = None
     """The pods that hold cards through the device plugin API; None: the kubelet has not reported yet."""
     lost: Mapping[str, str] = attrs.Factory(dict)
@@ -171,7 +173,7 @@ class ClaimService:
                 held_by_plugin,
             )
             claimed = [each.of(claim.uid) for each in allocated]
-            spec = spec_of(claimed, offer.pool.devices, offer.host)
+            spec = spec_of(claimed, offer.pool.devices, offer.host, offer.visible_devices)
             if spec is not None:
                 self._files.write(claim.uid, spec)
                 commit.made = claim.uid not in files

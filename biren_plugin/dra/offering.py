@@ -156,7 +156,9 @@ async def _make_offers(
                 continue
             holders = holders if seen.holders is None else seen.holders
             pool = pool_of(inventory, seen.driver_version, holders, settings.evict_on)
-            offer = Offer(pool, inventory.host, holders, _lost(seen.claims or NO_CLAIMS))
+            visible = "none" if settings.offers_groups else settings.visible_devices
+            lost = _lost(seen.claims or NO_CLAIMS)
+            offer = Offer(pool, inventory.host, visible, holders, lost)
             if offer != offers.latest:
                 offers.post(offer)
             if pools.latest is None or pool.slices != pools.latest.slices:

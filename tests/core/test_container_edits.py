@@ -31,6 +31,11 @@ def test_the_render_node_and_driver_files_are_added_if_requested() -> None:
     assert edits.mounts == MOUNTS
 
 
+def test_indexes_are_those_that_the_container_counts() -> None:
+    edits = edits_for([card(10), card(3)], HostFacts(), "index")
+    assert edits.env == (("BR_PHY_CARDS", "card_3,card_10"), ("BIREN_VISIBLE_DEVICES", "0,1"))
+
+
 def test_a_container_without_cards_gets_nothing_of_the_host() -> None:
     host = HostFacts(control_node=True, dri_node="/dev/dri/renderD129", mounts=MOUNTS)
     assert edits_for([], host) == ContainerEdits()

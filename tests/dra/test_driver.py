@@ -40,7 +40,7 @@ def offer(
     *numbers: int, holders: dict[tuple[str, str], Holder] | None = None, **about: Any
 ) -> Offer:
     lists = (DeviceList(GPU, tuple(whole(number, **about) for number in numbers)),)
-    return Offer(pool_of(Inventory(lists), "1.12.0", holders), HostFacts(), holders or {})
+    return Offer(pool_of(Inventory(lists), "1.12.0", holders), HostFacts(), holders=holders or {})
 
 
 class Node:

@@ -121,11 +121,15 @@ def test_values_that_are_no_overlay_reach_the_pod() -> None:
 def test_lists_and_maps_reach_the_daemon_as_its_variables() -> None:
     container = container_of(
         helm_template(
-            "exclude={card_3,0000:3b:00.0}", "probes.link-width=false", "probes.sysfs=observe"
+            "exclude={card_3,0000:3b:00.0}",
+            "probes.link-width=false",
+            "probes.sysfs=observe",
+            "visibleDevices=index",
         )
     )
     given = {each["name"]: each["value"] for each in container["env"]}
     assert given["BR_GPU_EXCLUDE"] == "card_3,0000:3b:00.0"
+    assert given["BR_GPU_VISIBLE_DEVICES"] == "index"
     assert given["BR_GPU_PROBE"] == "link-width=off,sysfs=observe"
 
 

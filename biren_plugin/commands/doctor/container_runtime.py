@@ -27,6 +27,8 @@ class RuntimeFacts:
 
     enable_cdi: bool | None = None
     cdi_dirs: tuple[str, ...] = RUNTIME_CDI_DIRS
+    programs: Mapping[str, str] = attrs.Factory(dict)
+    """The program of each runtime that names one, by name."""
     runtimes: tuple[str, ...] = ()
     """Names of the configured runtimes, as a RuntimeClass' handler has them."""
 
@@ -44,8 +46,20 @@ def containerd_facts(*configs: Mapping[str, Any]) -> RuntimeFacts:
         if isinstance(folders := table.get("cdi_spec_dirs"), list):
             facts = attrs.evolve(facts, cdi_dirs=tuple(map(str, folders)))
         runtimes = _table(_table(table, "containerd"), "runtimes")
-        facts = attrs.evolve(facts, runtimes=facts.runtimes + tuple(map(str, runtimes)))
+        facts = _with_runtimes(facts, runtimes)
     return facts
+
+
+def _with_runtimes(facts: RuntimeFacts, runtimes: Mapping[str, Any]) -> RuntimeFacts:
+    """Return the facts with these tables of runtimes: containerd's `options.BinaryName`, CRI-O's `runtime_path`."""
+    programs = dict(facts.programs)
+    for name in runtimes:
+        table = _table(runtimes, name)
+        program = _table(table, "options").get("BinaryName") or table.get("runtime_path")
+        if isinstance(program, str):
+            programs[str(name)] = program
+    names = facts.runtimes + tuple(map(str, runtimes))
+    return attrs.evolve(facts, runtimes=names, programs=programs)
 
 
 def crio_facts(*configs: Mapping[str, Any]) -> RuntimeFacts:
@@ -55,8 +69,7 @@ def crio_facts(*configs: Mapping[str, Any]) -> RuntimeFacts:
         table = _table(_table(config, "crio"), "runtime")
         if isinstance(folders := table.get("cdi_spec_dirs"), list):
             facts = attrs.evolve(facts, cdi_dirs=tuple(map(str, folders)))
-        runtimes = tuple(map(str, _table(table, "runtimes")))
-        facts = attrs.evolve(facts, runtimes=facts.runtimes + runtimes)
+        facts = _with_runtimes(facts, _table(table, "runtimes"))
     return facts
 
 

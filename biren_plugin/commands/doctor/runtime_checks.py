@@ -57,12 +57,27 @@ def check_runtime(settings: Settings) -> Iterator[Check]:
         return
     path, facts = found.path, found.facts
     yield _cdi_folders(settings, found, version)
-    others = [name for name in facts.runtimes if vendor.RUNTIME_CLASS in name.lower()]
-    if others:
-        seen = f"{path} has {', '.join(others)}, which adds {vendor.CONTROL_NODE} itself"
-        yield ok("biren runtime", seen, "no harm; pods of this plugin need no runtimeClassName")
-    else:
-        yield ok("biren runtime", "none beside us")
+    yield _vendor_runtime(settings, path, facts)
+
+
+def _vendor_runtime(settings: Settings, path: str, facts: RuntimeFacts) -> Check:
+    """The row of the vendor's container runtime: which shape a RuntimeClass for it can have on this node."""
+    name = "biren runtime"
+    variable = "" if settings.visible_devices == "index" else "--visible-devices=index"
+    handlers = [
+        f"{each} ({facts.programs[each]})" if each in facts.programs else each
+        for each in facts.runtimes
+        if vendor.RUNTIME_CLASS in f"{each} {facts.programs.get(each, '')}".lower()
+    ]
+    if handlers:
+        seen = f"{path} has {', '.join(handlers)}, which adds {vendor.CONTROL_NODE} itself"
+        advice = "no harm; pods of this plugin need no runtimeClassName"
+        return ok(name, f"{seen}: a RuntimeClass may name it as its handler", advice)
+    seen = f"none in {path}: a RuntimeClass can only have a plain handler here, such as runc"
+    if under(settings.host_root, vendor.RUNTIME_TOOLKIT).is_dir():
+        seen = f"{vendor.RUNTIME_TOOLKIT} is installed, but {seen}"
+    advice = f"for images that read {vendor.VISIBLE_VARIABLE}, give {variable}" if variable else ""
+    return ok(name, seen, advice)
 
 
 @attrs.frozen

@@ -18,6 +18,7 @@ import attrs
 
 from biren_plugin.core.container_edits import (
     ContainerEdits,
+    VisibleDevices,
     by_number,
     card_links,
     environment,
@@ -46,12 +47,14 @@ def device_name(card: Card) -> str:
     return f"vfio-{card.number}" if _is_group(card) else card.name
 
 
-def names_for(cards: Sequence[Card], _host: HostFacts) -> ContainerEdits:
+def names_for(
+    cards: Sequence[Card], _host: HostFacts, visible: VisibleDevices = "none"
+) -> ContainerEdits:
     """Return the answer of `Allocate` with CDI: full device names, and what a spec cannot express."""
     if not cards:
         return ContainerEdits()
     return ContainerEdits(
-        env=environment(cards),
+        env=environment(cards, visible),
         cdi_devices=tuple(f"{CDI_KIND}={device_name(card)}" for card in by_number(cards)),
     )
 

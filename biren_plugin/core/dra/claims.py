@@ -15,7 +15,7 @@ from typing import Any, Final
 import attrs
 
 from biren_plugin.core.cdi.spec import VERSION, Spec, edits_of
-from biren_plugin.core.container_edits import card_links, environment, shared_nodes
+from biren_plugin.core.container_edits import VisibleDevices, card_links, environment, shared_nodes
 from biren_plugin.core.dra.reconcile import Object
 from biren_plugin.core.model import Device, HostFacts
 from biren_plugin.core.observed import ClaimFiles
@@ -193,7 +193,10 @@ def _tolerates(toleration: Mapping[str, Any], taint: Object) -> bool:
 
 
 def spec_of(
-    claimed: Sequence[ClaimDevice], devices: Mapping[str, Device], host: HostFacts
+    claimed: Sequence[ClaimDevice],
+    devices: Mapping[str, Device],
+    host: HostFacts,
+    visible: VisibleDevices = "none",
 ) -> Spec | None:
     """Return the CDI file of a claim with these devices; None for a claim without a device of this driver.
 
@@ -213,7 +216,7 @@ def spec_of(
                 "containerEdits": edits_of(
                     [devices[each.device].card.path],
                     links=card_links([devices[each.device].card]),
-                    env=environment(cards[each.request]),
+                    env=environment(cards[each.request], visible),
                 ),
             }
             for each in claimed

@@ -44,7 +44,6 @@ from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 class InventoryKeeper:
     """Takes one observation after the other, and returns the inventory after each.
 
-
     With `claims_count`, a card that a claim holds is Unhealthy: the node offers its cards another way.
     """
 

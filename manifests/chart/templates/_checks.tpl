@@ -81,6 +81,10 @@
   value: {{ include "kubeletRoot" . }}
 {{- end }}
 {{- end }}
+{{- if ne .Values.visibleDevices "none" }}
+- name: BR_GPU_VISIBLE_DEVICES
+  value: {{ .Values.visibleDevices }}
+{{- end }}
 {{- with .Values.probes }}
 {{- $words := list }}
 {{- range $name, $mode := . }}

@@ -515,6 +515,28 @@ def test_birens_own_runtime_is_named_and_does_no_harm(tmp_path: Path) -> None:
     assert "has biren," in check.seen
 
 
+def test_a_runtime_of_birens_is_known_by_its_program_too(tmp_path: Path) -> None:
+    runtimes = '[plugins."io.containerd.cri.v1.runtime".containerd.runtimes'
+    program = "/usr/local/birensupa/bin/biren-container-runtime"
+    configure_containerd(tmp_path, f'{runtimes}.gpu.options]\nBinaryName = "{program}"\n')
+    check = rows(check_runtime, Settings(host_root=tmp_path))["biren runtime"]
+    assert f"has gpu ({program})," in check.seen
+
+
+def test_without_a_runtime_of_birens_the_variable_for_plain_handlers_is_advised(
+    tmp_path: Path,
+) -> None:
+    configure_containerd(tmp_path, "version = 3")
+    (tmp_path / "usr/local/birensupa/container-toolkit/biren-container-toolkit").mkdir(parents=True)
+    check = rows(check_runtime, Settings(host_root=tmp_path))["biren runtime"]
+    assert "is installed, but none in /etc/containerd/config.toml" in check.seen
+    assert (
+        check.advice == "for images that read BIREN_VISIBLE_DEVICES, give --visible-devices=index"
+    )
+    given = Settings(host_root=tmp_path, visible_devices="index")
+    assert rows(check_runtime, given)["biren runtime"].advice == ""
+
+
 def test_files_that_containerds_configuration_imports_are_read_too(tmp_path: Path) -> None:
     configure_containerd(tmp_path, 'imports = ["/etc/containerd/conf.d/*.toml", "relative", 3]')
     folder = tmp_path / "etc/containerd/conf.d"

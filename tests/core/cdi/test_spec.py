@@ -66,8 +66,8 @@ def test_names_resolve_to_what_allocate_gives_without_cdi(
     validate(read)
     for each in lists:
         chosen = data.draw(st.sets(st.sampled_from([device.card for device in each.devices])))
-        direct = edits_for(list(chosen), each.host)
-        named = names_for(list(chosen), each.host)
+        direct = edits_for(list(chosen), each.host, "index")
+        named = names_for(list(chosen), each.host, "index")
         assert named.env == direct.env
         assert not named.device_nodes
         assert not named.mounts

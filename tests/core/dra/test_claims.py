@@ -68,6 +68,18 @@ def test_each_request_has_its_own_list_of_cards() -> None:
     assert prepared[2].cdi_id == f"birentech.com/claim={spec['devices'][2]['name']}"
 
 
+def test_each_request_has_its_own_indexes() -> None:
+    claim = stored(one("a", "gpu-0"), one("a", "gpu-1"), one("b", "gpu-2"))
+    spec = spec_of(claimed(claim), DEVICES, HostFacts(), "index")
+    assert spec is not None
+    variables = [each["containerEdits"]["env"][1] for each in spec["devices"]]
+    assert variables == [
+        "BIREN_VISIBLE_DEVICES=0,1",
+        "BIREN_VISIBLE_DEVICES=0,1",
+        "BIREN_VISIBLE_DEVICES=0",
+    ]
+
+
 def test_other_drivers_and_other_pools_are_ignored() -> None:
     claim = stored(one("a", "gpu-0", driver="other"), one("a", "gpu-1", pool="node-8"))
     allocated = allocated_of(claim, CLAIM, "node-7")
