@@ -129,10 +129,10 @@ def dra_node(node: Node, state: Path) -> Iterator[DraNode]:
 @pytest.fixture
 def dra(dra_node: DraNode) -> Iterator[DraNode]:
     """The node with one driver that serves; what a test created goes with it."""
-    if not any(each.running for each in dra_node.daemons):
-        dra_node.start_driver()
+    dra_node.ensure_driver()
     dra_node.wait_for_devices(9)
     yield dra_node
+    dra_node.ensure_driver()
     dra_node.clean()
 
 

@@ -23,6 +23,7 @@ from tests.manifests.render import NAMESPACE, overlay, pod_of
 SLICES: Final = PATHS["ResourceSlice"]
 CLAIMS: Final = PATHS["ResourceClaim"].format("default")
 CLAIM_FILES: Final = Path("/run/cdi")
+DRA_FLAG: Final = "--offer-by=dra"
 REGISTERED: Final = "is registered with the kubelet"
 ENVIRONMENT: Final = {"KUBERNETES_SERVICE_HOST": SERVICE_ADDRESS, "KUBERNETES_SERVICE_PORT": "443"}
 """Of a container, whose kubelet sets it."""
@@ -60,7 +61,7 @@ class DraNode:
     def start_driver(self, *flags: str) -> DaemonProcess:
         """Starts a daemon as another pod, and waits until the kubelet has taken it."""
         self.become_pod(f"driver-{len(self.daemons)}")
-        daemon = self._start("--offer-by=dra", *flags)
+        daemon = self._start(DRA_FLAG, *flags)
         daemon.wait_for_line(REGISTERED)
         return daemon
 
@@ -74,6 +75,14 @@ class DraNode:
         self.daemons.append(daemon)
         daemon.start()
         return daemon
+
+    def ensure_driver(self) -> None:
+        """Starts a driver unless one runs; a daemon that offers by the plugin ends."""
+        for each in self.daemons:
+            if each.running and DRA_FLAG not in each.flags:
+                each.end()
+        if not any(each.running for each in self.daemons):
+            self.start_driver()
 
     def end_drivers(self) -> None:
         """Ends every daemon that runs; none had a bug."""

@@ -1,0 +1,162 @@
+"""Parts end and return while pods hold cards through DRA: no card is given twice, none is lost."""
+
+import signal
+from typing import Final
+
+import pytest
+
+from tests.cluster.api import PODS
+from tests.cluster.dra import REGISTERED, SLICES, DraNode, claim_files
+from tests.cluster.node import KUBELET_ROOT
+from tests.cluster.pods import container, run_pod, start_pod
+from tests.cluster.processes import poll
+from tests.e2e.daemon import DaemonProcess
+
+WHOLE: Final = {"card_0", "card_1", "card_8"}
+SOCKETS: Final = KUBELET_ROOT / "plugins_registry"
+
+
+def hold_one(dra: DraNode, name: str = "holder") -> str:
+    """Runs a pod with one whole card; the card's name."""
+    return run_pod(dra.api, name, container(gpu=1), nodeName=None)["main"].cards
+
+
+def restart_count(dra: DraNode, pod: str) -> int:
+    """How often the pod's container was started again."""
+    [status] = dra.api.pod(pod)["status"]["containerStatuses"]
+    return int(status["restartCount"])
+
+
+def versions(dra: DraNode) -> set[tuple[str, str]]:
+    """Each stored slice with its version."""
+    return {
+        (each["metadata"]["name"], each["metadata"]["resourceVersion"]) for each in dra.slices()
+    }
+
+
+def driver_of(dra: DraNode) -> DaemonProcess:
+    """The daemon that runs."""
+    [running] = [each for each in dra.daemons if each.running]
+    return running
+
+
+def test_slices_that_somebody_deletes_come_back(dra: DraNode) -> None:
+    before = {name for name, _ in versions(dra)}
+    dra.api.delete(SLICES)
+    dra.wait_for_devices(9)
+    assert not before & {name for name, _ in versions(dra)}
+
+
+def test_after_a_kubelet_restart_slices_are_back_and_a_held_card_stays_held(dra: DraNode) -> None:
+    held = hold_one(dra)
+    daemon = driver_of(dra)
+    registered = len(daemon.matching(REGISTERED))
+    dra.node.restart_kubelet()
+    dra.wait_for_devices(9)
+    found = run_pod(dra.api, "after", container(gpu=2), nodeName=None)
+    assert set(found["main"].cards.split(",")) == WHOLE - {held}
+    assert len(daemon.matching(REGISTERED)) >= registered
+    assert dra.api.pod("holder")["status"]["phase"] == "Running"
+    assert restart_count(dra, "holder") == 0
+
+
+def test_a_driver_that_was_killed_knows_its_claims_and_releases_those_that_ended(
+    dra: DraNode,
+) -> None:
+    stays = hold_one(dra, "stays")
+    [file] = claim_files()
+    hold_one(dra, "goes")
+    driver_of(dra).kill()
+    dra.api.delete(f"{PODS}/goes")
+    dra.start_driver()
+    poll(lambda: claim_files() == [file], "the claim released", 30.0, claim_files)
+    found = run_pod(dra.api, "after", container(gpu=2), nodeName=None)
+    assert set(found["main"].cards.split(",")) == WHOLE - {stays}
+
+
+def test_while_the_api_server_is_away_claims_stay_and_a_fault_is_published_after(
+    dra: DraNode,
+) -> None:
+    held = hold_one(dra)
+    before = versions(dra)
+    dra.node.processes.end("kube-apiserver", signal.SIGKILL)
+    try:
+        dra.host.pull_node(held)
+        driver_of(dra).wait_for_line("cannot connect to the API server")
+    finally:
+        dra.node.start_api_server()
+        dra.node.wait_for_api_server()
+    dra.wait_for_taints(held, "device-node")
+    dra.host.put_node_back(held)
+    dra.wait_for_taints(held)
+    assert {name for name, _ in versions(dra)} == {name for name, _ in before}
+    assert hold_one(dra, "after") in WHOLE - {held}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_hand_over_leaves_slices_untouched_and_costs_no_pod(
+    dra: DraNode, number: signal.Signals
+) -> None:
+    held = hold_one(dra)
+    old = driver_of(dra)
+    before = versions(dra)
+    dra.start_driver()
+    assert hold_one(dra, "both") != held
+    old.end(number)
+    assert hold_one(dra, "after") != held
+    assert versions(dra) == before
+    dra.clean()
+    left = list(SOCKETS.glob("gpu.birentech.com*"))
+    assert len(left) == (1 if number == signal.SIGTERM else 2), "a killed one removes no socket"
+
+
+def test_a_fault_evicts_pods_with_claims_and_leaves_pods_of_the_extended_name(
+    dra: DraNode,
+) -> None:
+    driver_of(dra).end()
+    evicting = dra.start_driver("--evict-on=device-node")
+    dra.wait_for_devices(9)
+    dra.start_example("shared-claim")
+    claimed = dra.inside("first-user").cards
+    by_name = hold_one(dra)
+    for card in (claimed, by_name):
+        dra.host.pull_node(card)
+        assert dra.wait_for_taints(card, "device-node")["device-node"]["effect"] == "NoExecute"
+    poll(lambda: not dra.api.exists(f"{PODS}/first-user"), "the eviction")
+    assert "deletionTimestamp" not in dra.api.pod("holder")["metadata"]
+    for card in (claimed, by_name):
+        dra.host.put_node_back(card)
+        dra.wait_for_taints(card)
+    dra.clean()
+    evicting.end()
+
+
+def test_a_node_that_switches_to_dra_gives_no_card_that_a_pod_holds_through_the_plugin(
+    dra: DraNode,
+) -> None:
+    driver_of(dra).end()
+    dra.api.delete(SLICES)
+    plugin = dra.start_plugin()
+    dra.node.view.wait_for(WHOLE)
+    held = run_pod(dra.api, "old", container(gpu=1))["main"].cards
+    plugin.end()
+    dra.start_driver()
+    dra.wait_for_devices(9)
+    dra.wait_for_taints(held, "held-by-device-plugin")
+    found = run_pod(dra.api, "new", container(gpu=2), nodeName=None)
+    assert set(found["main"].cards.split(",")) == WHOLE - {held}
+    start_pod(dra.api, "waits", container(gpu=1), nodeName=None)
+    dra.end("old")
+    dra.wait_for_taints(held)
+    assert dra.inside("waits").cards == held
+
+
+def test_a_node_that_switches_back_gives_no_card_that_a_claim_holds(dra: DraNode) -> None:
+    dra.start_example("shared-claim")
+    held = dra.inside("first-user").cards
+    driver_of(dra).end()
+    plugin = dra.start_plugin()
+    dra.node.view.wait_for(WHOLE - {held})
+    found = run_pod(dra.api, "new", container(gpu=2))
+    assert set(found["main"].cards.split(",")) == WHOLE - {held}
+    plugin.end()
