@@ -33,7 +33,7 @@ class Remark:
 
 
 def remark_inventory(before: Inventory | None, after: Inventory) -> list[Remark]:
-    """Return remarks about the node as a whole; `remark_list` has those about its devices."""
+    """Return remarks about the node as a whole; `remark_lists` has those about its devices."""
     old = before if before is not None else Inventory()
     remarks = []
     was_empty = before is not None and not (old.lists or old.found)
@@ -117,25 +117,17 @@ def remark_driver(before: str | None, after: str | None) -> list[Remark]:
     return [Remark("driver_too_old", text, bad=True, fields={"version": after})]
 
 
-def remark_list(before: DeviceList | None, after: DeviceList) -> list[Remark]:
-    """Return remarks about a resource's devices: one for all devices with the same change."""
-    old = {device.id: device for device in before.devices} if before is not None else {}
-    new = {device.id: device for device in after.devices}
+def remark_lists(before: Iterable[DeviceList], after: Iterable[DeviceList]) -> list[Remark]:
+    """Return remarks about devices: one for all with the same change, whatever their resources."""
+    old = _devices_of(before)
+    new = _devices_of(after)
     remarks = []
-
-    def remark(event: str, devices: Sequence[Device], text: str, reason: str = "") -> None:
-        about: dict[str, str | tuple[str, ...]] = {"resource": after.resource}
-        ids = tuple(device.id for device in devices)
-        about |= {"card": ids[0]} if len(ids) == 1 else {"cards": ids}
-        about |= {"reason": reason} if reason else {}
-        remarks.append(Remark(event, f"{after.resource}: {text}", event in _BAD, about))
-
-    if came := [device for id_, device in new.items() if id_ not in old and device.healthy]:
-        remark("devices_found", came, f"found {names_of(came)}")
+    for _, same in _by_resource(d for key, d in new.items() if key not in old and d.healthy):
+        remarks.append(_remark("devices_found", same, f"found {names_of(same)}"))
     changed = [
         device
-        for id_, device in new.items()
-        if not device.healthy and (id_ not in old or old[id_].reasons != device.reasons)
+        for key, device in new.items()
+        if not device.healthy and (key not in old or old[key].reasons != device.reasons)
     ]
     for devices, reason in _alike((device, "; ".join(device.reasons)) for device in changed):
         names, are = names_of(devices), "is" if len(devices) == 1 else "are"
@@ -143,27 +135,53 @@ def remark_list(before: DeviceList | None, after: DeviceList) -> list[Remark]:
             rest = reason.removeprefix("it ")
             if len(devices) > 1:
                 rest = rest.replace("has recovered and returns", "have recovered and return", 1)
-            remark("device_recovering", devices, f"{names} {rest}", reason)
+            remarks.append(_remark("device_recovering", devices, f"{names} {rest}", reason))
         else:
-            remark("device_unhealthy", devices, f"{names} {are} Unhealthy: {reason}", reason)
+            text = f"{names} {are} Unhealthy: {reason}"
+            remarks.append(_remark("device_unhealthy", devices, text, reason))
     again = [
         device
-        for id_, device in new.items()
-        if device.healthy and id_ in old and not old[id_].healthy
+        for key, device in new.items()
+        if device.healthy and key in old and not old[key].healthy
     ]
     if again:
         are = "is" if len(again) == 1 else "are"
-        remark("device_healthy", again, f"{names_of(again)} {are} Healthy again")
+        remarks.append(_remark("device_healthy", again, f"{names_of(again)} {are} Healthy again"))
     for devices, reason in _alike(
         (device, text)
-        for id_, device in new.items()
+        for key, device in new.items()
         for text in device.warnings
-        if id_ not in old or text not in old[id_].warnings
+        if key not in old or text not in old[key].warnings
     ):
-        remark("device_warning", devices, f"{names_of(devices)}: {reason}", reason)
-    if left := [device for id_, device in old.items() if id_ not in new]:
-        remark("devices_left", left, f"{names_of(left)} left the list")
+        text = f"{names_of(devices)}: {reason}"
+        remarks.append(_remark("device_warning", devices, text, reason))
+    for _, same in _by_resource(device for key, device in old.items() if key not in new):
+        remarks.append(_remark("devices_left", same, f"{names_of(same)} left the list"))
     return remarks
+
+
+def _devices_of(lists: Iterable[DeviceList]) -> dict[tuple[str, str], Device]:
+    """By resource and id; in the order of card numbers, whatever the resource."""
+    devices = [device for each in lists for device in each.devices]
+    devices.sort(key=lambda device: by_number(device.id))
+    return {(device.resource, device.id): device for device in devices}
+
+
+def _by_resource(devices: Iterable[Device]) -> list[tuple[str, list[Device]]]:
+    groups: dict[str, list[Device]] = {}
+    for device in devices:
+        groups.setdefault(device.resource, []).append(device)
+    return sorted(groups.items())
+
+
+def _remark(event: str, devices: Sequence[Device], text: str, reason: str = "") -> Remark:
+    resources = tuple(name for name, _ in _by_resource(devices))
+    ids = tuple(device.id for device in devices)
+    about: dict[str, str | tuple[str, ...]] = {}
+    about |= {"resource": resources[0]} if len(resources) == 1 else {"resources": resources}
+    about |= {"card": ids[0]} if len(ids) == 1 else {"cards": ids}
+    about |= {"reason": reason} if reason else {}
+    return Remark(event, f"{', '.join(resources)}: {text}", event in _BAD, about)
 
 
 def _alike(texts: Iterable[tuple[Device, str]]) -> Iterator[tuple[list[Device], str]]:

@@ -1,11 +1,9 @@
-"""From the node's verdicts to one resource's list, with a line in the log for each that changed."""
+"""From the node's verdicts to one resource's list."""
 
 import trio
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import DeviceList, Inventory
-from biren_plugin.core.remarks import remark_list
-from biren_plugin.notice import say_remarks
 
 
 async def probe_health(
@@ -15,16 +13,12 @@ async def probe_health(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Posts the judged list of `resource` whenever it changed; started with the first.
-
-    `judged` outlives a restart of this task, so that only what really changed is remarked on.
-    """
+    """Posts the judged list of `resource` whenever it changed; started with the first."""
     with inventory.subscribe() as inventories:
         async for current in inventories:
             found = current.list_of(resource)
             if found is None:
                 continue  # the resource is at its end, and this task with it
-            say_remarks(remark_list(judged.latest, found))
             if found != judged.latest:
                 judged.post(found)
             task_status.started()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from biren_plugin.core.parse import vendor
+from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 from biren_plugin.errors import UsageError
 from biren_plugin.host.host_paths import under
@@ -118,9 +119,8 @@ class SimulatedHost:
 
     def cards_of(self, gpu: int) -> list[str]:
         """Names of the cards that a GPU has now."""
-        return sorted(
-            path.name for path in self._function(gpu).glob(f"{vendor.MODULE}/{vendor.CARD_PREFIX}*")
-        )
+        folders = self._function(gpu).glob(f"{vendor.MODULE}/{vendor.CARD_PREFIX}*")
+        return sorted((path.name for path in folders), key=by_number)
 
     def cards_beside(self, name: str) -> list[str]:
         """Names of all cards of a card's GPU."""

@@ -16,6 +16,7 @@ import trio
 
 from biren_plugin.board import Board
 from biren_plugin.core.container_edits import ContainerEdits
+from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.device_plugin.folder import KUBELET_SOCKET
 from biren_plugin.errors import InvalidRequest, PluginError
 from biren_plugin.unix_sockets import UnixListener
@@ -134,7 +135,7 @@ class SimulatedKubelet:
             raise NotAdmitted(f"{len(available)} of {resource} are free, {count} are wanted")
         plugin, _ = self._plugins[resource]
         with trio.fail_after(_CALL_DEADLINE):
-            chosen = await plugin.prefer(sorted(available), count)
+            chosen = await plugin.prefer(sorted(available, key=by_number), count)
             edits = await plugin.allocate(chosen)
         self._in_use.update(chosen)
         return Pod(resource, tuple(chosen), edits)

@@ -16,7 +16,7 @@ from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.topology_builder import TopologyKeeper
-from biren_plugin.core.remarks import remark_driver, remark_inventory
+from biren_plugin.core.remarks import remark_driver, remark_inventory, remark_lists
 from biren_plugin.notice import say_remarks
 
 
@@ -49,7 +49,9 @@ async def survey_node(
             latest = topology.update(_cards(current), links, ancestors)
             current = attrs.evolve(current, topology=latest)
             if current != inventory.latest:
-                say_remarks(remark_inventory(inventory.latest, current))
+                before = inventory.latest
+                say_remarks(remark_inventory(before, current))
+                say_remarks(remark_lists(before.lists if before is not None else (), current.lists))
                 inventory.post(current)
 
 

@@ -6,12 +6,17 @@ import attrs
 import pytest
 
 from biren_plugin.core.model import Device, DeviceList, HostFacts, Inventory
-from biren_plugin.core.remarks import Remark, names_of, remark_inventory, remark_list
-from tests.support.cards import GPU, card, devices, listed
+from biren_plugin.core.remarks import Remark, names_of, remark_inventory, remark_lists
+from tests.support.cards import GPU, HALF, card, devices, listed
 
 ONE_CARD = Inventory((listed(GPU, *devices(GPU, 0)),))
 NO_CARD = Inventory()
 NO_DRIVER = Inventory(driver_loaded=False)
+
+
+def remark_list(before: DeviceList | None, after: DeviceList) -> list[Remark]:
+    """The remarks about a node of one resource."""
+    return remark_lists([before] if before is not None else [], [after])
 
 
 @pytest.mark.parametrize("before", [None, ONE_CARD, NO_DRIVER])
@@ -159,6 +164,28 @@ def test_one_cause_for_all_cards_is_one_line() -> None:
     [again] = remark_list(unloaded, listed(GPU, *eight))
     assert again.text == f"{GPU}: card_0 to card_7 (8) are Healthy again"
     assert again.fields["cards"] == tuple(f"card_{number}" for number in range(8))
+
+
+def test_one_cause_for_cards_of_several_resources_is_one_line() -> None:
+    lists = [listed(GPU, *devices(GPU, *range(6))), listed(HALF, *devices(HALF, *range(6, 11)))]
+    unloaded = [
+        listed(each.resource, *(one.because("the module was unloaded") for one in each.devices))
+        for each in lists
+    ]
+    [remark] = remark_lists(lists, unloaded)
+    expected = f"{HALF}, {GPU}: card_0 to card_10 (11) are Unhealthy: the module was unloaded"
+    assert remark.text == expected
+    assert remark.fields["resources"] == (HALF, GPU)
+    [again] = remark_lists(unloaded, lists)
+    assert again.text == f"{HALF}, {GPU}: card_0 to card_10 (11) are Healthy again"
+
+
+def test_cards_are_found_by_resource() -> None:
+    lists = [listed(HALF, *devices(HALF, 1, 2)), listed(GPU, *devices(GPU, 0))]
+    assert [each.text for each in remark_lists([], lists)] == [
+        f"{HALF}: found card_1, card_2 (2)",
+        f"{GPU}: found card_0",
+    ]
 
 
 def test_a_cause_that_differs_only_in_the_cards_names_is_one_line() -> None:

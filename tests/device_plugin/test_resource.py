@@ -5,7 +5,6 @@ ends are in this process: what one end has written is there for the other at onc
 """
 
 import contextlib
-import logging
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -239,16 +238,3 @@ async def test_end_of_a_life_ends_its_streams_and_removes_its_socket(
         assert not node.socket.exists()
         with trio.fail_after(5):
             await ended.wait()
-
-
-async def test_second_life_remarks_only_on_what_has_changed(
-    node: Stage, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    async with node.running():
-        pass
-    assert caplog.text.count("found card_0, card_1") == 1
-    async with node.running(ONE_PULLED):
-        pass
-    assert caplog.text.count("found") == 1
-    assert caplog.text.count("card_1 is Unhealthy") == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "biren_plugin"
-_WRITERS = {"say", "begin", "end", "log_record", "remark", "Remark"}
+_WRITERS = {"say", "begin", "end", "log_record", "_remark", "Remark"}
 """Functions, methods and classes whose first argument is an event's name and the second its text."""
 _BELOW = {"notice.py"}
 """Modules in which a writer passes on the name that it was given."""
@@ -39,7 +39,7 @@ def events(tree: ast.Module) -> Iterator[str]:
 
 
 def unnamed(tree: ast.Module) -> Iterator[int]:
-    """Lines where the name is not written out; a function named `remark` may pass on its own."""
+    """Lines where the name is not written out; a function named `_remark` may pass on its own."""
     inner = {
         node
         for function in ast.walk(tree)

@@ -1,5 +1,7 @@
 """The survey posts the node's inventory when it changes, and logs what an operator must know."""
 
+import logging
+
 import attrs
 import pytest
 import trio
@@ -11,6 +13,7 @@ from biren_plugin.core.inventory.physical_gpus import SPLIT_SETTLE
 from biren_plugin.core.model import Inventory, Snapshot
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import LibraryFacts, P2PLink
+from biren_plugin.core.parse.card import NodeState
 from biren_plugin.sources.survey import survey_node
 from tests.support.cards import GPU, QUARTER, gpu_cards, ids, snapshot
 from tests.support.clocks import jump
@@ -107,6 +110,23 @@ async def test_a_split_settles_while_nothing_else_changes(
     await jump(mock_clock, 1)
     await look(observed, TWO)
     assert listed(inventory) == ["card_0", "card_1"]
+
+
+async def test_a_restarted_survey_logs_only_what_has_changed(
+    observed: Board[Observed], mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    board = Board[Inventory]()
+    first, second = (*gpu_cards(0, 0), *gpu_cards(1, 1))
+    pulled = Observed(snapshot(first, attrs.evolve(second, node=NodeState.MISSING)))
+    for seen in (TWO, TWO, pulled):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(survey_node, observed, board, HealthPolicy())
+            await look(observed, seen)
+            nursery.cancel_scope.cancel()
+    assert caplog.text.count("found card_0, card_1") == 1
+    assert caplog.text.count("found") == 1
+    assert caplog.text.count("card_1 is Unhealthy") == 1
 
 
 async def test_the_log_names_once_what_the_daemon_waits_for(

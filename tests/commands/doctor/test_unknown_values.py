@@ -14,7 +14,7 @@ from biren_plugin.core.model import HostFacts, Inventory, Snapshot
 from biren_plugin.core.observed import Holder, LibraryRound, Observed
 from biren_plugin.core.parse.brml import CardReading, KnownCard, LibraryFacts, LibraryStatus
 from biren_plugin.core.parse.card import Card, FunctionState, Link, NodeState
-from biren_plugin.core.remarks import remark_driver, remark_inventory, remark_list
+from biren_plugin.core.remarks import remark_driver, remark_inventory, remark_lists
 from biren_plugin.core.settings import ContainerRuntime, Settings
 from tests.support.cards import GPU, HALF
 
@@ -90,9 +90,9 @@ def texts_of(inventory: Inventory, before: Inventory | None) -> Iterator[str]:
     yield from inventory.suspects
     for remark in remark_inventory(before, inventory):
         yield remark.text
+    for remark in remark_lists(before.lists if before else (), inventory.lists):
+        yield remark.text
     for each in inventory.lists:
-        for remark in remark_list(before.list_of(each.resource) if before else None, each):
-            yield remark.text
         for device in each.devices:
             yield from (*device.reasons, *device.warnings)
 
