@@ -25,6 +25,7 @@ from biren_plugin.files.nfd_labels import publish_labels
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import under
 from biren_plugin.host.readers import node_folder_of, reader_of
+from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.monitor.standard_error import exit_at_once
 from biren_plugin.monitor.status_socket import serve_status
 from biren_plugin.notice import WARNING, say
@@ -89,7 +90,7 @@ async def run_daemon(settings: Settings) -> None:
         )  # fmt: skip
         ask = partial(
             ask_holders, settings.pod_resources_dir, observed, state.kubelet_view, state.doubts,
-            ClaimFiles(settings.claim_cdi_dir).read_all,
+            partial(WorkerThread().run, ClaimFiles(settings.claim_cdi_dir).read_all),
         )  # fmt: skip
         survey = partial(
             survey_node, observed, inventory, settings.health_policy, settings.exclude,

@@ -81,6 +81,8 @@ class ClaimsSeen:
     """Uids of claims whose files are there, and that the kubelet has not known for long."""
     unprepared: frozenset[tuple[str, str]] = frozenset()
     """Namespace and name of claims of listed pods of which the kubelet shows no device."""
+    differed_at: float | None = None
+    """When `lost` and `stale` were found, in the keeper's clock; None if both are empty."""
 
     def holder_of(self, device: str) -> str | None:
         """The uid of the claim that holds the pool's `device`; None if none does. Admin access is none."""

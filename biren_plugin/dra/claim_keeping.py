@@ -7,12 +7,8 @@
 3. What cannot be done now is tried again with the kubelet's next report.
 """
 
-import math
 from functools import partial
 from pathlib import Path
-from typing import Final
-
-import trio
 
 from biren_plugin.board import Board, news_of
 from biren_plugin.cluster.api_server import ApiServer
@@ -23,9 +19,6 @@ from biren_plugin.errors import ApiNotFound, ClaimFileUnusable, NodeError
 from biren_plugin.files.claim_files import ClaimFiles, in_turn
 from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.notice import WARNING, Notice, say
-
-_RETRY: Final = 5.0
-"""Seconds until what could not be done is tried again, without news."""
 
 
 class ClaimKeeping:
@@ -40,13 +33,15 @@ class ClaimKeeping:
 
     async def run(self, observed: Board[Observed], offers: Board[Offer]) -> None:
         """Until cancelled."""
+        tended: ClaimsSeen | None = None
         with news_of(observed, offers) as news:
             while True:
-                with trio.move_on_after(_RETRY if self._notices else math.inf):
-                    await news.receive()
+                await news.receive()
                 seen = observed.latest or Observed()
-                if seen.claims is not None and offers.latest is not None:
-                    await self._tend(seen.claims, offers.latest)
+                # Each report once: a claim may have been released since.
+                if seen.claims not in (None, tended) and offers.latest is not None:
+                    tended = seen.claims
+                    await self._tend(tended, offers.latest)
 
     async def _tend(self, claims: ClaimsSeen, offer: Offer) -> None:
         differing = claims.lost | claims.stale
@@ -62,9 +57,6 @@ class ClaimKeeping:
                 notice = self._notices.setdefault(uid, Notice())
                 text = f"the file of the claim with uid {uid} is not as it should be: {error}"
                 notice.begin("claim_file_wrong", text, reason=str(error))
-            else:
-                if (known := self._notices.pop(uid, None)) is not None:
-                    known.end("claim_file_right", f"the file of the claim with uid {uid} is as it should be")  # fmt: skip
 
     def _restore(self, uid: str, claims: ClaimsSeen, offer: Offer) -> None:
         """Blocking. Raises `ClaimFileUnusable`."""

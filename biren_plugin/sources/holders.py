@@ -11,7 +11,7 @@
    that switched from one to the other has pods of both.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +32,6 @@ from biren_plugin.core.observed import (
 )
 from biren_plugin.core.parse.vendor import DOMAIN
 from biren_plugin.errors import NodeError, PodResourcesUnknown, reason_of
-from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.notice import Notice
 from biren_plugin.unix_sockets import FileIdentity
 from biren_plugin.wire.pod_resources import ask_kubelet
@@ -52,12 +51,12 @@ async def ask_holders(
     observed: Board[Observed],
     views: Board[KubeletView],
     doubts: Board[float],
-    read_claims: Callable[[], ClaimFiles] = dict,
+    read_claims: Callable[[], Awaitable[ClaimFiles]],
     on_turn: Callable[[float], None] = lambda _seconds: None,
 ) -> None:
     """Post the holders to `observed`, None while they are unknown, and each answer to `views`.
 
-    `read_claims` reads the CDI files of claims, in a thread; it may raise `ClaimFileUnusable`.
+    `read_claims` reads the CDI files of claims; it may raise `ClaimFileUnusable`.
     `doubts` has the time, in seconds of trio's clock, until which the kubelet is asked every `SOONER`.
     `on_turn` gets the seconds that each request took.
     """
@@ -119,9 +118,8 @@ async def ask_holders(
 class ClaimReader:
     """Reads the claims' files and compares them with the kubelet's views."""
 
-    def __init__(self, read: Callable[[], ClaimFiles]) -> None:
+    def __init__(self, read: Callable[[], Awaitable[ClaimFiles]]) -> None:
         self._read = read
-        self._thread = WorkerThread()
         self._notice = Notice()
         self._keeper = ClaimKeeper()
         self._files: ClaimFiles = {}
@@ -132,7 +130,7 @@ class ClaimReader:
         """Reads the files; those that cannot be read now are as before."""
         with trio.move_on_after(DEADLINE):
             try:
-                self._files = await self._thread.run(self._read)
+                self._files = await self._read()
             except NodeError as error:
                 self._notice.begin("claims_unknown", f"cannot tell which claims are prepared: {error}", reason=str(error))  # fmt: skip
             else:

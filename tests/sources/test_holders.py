@@ -18,7 +18,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import Snapshot
-from biren_plugin.core.observed import Holder, KubeletView, Observed
+from biren_plugin.core.observed import ClaimFiles, Holder, KubeletView, Observed
 from biren_plugin.sources.holders import (
     DEADLINE,
     FORGET_AFTER,
@@ -45,6 +45,10 @@ def pods(seen: Observed) -> dict[tuple[str, str], str] | None:
     return {key: str(holder) for key, holder in seen.holders.items()}
 
 
+async def no_claims() -> ClaimFiles:
+    return {}
+
+
 class Node:
     """A host with `card_0` and `card_1`, a kubelet that may run, and the task that asks it."""
 
@@ -67,7 +71,9 @@ class Node:
         assert trio.lowlevel.current_clock() is self._clock, (
             "the test itself must ask for the clock"
         )
-        nursery.start_soon(ask_holders, self.folder, self.observed, self.views, self.doubts)
+        nursery.start_soon(
+            ask_holders, self.folder, self.observed, self.views, self.doubts, no_claims
+        )
 
     async def tells(self, holders: dict[tuple[str, str], str] | None) -> None:
         """Wait until the board has exactly this value."""

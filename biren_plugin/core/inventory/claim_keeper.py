@@ -39,4 +39,7 @@ class ClaimKeeper:
         stale = {
             uid for (uid, _), since in self._unknown_since.items() if now - since >= STALE_AFTER
         }
-        return ClaimsSeen(view.claims, files, lost, frozenset(stale), view.unprepared)
+        return ClaimsSeen(
+            view.claims, files, lost, frozenset(stale), view.unprepared,
+            now if lost or stale else None,
+        )  # fmt: skip
