@@ -1,1 +1,1 @@
-"""The commands, one module each, imported when it is called; `cli` knows them by name."""
+"""The commands, one module each, imported when the command is called; `cli` knows them by name."""

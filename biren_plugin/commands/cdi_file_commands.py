@@ -1,4 +1,4 @@
-"""`cdi generate` and `cdi check`: the CDI file as one scan of the node makes it."""
+"""`cdi generate` and `cdi check`: the CDI file that one scan of the node calls for."""
 
 import os
 import sys
@@ -57,23 +57,23 @@ def generate(
 ) -> int:
     """Write the CDI file of this node, whole or not at all.
 
-    Exit status: 0: the file says what the node needs. 1: it does not, because another is there and
-    --overwrite was not given, because the node has no card, or because it cannot be written. 2: a
+    Exit status: 0: the file has what the node needs. 1: it does not, because a different file exists and
+    --overwrite was not given, because the node has no card, or because the file cannot be written. 2: a
     wrong command line.
 
     Parameters
     ----------
     overwrite
-        Replace a file that is there and says something else.
+        Replace an existing file with different content.
     output
-        Where to write: a file, or - for standard output; by default biren.yaml in --cdi-dir, and
+        The file to write, or - for standard output; by default biren.yaml in --cdi-dir, and
         standard output for JSON.
     format
         yaml or json.
     container_runtime
-        What runs the node's containers: runc or kata.
+        The node's container runtime: runc or kata.
     mount_host_path
-        Have the driver's library, tool and tree mounted into each container.
+        Mount the driver's library, tool and tree into each container.
     mount_dri_device
         Give each container the render node of vgem.
     exclude
@@ -81,7 +81,7 @@ def generate(
     host_root
         Where the host's /sys, /dev and /usr are found.
     cdi_dir
-        The folder of the CDI file.
+        The directory of the CDI file.
     """
     settings = Settings(
         container_runtime=container_runtime,
@@ -113,17 +113,17 @@ def check(
     Parameters
     ----------
     container_runtime
-        What runs the node's containers: runc or kata.
+        The node's container runtime: runc or kata.
     mount_host_path
         The file should mount the driver's library, tool and tree.
     mount_dri_device
         The file should give each container the render node of vgem.
     exclude
-        A card that the file should not hold, by name or PCI address.
+        A card that the file should not contain, by name or PCI address.
     host_root
         Where the host's /sys, /dev, /usr, /etc/cdi and /var/run/cdi are found.
     cdi_dir
-        The folder of the CDI file.
+        The directory of the CDI file.
     """
     settings = Settings(
         container_runtime=container_runtime,
@@ -137,7 +137,7 @@ def check(
 
 
 def _inventory(settings: Settings) -> Inventory:
-    """What the node holds; nothing is remembered, so a split counts as it looks now."""
+    """Return the inventory by one scan: without a history, a split counts as it is now."""
     return InventoryKeeper(without_uuids(settings.exclude)).update(
         Observed(read_host(settings)), 0.0
     )
@@ -146,12 +146,12 @@ def _inventory(settings: Settings) -> Inventory:
 def generate_file(
     settings: Settings, output: Path | None, form: Format, *, overwrite: bool
 ) -> bool:
-    """Writes the node's spec to `output`, or to its place in `cdi_dir`; False if there is another.
+    """Write the node's spec to `output`, or to its place in `cdi_dir`; return False if a different file exists.
 
     JSON goes to standard output unless `output` names a file: two files with the same devices in
-    `--cdi-dir` would leave runtimes with neither.
+    `--cdi-dir` would make runtimes ignore both.
 
-    What it did, or why it did not, is a line on standard error. Raises `CdiFileUnusable` and `HostUnreadable`.
+    Prints the outcome as a line on standard error. Raises `CdiFileUnusable` and `HostUnreadable`.
     """
     inventory = _inventory(settings)
     host = inventory.host
@@ -162,7 +162,7 @@ def generate_file(
     if spec is None:
         _print_aside(
             f"{'none of the cards can be offered' if inventory.found else 'no Biren card on this host'}: "
-            "a CDI file must hold a device, so none is written"
+            "a CDI file needs a device, so none is written"
         )
         return False
     if output is None and form == "json":
@@ -177,9 +177,9 @@ def generate_file(
     if os.path.lexists(path) and not overwrite:
         same = _holds(path, spec)
         _print_aside(
-            f"{path} says the same already"
+            f"{path} is up to date"
             if same
-            else f"{path} is there and says something else: --overwrite replaces it"
+            else f"{path} exists with different content: --overwrite replaces it"
         )
         return same
     write(path, render(spec, form))
@@ -195,17 +195,17 @@ def _holds(path: Path, spec: Spec) -> bool:
 
 
 def check_file(settings: Settings) -> bool:
-    """Prints a line for each way in which the CDI file is not as the node needs it; True if none."""
+    """Print a line for each fault of the CDI file; return True if there is none."""
     needed, findings = check_node(settings)
     path = settings.cdi_dir / CDI_FILE
-    well = f"{path}: as the node needs it" if needed else "no Biren card, no file"
+    well = f"{path}: has what the node needs" if needed else "no Biren card, no file"
     for line in [each.text for each in findings] or [well]:
         print(line)
     return not findings
 
 
 def check_node(settings: Settings) -> tuple[Spec | None, tuple[Finding, ...]]:
-    """What the file should hold, None without a card; and what is wrong with it.
+    """Return what the file should hold, None without a card, and the faults of the file.
 
     Raises `HostUnreadable`.
     """

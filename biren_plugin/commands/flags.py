@@ -14,14 +14,14 @@ from biren_plugin.core.settings import SETTINGS, ContainerRuntime, Settings, Sou
 from biren_plugin.errors import BadSetting, UsageError
 
 CONFIG: Final = "config"
-"""The parameter whose value is the path of the settings file."""
+"""The name of the parameter for the path of the settings file."""
 FILE_SOURCE: Final = "file"
-"""What stands in a token that came out of the settings file."""
+"""The source in a token that came from the settings file."""
 _SOURCES: Final[dict[str, Source]] = {"cli": "flag", "env": "environment", FILE_SOURCE: "file"}
 
 
 def read_value(kind: Any, tokens: Sequence[Token]) -> Any:
-    """A converter: what the words mean. Raises `UsageError`, which names the place they stand at."""
+    """Convert the words to a value. Raises `UsageError`, which names the place of the words."""
     words = [token.value for token in tokens]
     try:
         return read_words(kind, words)
@@ -30,22 +30,22 @@ def read_value(kind: Any, tokens: Sequence[Token]) -> Any:
 
 
 @attrs.frozen
-class _Told:
-    """A value, and where it was told."""
+class _Given:
+    """A value, and the place it was given."""
 
     value: Any
     source: Source = "flag"
     place: str = ""
-    """As an error names it: `--pulse`, `BR_GPU_PULSE`, `settings.yaml, line 3: pulse`."""
+    """The place in an error: `--pulse`, `BR_GPU_PULSE`, `settings.yaml, line 3: pulse`."""
 
 
-def _read_told(kind: Any, tokens: Sequence[Token]) -> _Told:
+def _read_given(kind: Any, tokens: Sequence[Token]) -> _Given:
     first = tokens[0]
-    return _Told(read_value(kind, tokens), _SOURCES[first.source], first.keyword or "")
+    return _Given(read_value(kind, tokens), _SOURCES[first.source], first.keyword or "")
 
 
 def _split_variable(kind: Any, text: str, delimiter: str | None = None) -> list[str]:
-    """The words of a variable, separated by commas if it may have several; an empty variable has none."""
+    """Return the words of a variable, separated by commas if it may have several; none if it is empty."""
     several = getattr(kind, "__origin__", None) is tuple
     words = [word.strip() for word in text.split(",")] if several else [text]
     return [word for word in words if word]
@@ -56,7 +56,7 @@ Whole = Annotated[int, Parameter(converter=read_value)]
 
 
 def _shared(name: str) -> Parameter:
-    """A setting of the daemon that another command has a flag for: in its container, the same."""
+    """Return the flag of another command for a setting of the daemon: both have the same value in its container."""
     return Parameter(
         converter=read_value,
         env_var=variable_of(name),
@@ -75,18 +75,18 @@ MountDriDevice = Annotated[bool, Parameter(negative=""), _shared("mount_dri_devi
 
 
 def with_settings(run: Callable[..., int]) -> Callable[..., int]:
-    """A command that has a flag for each setting besides its own, from `run(*, settings, **own)`.
+    """Return a command with a flag for each setting besides its own flags, from `run(*, settings, **own)`.
 
     A setting's value is from its flag, else its environment variable, else the settings file.
     """
 
     @functools.wraps(run)
     def command(*, config: Path | None = None, **given: Any) -> int:
-        told = {field.name: given.pop(field.name) for field in SETTINGS if field.name in given}
-        return run(settings=_gather(told), **given)
+        named = {field.name: given.pop(field.name) for field in SETTINGS if field.name in given}
+        return run(settings=_gather(named), **given)
 
     own = [each for each in inspect.signature(run).parameters.values() if each.name != "settings"]
-    # In the help of a command with flags of its own, those come first.
+    # A command's own flags come first in its help.
     group = (
         Group("Settings of the daemon", sort_key=1) if own else Group.create_default_parameters()
     )
@@ -106,11 +106,11 @@ def _parameter(name: str, kind: Any, default: Any, text: str, group: Group) -> i
         help=text,
         group=group,
         negative="",
-        converter=_read_told,
+        converter=_read_given,
         env_var=variable_of(name),
         env_var_split=_split_variable,
         show_default=default not in (None, ()),
-        show_env_var=False,  # one sentence in the help says how they are all called
+        show_env_var=False,  # one sentence in the help explains all their names
     )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, flag]
@@ -122,12 +122,12 @@ _CONFIG_HELP: Final = (
 )
 
 
-def _gather(told: dict[str, Any]) -> Settings:
-    """The settings. Raises `UsageError`, which names the place of a value that is out of its limits."""
+def _gather(named: dict[str, Any]) -> Settings:
+    """Return the settings. Raises `UsageError`, which names the place of a value outside its limits."""
     # A bare switch is True without passing a converter: only a flag can be bare.
     known = {
-        name: each if isinstance(each, _Told) else _Told(each, place=f"--{key_of(name)}")
-        for name, each in told.items()
+        name: each if isinstance(each, _Given) else _Given(each, place=f"--{key_of(name)}")
+        for name, each in named.items()
     }
     try:
         return Settings(

@@ -1,8 +1,8 @@
-"""A command line as the vendor's parser (pflag) understands it, rewritten for cyclopts.
+"""A command line with the meaning of the vendor's parser (pflag), rewritten for cyclopts.
 
-1. Of a repeated flag the last counts, but for those that are made to be repeated.
-2. A switch takes no value, or one joined by `=` that strconv.ParseBool knows.
-3. Flags are written with hyphens; cyclopts alone would take underscores too.
+1. The last occurrence of a flag counts, except for repeatable flags.
+2. A switch has no value, or one joined by `=` that strconv.ParseBool accepts.
+3. Flags are written with hyphens; cyclopts alone would also accept underscores.
 """
 
 from collections.abc import Collection, Sequence
@@ -12,16 +12,16 @@ from biren_plugin.core.setting_field import FALSE, TRUE
 from biren_plugin.errors import UsageError
 
 _ASKING: Final = ("--help", "--version")
-"""Switches that cyclopts makes itself, and that take no value with it."""
+"""Switches that cyclopts adds itself, which have no value."""
 
 
 def rewrite(
     arguments: Sequence[str], switches: Collection[str], repeatable: Collection[str] = ()
 ) -> list[str]:
-    """The same command line in forms that cyclopts takes. Raises `UsageError`.
+    """Return the command line in a form that cyclopts accepts. Raises `UsageError`.
 
-    `switches` are the flags without a value; of `repeatable` ones each counts. What is no flag keeps
-    its place.
+    `switches` are the flags without a value; each occurrence of a `repeatable` flag counts. Other words
+    keep their places.
     """
     kept: dict[str, list[str]] = {}
     words = iter(enumerate(arguments))
@@ -41,7 +41,7 @@ def rewrite(
         if name in repeatable:
             kept[f"{position}"] = group
             continue
-        kept.pop(name, None)  # so that the last keeps its own place
+        kept.pop(name, None)  # so that the last occurrence keeps its place
         kept[name] = group
     return [word for group in kept.values() for word in group]
 

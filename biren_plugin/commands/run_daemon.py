@@ -1,4 +1,4 @@
-"""Without a command: the daemon of the node."""
+"""The command line without a command: the node's daemon."""
 
 import gc
 import os
@@ -15,7 +15,7 @@ def daemon(settings: Settings) -> int:
     """Run as the node's daemon."""
     heed_early(*STOPPING)  # until the daemon listens itself
     ignore_stray()
-    gc.disable()  # what is imported stays: looking through it for garbage costs a tenth of the start
+    gc.disable()  # imported modules stay: collecting garbage among them costs a tenth of the start
     import trio
 
     from biren_plugin.daemon import run_until_signal
@@ -28,8 +28,8 @@ def daemon(settings: Settings) -> int:
     for name in unknown_variables(os.environ.keys()):
         text = f"{name}: unknown setting; see br-gpu-device-plugin --help"
         say("setting_unknown", text, WARNING, variable=name)
-    # Without the modules a full collection has little to look at, so it runs early and costs little,
-    # and the garbage of a restart does not pile up to a share of them.
+    # Without the modules, a full collection has little to scan, so it runs early and costs little,
+    # and the garbage of a restart does not grow in proportion to the modules.
     gc.freeze()
     gc.enable()
     trio.run(run_until_signal, settings)
@@ -37,6 +37,6 @@ def daemon(settings: Settings) -> int:
 
 
 def unknown_variables(names: Iterable[str]) -> list[str]:
-    """Those that look like a setting's variable and are none: a misspelt one would go unheeded."""
+    """Return names like a setting's variable that no setting has: a misspelt variable must not go unnoticed."""
     known = {variable_of(name) for name in (*(field.name for field in SETTINGS), CONFIG)}
     return sorted(name for name in set(names) - known if name.startswith(VARIABLE_PREFIX))

@@ -9,20 +9,20 @@ from biren_plugin.simulate.host import read_splits
 from biren_plugin.simulate.story import Outcome, tell_story
 
 _EXIT_STATUS: Final = {Outcome.RIGHT: 0, Outcome.FAILED: 1, Outcome.STOPPED: 130}
-"""130: as shells have it of Ctrl-C."""
+"""130, as in shells after Ctrl-C."""
 
 
 def simulate(*, gpus: Whole = 8, svi: str = "", keep_running: Switch = False) -> int:
     """Run a scripted demo on a simulated host, without hardware, root or Kubernetes.
 
-    Exit status: 0 if each step came out right, 1 if one did not, 130 after Ctrl-C before the end.
+    Exit status: 0 if every step succeeded, 1 if one failed, 130 after Ctrl-C before the end.
 
     Parameters
     ----------
     gpus
-        How many GPUs the simulated host has.
+        The number of GPUs of the simulated host.
     svi
-        Which GPUs are split, and into how many instances: 6:2,7:4 splits GPU 6 in 2 and 7 in 4.
+        The GPUs that are split, and their numbers of instances: 6:2,7:4 splits GPU 6 into 2 and GPU 7 into 4.
     keep_running
         Keep running after the demo, until Ctrl-C.
     """

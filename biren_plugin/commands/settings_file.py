@@ -5,8 +5,8 @@ pulse: 300
 disable-probe: [link-width]
 ```
 
-It is read as words with their lines, so that what a value means, and what is wrong with it, is the
-same as for a flag. Its shape is schema/settings.schema.json.
+The file is read as words with their lines, so that values and errors are the same as for flags. Its
+shape is schema/settings.schema.json.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from biren_plugin.core.settings import SETTINGS
 from biren_plugin.errors import UsageError
 
 _MAX_SIZE: Final = 65_536
-"""Bytes: a hundred times what all settings need; another file was meant."""
+"""Bytes: a hundred times what all settings need; a larger file is not a settings file."""
 _KEYS: Final = {key_of(field.name): field for field in SETTINGS}
 
 
@@ -33,25 +33,25 @@ class Entry:
     key: str
     words: tuple[str, ...]
     line: int
-    """From 1 on."""
+    """The line number, from 1 on."""
 
 
 def fill_from_file(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """A cyclopts config: gives the arguments that have no value yet what the settings file says.
+    """Give the arguments without a value those of the settings file: a cyclopts config.
 
-    Raises `UsageError`: names the file, the line and the key, and what would be right.
+    Raises `UsageError`, which names the file, the line, the key and the valid values.
     """
     by_name = {argument.name: argument for argument in arguments}
     named = by_name.get(f"--{CONFIG}")
     if named is None or not named.tokens:
         return
-    if not named.tokens[0].value:  # an empty flag, as an empty variable, is as if not given
+    if not named.tokens[0].value:  # an empty flag or variable counts as not given
         named.tokens.clear()
         return
     path = Path(named.tokens[0].value)
-    told_by = named.tokens[0].keyword or f"--{CONFIG}"
+    named_by = named.tokens[0].keyword or f"--{CONFIG}"
     open_before = {name for name, argument in by_name.items() if not argument.tokens}
-    for entry in read_settings_file(path, told_by):
+    for entry in read_settings_file(path, named_by):
         flag = f"--{entry.key}"
         if flag in open_before:
             place = f"{path}, line {entry.line}: {entry.key}"
@@ -60,19 +60,19 @@ def fill_from_file(_app: App, _commands: tuple[str, ...], arguments: ArgumentCol
                 by_name[flag].append(token)
 
 
-def read_settings_file(path: Path, told_by: str = f"--{CONFIG}") -> list[Entry]:
-    """What the file says, each key once. `told_by` named the file. Raises `UsageError`."""
-    from ruamel.yaml import YAML  # not before there is a file: importing it costs 20 ms
+def read_settings_file(path: Path, named_by: str = f"--{CONFIG}") -> list[Entry]:
+    """Return the file's entries, each key once; `named_by` is the flag or variable. Raises `UsageError`."""
+    from ruamel.yaml import YAML  # imported only for a file: it takes 20 ms
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_SIZE + 1)
     except OSError as error:
-        raise UsageError(f"{told_by} {path}: {error.strerror}") from error
+        raise UsageError(f"{named_by} {path}: {error.strerror}") from error
     if len(content) > _MAX_SIZE:
         raise UsageError(
-            f"{told_by} {path}: it has more than {_MAX_SIZE} bytes, and is not a settings file"
+            f"{named_by} {path}: it has more than {_MAX_SIZE} bytes, and is not a settings file"
         )
     try:
         root = YAML(typ="safe", pure=True).compose(content.decode())
@@ -87,7 +87,7 @@ def read_settings_file(path: Path, told_by: str = f"--{CONFIG}") -> list[Entry]:
 
 
 def _entries(path: Path, root: Any) -> Iterator[Entry]:
-    """The entries of a node that the YAML library composed: its `id` tells the kind."""
+    """Yield the entries of a node composed by the YAML library; its `id` is its kind."""
     if root is None:  # an empty file
         return
     if root.id != "mapping":
@@ -117,7 +117,7 @@ def _is_word(node: Any) -> bool:
 
 
 def _suggestion(key: str) -> str:
-    import difflib  # only a wrong file needs it
+    import difflib  # only an invalid file needs it
 
     close = difflib.get_close_matches(key.replace("_", "-"), _KEYS, n=1, cutoff=0.8)
     return f"did you mean {close[0]}?" if close else f"settings are {', '.join(_KEYS)}"

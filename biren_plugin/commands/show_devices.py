@@ -26,7 +26,7 @@ _CARD_HEADINGS: Final = (
 )  # fmt: skip
 _GROUP_HEADINGS: Final = ("GROUP", "RESOURCE", "GPU", "FUNCTIONS", "NUMA", "HEALTH")
 _DROPPABLE: Final = ("GPU", "NUMA", "LINK", "DEVICE NODE")
-"""Columns that a narrow terminal does without; JSON has them all."""
+"""Columns that are left out in a narrow terminal; JSON has them all."""
 _GIB: Final = 1024**3
 
 
@@ -40,7 +40,7 @@ def devices(
 ) -> int:
     """Show the Biren cards of this host, or its VFIO groups.
 
-    A host without a card is no error: the exit status is 0, and the JSON document lists none.
+    A host without a card is not an error: the exit status is 0, and the JSON document lists no card.
 
     Parameters
     ----------
@@ -48,13 +48,13 @@ def devices(
         Print one JSON document (its schema: devices, groups or topology.schema.json in
         share/br-gpu-device-plugin/schema of the Python environment).
     topology
-        Show how close they are to each other instead: links, as the management library reports them,
-        and places in the PCI tree.
+        Show how close the cards are to each other instead: links from the management library, and places
+        in the PCI tree.
     container_runtime
         runc: the driver's cards. kata: the IOMMU groups of Biren functions that are bound to vfio-pci.
     exclude
-        Show a card as excluded, as the daemon with this flag leaves it out; by name or PCI address,
-        since UUIDs are known to the daemon only.
+        Show a card as excluded, as a daemon with this flag would; by name or PCI address, since only the
+        daemon knows UUIDs.
     host_root
         Where the host's /sys and /dev are found.
     """
@@ -78,9 +78,9 @@ def devices(
 
 
 def judge_once(snapshot: Snapshot, exclude: Sequence[str] = ()) -> Inventory:
-    """What a daemon that starts now would conclude; nothing is remembered, so splits count as they are.
+    """Return what a daemon that starts now would conclude: without a history, splits count as they are.
 
-    Of `exclude`, as in the settings, UUIDs are left out: they are the management library's.
+    UUIDs in the setting `exclude` are ignored: only the management library knows them.
     """
     seen = Observed(snapshot)
     keeper = InventoryKeeper(without_uuids(exclude))
@@ -88,7 +88,7 @@ def judge_once(snapshot: Snapshot, exclude: Sequence[str] = ()) -> Inventory:
 
 
 def cards_document(snapshot: Snapshot, inventory: Inventory) -> dict[str, Any]:
-    """The document of `--json`; its shape is schema/devices.schema.json."""
+    """Return the document of `--json`; its shape is schema/devices.schema.json."""
     return {
         "driver_loaded": snapshot.driver_loaded,
         "control_node": snapshot.host.control_node,
@@ -117,7 +117,7 @@ def cards_document(snapshot: Snapshot, inventory: Inventory) -> dict[str, Any]:
 
 
 def groups_document(snapshot: Snapshot, inventory: Inventory) -> dict[str, Any]:
-    """The document of `--json` on a kata node; its shape is schema/groups.schema.json."""
+    """Return the document of `--json` on a kata node; its shape is schema/groups.schema.json."""
     return {
         "groups": [
             {
@@ -139,7 +139,7 @@ def groups_document(snapshot: Snapshot, inventory: Inventory) -> dict[str, Any]:
 
 
 def _devices(snapshot: Snapshot, inventory: Inventory) -> list[tuple[Card, Device | None, str]]:
-    """Each card, its device (None where its GPU is not settled or not known), and what excludes it."""
+    """Yield each card, its device (None if its GPU is unsettled or unknown), and the word that excludes it."""
     excluded = {each.device.id: each for each in inventory.excluded}
     found = []
     for card in on_their_gpus(snapshot.cards):
@@ -222,7 +222,7 @@ def _health(device: Device | None, word: str) -> str:
 
 
 def _gpu(card: Card) -> str | None:
-    """The address of the physical function behind a group."""
+    """Return the address of the physical function behind a group."""
     return address_of(card.physical_id) if card.physical_id is not None else None
 
 
@@ -237,5 +237,5 @@ def _describe(link: Link) -> str:
 
 
 def or_dash(value: object) -> str:
-    """A cell of a table."""
+    """Return a cell of a table."""
     return "-" if value is None else str(value)

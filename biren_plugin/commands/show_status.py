@@ -1,4 +1,4 @@
-"""`status`: asks the daemon's socket and shows the answer, as a table for people or JSON for programs."""
+"""`status`: reads the daemon's socket and shows the answer, as a table for people or JSON for programs."""
 
 import json
 import socket
@@ -19,7 +19,7 @@ ANSWER_DEADLINE: Final = 5.0
 REDRAW: Final = 1.0
 """Seconds."""
 _LONGEST: Final = 4 * 1024 * 1024
-"""Bytes; 256 cards make 70 KiB."""
+"""Bytes; 256 cards take 70 KiB."""
 _CLEAR: Final = "\033[H\033[2J"
 
 
@@ -36,14 +36,14 @@ def status(
     watch
         Show it again each second, until Ctrl-C.
     status_dir
-        The directory of the daemon's socket, as the daemon was given it.
+        The directory of the daemon's socket, as in the daemon's flag.
     """
     show_status(status_dir, as_json=json, watch=watch)
     return 0
 
 
 def ask(folder: Path) -> dict[str, Any]:
-    """The daemon's status document. Blocks; raises `StatusUnavailable`."""
+    """Return the daemon's status document. Blocks; raises `StatusUnavailable`."""
     path = folder / STATUS_SOCKET
     deadline = time.monotonic() + ANSWER_DEADLINE
     answer = bytearray()
@@ -62,7 +62,7 @@ def ask(folder: Path) -> dict[str, Any]:
         raise StatusUnavailable(f"{folder} is not a directory; see --status-dir") from error
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise StatusUnavailable(
-            f"no daemon runs here: nobody serves {path}; run `status` in the daemon's container, "
+            f"no daemon runs here: no process serves {path}; run `status` in the daemon's container, "
             "with its --status-dir"
         ) from error
     except (OSError, ValueError) as error:  # ValueError: broken off, or at its connection limit
@@ -71,9 +71,9 @@ def ask(folder: Path) -> dict[str, Any]:
 
 
 def show_status(folder: Path, *, as_json: bool, watch: bool) -> None:
-    """Prints it, once or again and again until Ctrl-C. Raises `StatusUnavailable`.
+    """Print the status, once or repeatedly until Ctrl-C. Raises `StatusUnavailable`.
 
-    While it watches, a daemon that is not there is said and waited for: an update may be under way.
+    While it watches, a missing daemon is reported and waited for: an update may be under way.
     """
     if not watch:
         _print(ask(folder), as_json=as_json)
@@ -159,7 +159,7 @@ def _row(resource: str, device: dict[str, Any], now: str, *, holders_known: bool
 
 
 def _span(since: str | None, now: str) -> str:
-    """`3 h`, from one timestamp to another: as people ask for it."""
+    """Return the time between two timestamps in one unit: `3 h`."""
     if since is None:
         return "-"
     seconds = int((datetime.fromisoformat(now) - datetime.fromisoformat(since)).total_seconds())

@@ -24,7 +24,7 @@ from biren_plugin.host.readers import scan_once
 from biren_plugin.sources.library import query_library
 
 _LIBRARY_DEADLINE: Final = 3.0
-"""Seconds that the library has for telling of links; without it sysfs tells less."""
+"""Seconds that the library has to report links; sysfs alone shows less."""
 _LINKS: Final = {P2PLink.DIRECT: "DIR", P2PLink.INDIRECT: "IND"}
 _ANCESTORS: Final = {
     CommonAncestor.BOARD: "BRD",
@@ -49,7 +49,7 @@ _LEGEND: Final = {
 
 
 def show_topology(settings: Settings, *, as_json: bool) -> None:
-    """Prints how close the node's cards, or VFIO groups, are, and what that is known from."""
+    """Print how close the node's cards, or VFIO groups, are, and the source of that."""
     groups = settings.offers_groups
     topology, links_known = trio.run(read_topology, settings)
     if not (as_json or topology.units):
@@ -73,7 +73,7 @@ def show_topology(settings: Settings, *, as_json: bool) -> None:
 
 
 def document(topology: Topology, *, links_known: bool) -> dict[str, Any]:
-    """The document of `--json`; its shape is schema/topology.schema.json."""
+    """Return the document of `--json`; its shape is schema/topology.schema.json."""
     return {
         "links_known": links_known,
         "cards": [
@@ -112,9 +112,9 @@ def _word(pair: Pair) -> str:
 
 
 async def read_topology(settings: Settings) -> tuple[Topology, bool]:
-    """The topology of the host as it is now, and whether the library reported any pair.
+    """Return the host's current topology, and whether the library reported any pair.
 
-    A library that does not answer in time, for a broken driver perhaps, is left out. Raises
+    A library that does not answer in time, as with a broken driver, is left out. Raises
     `HostUnreadable`.
     """
     snapshot = await scan_once(settings)
@@ -130,7 +130,7 @@ async def read_topology(settings: Settings) -> tuple[Topology, bool]:
 
 
 async def _can_be_loaded(host_root: Path) -> bool:
-    """Whether there is a library; in a thread, because loading it runs code of its own, which may hang."""
+    """Return whether there is a library; in a thread, because loading it runs its code, which may hang."""
 
     def load() -> bool:
         for path in find_library(host_root):
@@ -143,7 +143,7 @@ async def _can_be_loaded(host_root: Path) -> bool:
 
 
 async def _ask_library(host_root: Path, seen: Observed) -> LibraryRound | None:
-    """Its first round that tells of pairs; None if there is none in time."""
+    """Return the library's first round with pairs; None if there is none in time."""
     observed = Board[Observed]()
     observed.post(seen)
     async with trio.open_nursery() as nursery:

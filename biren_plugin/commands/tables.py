@@ -23,12 +23,12 @@ _STYLES: Final = {
 """The colour of a cell by its first word."""
 _GAP: Final = "  "
 _INDENT: Final = 4
-"""Columns by which a note stands in."""
+"""Columns by which a note is indented."""
 
 
 @attrs.frozen
 class Row:
-    """One line of cells, and what is to be said about it."""
+    """One line of cells, and notes about it."""
 
     cells: Sequence[str]
     notes: Sequence[str] = ()
@@ -38,10 +38,10 @@ class Row:
 def print_table(
     headings: Sequence[str], rows: Sequence[Row], droppable: Collection[str] = ()
 ) -> None:
-    """Prints the rows to standard output.
+    """Print the rows to standard output.
 
-    Where a terminal is too narrow, columns go whose heading is in `droppable`, the last one first;
-    a pipe gets all of them. The last column is not padded.
+    In a terminal that is too narrow, columns with a heading in `droppable` are left out, the last one
+    first; a pipe gets all columns. The last column is not padded.
     """
     is_terminal = sys.stdout.isatty()
     shown = list(range(len(headings)))
@@ -69,13 +69,13 @@ def print_table(
 
 
 def _print_styled(lines: Sequence[Sequence[str]], notes: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console  # 35 ms that a pipe does not need
+    from rich.console import Console  # takes 35 ms, which a pipe does not need
     from rich.padding import Padding
     from rich.text import Text
 
     console = Console(file=sys.stdout, highlight=False)
     for number, (line, below) in enumerate(zip(lines, notes, strict=True)):
-        # As Text, or rich would take what a node says in brackets for its own mark-up.
+        # As Text: rich would interpret brackets in a node's texts as mark-up.
         shown = Text(_GAP).join(
             Text(cell, style="bold" if number == 0 else _style(cell)) for cell in line
         )

@@ -1,4 +1,4 @@
-"""Commands that read the host end within seconds when its driver hangs, and name what hangs."""
+"""Commands that read the host end within seconds when its driver hangs, and name the hanging card."""
 
 import os
 import threading
@@ -26,7 +26,7 @@ def host(tmp_path: Path) -> SimulatedHost:
 
 @pytest.fixture
 def hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Reading card_1's attributes hangs until the event is set, as in a driver that is stuck."""
+    """Make reading card_1's attributes hang until the event is set, as in a stuck driver."""
     back = threading.Event()
 
     def stuck(folder: str, attributes: Iterable[str]) -> dict[str, str]:
@@ -52,7 +52,7 @@ def test_devices_shows_the_other_cards_and_names_the_one_that_hangs(
 
 
 @pytest.mark.parametrize("command", [devices, check, generate])
-def test_a_listing_that_hangs_ends_every_command_with_one_line(
+def test_a_hanging_listing_ends_every_command_with_one_line(
     host: SimulatedHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: object
 ) -> None:
     back = threading.Event()
@@ -71,6 +71,6 @@ def test_a_listing_that_hangs_ends_every_command_with_one_line(
     back.set()
 
 
-def test_a_host_root_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_missing_host_root(tmp_path: Path) -> None:
     with pytest.raises(HostUnreadable, match=r"there is no directory .*typo; see --host-root"):
         read_host(Settings(host_root=tmp_path / "typo"))

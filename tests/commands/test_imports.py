@@ -1,4 +1,4 @@
-"""What only other commands need stays out of the daemon: its start and its memory are counted."""
+"""Modules for other commands stay out of the daemon: its start and its memory are measured."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ print(json.dumps(sorted(sys.modules)))
 """
 
 
-def test_daemon_starts_without_what_other_commands_need() -> None:
+def test_the_daemon_starts_without_other_commands_modules() -> None:
     # In a process of its own: this one has imported everything.
     said = subprocess.run([sys.executable, "-c", _CODE], capture_output=True, text=True, check=True)
     modules = set(json.loads(said.stdout))
@@ -39,7 +39,7 @@ print(json.dumps(sorted(sys.modules)))
 """
 
 
-def test_status_asks_one_socket_without_trio_or_grpc() -> None:
+def test_status_reads_one_socket_without_trio_or_grpc() -> None:
     said = subprocess.run(
         [sys.executable, "-c", _STATUS], capture_output=True, text=True, check=True
     )

@@ -1,4 +1,4 @@
-"""A command line means what it meant to the vendor's parser."""
+"""A command line has the same meaning as for the vendor's parser."""
 
 import pytest
 from hypothesis import given
@@ -32,17 +32,17 @@ def test_words_are_rewritten(given_words: list[str], meant: list[str]) -> None:
 
 
 @pytest.mark.parametrize("word", ["--cdi-feature=yes", "--cdi-feature=", "--cdi-feature=tRUE"])
-def test_switch_takes_what_parse_bool_takes_and_nothing_else(word: str) -> None:
+def test_a_switch_accepts_only_the_values_of_parse_bool(word: str) -> None:
     with pytest.raises(UsageError, match="give true or false"):
         rewrite([word], SWITCHES)
 
 
-def test_underscores_make_no_flag() -> None:
+def test_a_flag_with_underscores_is_refused() -> None:
     with pytest.raises(UsageError, match="write --cdi-feature"):
         rewrite(["--cdi_feature"], SWITCHES)
 
 
 @given(st.lists(st.sampled_from(TRUE + FALSE), min_size=1))
-def test_last_of_a_repeated_switch_counts(values: list[str]) -> None:
+def test_the_last_of_a_repeated_switch_counts(values: list[str]) -> None:
     (word,) = rewrite([f"--cdi-feature={value}" for value in values], SWITCHES)
     assert word == f"--cdi-feature={'true' if values[-1] in TRUE else 'false'}"

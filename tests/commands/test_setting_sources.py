@@ -1,4 +1,4 @@
-"""A setting's value: its flag before its variable, before the file, before the default."""
+"""A setting's value comes from its flag, else its variable, else the file, else the default."""
 
 import json
 import os
@@ -36,7 +36,7 @@ BY_NAME: Final = {field.name: field for field in SETTINGS}
 def read(
     *flags: str, variables: Mapping[str, str] = {}, file: str | bytes | None = None
 ) -> Settings:
-    """The settings that a command is given with these flags, variables and text of the file."""
+    """Return the settings of a command with these flags, variables and file."""
     taken: list[Settings] = []
 
     @with_settings
@@ -58,7 +58,7 @@ def read(
 
 
 def refusal(*flags: str, variables: Mapping[str, str] = {}, file: str | bytes | None = None) -> str:
-    """Why these settings are refused; the path of the file is FILE."""
+    """Return why these settings are refused; the path of the file is FILE."""
     with pytest.raises(UsageError) as refused:
         read(*flags, variables=variables, file=file)
     words = str(refused.value).split()
@@ -66,7 +66,7 @@ def refusal(*flags: str, variables: Mapping[str, str] = {}, file: str | bytes | 
 
 
 def values_of(field: "attrs.Attribute[Any]") -> st.SearchStrategy[Any]:
-    """Values that a setting may have."""
+    """Draw valid values of a setting."""
     kind: Any = field.type
     valid = field.validator
     if get_origin(kind) is Literal:
@@ -89,7 +89,7 @@ def values_of(field: "attrs.Attribute[Any]") -> st.SearchStrategy[Any]:
 
 
 def words_of(value: Any) -> list[str]:
-    """A value as the words of a flag."""
+    """Return a value as the words of a flag."""
     if isinstance(value, bool):
         return ["true" if value else "false"]
     return list(value) if isinstance(value, tuple) else [str(value)]
@@ -100,7 +100,7 @@ Told = dict[str, dict[str, Any]]
 
 @st.composite
 def told(draw: st.DrawFn) -> Told:
-    """For each source some settings with values."""
+    """Draw settings with values for each source."""
     names = st.sets(st.sampled_from(sorted(BY_NAME)), max_size=6)
     return {
         source: {name: draw(values_of(BY_NAME[name])) for name in sorted(draw(names))}
@@ -109,7 +109,7 @@ def told(draw: st.DrawFn) -> Told:
 
 
 @given(told())
-def test_first_source_that_tells_a_setting_counts_and_is_named(told: Told) -> None:
+def test_the_first_source_of_a_setting_counts_and_is_named(told: Told) -> None:
     flags = [
         f"--{key_of(name)}={word}"
         for name, value in told["flag"].items()
@@ -133,18 +133,18 @@ def test_first_source_that_tells_a_setting_counts_and_is_named(told: Told) -> No
 
 
 @given(told())
-def test_schema_takes_what_the_file_may_say(told: Told) -> None:
+def test_the_schema_accepts_every_valid_file(told: Told) -> None:
     words = json.dumps({key_of(name): value for name, value in told["file"].items()}, default=str)
     jsonschema.Draft202012Validator(document()).validate(json.loads(words))
     assert attrs.evolve(read(file=words), origins={}) == Settings(**told["file"])
 
 
-def test_schema_on_disk_is_what_the_settings_make_it() -> None:
+def test_the_schema_on_disk_matches_the_settings() -> None:
     jsonschema.Draft202012Validator.check_schema(document())
     assert json.loads(SCHEMA.read_text()) == document(), "see tests/support/settings_schema.py"
 
 
-def test_every_setting_says_what_it_is_for() -> None:
+def test_every_setting_has_a_help_text() -> None:
     assert [field.name for field in SETTINGS if not field.metadata.get(HELP)] == []
 
 
@@ -178,18 +178,18 @@ def test_every_setting_says_what_it_is_for() -> None:
     ],
     ids=lambda value: repr(value[:30]),
 )  # fmt: skip
-def test_wrong_file_is_refused_by_line_and_key_with_what_would_be_right(
+def test_an_invalid_file_is_refused_with_line_key_and_valid_values(
     file: str | bytes, why: str
 ) -> None:
     assert why in refusal(file=file)
 
 
 @pytest.mark.parametrize("file", ["", "# nothing\n", "{}"])
-def test_empty_file_says_nothing(file: str) -> None:
+def test_an_empty_file_sets_nothing(file: str) -> None:
     assert read(file=file) == Settings()
 
 
-def test_wrong_value_that_an_earlier_source_replaces_is_not_read() -> None:
+def test_an_invalid_value_overridden_by_an_earlier_source_is_not_read() -> None:
     assert read("--pulse=1", variables={"BR_GPU_PULSE": "x"}, file="pulse: y").pulse == 1
 
 
@@ -203,7 +203,7 @@ def test_wrong_value_that_an_earlier_source_replaces_is_not_read() -> None:
         ("BR_GPU_CONFIG", "/nowhere", "BR_GPU_CONFIG /nowhere: No such file or directory"),
     ],
 )
-def test_wrong_variable_is_refused_by_its_name(variable: str, value: str, why: str) -> None:
+def test_an_invalid_variable_is_refused_by_name(variable: str, value: str, why: str) -> None:
     assert why in refusal(variables={variable: value})
 
 
@@ -223,7 +223,7 @@ def test_numbers_are_read_in_the_bases_of_the_vendors_parser(word: str, number: 
 @pytest.mark.parametrize(
     "word", ["08", "0x", "1__0", "_1", "1_", "0xg", " 7", "7 ", "٣", "--7", "9" * 30]
 )
-def test_what_the_vendors_parser_refuses_is_no_number(word: str) -> None:
+def test_texts_refused_by_the_vendors_parser_are_not_numbers(word: str) -> None:
     assert "give a whole number" in refusal(f"--pulse={word}")
 
 
@@ -232,32 +232,32 @@ def test_blanks_between_names_in_a_variable_do_not_matter() -> None:
     assert read(variables=variables).disable_probe == ("aer-fatal", "sysfs")
 
 
-def test_several_names_in_one_flag_are_refused_with_how_to_give_them() -> None:
+def test_several_names_in_one_flag_are_refused_with_advice() -> None:
     why = refusal("--disable-probe", "aer-fatal,sysfs")
     assert why.startswith(
         "--disable-probe aer-fatal,sysfs: give one name at a time; repeat the flag"
     )
 
 
-def test_empty_path_of_the_settings_file_is_as_if_not_given() -> None:
+def test_an_empty_path_of_the_settings_file_counts_as_not_given() -> None:
     assert read("--config", "") == read("--config=") == Settings()
 
 
-def test_empty_variable_is_as_if_not_set() -> None:
+def test_an_empty_variable_counts_as_not_set() -> None:
     variables = {variable_of(field.name): "" for field in SETTINGS}
     assert read(variables=variables, file="pulse: 5") == Settings(pulse=5)
 
 
-def test_unknown_variables_are_told_from_known_and_foreign_ones() -> None:
+def test_unknown_variables_are_distinguished_from_known_and_foreign_ones() -> None:
     names = ["BR_GPU_PULSE", "BR_GPU_CONFIG", "BR_GPU_PULZE", "PULSE", "BR_GPU_"]
     assert unknown_variables(names) == ["BR_GPU_", "BR_GPU_PULZE"]
 
 
-def test_log_line_says_where_a_value_came_from() -> None:
+def test_the_log_line_names_the_source_of_a_value() -> None:
     settings = read("--pulse=1", variables={"BR_GPU_LOG_LEVEL": "debug"}, file="cdi-dir: /c")
     said = settings.differing()
     assert said == "pulse=1, cdi_dir=/c (file), log_level=debug (environment)"
 
 
-def test_given_default_is_no_difference() -> None:
+def test_a_given_default_does_not_count_as_a_difference() -> None:
     assert read(variables={"BR_GPU_PULSE": "0"}).differing() == "all defaults"

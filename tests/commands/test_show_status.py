@@ -1,4 +1,4 @@
-"""What `status` says, as a document for programs and as tables for people."""
+"""The output of `status`, as a document for programs and as tables for people."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def check(document: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator(schema).validate(document)
 
 
-async def test_document_tells_each_card_its_health_since_when_and_who_has_it(
+async def test_the_document_has_each_cards_health_its_start_and_its_holder(
     state: DaemonState,
 ) -> None:
     document = status_document(state)
@@ -59,7 +59,7 @@ async def test_document_tells_each_card_its_health_since_when_and_who_has_it(
     }
 
 
-async def test_problems_are_what_is_stuck_what_is_to_come_and_what_is_distrusted(
+async def test_problems_are_stuck_loops_missing_steps_and_suspect_probes(
     state: DaemonState,
 ) -> None:
     register(state, GPU, taken=False)
@@ -86,7 +86,7 @@ async def test_excluded_cards_are_listed_with_the_word_that_excludes_them(
     assert why.strip() == "excluded by --exclude 0000:5e:00.0"
 
 
-async def test_daemon_that_knows_nothing_yet_says_so() -> None:
+async def test_a_starting_daemon_reports_that_it_knows_nothing_yet() -> None:
     state = new_state()
     document = status_document(state)
     check(document)
@@ -102,7 +102,7 @@ def shown(
     return capsys.readouterr().out.splitlines()
 
 
-async def test_table_has_a_row_for_each_card(
+async def test_the_table_has_a_row_for_each_card(
     state: DaemonState, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register(state, GPU, taken=False)
@@ -119,7 +119,7 @@ async def test_table_has_a_row_for_each_card(
     assert reason.strip() == "it is hot"
 
 
-async def test_holders_that_nobody_tells_are_unknown_and_not_none(
+async def test_unreported_holders_are_unknown_and_not_none(
     state: DaemonState, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     observe(state, holders=None)
@@ -127,7 +127,7 @@ async def test_holders_that_nobody_tells_are_unknown_and_not_none(
     assert well.split()[-1] == "unknown"
 
 
-async def test_table_in_a_terminal_shows_what_a_reason_says_word_for_word(
+async def test_the_table_in_a_terminal_shows_reasons_word_for_word(
     state: DaemonState, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hold(state, listed(GPU, SICK.because("[red]see[/red] `dmesg`")))
@@ -139,7 +139,7 @@ async def test_table_in_a_terminal_shows_what_a_reason_says_word_for_word(
     assert [first.strip(), second.strip()] == ["it is hot", "[red]see[/red] `dmesg`"]
 
 
-async def test_node_without_cards_is_said(
+async def test_a_node_without_cards_is_reported(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = status_document(new_state())
@@ -164,11 +164,11 @@ async def test_node_without_cards_is_said(
         ("2026-02-01T12:00:00Z", "28 d"),
     ],
 )
-def test_spans_are_in_the_unit_that_people_would_use(since: str | None, span: str) -> None:
+def test_time_spans_are_shown_in_a_suitable_unit(since: str | None, span: str) -> None:
     assert status_command._span(since, "2026-03-01T12:00:00Z") == span
 
 
-def test_watching_goes_on_while_the_daemon_is_away_and_ends_with_control_c(
+def test_watching_continues_without_a_daemon_and_ends_with_control_c(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses = iter([None, KeyboardInterrupt])

@@ -1,4 +1,4 @@
-"""`devices --topology` takes from the management library what it tells in time, and waits for no more.
+"""`devices --topology` uses links that the management library reports in time, and does not wait longer.
 
 In this process, because the library is played: what tells of links is a task that posts rounds.
 """
@@ -45,7 +45,7 @@ async def scan(settings: Settings) -> Snapshot:
 
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> list[LibraryRound]:
-    """A library that can be loaded; what is in the list is posted, a second between each two."""
+    """A loadable library; the rounds in the list are posted, one each second."""
     rounds: list[LibraryRound] = []
 
     async def query(_root: Path, observed: Board[Observed], *, interval: float) -> None:
@@ -62,7 +62,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> list[LibraryRound]:
 
 
 def words(topology: Topology) -> list[str]:
-    """Of card_0 with card_1 and with card_2."""
+    """Return the words for card_0 with card_1 and with card_2."""
     return [pair.words for pair in topology.pairs[0][1:]]
 
 
@@ -76,7 +76,7 @@ async def test_links_are_waited_for(
     assert trio.current_time() == 1
 
 
-async def test_library_that_tells_of_no_pair_is_not_waited_for_long(
+async def test_a_library_that_reports_no_pair_is_not_waited_for_long(
     root: Path, library: list[LibraryRound], autojump_clock: MockClock
 ) -> None:
     library += [FIRST]
@@ -85,7 +85,7 @@ async def test_library_that_tells_of_no_pair_is_not_waited_for_long(
     assert trio.current_time() == 3
 
 
-async def test_library_that_cannot_be_loaded_is_left_out(
+async def test_an_unloadable_library_is_left_out(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: str) -> None:
@@ -97,7 +97,7 @@ async def test_library_that_cannot_be_loaded_is_left_out(
     assert (told, words(topology)) == (False, ["behind one PCIe switch", "apart"])
 
 
-async def test_library_whose_loading_hangs_is_left_out(
+async def test_a_library_that_hangs_while_loading_is_left_out(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     back = threading.Event()

@@ -1,4 +1,4 @@
-"""Tables are plain in a pipe, and in a terminal each cell that tells a verdict has its colour."""
+"""Tables are plain in a pipe, and in a terminal each verdict has its colour."""
 
 import os
 import pty
@@ -19,7 +19,7 @@ def test_columns_are_aligned_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> No
     )
 
 
-def test_health_is_in_colour_in_a_terminal_and_text_is_no_markup(
+def test_health_is_in_colour_in_a_terminal_and_text_is_not_markup(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")
@@ -37,7 +37,9 @@ def test_health_is_in_colour_in_a_terminal_and_text_is_no_markup(
     assert "\x1b[1;31mUnhealthy: [bold]gone[/bold]" in shown
 
 
-def test_notes_stand_below_their_row_and_pad_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_notes_are_printed_below_their_row_without_padding(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     long = "its device node is missing: " + "look " * 40
     print_table(HEADINGS, [Row(("card_0", "Unhealthy"), [long]), Row(("card_10", "Healthy"))])
     lines = capsys.readouterr().out.splitlines()
@@ -47,7 +49,7 @@ def test_notes_stand_below_their_row_and_pad_nothing(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(("columns", "shown"), [(80, True), (30, False)])
-def test_a_narrow_terminal_does_without_droppable_columns(
+def test_a_narrow_terminal_leaves_out_droppable_columns(
     monkeypatch: pytest.MonkeyPatch, columns: int, *, shown: bool
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")

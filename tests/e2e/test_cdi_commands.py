@@ -76,10 +76,10 @@ def test_file_that_is_there_is_left_unless_it_says_the_same(node: Node) -> None:
     assert node.generate()[0] == 0
     assert node.file.stat().st_mode & 0o777 == 0o644
     before = node.file.read_text()
-    assert node.generate() == (0, f"{node.file} says the same already\n")
+    assert node.generate() == (0, f"{node.file} is up to date\n")
     status, said = node.generate("--mount-host-path")
     assert status == 1
-    assert said == f"{node.file} is there and says something else: --overwrite replaces it\n"
+    assert said == f"{node.file} exists with different content: --overwrite replaces it\n"
     assert node.file.read_text() == before
     assert node.generate("--mount-host-path", "--overwrite")[0] == 0
     assert node.file.read_text() != before
@@ -113,7 +113,7 @@ def test_output_may_be_elsewhere(node: Node, tmp_path: Path) -> None:
 
 def test_file_as_the_node_needs_it_has_no_finding(node: Node) -> None:
     node.generate()
-    assert node.check() == (0, [f"{node.file}: as the node needs it"])
+    assert node.check() == (0, [f"{node.file}: has what the node needs"])
 
 
 def test_node_without_a_card_needs_no_file(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_own_file_seen_through_the_hosts_root_is_no_duplicate(
     (host.root / "var/run").symlink_to("/run")
     node = Node(host, folder / "host/run/cdi")
     node.generate()
-    assert node.check() == (0, [f"{node.file}: as the node needs it"])
+    assert node.check() == (0, [f"{node.file}: has what the node needs"])
 
 
 def test_help_documents_the_exit_statuses() -> None:

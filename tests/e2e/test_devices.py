@@ -69,7 +69,7 @@ def test_document_tells_everything_of_each_card(host: SimulatedHost) -> None:
     assert half["memory_bytes"] == GPU_MEMORY * 1024 // 2
 
 
-def test_table_has_a_row_for_each_card(host: SimulatedHost) -> None:
+def test_the_table_has_a_row_for_each_card(host: SimulatedHost) -> None:
     host.add_gpus({0: 1, 1: 4})
     headings, *rows = show(host.root)
     assert headings.split() == [

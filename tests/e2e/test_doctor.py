@@ -105,7 +105,7 @@ def test_node_without_anything_fails_with_what_to_do(doctor: Doctor) -> None:
     checks = read_document(result)["checks"]
     assert checks["driver"]["result"] == "failure"
     assert "--host-root" in checks["driver"]["advice"]
-    assert checks["kubelet's folder"]["result"] == "failure"
+    assert checks["kubelet's directory"]["result"] == "failure"
 
 
 def test_pod_says_which_mounts_it_lacks(

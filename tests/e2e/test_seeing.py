@@ -180,7 +180,7 @@ def test_status_without_a_daemon_is_one_line(folder: Path) -> None:
     assert result.returncode == 1
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
-    assert line.startswith("br-gpu-device-plugin: no daemon runs here: nobody serves")
+    assert line.startswith("br-gpu-device-plugin: no daemon runs here: no process serves")
 
 
 def test_instance_that_stands_by_is_ready_and_answers_for_itself(

@@ -167,7 +167,7 @@ async def test_a_directory_that_cannot_be_created_is_an_error_of_one_line(
 
 
 def test_without_a_daemon_one_line_gives_advice(folder: Path) -> None:
-    with pytest.raises(StatusUnavailable, match="no daemon runs here: nobody serves"):
+    with pytest.raises(StatusUnavailable, match="no daemon runs here: no process serves"):
         ask(folder)
 
 

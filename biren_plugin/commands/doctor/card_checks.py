@@ -1,4 +1,4 @@
-"""The driver, its cards, and what stands beside them in /dev and /usr."""
+"""The driver, its cards, and the driver's files in /dev and /usr."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ _SEE_SYS: Final = f"on the node: `{vendor.MODPROBE}`; in a container: mount the 
 
 
 def check_cards(settings: Settings) -> Iterator[Check]:
-    """Rows of the driver, its cards and their nodes; on a kata node nothing of it is needed."""
+    """Yield rows of the driver, its cards and their nodes; a kata node needs none of them."""
     if settings.offers_groups:
         yield ok("driver", "not needed: --container-runtime kata allocates VFIO groups")
         return
@@ -56,18 +56,16 @@ def _driver(snapshot: Snapshot) -> Check:
         return failure("driver", f"not loaded: there is no {vendor.CLASS_FOLDER}", _SEE_SYS)
     version = snapshot.driver_version
     if version is None and snapshot.module_loaded is False:
-        # No failure: a driver that is built into the kernel need not have that folder.
+        # Not a failure: a driver that is built into the kernel need not have that directory.
         seen = (
-            f"{vendor.CLASS_FOLDER} is there, but no {vendor.MODULE_FOLDER}: "
+            f"{vendor.CLASS_FOLDER} exists, but not {vendor.MODULE_FOLDER}: "
             "the module may have been unloaded"
         )
         return warning(
             "driver", seen, f"on the node: `lsmod | grep {vendor.MODULE}`, `{vendor.MODPROBE}`"
         )
     if version is None:
-        return unknown(
-            "driver", f"loaded; {vendor.MODULE_FOLDER}/version does not tell which it is"
-        )
+        return unknown("driver", f"loaded; {vendor.MODULE_FOLDER}/version has no version")
     match driver_suffices(version):
         case None:
             return unknown("driver", f"loaded; its version {version!r} is not a number")
@@ -97,12 +95,12 @@ def _nodes(cards: tuple[Card, ...]) -> Check:
             f"in a container: mount the host's /dev; on the node: see `{vendor.KERNEL_LOG}`",
         )
     if any(card.node is NodeState.UNKNOWN for card in cards):
-        return unknown(name, f"{vendor.NODE_FOLDER} cannot be looked at", "run doctor as root")
+        return unknown(name, f"{vendor.NODE_FOLDER} cannot be read", "run doctor as root")
     return ok(name, "a character device for each card" if cards else "none, as there is no card")
 
 
 def _links_to_nodes(root: Path, cards: Sequence[Card]) -> Check:
-    """Systemd finds the device of a container's rule by `/dev/char/MAJOR:MINOR`, at each daemon-reload."""
+    """Check `/dev/char/MAJOR:MINOR`, by which systemd finds a container's devices at each daemon-reload."""
     name = "/dev/char links"
     folder = under(root, "/dev/char")
     if not cards:
@@ -114,7 +112,7 @@ def _links_to_nodes(root: Path, cards: Sequence[Card]) -> Check:
         try:
             number = os.stat(under(root, card.path)).st_rdev
         except OSError:
-            continue  # the row of the nodes has it
+            continue  # reported in the row of the nodes
         link = f"{os.major(number)}:{os.minor(number)}"
         if not os.path.lexists(folder / link):
             missing.append(f"{card.path} has no /dev/char/{link}")
@@ -142,14 +140,14 @@ def _judgements(snapshot: Snapshot, exclude: Sequence[str]) -> Iterator[Check]:
         yield failure(
             "health",
             some_of([f"{each.id}: {', '.join(each.reasons)}" for each in unhealthy]),
-            "each reason says what to do; all of them: br-gpu-device-plugin devices",
+            "each reason comes with advice; all of them: br-gpu-device-plugin devices",
         )
     elif devices:
         yield ok("health", f"{len(devices)} devices are healthy at first sight")
 
 
 def check_excluded(inventory: Inventory, exclude: Sequence[str]) -> Check:
-    """The row of the cards that `exclude`, as in the settings, leaves out."""
+    """Yield the row of the cards that the setting `exclude` leaves out."""
     name = "excluded cards"
     left_out = [f"{each.device.id} by --exclude {each.word}" for each in inventory.excluded]
     if inventory.unmatched:
@@ -163,7 +161,7 @@ def check_excluded(inventory: Inventory, exclude: Sequence[str]) -> Check:
 def _control_node(snapshot: Snapshot) -> Check:
     name = "control node"
     if snapshot.host.control_node:
-        return ok(name, f"{vendor.CONTROL_NODE} is there")
+        return ok(name, f"{vendor.CONTROL_NODE} exists")
     version = version_numbers(snapshot.driver_version or "")
     if version is not None and version < vendor.CONTROL_NODE_SINCE:
         return ok(name, f"no {vendor.CONTROL_NODE}, as with other drivers before 1.10")

@@ -1,7 +1,7 @@
-"""What the configuration of containerd or CRI-O says about CDI and runtimes; what a kubelet's version allows.
+"""The configuration of containerd or CRI-O for CDI and runtimes, and what a kubelet's version allows.
 
-Sources: containerd's docs/cri/config.md for versions 1.7 and 2.x, crio.conf(5) and crio.conf.d(5), and the table of feature gates in the
-Kubernetes documentation (`DevicePluginCDIDevices`).
+Sources: containerd's docs/cri/config.md for versions 1.7 and 2.x, crio.conf(5) and crio.conf.d(5), and
+the table of feature gates in the Kubernetes documentation (`DevicePluginCDIDevices`).
 """
 
 import itertools
@@ -13,7 +13,7 @@ import attrs
 from biren_plugin.core.cdi.spec import RUNTIME_CDI_DIRS
 
 _CRI_PLUGINS: Final = ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime")
-"""Of configuration versions 2 and 3."""
+"""The CRI plugin's name in configuration versions 2 and 3."""
 CDI_GATE: Final = "DevicePluginCDIDevices"
 LEAST_KUBELET: Final = (1, 13)
 _LEAST_CDI_KUBELET: Final = (1, 28)
@@ -23,20 +23,20 @@ _CDI_BY_DEFAULT_CONTAINERD: Final = (2, 0)
 
 @attrs.frozen
 class RuntimeFacts:
-    """What its configuration says; None and empty where it leaves that to the defaults."""
+    """Facts from a runtime's configuration; None or empty if it leaves a value to the default."""
 
     enable_cdi: bool | None = None
     cdi_dirs: tuple[str, ...] = RUNTIME_CDI_DIRS
     programs: Mapping[str, str] = attrs.Factory(dict)
     """The program of each runtime that names one, by name."""
     runtimes: tuple[str, ...] = ()
-    """Names of the configured runtimes, as a RuntimeClass' handler has them."""
+    """Names of the configured runtimes, which are the handlers of RuntimeClasses."""
 
 
 def containerd_facts(*configs: Mapping[str, Any]) -> RuntimeFacts:
-    """What matters here of the parsed `config.toml` and the files that it imports, in their order.
+    """Return the facts in the parsed `config.toml` and the files that it imports, in their order.
 
-    Whatever they hold, nothing here raises; what a later file says of a value counts.
+    No content makes this raise; a later file takes precedence.
     """
     facts = RuntimeFacts()
     for config, plugin in itertools.product(configs, _CRI_PLUGINS):
@@ -63,7 +63,7 @@ def _with_runtimes(facts: RuntimeFacts, runtimes: Mapping[str, Any]) -> RuntimeF
 
 
 def crio_facts(*configs: Mapping[str, Any]) -> RuntimeFacts:
-    """As `containerd_facts`, of the parsed `crio.conf` and its drop-ins; CRI-O always resolves CDI names."""
+    """Return the facts in the parsed `crio.conf` and its drop-ins; CRI-O always resolves CDI names."""
     facts = RuntimeFacts(enable_cdi=True)
     for config in configs:
         table = _table(_table(config, "crio"), "runtime")
@@ -74,7 +74,7 @@ def crio_facts(*configs: Mapping[str, Any]) -> RuntimeFacts:
 
 
 def imported(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Patterns of the files that a configuration imports."""
+    """Return patterns of the files that a configuration imports."""
     patterns = config.get("imports")
     return tuple(map(str, patterns)) if isinstance(patterns, list) else ()
 
@@ -85,14 +85,14 @@ def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def containerd_reads_cdi(facts: RuntimeFacts, version: tuple[int, ...] | None) -> bool | None:
-    """Whether it resolves CDI names: by its configuration, else by its version; None: not known."""
+    """Return whether containerd resolves CDI names, by its configuration or else its version; None: unknown."""
     if facts.enable_cdi is not None:
         return facts.enable_cdi
     return None if version is None else version >= _CDI_BY_DEFAULT_CONTAINERD
 
 
 def kubelet_passes_cdi(version: tuple[int, ...] | None, gate: bool | None) -> bool | None:
-    """Whether the kubelet hands CDI names on; `gate` as configured, None if it is not; None: not known."""
+    """Return whether the kubelet passes CDI names on; None: unknown. `gate` is None if it is not configured."""
     if gate is False:
         return False
     if version is None:

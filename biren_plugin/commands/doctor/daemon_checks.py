@@ -1,4 +1,4 @@
-"""The running daemon: what it found by looking on, and with the management library, which no one look shows."""
+"""The running daemon: what it found over time and with the management library."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -10,11 +10,11 @@ from biren_plugin.core.settings import Settings
 from biren_plugin.errors import StatusUnavailable
 
 _NAME: Final = "daemon"
-_ADVICE: Final = "each reason says what to do; all of them: br-gpu-device-plugin status"
+_ADVICE: Final = "each reason comes with advice; all of them: br-gpu-device-plugin status"
 
 
 def check_daemon(settings: Settings) -> Iterator[Check]:
-    """One row, of what the daemon answers on its socket."""
+    """Yield one row about the daemon's answer on its socket."""
     try:
         document = ask(settings.status_dir)
     except StatusUnavailable as error:

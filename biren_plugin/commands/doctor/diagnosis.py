@@ -1,4 +1,4 @@
-"""What `doctor` says of one prerequisite, and of all of them together."""
+"""The result of `doctor` for one prerequisite, and for all of them together."""
 
 import enum
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,19 +8,19 @@ import attrs
 
 
 class Verdict(enum.Enum):
-    """How a prerequisite stands."""
+    """The state of a prerequisite."""
 
     OK = "ok"
     WARNING = "warning"
-    """Something does not work that the daemon can do without."""
+    """Something optional does not work."""
     FAILURE = "failure"
-    """No card, or not each, can be allocated."""
+    """Some or all cards cannot be allocated."""
     UNKNOWN = "unknown"
-    """It cannot be checked from here, which says nothing about it."""
+    """The check is not possible from here."""
 
     @property
     def rank(self) -> int:
-        """The worse, the lower: the order in which people read them."""
+        """Return the rank in the table: the worse, the lower."""
         return [Verdict.FAILURE, Verdict.WARNING, Verdict.UNKNOWN, Verdict.OK].index(self)
 
 
@@ -29,43 +29,43 @@ class Check:
     """One prerequisite."""
 
     name: str
-    """A few words: `control node`."""
+    """The name of the row: `control node`."""
     verdict: Verdict
     seen: str
-    """What was found, one line."""
+    """What was found, in one line."""
     advice: str = ""
-    """What to do; empty where nothing is to be done."""
+    """What to do; empty if there is nothing to do."""
 
 
 _EXIT_STATUS: Final[Mapping[Verdict, int]] = {Verdict.WARNING: 1, Verdict.FAILURE: 2}
 
 
 def exit_status(checks: Iterable[Check]) -> int:
-    """0, 1 if there is a warning, 2 if there is a failure."""
+    """Return 0, 1 if there is a warning, or 2 if there is a failure."""
     return max((_EXIT_STATUS.get(check.verdict, 0) for check in checks), default=0)
 
 
 def ok(name: str, seen: str, advice: str = "") -> Check:
-    """The prerequisite is met, or not needed."""
+    """Return a row for a prerequisite that is met, or not needed."""
     return Check(name, Verdict.OK, seen, advice)
 
 
 def warning(name: str, seen: str, advice: str) -> Check:
-    """The daemon can do without, not everyone may."""
+    """Return a row for something optional that does not work."""
     return Check(name, Verdict.WARNING, seen, advice)
 
 
 def failure(name: str, seen: str, advice: str) -> Check:
-    """Something will not work."""
+    """Return a row for something that keeps cards from being allocated."""
     return Check(name, Verdict.FAILURE, seen, advice)
 
 
 def unknown(name: str, seen: str, advice: str = "") -> Check:
-    """The check is not possible from here."""
+    """Return a row for a check that is not possible from here."""
     return Check(name, Verdict.UNKNOWN, seen, advice)
 
 
 def some_of(things: Sequence[str], most: int = 3) -> str:
-    """The first few of a list in one line, and how many more there are."""
+    """Return the first few items of a list in one line, and the number of the rest."""
     more = len(things) - most
     return "; ".join([*things[:most], *([f"and {more} more"] if more > 0 else [])])

@@ -32,9 +32,9 @@ from biren_plugin.core.settings import Settings
 from biren_plugin.errors import ReportTooSlow, UsageError, reason_of
 
 DEADLINE: Final = 10.0
-"""Seconds for one check, and for reading the trees of a report."""
+"""Seconds for one check, and for reading the files of a report."""
 _EXIT_NO_REPORT: Final = 3
-"""Apart from 1 and 2, which are about the node."""
+"""Different from 1 and 2, which are about the node."""
 
 Examination = Callable[[Settings], Iterator[Check]]
 _EXAMINATIONS: Final[Sequence[tuple[str, Examination]]] = (
@@ -50,7 +50,7 @@ _EXAMINATIONS: Final[Sequence[tuple[str, Examination]]] = (
     ("limits", check_limits),
     ("mounts", check_mounts),
 )
-"""In the order of the table, each with the name of the row that stands for one that hangs."""
+"""The checks in the order of the table, each with the name of its row if it hangs."""
 
 
 @with_settings
@@ -68,8 +68,8 @@ def doctor(
         Path | None,
         Parameter(
             allow_leading_hyphen=True,
-            help="Write what was read of the host to this tar.gz, without secrets; - for standard "
-            "output, where the root is read-only (the table then goes to standard error).",
+            help="Write the files read from the host to this tar.gz, without secrets; - for standard "
+            "output, if the root is read-only (the table then goes to standard error).",
         ),
     ] = None,
 ) -> int:
@@ -82,7 +82,7 @@ def doctor(
 
 
 def run_doctor(settings: Settings, *, as_json: bool, report: Path | None) -> int:
-    """Prints the table or the document, writes the report if one is asked for; returns the exit status.
+    """Print the table or the document, write the requested report, and return the exit status.
 
     Raises `UsageError` if both the document and the report are to go to standard output.
     """
@@ -126,7 +126,7 @@ def _print_checks(checks: Sequence[Check]) -> None:
 async def examine(
     settings: Settings, examinations: Sequence[tuple[str, Examination]] = _EXAMINATIONS
 ) -> list[Check]:
-    """The rows of all examinations, in their order."""
+    """Return the rows of all checks, in their order."""
     found: list[list[Check]] = [[] for _ in examinations]
 
     async def run_one(position: int, name: str, examination: Examination) -> None:
@@ -145,7 +145,7 @@ async def _bounded(name: str, run: Callable[[], list[Check]]) -> list[Check]:
     except trio.TooSlowError:
         advice = "a driver or disk hangs: see `dmesg` on the node, and reboot it if this goes on"
         return [failure(name, f"the check did not end in {DEADLINE:g} s", advice)]
-    except OSError as error:  # of a path that no check expected to be like that
+    except OSError as error:  # from a path in a state that no check expected
         return [
             unknown(
                 name,
@@ -159,7 +159,7 @@ async def _bounded(name: str, run: Callable[[], list[Check]]) -> list[Check]:
 
 
 def document_of(settings: Settings, checks: Sequence[Check]) -> dict[str, Any]:
-    """The document of `--json`; its shape is schema/doctor.schema.json."""
+    """Return the document of `--json`; its shape is schema/doctor.schema.json."""
     return {
         "version": __version__,
         "settings": settings.differing(),

@@ -1,4 +1,4 @@
-"""The kubelet: its folder and sockets, who else uses them, its version and gate."""
+"""The kubelet: its directory and sockets, other plugins, its version and feature gate."""
 
 import os
 import re
@@ -10,8 +10,8 @@ from typing import Final
 
 import trio
 
-# Here, and not where it is needed: checks run in threads, and two that are first to import this
-# package, which imports itself in a circle, are told of a deadlock.
+# Imported here, and not where it is needed: checks run in threads, and two threads that import this
+# package first, which has circular imports, would get a deadlock error.
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -35,20 +35,20 @@ _DELETED: Final = "the socket was deleted: only a restart of the kubelet creates
 
 
 def check_kubelet(settings: Settings) -> Iterator[Check]:
-    """Rows of the kubelet's sockets and of the other plugins beside it."""
+    """Yield rows of the kubelet's sockets and of the other plugins."""
     path = settings.device_plugin_dir
     folder = read_kubelet_folder(path)
     mounted = "in a container: is it mounted?"
     if folder.trouble:
-        yield unknown("kubelet's folder", f"{path}: {folder.trouble}", _AS_ROOT)
+        yield unknown("kubelet's directory", f"{path}: {folder.trouble}", _AS_ROOT)
     elif not folder.exists:
-        advice = f"is the kubelet installed, and --device-plugin-dir its folder? {mounted}"
-        yield failure("kubelet's folder", f"there is no {path}", advice)
+        advice = f"is the kubelet installed, and --device-plugin-dir its directory? {mounted}"
+        yield failure("kubelet's directory", f"there is no {path}", advice)
     elif not os.access(path, os.W_OK):
         advice = "mount it for writing, and run as root"
-        yield failure("kubelet's folder", f"nothing can be created in {path}", advice)
+        yield failure("kubelet's directory", f"nothing can be created in {path}", advice)
     else:
-        yield ok("kubelet's folder", f"{path}")
+        yield ok("kubelet's directory", f"{path}")
     sockets = path / KUBELET_SOCKET, settings.pod_resources_dir / KUBELET_SOCKET
     silent = trio.run(_silent, [*sockets, *(path / name for name in folder.ours)])
     registering, pods = (each not in silent for each in sockets)
@@ -67,13 +67,13 @@ def check_kubelet(settings: Settings) -> Iterator[Check]:
     else:
         yield warning(
             "pod resources",
-            f"nobody answers on {sockets[1]}: {silent[sockets[1]]}",
+            f"{sockets[1]} does not answer: {silent[sockets[1]]}",
             f"which pod holds a card cannot be known; {mounted}",
         )
 
 
 async def _silent(sockets: Iterable[Path]) -> dict[Path, str]:
-    """Why nobody answers, by socket on which nobody does."""
+    """Return the reason for each socket without an answer."""
     silent: dict[Path, str] = {}
 
     async def ask(path: Path) -> None:
@@ -101,7 +101,7 @@ def _socket(path: Path, silent: Mapping[Path, str], *, there: bool, kubelet_runs
     if path in silent:
         return failure(
             "kubelet's socket",
-            f"nobody answers on {path}: {silent[path]}",
+            f"{path} does not answer: {silent[path]}",
             "is the kubelet running? a stopped one leaves its socket behind",
         )
     return ok("kubelet's socket", f"{path} answers")
@@ -114,8 +114,9 @@ def _our_sockets(ours: Sequence[str], silent: Mapping[str, str]) -> Check:
         return ok(name, f"{', '.join(ours)} {'answers' if len(ours) == 1 else 'answer'}")
     if all(silent.get(each) == _FORBIDDEN for each in ours):
         return unknown(name, "; ".join(dead), _AS_ROOT)
-    seen = f"nobody answers on {'; '.join(dead)}"
-    return failure(name, seen, "the daemon was killed, or hangs: see its log, and restart its pod")
+    return failure(
+        name, "; ".join(dead), "the daemon was killed, or hangs: see its log, and restart its pod"
+    )
 
 
 def _other_plugins(folder: KubeletFolder) -> Check:
@@ -125,12 +126,12 @@ def _other_plugins(folder: KubeletFolder) -> Check:
         advice = "of two plugins for one resource, the later one gets its pods: remove the other's DaemonSet"
         return failure(name, seen, advice)
     if folder.foreign:
-        seen += "; the row daemon tells whether one of them takes a resource of ours"
+        seen += "; the row daemon shows whether one of them takes a resource of this plugin"
     return ok(name, seen)
 
 
 def check_kubelet_version(settings: Settings) -> Iterator[Check]:
-    """Rows of the kubelet's version and, where CDI names are wanted, of its gate."""
+    """Yield rows of the kubelet's version and, with CDI, of its feature gate."""
     text = program_version("kubelet", settings.host_root)
     version = version_numbers(text) if text is not None else None
     if version is None:
@@ -155,13 +156,13 @@ def check_kubelet_version(settings: Settings) -> Iterator[Check]:
             yield failure(
                 "kubelet's CDI gate",
                 said,
-                f"CDI names reach nobody: set the gate {CDI_GATE}, from 1.28 on, or leave out "
+                f"containers get no CDI devices: set the gate {CDI_GATE}, from 1.28 on, or leave out "
                 "--cdi-feature",
             )
 
 
 def _gate(path: Path) -> bool | None:
-    """The gate in the kubelet's own configuration; None if it says nothing, or cannot be read."""
+    """Return the gate in the kubelet's configuration; None if it is not set, or cannot be read."""
     try:
         config = YAML(typ="safe", pure=True).load(path)
     except (OSError, YAMLError):
@@ -172,7 +173,7 @@ def _gate(path: Path) -> bool | None:
 
 
 def program_version(program: str, root: Path) -> str | None:
-    """`1.29.3` as a program of this host says; None in a container, where the host's is not to be run."""
+    """Return `1.29.3`, printed by a program of this host; None in a container, which cannot run it."""
     path = shutil.which(program) if root == Path("/") and not in_pod() else None
     if path is None:
         return None

@@ -13,7 +13,7 @@ _NAME = "management library"
 
 
 def check_library(settings: Settings) -> Iterator[Check]:
-    """One row. Opens the library, which may hang with a broken driver."""
+    """Yield one row. Opens the library, which may hang with a broken driver."""
     reader = BrmlReader(settings.host_root)
     try:
         reader.names()

@@ -1,4 +1,4 @@
-"""What a kata node needs: an IOMMU, PCI functions that are bound to vfio-pci, and sound groups of them."""
+"""The needs of a kata node: an IOMMU, PCI functions bound to vfio-pci, and groups that can be passed through."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _GROUPS: Final = "/sys/kernel/iommu_groups"
 
 
 def biren_functions(root: Path) -> list[str]:
-    """Addresses of Biren's PCI functions. Raises `OSError`."""
+    """Return addresses of Biren's PCI functions. Raises `OSError`."""
     folder = under(root, PCI)
     return [
         name for name in sorted(os.listdir(folder)) if _vendor(folder / name) == vendor.PCI_VENDOR
@@ -33,7 +33,7 @@ def _vendor(function: Path) -> str:
 
 
 def _is_noiommu(root: Path, group: str) -> bool:
-    """Whether VFIO made the group itself, for want of an IOMMU."""
+    """Return whether VFIO made the group itself, for lack of an IOMMU."""
     try:
         name = under(root, f"{_GROUPS}/{group}/name").read_text()
     except OSError:
@@ -42,7 +42,7 @@ def _is_noiommu(root: Path, group: str) -> bool:
 
 
 def check_passthrough(settings: Settings) -> Iterator[Check]:
-    """Rows of the IOMMU and of the functions' drivers, for kata only."""
+    """Yield rows of the IOMMU and of the functions' drivers, for kata only."""
     if not settings.offers_groups:
         yield ok("IOMMU", "not needed without --container-runtime kata")
         return
@@ -79,7 +79,7 @@ def check_passthrough(settings: Settings) -> Iterator[Check]:
         if driver not in ("vfio-pci", vendor.HYPERVISOR_DRIVER)
     ]
     if not functions:
-        yield failure(name, "no function of Biren's on the bus", f"see `{vendor.LSPCI}`")
+        yield failure(name, "no Biren function on the bus", f"see `{vendor.LSPCI}`")
     elif wrong:
         yield failure(name, some_of(wrong), "bind each to vfio-pci")
     else:
@@ -96,10 +96,10 @@ def _driver(root: Path, function: str) -> str:
 
 
 def _groups(settings: Settings) -> Check:
-    """What the daemon makes of the functions."""
+    """Yield the row of the groups that the daemon would offer."""
     name = "VFIO groups"
     advice = (
-        "each says what to do; all of them: br-gpu-device-plugin devices --container-runtime kata"
+        "each comes with advice; all of them: br-gpu-device-plugin devices --container-runtime kata"
     )
     try:
         inventory = judge_once(read_host(settings), settings.exclude)

@@ -20,11 +20,11 @@ from biren_plugin.unix_sockets import in_user_namespace
 _MOUNTINFO: Final = Path("/proc/self/mountinfo")
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 _ENOUGH_DESCRIPTORS: Final = 128
-"""The daemon holds about 20 of its own, and one for each connection."""
+"""The daemon has about 20 open files of its own, and one for each connection."""
 
 
 def check_limits(_settings: Settings) -> Iterator[Check]:
-    """Rows of the descriptors that this process may have, and of inotify."""
+    """Yield rows of the limit on open files, and of inotify."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = soft == resource.RLIM_INFINITY
     if unlimited or soft >= _ENOUGH_DESCRIPTORS:
@@ -48,7 +48,7 @@ def check_limits(_settings: Settings) -> Iterator[Check]:
 
 
 def check_mounts(settings: Settings) -> Iterator[Check]:
-    """A row for each folder of the host that the daemon's pod needs."""
+    """Yield a row for each directory of the host that the daemon's pod needs."""
     if not in_pod():
         yield ok("mounts", "not needed: this is not a pod")
         return
@@ -80,9 +80,10 @@ def _mount(
     proof: str = "",
     needed: bool = True,
 ) -> Check:
-    """`only`: the type of the host's own, where a container has one of another type by itself.
+    """Return the row of one mount.
 
-    `proof`: what shows that it is the host's all the same, as far as it matters.
+    `only`: the host's file system type, if the container's own mount has a different type. `proof`: a
+    finding that shows the mount to be the host's anyway.
     """
     name = f"mount of {what}"
     there = type_at(f"{path.resolve()}", types)
@@ -91,11 +92,11 @@ def _mount(
     if proof:
         return ok(name, f"{path}{f' is {there},' if there is not None else ''} {proof}")
     seen = f"{path} is the container's own" + (f" ({there})" if there is not None else "")
-    return (failure if needed else warning)(name, seen, f"mount the host's folder at {path}")
+    return (failure if needed else warning)(name, seen, f"mount the host's directory at {path}")
 
 
 def _has_all_nodes(settings: Settings) -> bool:
-    """Whether the node of each card that the driver has is there: then it does not matter what /dev is."""
+    """Return whether every card of the driver has its node: then the type of /dev does not matter."""
     if settings.offers_groups:
         return False
     try:
@@ -107,9 +108,9 @@ def _has_all_nodes(settings: Settings) -> bool:
 
 
 def mount_types(mountinfo: str) -> dict[str, str]:
-    """The type of the file system by mount point, from `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+    """Return the file system type by mount point, from `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
 
-    Of several over each other the last counts.
+    Of several mounts over each other, the last counts.
     """
     types = {}
     for line in mountinfo.splitlines():
@@ -122,7 +123,7 @@ def mount_types(mountinfo: str) -> dict[str, str]:
 
 
 def type_at(path: str, types: Mapping[str, str]) -> str | None:
-    """The type of what is mounted at `path` or above it; None if that is only the root."""
+    """Return the type of the mount at `path` or above it; None if that is only the root."""
     for each in (PurePosixPath(path), *PurePosixPath(path).parents):
         if f"{each}" != "/" and f"{each}" in types:
             return types[f"{each}"]

@@ -1,7 +1,7 @@
-"""Records a host's files in an archive, so that the daemon reads the copy as it read the host.
+"""Records a host's files in an archive, so that the daemon can read the copy as it reads the host.
 
-Files and links are taken on the way to what was asked for, and nothing else; a device node becomes a
-link to /dev/null, which is a character device for everybody. All bounded: a report travels by mail.
+Only the requested paths and the links on the way to them are recorded; a device node becomes a link to
+/dev/null, which is a character device on every machine. All sizes are bounded: a report travels by mail.
 """
 
 import io
@@ -19,7 +19,7 @@ _MAX_BYTES: Final = 16 * 1024**2
 
 
 class Recorder:
-    """Adds what is below the host's `root` to `archive`, under the folder `name`."""
+    """Adds files below the host's `root` to `archive`, under the directory `name`."""
 
     def __init__(self, root: Path, archive: tarfile.TarFile, name: str) -> None:
         self._root = root
@@ -28,16 +28,16 @@ class Recorder:
         self._added: set[str] = set()
         self._bytes = 0
         self.full = False
-        """Whether something was left out because there was too much."""
+        """Whether a limit made something be left out."""
 
     def add(self, path: str) -> None:
-        """The file, folder (without what is in it) or node at the host's `path`, and links to it.
+        """Add the file, directory (without its content) or node at the host's `path`, and links to it.
 
-        What is not there, or cannot be read, is left out: the copy lacks it too.
+        Missing and unreadable files are left out: the copy lacks them too.
         """
         try:
             for here, target in walk(self._root, path):
-                # /dev/null is where the nodes of a recorded host, or a simulated one, lead.
+                # The nodes of a recorded or simulated host are links to /dev/null.
                 if target == os.devnull:
                     self._add_link(here, target)
                     return
@@ -55,11 +55,11 @@ class Recorder:
             return
 
     def add_text(self, name: str, text: str) -> None:
-        """A file of our own, beside the host's."""
+        """Add a file of the report itself."""
         self._write(tarfile.TarInfo(name), text.encode())
 
     def _add_link(self, path: str, target: str) -> None:
-        # A link to an absolute path would lead out of the copy; only our own readers resolve it.
+        # A link to an absolute path leads out of the copy; only this package's readers resolve it there.
         self._add_entry(path, tarfile.SYMTYPE, target)
 
     def _add_file(self, path: str) -> None:

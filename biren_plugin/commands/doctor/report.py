@@ -1,7 +1,7 @@
-"""`doctor --report FILE`: what a developer without the hardware needs to see what the node shows.
+"""`doctor --report FILE`: lets a developer without the hardware see what the node shows.
 
-A tar.gz with doctor.json, devices.json and `host`, the root of a copy of what is read of the host:
-`br-gpu-device-plugin devices --host-root host`. Names and numbers of hardware and nothing else: no
+A tar.gz with doctor.json, devices.json and `host`, the root of a copy of the host's files:
+`br-gpu-device-plugin devices --host-root host`. It has names and numbers of hardware and nothing else: no
 configuration, log, environment or file of any user.
 """
 
@@ -41,7 +41,7 @@ _FILES: Final = (
 async def write_report(
     path: Path, settings: Settings, diagnosis: dict[str, Any], *, deadline: float
 ) -> None:
-    """Writes the archive to `path`, or to standard output. Raises `OSError`, and `ReportTooSlow`."""
+    """Write the archive to `path`, or to standard output. Raises `OSError`, and `ReportTooSlow`."""
     packed = b""
     with trio.move_on_after(deadline) as reading:
         packed = await trio.to_thread.run_sync(_pack, settings, diagnosis, abandon_on_cancel=True)
@@ -76,7 +76,7 @@ def _text(document: dict[str, Any]) -> str:
 
 
 def _paths(root: Path) -> Iterator[str]:
-    """What the daemon reads of a host, or would if it had been told to."""
+    """Yield the paths that the daemon reads on a host, with any settings."""
     yield from _FILES
     for name in _listed(root, vendor.CLASS_FOLDER):
         yield f"{vendor.CLASS_FOLDER}/{name}"
@@ -97,7 +97,7 @@ def _paths(root: Path) -> Iterator[str]:
             links = [n for n in _listed(root, f"{PCI}/{function}") if n.startswith("virtfn")]
             for name in (*_ATTRIBUTES, *_FUNCTION, *links):
                 yield f"{PCI}/{function}/{name}"
-            # The others of its group count too: their names and drivers.
+            # The names and drivers of the group's other functions count too.
             members = f"{PCI}/{function}/iommu_group/devices"
             for other in _listed(root, members):
                 yield from (f"{PCI}/{other}", f"{members}/{other}/driver")

@@ -1,4 +1,4 @@
-"""containerd or CRI-O: version, CDI directories, the file in them, and Biren's own runtime beside ours."""
+"""containerd or CRI-O: version, CDI directories and their files, and Biren's own container runtime."""
 
 import tomllib
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from biren_plugin.core.settings import Settings
 from biren_plugin.host.host_paths import under
 
 _CONFIGURATIONS: Final = (
-    "/etc/cri/containerd.toml",  # Talos; its /etc/containerd is of another containerd, without pods
+    "/etc/cri/containerd.toml",  # Talos; its /etc/containerd belongs to another containerd, without pods
     "/etc/containerd/config.toml",
     "/var/lib/rancher/k3s/agent/etc/containerd/config.toml",
     "/var/lib/rancher/rke2/agent/etc/containerd/config.toml",
@@ -34,13 +34,13 @@ _CONFIGURATIONS: Final = (
 _CRIO_CONFIGURATION: Final = "/etc/crio/crio.conf"
 _CRIO_DROP_INS: Final = "/etc/crio/crio.conf.d/*"
 _PROGRAMS: Final = {"containerd": "containerd", "CRI-O": "crio"}
-"""Programs by the name that people know."""
+"""The display names of programs."""
 _MAX_SIZE: Final = 1_000_000
 _MAX_IMPORTS: Final = 32
 
 
 def check_runtime(settings: Settings) -> Iterator[Check]:
-    """Rows of the version and configuration of containerd, or of CRI-O where only that is configured."""
+    """Yield rows of the version and configuration of containerd, or of CRI-O if only that is configured."""
     found = _configuration(settings.host_root)
     name = found.program if found is not None else "containerd"
     text = program_version(_PROGRAMS[name], settings.host_root)
@@ -52,7 +52,7 @@ def check_runtime(settings: Settings) -> Iterator[Check]:
     if found is None:
         why = "no configuration of containerd or CRI-O visible from here"
         advice = "see `containerd config dump` or `crio status config` on the node"
-        yield unknown("containerd's CDI folders", why, advice)
+        yield unknown("containerd's CDI directories", why, advice)
         yield unknown("biren runtime", why)
         return
     path, facts = found.path, found.facts
@@ -61,7 +61,7 @@ def check_runtime(settings: Settings) -> Iterator[Check]:
 
 
 def _vendor_runtime(settings: Settings, path: str, facts: RuntimeFacts) -> Check:
-    """The row of the vendor's container runtime: which shape a RuntimeClass for it can have on this node."""
+    """Return the row of the vendor's container runtime: which handler a RuntimeClass may name on this node."""
     name = "biren runtime"
     variable = "" if settings.visible_devices == "index" else "--visible-devices=index"
     handlers = [
@@ -71,7 +71,7 @@ def _vendor_runtime(settings: Settings, path: str, facts: RuntimeFacts) -> Check
     ]
     if handlers:
         seen = f"{path} has {', '.join(handlers)}, which adds {vendor.CONTROL_NODE} itself"
-        advice = "no harm; pods of this plugin need no runtimeClassName"
+        advice = "harmless; pods of this plugin need no runtimeClassName"
         return ok(name, f"{seen}: a RuntimeClass may name it as its handler", advice)
     seen = f"none in {path}: a RuntimeClass can only have a plain handler here, such as runc"
     if under(settings.host_root, vendor.RUNTIME_TOOLKIT).is_dir():
@@ -82,18 +82,18 @@ def _vendor_runtime(settings: Settings, path: str, facts: RuntimeFacts) -> Check
 
 @attrs.frozen
 class _Configuration:
-    """What configures the pods' containers on this node."""
+    """The container runtime's configuration on this node."""
 
     program: str
     path: str
-    """On the host."""
+    """The path on the host."""
     facts: RuntimeFacts
 
 
 def _cdi_folders(
     settings: Settings, found: _Configuration, version: tuple[int, ...] | None
 ) -> Check:
-    name = f"{found.program}'s CDI folders"
+    name = f"{found.program}'s CDI directories"
     path, facts = found.path, found.facts
     if not settings.cdi_feature:
         return ok(name, "not needed without --cdi-feature")
@@ -116,7 +116,7 @@ def _cdi_folders(
 
 
 def _configuration(root: Path) -> _Configuration | None:
-    """The first configuration that is there and is TOML."""
+    """Return the first configuration that exists and is TOML."""
     for path in _CONFIGURATIONS:
         config = _toml(under(root, path))
         if config is not None:
@@ -136,12 +136,12 @@ def _toml(path: Path) -> dict[str, Any] | None:
     try:
         with path.open("rb") as file:
             return tomllib.loads(file.read(_MAX_SIZE).decode())
-    except (OSError, ValueError):  # ValueError: no TOML, no UTF-8
+    except (OSError, ValueError):  # ValueError: not TOML, or not UTF-8
         return None
 
 
 def _matching(root: Path, pattern: str) -> list[Path]:
-    """The imported files; a pattern that is not an absolute path is left out, which is rare."""
+    """Return the imported files; rare patterns that are not absolute paths are left out."""
     if not pattern.startswith("/"):
         return []
     return sorted(root.glob(pattern.lstrip("/")))[:_MAX_IMPORTS]
@@ -151,14 +151,14 @@ _WRITE: Final = "start the daemon with --cdi-feature; in a container: mount that
 
 
 def check_cdi_file(settings: Settings) -> Iterator[Check]:
-    """Rows of what `cdi check` finds."""
+    """Yield rows of the findings of `cdi check`."""
     path = settings.cdi_dir / CDI_FILE
     if not settings.cdi_feature:
-        beside = f"; {path} is there all the same" if path.exists() else ""
+        beside = f"; {path} exists anyway" if path.exists() else ""
         yield ok("CDI file", f"not needed without --cdi-feature{beside}")
         return
     needed, findings = check_node(settings)
     for each in findings:
         yield failure("CDI file", each.text, each.cure or _WRITE)
     if not findings:
-        yield ok("CDI file", f"{path} is as the node needs it" if needed else "no card, no file")
+        yield ok("CDI file", f"{path} has what the node needs" if needed else "no card, no file")

@@ -1,4 +1,4 @@
-"""What containerd's configuration and the kubelet's version mean for CDI."""
+"""How containerd's configuration and the kubelet's version affect CDI."""
 
 import tomllib
 
@@ -31,20 +31,20 @@ enable_cdi = false
 """
 
 
-def test_facts_are_found_in_both_versions_of_the_configuration() -> None:
+def test_facts_are_read_from_both_versions_of_the_configuration() -> None:
     assert containerd_facts(tomllib.loads(OLD)) == RuntimeFacts(
         enable_cdi=True, cdi_dirs=("/etc/cdi", "/opt/cdi"), runtimes=("runc", "biren")
     )
     assert containerd_facts(tomllib.loads(NEW)) == RuntimeFacts(enable_cdi=False)
 
 
-def test_what_an_imported_file_says_counts() -> None:
+def test_an_imported_file_counts() -> None:
     facts = containerd_facts(tomllib.loads(NEW), tomllib.loads(OLD), tomllib.loads("version = 3"))
     assert facts.enable_cdi is True
     assert facts.runtimes == ("runc", "biren")
 
 
-def test_empty_configuration_leaves_all_to_the_defaults() -> None:
+def test_an_empty_configuration_gives_the_defaults() -> None:
     facts = containerd_facts({})
     assert (facts.enable_cdi, facts.cdi_dirs, facts.runtimes) == (None, RUNTIME_CDI_DIRS, ())
 
@@ -63,7 +63,7 @@ tables = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["plugins", "other"]), tables))
-def test_no_configuration_however_odd_is_an_error(config: dict[str, object]) -> None:
+def test_no_odd_configuration_is_an_error(config: dict[str, object]) -> None:
     assert containerd_facts(config).enable_cdi in (None, True, False)
 
 
@@ -78,7 +78,7 @@ def test_no_configuration_however_odd_is_an_error(config: dict[str, object]) -> 
         (True, None, True),
     ],
 )
-def test_containerd_reads_cdi_as_configured_else_from_2_0_on(
+def test_containerd_reads_cdi_as_configured_or_from_2_0_on(
     enabled: bool | None, version: tuple[int, ...] | None, reads: bool | None
 ) -> None:
     assert containerd_reads_cdi(RuntimeFacts(enable_cdi=enabled), version) is reads
@@ -97,7 +97,7 @@ def test_containerd_reads_cdi_as_configured_else_from_2_0_on(
         (None, False, False),
     ],
 )
-def test_kubelet_passes_cdi_names_on_from_1_28_by_gate_and_from_1_29_by_itself(
+def test_the_kubelet_passes_cdi_names_on_from_1_28_with_the_gate_and_from_1_29_by_default(
     version: tuple[int, ...] | None, gate: bool | None, passes: bool | None
 ) -> None:
     assert kubelet_passes_cdi(version, gate) is passes

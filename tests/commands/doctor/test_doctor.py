@@ -1,4 +1,4 @@
-"""`doctor` sees each prerequisite that is not met, and says what to do; what hangs keeps nobody."""
+"""`doctor` finds each unmet prerequisite and gives advice; a hanging check delays no other."""
 
 import socket
 import subprocess
@@ -81,7 +81,7 @@ def verdicts(examination: Examination, settings: Settings) -> dict[str, str]:
     return {name: check.verdict.value for name, check in rows(examination, settings).items()}
 
 
-def test_exit_status_is_that_of_the_worst_row() -> None:
+def test_the_exit_status_follows_the_worst_row() -> None:
     good = [ok("a", "x"), unknown("b", "x")]
     assert exit_status([]) == 0
     assert exit_status(good) == 0
@@ -89,12 +89,12 @@ def test_exit_status_is_that_of_the_worst_row() -> None:
     assert exit_status([failure("d", "x", "y"), warned("c", "x", "y"), *good]) == 2
 
 
-def test_long_list_is_cut_short_with_what_is_left_out() -> None:
+def test_a_long_list_is_shortened_with_the_number_left_out() -> None:
     assert some_of(["a", "b"]) == "a; b"
     assert some_of(["a", "b", "c", "d", "e"]) == "a; b; c; and 2 more"
 
 
-def test_host_with_all_that_it_needs_is_well(host: SimulatedHost) -> None:
+def test_a_complete_host_has_only_ok_rows(host: SimulatedHost) -> None:
     host.add_gpus({0: 1, 1: 2})
     settings = Settings(host_root=host.root, mount_host_path=True)
     found = rows(check_cards, settings)
@@ -104,7 +104,7 @@ def test_host_with_all_that_it_needs_is_well(host: SimulatedHost) -> None:
     assert found["driver files"].seen == "5 to be mounted"
 
 
-def test_missing_driver_is_a_failure_with_the_command_that_loads_it(tmp_path: Path) -> None:
+def test_a_missing_driver_is_a_failure_with_the_command_that_loads_it(tmp_path: Path) -> None:
     found = rows(check_cards, Settings(host_root=tmp_path))
     assert found["driver"].verdict is Verdict.FAILURE
     assert "modprobe biren" in found["driver"].advice
@@ -114,7 +114,7 @@ def test_missing_driver_is_a_failure_with_the_command_that_loads_it(tmp_path: Pa
     ("version", "verdict"),
     [("1.2.1", "failure"), ("1.2.2", "ok"), ("1.12.0", "ok"), ("", "unknown"), ("x", "unknown")],
 )
-def test_driver_must_be_1_2_2_or_newer(host: SimulatedHost, version: str, verdict: str) -> None:
+def test_the_driver_must_be_1_2_2_or_newer(host: SimulatedHost, version: str, verdict: str) -> None:
     (host.root / "sys/module/biren/version").write_text(f"{version}\n")
     assert verdicts(check_cards, Settings(host_root=host.root))["driver"] == verdict
 
@@ -129,7 +129,7 @@ def test_cards_without_the_drivers_module_are_a_warning(host: SimulatedHost) -> 
 
 
 @pytest.mark.parametrize(("version", "verdict"), [("1.9.0", "ok"), ("1.10.0", "warning")])
-def test_control_node_is_missed_only_where_the_driver_should_have_it(
+def test_a_missing_control_node_is_reported_only_if_the_driver_should_have_it(
     host: SimulatedHost, version: str, verdict: str
 ) -> None:
     (host.root / "dev/biren-m").unlink()
@@ -137,7 +137,7 @@ def test_control_node_is_missed_only_where_the_driver_should_have_it(
     assert verdicts(check_cards, Settings(host_root=host.root))["control node"] == verdict
 
 
-def test_missing_node_is_named_and_its_card_is_not_well(host: SimulatedHost) -> None:
+def test_a_missing_node_is_named_and_its_card_is_unhealthy(host: SimulatedHost) -> None:
     host.add_gpus({0: 1, 1: 1})
     host.pull_node("card_1")
     found = rows(check_cards, Settings(host_root=host.root))
@@ -147,7 +147,7 @@ def test_missing_node_is_named_and_its_card_is_not_well(host: SimulatedHost) -> 
     assert found["health"].seen.startswith("card_1: ")
 
 
-def test_node_without_its_link_for_systemd_is_a_warning(host: SimulatedHost) -> None:
+def test_a_device_node_without_its_link_for_systemd_is_a_warning(host: SimulatedHost) -> None:
     host.add_gpus({0: 1, 1: 1})
     settings = Settings(host_root=host.root)
     assert verdicts(check_cards, settings)["/dev/char links"] == "ok"
@@ -161,11 +161,11 @@ def test_node_without_its_link_for_systemd_is_a_warning(host: SimulatedHost) -> 
     assert verdicts(check_cards, settings)["/dev/char links"] == "unknown"
 
 
-def test_unsettled_split_is_a_warning() -> None:
+def test_an_unsettled_split_is_a_warning() -> None:
     assert verdicts(check_cards, Settings(host_root=HOSTS / "unsettled"))["splits"] == "warning"
 
 
-def test_vgem_and_driver_files_matter_only_if_asked_for(host: SimulatedHost) -> None:
+def test_vgem_and_driver_files_are_checked_only_if_requested(host: SimulatedHost) -> None:
     (host.root / "usr/bin/brsmi").unlink()
     plain = verdicts(check_cards, Settings(host_root=host.root))
     assert plain["vgem"] == "ok"
@@ -178,7 +178,7 @@ def test_vgem_and_driver_files_matter_only_if_asked_for(host: SimulatedHost) -> 
     assert "renderD129" in rows(check_cards, mixed)["vgem"].seen
 
 
-def test_library_is_optional_and_one_that_cannot_be_loaded_is_a_warning(
+def test_a_missing_library_is_ok_and_an_unloadable_one_is_a_warning(
     host: SimulatedHost, tmp_path: Path
 ) -> None:
     assert verdicts(check_library, Settings(host_root=tmp_path / "none")) == {
@@ -189,7 +189,7 @@ def test_library_is_optional_and_one_that_cannot_be_loaded_is_a_warning(
     }
 
 
-def test_library_that_answers_is_told_with_its_version_and_what_it_lacks(
+def test_a_working_library_is_shown_with_its_version_and_missing_functions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Answering:
@@ -208,7 +208,7 @@ def test_library_that_answers_is_told_with_its_version_and_what_it_lacks(
     )
 
 
-def test_library_that_a_pod_does_not_see_may_be_on_the_node(
+def test_a_library_missing_in_a_pod_may_be_on_the_node(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
@@ -226,7 +226,7 @@ def add_function(root: Path, address: str, driver: str | None) -> None:
         (function / "driver").symlink_to(f"../../drivers/{driver}")
 
 
-def test_kata_needs_an_iommu_and_functions_that_are_bound(tmp_path: Path) -> None:
+def test_kata_needs_an_iommu_and_bound_functions(tmp_path: Path) -> None:
     settings = Settings(host_root=tmp_path, container_runtime="kata")
     assert verdicts(check_passthrough, settings) == {
         "IOMMU": "failure",
@@ -246,7 +246,7 @@ def test_kata_needs_an_iommu_and_functions_that_are_bound(tmp_path: Path) -> Non
     assert verdicts(check_passthrough, Settings(host_root=tmp_path)) == {"IOMMU": "ok"}
 
 
-def test_kata_node_is_judged_as_the_daemon_judges_it() -> None:
+def test_a_kata_node_is_judged_as_by_the_daemon() -> None:
     settings = Settings(host_root=HOSTS / "sriov_mixed", container_runtime="kata")
     found = rows(check_passthrough, settings)
     assert found["VFIO functions"].seen == "0000:04:00.3 is bound to biren"
@@ -257,7 +257,7 @@ def test_kata_node_is_judged_as_the_daemon_judges_it() -> None:
     )
 
 
-def test_functions_without_a_group_give_nothing_to_hand_out(tmp_path: Path) -> None:
+def test_functions_without_a_group_cannot_be_allocated(tmp_path: Path) -> None:
     settings = Settings(host_root=tmp_path, container_runtime="kata")
     add_function(tmp_path, "0000:3b:00.0", "vfio-pci")
     groups = rows(check_passthrough, settings)["VFIO groups"]
@@ -265,7 +265,7 @@ def test_functions_without_a_group_give_nothing_to_hand_out(tmp_path: Path) -> N
     assert "no IOMMU group" in groups.seen
 
 
-def test_sound_groups_are_well_and_what_nothing_is_made_of_is_a_warning(tmp_path: Path) -> None:
+def test_usable_groups_are_ok_and_unused_functions_are_a_warning(tmp_path: Path) -> None:
     settings = Settings(host_root=tmp_path, container_runtime="kata")
     add_function(tmp_path, "0000:3b:00.0", "vfio-pci")
     group = tmp_path / "sys/kernel/iommu_groups/7"
@@ -280,13 +280,13 @@ def test_sound_groups_are_well_and_what_nothing_is_made_of_is_a_warning(tmp_path
 
 @pytest.fixture
 async def daemon(monkeypatch: pytest.MonkeyPatch) -> DaemonState:
-    """The daemon that `doctor` asks: it serves card_0 and card_1."""
+    """The daemon that `doctor` reads: it serves card_0 and card_1."""
     state = new_state(listed(GPU, *devices(GPU, 0, 1)))
     monkeypatch.setattr(daemon_check, "ask", lambda _folder: status_document(state))
     return state
 
 
-async def test_daemon_tells_what_one_look_does_not_show(daemon: DaemonState) -> None:
+async def test_the_daemon_reports_faults_that_one_scan_does_not_show(daemon: DaemonState) -> None:
     found = rows(check_daemon, Settings())["daemon"]
     assert found.verdict is Verdict.OK
     assert found.seen.endswith("2 devices healthy")
@@ -304,7 +304,7 @@ async def test_daemon_tells_what_one_look_does_not_show(daemon: DaemonState) -> 
     assert "card_1: it loses data" in found.seen
 
 
-async def test_daemon_that_is_not_registered_is_a_failure_unless_it_stands_by(
+async def test_an_unregistered_daemon_is_a_failure_unless_it_stands_by(
     daemon: DaemonState,
 ) -> None:
     register(daemon, GPU, taken=False)
@@ -319,13 +319,13 @@ async def test_daemon_that_is_not_registered_is_a_failure_unless_it_stands_by(
     assert "process 7 (backup) holds the lock" in found.seen
 
 
-def test_daemon_that_cannot_be_asked_from_here_is_no_fault(tmp_path: Path) -> None:
+def test_an_unreachable_daemon_is_not_a_fault(tmp_path: Path) -> None:
     found = rows(check_daemon, Settings(status_dir=tmp_path))["daemon"]
     assert found.verdict is Verdict.UNKNOWN
     assert "in the daemon's container" in found.seen
 
 
-def test_daemon_that_takes_the_question_and_does_not_answer_is_a_failure(
+def test_a_daemon_that_does_not_answer_is_a_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(show_status, "ANSWER_DEADLINE", 0.05)
@@ -345,7 +345,7 @@ def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def kubelet_rows(settings: Settings) -> dict[str, Check]:
-    """The rows, read in a thread as `doctor` does."""
+    """Return the rows, read in a thread as `doctor` does."""
     return await trio.to_thread.run_sync(rows, check_kubelet, settings)
 
 
@@ -361,20 +361,20 @@ async def served(path: Path) -> AsyncIterator[None]:
 
 @contextmanager
 def frozen(path: Path) -> Iterator[None]:
-    """The socket of a process that is stopped: the kernel takes connections for it."""
+    """The socket of a stopped process: the kernel accepts connections for it."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{path}")
         listener.listen()
         yield
 
 
-async def test_kubelet_that_answers_is_told_from_the_socket_that_it_left_behind(
+async def test_a_running_kubelet_is_distinguished_from_a_leftover_socket(
     tmp_path: Path,
 ) -> None:
     settings = Settings(device_plugin_dir=tmp_path, pod_resources_dir=tmp_path / "none")
     found = await kubelet_rows(settings)
     assert {name: each.verdict.value for name, each in found.items()} == {
-        "kubelet's folder": "ok",
+        "kubelet's directory": "ok",
         "kubelet's socket": "failure",
         "other plugins": "ok",
         "pod resources": "warning",
@@ -384,14 +384,14 @@ async def test_kubelet_that_answers_is_told_from_the_socket_that_it_left_behind(
     with frozen(path):
         check = (await kubelet_rows(settings))["kubelet's socket"]
         assert check.verdict is Verdict.FAILURE
-        assert "nobody answers" in check.seen
+        assert "does not answer" in check.seen
         assert "no answer in" in check.seen
     check = (await kubelet_rows(settings))["kubelet's socket"]
     assert check.verdict is Verdict.FAILURE
     assert "Connection refused" in check.seen
 
 
-async def test_socket_of_ours_that_nobody_serves_is_a_failure_frozen_or_dead() -> None:
+async def test_an_unserved_plugin_socket_is_a_failure_frozen_or_dead() -> None:
     with tempfile.TemporaryDirectory(prefix="br") as folder:
         settings = Settings(device_plugin_dir=Path(folder), pod_resources_dir=Path(folder) / "none")
         path = Path(folder) / "birentech.com-gpu.sock"
@@ -401,18 +401,18 @@ async def test_socket_of_ours_that_nobody_serves_is_a_failure_frozen_or_dead() -
         with frozen(path):
             check = (await kubelet_rows(settings))["plugin's sockets"]
             assert check.verdict is Verdict.FAILURE
-            assert check.seen == f"nobody answers on {path.name}: no answer in 0.1 s"
+            assert check.seen == f"{path.name}: no answer in 0.1 s"
         check = (await kubelet_rows(settings))["plugin's sockets"]
         assert check.verdict is Verdict.FAILURE
-        assert check.seen == f"nobody answers on {path.name}: Connection refused"
+        assert check.seen == f"{path.name}: Connection refused"
 
 
-def test_folder_that_is_missing_is_a_failure(tmp_path: Path) -> None:
+def test_a_missing_directory_is_a_failure(tmp_path: Path) -> None:
     settings = Settings(device_plugin_dir=tmp_path / "none", pod_resources_dir=tmp_path)
-    assert verdicts(check_kubelet, settings)["kubelet's folder"] == "failure"
+    assert verdicts(check_kubelet, settings)["kubelet's directory"] == "failure"
 
 
-async def test_deleted_socket_of_a_running_kubelet_needs_a_restart_of_the_kubelet() -> None:
+async def test_a_running_kubelets_deleted_socket_needs_a_kubelet_restart() -> None:
     with tempfile.TemporaryDirectory(prefix="br") as folder:
         registering, pods = Path(folder) / "plugins", Path(folder) / "pods"
         registering.mkdir()
@@ -448,7 +448,7 @@ def test_other_plugins_are_named_and_one_for_the_same_cards_is_a_failure(tmp_pat
         (None, "unknown"),
     ],
 )
-def test_gate_is_read_from_the_kubelets_configuration(
+def test_the_gate_is_read_from_the_kubelets_configuration(
     tmp_path: Path, config: str | None, verdict: str
 ) -> None:
     if config is not None:
@@ -470,7 +470,7 @@ def test_gate_is_read_from_the_kubelets_configuration(
         ("who knows", "unknown"),
     ],
 )
-def test_version_is_asked_of_the_program_on_the_host(
+def test_the_version_comes_from_the_program_on_the_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, verdict: str
 ) -> None:
     program = tmp_path / "kubelet"
@@ -497,17 +497,17 @@ def configure_containerd(root: Path, text: str) -> None:
         ('enable_cdi = true\ncdi_spec_dirs = ["/opt/cdi"]', "failure"),
     ],
 )
-def test_containerd_must_read_the_folder_of_the_cdi_file(
+def test_containerd_must_read_the_directory_of_the_cdi_file(
     tmp_path: Path, config: str, verdict: str
 ) -> None:
     configure_containerd(tmp_path, f'[plugins."io.containerd.grpc.v1.cri"]\n{config}')
     settings = Settings(host_root=tmp_path, cdi_feature=True)
-    assert verdicts(check_runtime, settings)["containerd's CDI folders"] == verdict
+    assert verdicts(check_runtime, settings)["containerd's CDI directories"] == verdict
     without = verdicts(check_runtime, Settings(host_root=tmp_path))
-    assert without["containerd's CDI folders"] == "ok"
+    assert without["containerd's CDI directories"] == "ok"
 
 
-def test_birens_own_runtime_is_named_and_does_no_harm(tmp_path: Path) -> None:
+def test_birens_own_runtime_is_shown_as_harmless(tmp_path: Path) -> None:
     runtimes = '[plugins."io.containerd.cri.v1.runtime".containerd.runtimes'
     configure_containerd(tmp_path, f"{runtimes}.biren]\n{runtimes}.runc]\n")
     check = rows(check_runtime, Settings(host_root=tmp_path))["biren runtime"]
@@ -515,7 +515,7 @@ def test_birens_own_runtime_is_named_and_does_no_harm(tmp_path: Path) -> None:
     assert "has biren," in check.seen
 
 
-def test_a_runtime_of_birens_is_known_by_its_program_too(tmp_path: Path) -> None:
+def test_birens_runtime_is_recognised_by_its_program_too(tmp_path: Path) -> None:
     runtimes = '[plugins."io.containerd.cri.v1.runtime".containerd.runtimes'
     program = "/usr/local/birensupa/bin/biren-container-runtime"
     configure_containerd(tmp_path, f'{runtimes}.gpu.options]\nBinaryName = "{program}"\n')
@@ -523,7 +523,7 @@ def test_a_runtime_of_birens_is_known_by_its_program_too(tmp_path: Path) -> None
     assert f"has gpu ({program})," in check.seen
 
 
-def test_without_a_runtime_of_birens_the_variable_for_plain_handlers_is_advised(
+def test_without_birens_runtime_the_advice_names_the_variable_for_plain_handlers(
     tmp_path: Path,
 ) -> None:
     configure_containerd(tmp_path, "version = 3")
@@ -544,10 +544,10 @@ def test_files_that_containerds_configuration_imports_are_read_too(tmp_path: Pat
     (folder / "cdi.toml").write_text('[plugins."io.containerd.cri.v1.runtime"]\nenable_cdi = true')
     (folder / "odd.toml").write_text("= no TOML")
     found = verdicts(check_runtime, Settings(host_root=tmp_path, cdi_feature=True))
-    assert found["containerd's CDI folders"] == "ok"
+    assert found["containerd's CDI directories"] == "ok"
 
 
-def test_containerd_of_talos_is_the_one_that_runs_pods(tmp_path: Path) -> None:
+def test_on_talos_the_containerd_that_runs_pods_is_checked(tmp_path: Path) -> None:
     configure_containerd(tmp_path, '[plugins."io.containerd.cri.v1.runtime"]\nenable_cdi = false')
     talos = tmp_path / "etc/cri/containerd.toml"
     (talos.parent / "conf.d").mkdir(parents=True)
@@ -557,35 +557,33 @@ def test_containerd_of_talos_is_the_one_that_runs_pods(tmp_path: Path) -> None:
         'enable_cdi = true\ncdi_spec_dirs = ["/var/cdi/static"]\n'
     )
     settings = Settings(host_root=tmp_path, cdi_feature=True, cdi_dir=Path("/var/cdi/static"))
-    assert verdicts(check_runtime, settings)["containerd's CDI folders"] == "ok"
+    assert verdicts(check_runtime, settings)["containerd's CDI directories"] == "ok"
 
 
-def test_crio_is_read_where_containerd_is_not_configured(tmp_path: Path) -> None:
+def test_crio_is_checked_if_containerd_is_not_configured(tmp_path: Path) -> None:
     folder = tmp_path / "etc/crio/crio.conf.d"
     folder.mkdir(parents=True)
     (tmp_path / "etc/crio/crio.conf").write_text('[crio.runtime]\ncdi_spec_dirs = ["/a"]\n')
     settings = Settings(host_root=tmp_path, cdi_feature=True)
-    assert verdicts(check_runtime, settings)["CRI-O's CDI folders"] == "failure"
+    assert verdicts(check_runtime, settings)["CRI-O's CDI directories"] == "failure"
     (folder / "10-cdi.conf").write_text(
         '[crio.runtime]\ncdi_spec_dirs = ["/etc/cdi"]\n[crio.runtime.runtimes.biren]\n'
     )
     found = rows(check_runtime, settings)
-    assert found["CRI-O's CDI folders"].verdict is Verdict.OK
+    assert found["CRI-O's CDI directories"].verdict is Verdict.OK
     assert found["CRI-O"].verdict is Verdict.UNKNOWN
     assert "biren" in found["biren runtime"].seen
 
 
 @pytest.mark.parametrize("text", [None, "= no TOML"])
-def test_configuration_that_is_not_to_be_seen_is_neither_good_nor_bad(
-    tmp_path: Path, text: str | None
-) -> None:
+def test_an_invisible_configuration_is_unknown(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         configure_containerd(tmp_path, text)
     found = verdicts(check_runtime, Settings(host_root=tmp_path, cdi_feature=True))
     assert set(found.values()) == {"unknown"}
 
 
-def test_cdi_file_must_be_as_the_node_needs_it(host: SimulatedHost, tmp_path: Path) -> None:
+def test_the_cdi_file_must_have_what_the_node_needs(host: SimulatedHost, tmp_path: Path) -> None:
     host.add_gpus({0: 1})
     asked = Settings(host_root=host.root, cdi_dir=tmp_path, cdi_feature=True)
     file = tmp_path / "biren.yaml"
@@ -599,7 +597,7 @@ def test_cdi_file_must_be_as_the_node_needs_it(host: SimulatedHost, tmp_path: Pa
     assert verdicts(check_cdi_file, Settings(cdi_dir=tmp_path)) == {"CDI file": "ok"}
 
 
-def test_mounts_matter_in_a_pod_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mounts_are_checked_only_in_a_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert verdicts(check_mounts, Settings()) == {"mounts": "ok"}
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     table = tmp_path / "mountinfo"
@@ -622,7 +620,7 @@ def test_mounts_matter_in_a_pod_only(tmp_path: Path, monkeypatch: pytest.MonkeyP
     }
 
 
-def test_dev_on_a_tmpfs_that_has_all_nodes_is_as_good_as_the_hosts(
+def test_a_tmpfs_on_dev_with_all_nodes_is_ok(
     host: SimulatedHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
@@ -640,7 +638,7 @@ def test_dev_on_a_tmpfs_that_has_all_nodes_is_as_good_as_the_hosts(
     assert verdicts(check_mounts, settings)["mount of dev"] == "failure"
 
 
-def test_user_namespace_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_namespace_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = tmp_path / "uid_map"
     table.write_text("         0     100000      65536\n")
     monkeypatch.setattr(unix_sockets, "_UID_MAP", table)
@@ -649,7 +647,7 @@ def test_user_namespace_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "hostUsers" in row.advice
 
 
-def test_limits_of_this_process_are_looked_at() -> None:
+def test_the_limits_of_the_process_are_checked() -> None:
     assert set(verdicts(check_limits, Settings())) == {"descriptors", "inotify"}
 
 
@@ -658,7 +656,7 @@ def test_few_descriptors_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     assert verdicts(check_limits, Settings())["descriptors"] == "warning"
 
 
-async def test_check_that_hangs_is_a_failure(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_hanging_check_is_a_failure(autojump_clock: trio.testing.MockClock) -> None:
     release = Gate()
 
     def hang(_settings: Settings) -> Iterator[Check]:
@@ -672,7 +670,7 @@ async def test_check_that_hangs_is_a_failure(autojump_clock: trio.testing.MockCl
     assert (check.name, check.verdict) == ("driver", Verdict.FAILURE)
 
 
-async def test_check_that_the_host_does_not_let_be_made_spoils_no_other() -> None:
+async def test_a_check_prevented_by_the_host_does_not_affect_the_others() -> None:
     def refuse(_settings: Settings) -> Iterator[Check]:
         yield ok("lost", "with the rest of its examination")
         raise PermissionError(13, "Permission denied", "/sys/secret")
@@ -685,7 +683,7 @@ async def test_check_that_the_host_does_not_let_be_made_spoils_no_other() -> Non
     assert good == ok("fine", "x")
 
 
-async def test_check_with_a_bug_spoils_no_other() -> None:
+async def test_a_check_with_a_bug_does_not_affect_the_others() -> None:
     def stumble(_settings: Settings) -> Iterator[Check]:
         yield ok("lost", "with the rest of its examination")
         raise RuntimeError("deadlock detected")
@@ -699,7 +697,7 @@ async def test_check_with_a_bug_spoils_no_other() -> None:
     assert good == ok("fine", "x")
 
 
-def test_what_several_checks_need_is_there_before_their_threads_start() -> None:
+def test_shared_modules_are_imported_before_the_checks_threads_start() -> None:
     # Imported by two threads at once, it came out as a deadlock in one of three runs of `doctor`.
     code = "import sys, biren_plugin.commands.doctor.examination; sys.exit('ruamel.yaml' not in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,4 +1,4 @@
-"""Which folders of a container are the host's."""
+"""Which directories of a container are the host's."""
 
 from biren_plugin.commands.doctor.process_checks import mount_types, type_at
 
@@ -14,11 +14,11 @@ a line of garbage
 """
 
 
-def test_last_of_several_mounts_over_each_other_counts() -> None:
+def test_the_last_of_several_mounts_over_each_other_counts() -> None:
     assert mount_types(POD)["/dev"] == "devtmpfs"
 
 
-def test_mount_above_a_path_counts_for_it_but_the_root_does_not() -> None:
+def test_a_mount_above_a_path_counts_for_it_but_the_root_does_not() -> None:
     types = mount_types(POD)
     assert type_at("/sys/class/biren", types) == "sysfs"
     assert type_at("/var/lib/kubelet/device-plugins", types) == "ext4"

@@ -1,4 +1,4 @@
-"""A report is a host in an archive: read back, it is the host that was recorded, and no more."""
+"""A report is a host in an archive: read back, it matches the recorded host, and has nothing else."""
 
 import io
 import json
@@ -26,7 +26,7 @@ async def pack(root: Path, to: Path) -> tarfile.TarFile:
 
 
 @pytest.mark.parametrize("name", ["eight_whole", "mixed", "unsettled", "broken", "empty"])
-async def test_report_reads_as_the_host_that_it_is_of(name: str, tmp_path: Path) -> None:
+async def test_a_report_reads_like_the_recorded_host(name: str, tmp_path: Path) -> None:
     with await pack(HOSTS / name, tmp_path) as archive:
         archive.extractall(tmp_path / "copy", filter="fully_trusted")
     copy = tmp_path / "copy/host"
@@ -40,14 +40,14 @@ async def test_report_reads_as_the_host_that_it_is_of(name: str, tmp_path: Path)
     assert json.loads((tmp_path / "copy/doctor.json").read_text())["complete"] is True
 
 
-async def test_report_of_a_kata_node_has_its_groups_nodes_and_other_members(tmp_path: Path) -> None:
+async def test_a_kata_nodes_report_has_its_groups_nodes_and_other_members(tmp_path: Path) -> None:
     with await pack(HOSTS / "sriov_mixed", tmp_path) as archive:
         archive.extractall(tmp_path / "copy", filter="fully_trusted")
     copied = read_once(VfioGroupReader(tmp_path / "copy/host"))
     assert copied == read_once(VfioGroupReader(HOSTS / "sriov_mixed"))
 
 
-async def test_report_holds_nothing_but_what_is_read(tmp_path: Path) -> None:
+async def test_a_report_has_only_files_that_are_read(tmp_path: Path) -> None:
     root = tmp_path / "root"
     for path in ("etc/shadow", "usr/lib/libsecret.so", "dev/sda", "sys/class/net/eth0"):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ async def test_report_holds_nothing_but_what_is_read(tmp_path: Path) -> None:
                 ("shadow", "libsecret.so", "sda", "eth0")]  # fmt: skip
 
 
-async def test_host_that_hangs_gives_no_report_but_an_end(
+async def test_a_hanging_host_gives_no_report_but_the_command_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     release = Gate()
@@ -93,7 +93,9 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     assert record(tmp_path, "/a")[1] == ["host/a", "host/b"]
 
 
-def test_too_much_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_over_the_limit_are_left_out_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(recording, "_MAX_ENTRIES", 1)
     (tmp_path / "a").touch()
     (tmp_path / "b").touch()

@@ -1,4 +1,4 @@
-"""Whatever a node does not tell, no text for a person has a `None` in it."""
+"""Whatever values of a node are unknown, no text for a person contains `None`."""
 
 from collections.abc import Iterator
 from pathlib import Path
