@@ -1,10 +1,11 @@
-"""For every test: a limit in real time, a patient clock, and the management library's stand-in."""
+"""For every test: a limit in real time, a patient clock, and a stand-in for the management library."""
 
 import inspect
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from trio.testing import MockClock
 
@@ -13,10 +14,14 @@ from tests.support.clocks import patient_autojump_clock
 
 pytest_plugins = ["tests.support.time_limit"]
 
+# No example has a deadline: on a busy machine, hypothesis' 200 ms fail without a fault.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
+
 
 @pytest.fixture
 def autojump_clock(request: pytest.FixtureRequest) -> MockClock:
-    """In place of pytest-trio's, which jumps while a thread is at work.
+    """Replace pytest-trio's clock, which jumps while a thread is running.
 
     pytest-trio looks for a clock among the test's own arguments only.
     """
@@ -27,13 +32,13 @@ def autojump_clock(request: pytest.FixtureRequest) -> MockClock:
 
 @pytest.fixture(scope="session")
 def brml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library of today."""
+    """Return a current library."""
     return build_stand_in(tmp_path_factory.mktemp("brml"))
 
 
 @pytest.fixture(scope="session")
 def old_brml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One that lacks several functions."""
+    """Return a library that lacks several functions."""
     return build_stand_in(tmp_path_factory.mktemp("old-brml"), old=True)
 
 

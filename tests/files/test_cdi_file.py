@@ -219,7 +219,7 @@ def test_a_file_that_no_runtime_loads_is_invalid(path: Path, content: bytes, sai
     assert "\n" not in str(caught.value)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(st.binary(max_size=60), st.text("ab01:-!?[]{}&*#|>'\"%@.,~ \n\t", max_size=60)))
 def test_any_file_content_is_read_or_refused(tmp_path: Path, content: bytes | str) -> None:
     path = tmp_path / "biren.yaml"

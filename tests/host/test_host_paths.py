@@ -86,7 +86,7 @@ def add_link(tree: Path, path: list[str], ups: int | None, target: list[str]) ->
         place.symlink_to("/".join([*start, *target]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     folders=st.lists(PARTS, max_size=4),
     links=st.lists(st.tuples(PARTS, st.none() | st.integers(0, 2), PARTS), max_size=5),

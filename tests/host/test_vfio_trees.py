@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from biren_plugin.commands.show_devices import judge_once
@@ -88,7 +88,6 @@ def functions(draw: st.DrawFn) -> dict[str, str | bytes | None]:
     return {**links, **files, **usual}
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from(ADDRESSES), functions()),
     st.dictionaries(st.sampled_from(["1", "2", "vfio", "x"]), st.booleans()),

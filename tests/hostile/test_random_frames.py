@@ -145,7 +145,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
     trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
-THOROUGH = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+THOROUGH = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 
 @THOROUGH

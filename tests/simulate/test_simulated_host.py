@@ -142,7 +142,7 @@ def test_new_split_takes_the_lowest_free_numbers(host: SimulatedHost) -> None:
 CHANGES = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0, 1, 2, 4])), max_size=8)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(CHANGES)
 def test_reader_follows_every_change(changes: list[tuple[int, int]]) -> None:
     """A GPU removed (0) or split; a reader that looks after each change sees what a new one sees."""

@@ -431,7 +431,7 @@ def test_other_plugins_are_named_and_one_for_the_same_cards_is_a_failure(tmp_pat
         (tmp_path / name).touch()
     check = rows(check_kubelet, settings)["other plugins"]
     assert check.verdict is Verdict.OK
-    assert check.seen.startswith("nvidia.sock; the row daemon tells")
+    assert check.seen.startswith("nvidia.sock; the row daemon shows")
     (tmp_path / "biren-device-plugin.sock").touch()
     check = rows(check_kubelet, settings)["other plugins"]
     assert check.verdict is Verdict.FAILURE

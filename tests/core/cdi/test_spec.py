@@ -4,7 +4,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from biren_plugin.core.cdi.spec import names_for, offerable, spec_for, withheld
@@ -54,7 +54,6 @@ def nodes(draw: st.DrawFn) -> list[DeviceList]:
     return [DeviceList(name, tuple(found), host) for name, found in by_resource.items()]
 
 
-@settings(deadline=None)  # YAML there and back, and a schema: slow on a busy machine
 @given(nodes(), st.data(), st.sampled_from(["yaml", "json"]))
 def test_names_resolve_to_what_allocate_gives_without_cdi(
     lists: list[DeviceList], data: st.DataObject, form: Any

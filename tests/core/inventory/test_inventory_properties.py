@@ -121,7 +121,7 @@ def healthy(inventory: Inventory) -> dict[str, set[str]]:
     return ids
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(histories(mute=True), hosts(mute=False))
 def test_a_host_that_does_not_change_is_listed_unchanged(
     history: list[tuple[float, Host]], final: Host
@@ -139,7 +139,6 @@ def test_a_host_that_does_not_change_is_listed_unchanged(
         assert inventory.unsettled == ()
 
 
-@settings(deadline=None)
 @given(histories(mute=True), hosts(mute=True))
 def test_a_gpu_with_one_readable_card_is_listed_completely(
     history: list[tuple[float, Host]], final: Host
@@ -150,7 +149,7 @@ def test_a_gpu_with_one_readable_card_is_listed_completely(
     assert healthy(inventory) == final.expected()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(histories(mute=True), hosts(mute=False))
 def test_the_keeper_remembers_only_existing_cards(
     history: list[tuple[float, Host]], final: Host
@@ -164,7 +163,7 @@ def test_the_keeper_remembers_only_existing_cards(
     assert remembered <= len(GPUS) + len(final.snapshot().cards) + len(RESOURCES)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(histories(mute=True))
 def test_no_card_leaves_a_list_before_it_was_unhealthy_long_enough(
     history: list[tuple[float, Host]],
@@ -188,7 +187,6 @@ def test_no_card_leaves_a_list_before_it_was_unhealthy_long_enough(
         before = set(listed)
 
 
-@settings(deadline=None)
 @given(histories(mute=True))
 def test_no_resource_is_removed_before_its_list_was_empty_for_a_while(
     history: list[tuple[float, Host]],
@@ -208,7 +206,6 @@ def test_no_resource_is_removed_before_its_list_was_empty_for_a_while(
         before = listed
 
 
-@settings(deadline=None)
 @given(histories(mute=True))
 def test_no_id_is_listed_twice_or_healthy_under_two_resources(
     history: list[tuple[float, Host]],
@@ -225,7 +222,6 @@ def test_no_id_is_listed_twice_or_healthy_under_two_resources(
         assert len(usable) == len(set(usable))
 
 
-@settings(deadline=None)
 @given(histories(mute=False))
 def test_every_healthy_device_is_present_and_split_as_its_resource_requires(
     history: list[tuple[float, Host]],
@@ -236,7 +232,6 @@ def test_every_healthy_device_is_present_and_split_as_its_resource_requires(
             assert ids <= present[resource]
 
 
-@settings(deadline=None)
 @given(histories(mute=False))
 def test_no_look_is_believed_before_it_has_settled(history: list[tuple[float, Host]]) -> None:
     """Except cards present at the start, and a GPU that returns to its accepted split."""

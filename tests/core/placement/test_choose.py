@@ -144,7 +144,6 @@ def questions(draw: st.DrawFn, topologies: st.SearchStrategy[Topology]) -> Quest
     return topology, available, must, draw(st.integers(len(must), len(available)))
 
 
-@settings(deadline=None)
 @given(questions(trees()), PLACEMENTS)
 def test_the_choice_on_a_tree_is_the_best_of_all(question: Question, placement: Placement) -> None:
     assert choose(*question, placement) == brute_force(*question, placement)
@@ -165,7 +164,6 @@ def test_what_is_left_is_worth_most_on_many_small_nodes(seed: int) -> None:
         assert choose(*question, placement) == brute_force(*question, placement)
 
 
-@settings(deadline=None)
 @given(questions(matrices()), PLACEMENTS)
 def test_the_choice_on_any_matrix_is_the_best_of_all(
     question: Question, placement: Placement
@@ -182,7 +180,7 @@ def tangle(seed: int, size: int) -> Topology:
     )
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.integers(0, 10_000), st.integers(2, 5))
 def test_the_choice_is_the_best_of_all_up_to_the_last_exact_size(seed: int, size: int) -> None:
     topology = tangle(seed, EXACT_UP_TO)
@@ -197,7 +195,6 @@ def vendors_measure(topology: Topology, chosen: Collection[str]) -> int:
     return sum((link + 1) ** 2 for link in links)
 
 
-@settings(deadline=None)
 @given(questions(matrices()))
 def test_the_choice_is_never_below_the_vendors_best_on_the_vendors_measure(
     question: Question,
@@ -210,7 +207,6 @@ def test_the_choice_is_never_below_the_vendors_best_on_the_vendors_measure(
     assert vendors_measure(topology, choose(*question)) == most
 
 
-@settings(deadline=None)
 @given(questions(trees() | matrices(20)), PLACEMENTS, st.randoms(use_true_random=False))
 def test_the_choice_does_not_depend_on_the_order_of_the_available_units(
     question: Question, placement: Placement, chance: Random
@@ -230,7 +226,7 @@ def large_questions(draw: st.DrawFn) -> Question:
     return topology, list(topology.units), must, draw(st.integers(len(must), len(topology.units)))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(large_questions())
 def test_no_single_exchange_improves_the_choice(question: Question) -> None:
     topology, available, must, _ = question
@@ -240,7 +236,7 @@ def test_no_single_exchange_improves_the_choice(question: Question) -> None:
         assert worth(topology, available, better, "packed") <= reached
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(large_questions())
 def test_the_choice_is_never_below_what_exchanges_reach_from_the_lowest_numbers(
     question: Question,
