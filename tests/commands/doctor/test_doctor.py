@@ -537,7 +537,7 @@ def test_without_birens_runtime_the_advice_names_the_variable_for_plain_handlers
     assert rows(check_runtime, given)["biren runtime"].advice == ""
 
 
-def test_files_that_containerds_configuration_imports_are_read_too(tmp_path: Path) -> None:
+def test_files_imported_by_containerds_configuration_are_read_too(tmp_path: Path) -> None:
     configure_containerd(tmp_path, 'imports = ["/etc/containerd/conf.d/*.toml", "relative", 3]')
     folder = tmp_path / "etc/containerd/conf.d"
     folder.mkdir()
