@@ -4,7 +4,7 @@ import signal
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from types import FrameType
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import attrs
 import trio
@@ -37,6 +37,9 @@ from biren_plugin.sources.library import query_library
 from biren_plugin.sources.scan import scan_host
 from biren_plugin.sources.survey import survey_node
 from biren_plugin.supervise import flatten, keep_running
+
+if TYPE_CHECKING:
+    from biren_plugin.hami.hami_mode import HamiMode
 
 LIBRARY_ROUNDS: Final = 5
 """Scans of sysfs for each round of the library."""
@@ -112,9 +115,12 @@ async def run_daemon(settings: Settings) -> None:
             *_cdi_loop(cdi),
         )
         state.intervals = {each.name: each.interval for each in loops if each.interval is not None}
-        beside = _labels_loop(settings, state)  # for the one instance that serves
+        hami = _hami_mode(settings, state)
+        scheduler = hami.cards if hami is not None else None
         visible = "none" if settings.offers_groups else settings.visible_devices
-        node = Node(plugins, folder, state, settings.placement, visible, cdi)
+        node = Node(plugins, folder, state, settings.placement, visible, cdi, scheduler)
+        # for the one instance that serves
+        beside = (*_labels_loop(settings, state), *_hami_loop(hami))
         async with trio.open_nursery() as nursery:
             for loop in loops:
                 nursery.start_soon(loop.keep, state.counters)
@@ -152,6 +158,19 @@ def _labels_loop(settings: Settings, state: DaemonState) -> Iterator[Loop]:
             publish_labels, settings.nfd_features_dir, state.inventory, state.observed
         )
         yield Loop("node-labels", publish, is_vital=False)
+
+
+def _hami_mode(settings: Settings, state: DaemonState) -> "HamiMode | None":
+    if not settings.hami:
+        return None
+    from biren_plugin.hami.hami_mode import HamiMode  # the API client: h11, TLS
+
+    return HamiMode(settings, state)
+
+
+def _hami_loop(hami: "HamiMode | None") -> Iterator[Loop]:
+    if hami is not None:
+        yield Loop("hami", hami.run, is_vital=False)
 
 
 def _cdi_owner(settings: Settings) -> CdiOwner | None:

@@ -7,7 +7,7 @@
 
 import time
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, Literal
@@ -140,6 +140,34 @@ class DriverState:
     """Claims that are prepared."""
 
 
+HamiOutcome = Literal["matched", "unmatched", "refused", "unasked"]
+"""Of an Allocate: as HAMi promised; no pod was promised these cards; another pod was promised these
+cards; the API server did not answer."""
+
+
+@attrs.define
+class HamiState:
+    """What the node has come to under HAMi's scheduler."""
+
+    registered: bool = False
+    """Whether the API server took the last report of the node's cards."""
+    trouble: str = ""
+    """Why it did not; empty if it did."""
+    reported: float | None = None
+    """When the last report was taken, in seconds since 1970."""
+    lock: str = ""
+    """The pod for which HAMi has locked the node, as `namespace/pod`; empty for none."""
+    containers: Counter[HamiOutcome] = attrs.Factory(Counter)
+    """Containers that got whole cards, or were refused."""
+    mismatches: deque[str] = attrs.Factory(lambda: deque(maxlen=5))
+    """The last sentences about containers that could not be matched with HAMi's record."""
+
+    def note(self, outcome: HamiOutcome, text: str) -> None:
+        """A container could not be matched, and why."""
+        self.containers[outcome] += 1
+        self.mismatches.append(text)
+
+
 @attrs.define
 class DaemonState:
     """Belongs to the daemon; whoever else has it only reads."""
@@ -160,6 +188,8 @@ class DaemonState:
     """By resource whose subtree lives: what the kubelet is told."""
     driver: DriverState | None = None
     """None: cards are offered through the device plugin API."""
+    hami: HamiState | None = None
+    """None: HAMi's scheduler is not asked."""
     cdi_file: Board[OnDisk] | None = None
     """What the node's CDI file holds; None without CDI."""
     kubelet_view: Board[KubeletView] = attrs.Factory(Board)

@@ -12,6 +12,7 @@ import os
 import ssl
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -97,6 +98,11 @@ def load_kubeconfig(path: Path) -> Access:
         raise ApiUnreachable(
             f"the kubeconfig {path} has no usable current context: {_reason(error)}"
         ) from error
+
+
+def load_from(kubeconfig: Path | None) -> Load:
+    """What reads a kubeconfig, or without one the service account of this pod."""
+    return PodCredentials().load if kubeconfig is None else partial(load_kubeconfig, kubeconfig)
 
 
 def _access(document: Any, path: Path) -> Access:

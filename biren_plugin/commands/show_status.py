@@ -103,6 +103,8 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
     modes = {each["name"]: ProbeMode(each["mode"], each["by"]) for each in document["probes"]}
     if not_enforced := describe_modes(modes):
         print(f"probes not enforced: {not_enforced}")
+    if document["hami"] is not None:
+        _print_hami(document["hami"], document["time"])
     if not document["resources"] and not document["excluded"]:
         found = (
             "No Biren card" if document["driver_loaded"] else "No driver, or no /sys of the host"
@@ -143,6 +145,15 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
             for each in document["excluded"]
         ],
     )
+
+
+def _print_hami(hami: dict[str, Any], now: str) -> None:
+    known = "reported" if hami["registered"] else "NOT reported"
+    lock = f"locked for {hami['locked_for']}" if hami["locked_for"] else "not locked"
+    print(f"HAMi: cards {known} (last: {_span(hami['last_report'], now)} ago), node {lock}")
+    for text in (hami["trouble"], *hami["mismatches"]):
+        if text:
+            print(f"  {text}")
 
 
 def _row(resource: str, device: dict[str, Any], now: str, *, holders_known: bool) -> Row:

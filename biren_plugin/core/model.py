@@ -117,6 +117,14 @@ class DeviceList:
     pulse: int = 0
     """The number of heartbeats; a new one causes an unchanged list to be sent again."""
 
+    def without_numa_nodes(self) -> "DeviceList":
+        """The same list, for a kubelet that should not choose by NUMA node."""
+        devices = tuple(
+            attrs.evolve(each, card=attrs.evolve(each.card, numa_node=None))
+            for each in self.devices
+        )
+        return attrs.evolve(self, devices=devices)
+
     def find(self, device_id: str) -> Device | None:
         """Return the device with that id, None if it is not listed."""
         return next((device for device in self.devices if device.id == device_id), None)

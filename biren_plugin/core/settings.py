@@ -20,6 +20,7 @@ from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.brml import LibraryStatus
 from biren_plugin.core.placement.choose import Placement
 from biren_plugin.core.setting_field import Between, EachMatching, Matching, Members, setting
+from biren_plugin.errors import BadSetting
 
 ContainerRuntime = Literal["runc", "kata"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -179,11 +180,26 @@ class Settings:
         Members(EVERY_PROBE),
     )
     kubeconfig: Path | None = setting(
-        None, "The file with the API server's address and credentials, outside of a pod; for dra."
+        None,
+        "The file with the API server's address and credentials, outside of a pod; for dra and hami.",
     )
-    node_name: str = setting("", "The node's name, if no pod's token has it; for dra.")
+    node_name: str = setting("", "The node's name, if no pod's token has it; for dra and hami.")
+    hami: bool = setting(
+        False,
+        "Work under HAMi's scheduler (2.10 and newer): report the whole GPUs to it, allocate what it "
+        "chose, and release its lock on the node. Needs access to the API server.",
+    )
     origins: Mapping[str, Source] = attrs.field(factory=dict, eq=False, kw_only=True)
     """The source of each value that is not the default, by field; not a setting itself."""
+
+    def __attrs_post_init__(self) -> None:
+        """Raises `BadSetting` for settings that contradict each other."""
+        if self.hami and self.offer_by == "dra":
+            raise BadSetting(
+                "hami",
+                "true",
+                "HAMi places no pods with resource claims; give --hami or --offer-by dra, not both",
+            )
 
     @property
     def offers_groups(self) -> bool:

@@ -39,9 +39,12 @@ async def run_resource(resource: str, node: Node, memory: ResourceMemory) -> Non
         counters.list_sent(resource)
         sent.post(Sent(devices, trio.current_time()))
 
-    watch = partial(watch_devices, memory.offered, streams, on_sent)
+    scheduler = node.scheduler_of(resource)
+    # By NUMA node the kubelet would choose from the other end than a scheduler that has chosen.
+    shown = DeviceList.without_numa_nodes if scheduler is not None else _as_it_is
+    watch = partial(watch_devices, memory.offered, streams, on_sent, shown)
     answer = partial(edits_for if cdi is None else names_for, visible=node.visible_devices)
-    plugin = DevicePlugin(memory.offered, inventory, watch, node.placement, answer)
+    plugin = DevicePlugin(memory.offered, inventory, watch, node.placement, answer, scheduler)
     judged = memory.offered if cdi is None else memory.judged
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(_START_DEADLINE) as starting:
@@ -58,6 +61,10 @@ async def run_resource(resource: str, node: Node, memory: ResourceMemory) -> Non
         nursery.start_soon(watch_kubelet, socket, node)
         nursery.start_soon(stay_registered, resource, socket, node, memory, streams)
         nursery.start_soon(watch_rivals, resource, node, memory, sent)
+
+
+def _as_it_is(devices: DeviceList) -> DeviceList:
+    return devices
 
 
 def _note_allocation(node: Node, memory: ResourceMemory, ids: Sequence[str]) -> None:

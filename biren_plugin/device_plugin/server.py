@@ -11,8 +11,10 @@ from biren_plugin.board import Board
 from biren_plugin.core.admission import PreferenceRequest, cards_for, preferred
 from biren_plugin.core.container_edits import Answer, ContainerEdits
 from biren_plugin.core.model import DeviceList, Inventory
+from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.choose import Placement
 from biren_plugin.daemon_state import Counters, Outcome
+from biren_plugin.device_plugin.node import CardScheduler
 from biren_plugin.errors import NotReady, RequestRefused, SocketUnusable, reason_of
 from biren_plugin.notice import DEBUG, WARNING, is_debugging, say, say_bug
 from biren_plugin.unix_sockets import FileIdentity, UnixListener
@@ -23,7 +25,10 @@ _BUGS: Final = 5
 
 
 class DevicePlugin:
-    """Answers from what the boards say now; never waits for hardware."""
+    """Answers from what the boards say now; never waits for hardware.
+
+    A `scheduler` that chooses cards itself is asked first.
+    """
 
     def __init__(
         self,
@@ -32,15 +37,25 @@ class DevicePlugin:
         watch: Callable[[], AsyncGenerator[DeviceList, None]],
         placement: Placement,
         answer: Answer,
+        scheduler: CardScheduler | None = None,
     ) -> None:
         self.watch = watch
         self._offered = offered
         self._inventory = inventory
         self._placement = placement
         self._answer = answer
+        self._scheduler = scheduler
 
-    def prefer(self, requests: Sequence[PreferenceRequest]) -> list[list[str]]:
+    async def prefer(self, requests: Sequence[PreferenceRequest]) -> list[list[str]]:
         """The ids to choose for each container. Raises `RequestRefused`."""
+        choices = self._choose(requests)
+        if self._scheduler is not None:
+            for place, request in enumerate(requests):
+                promised = await self._scheduler.prefer(request)
+                choices[place] = choices[place] if promised is None else promised
+        return choices
+
+    def _choose(self, requests: Sequence[PreferenceRequest]) -> list[list[str]]:
         offered = self._current()
         topology = (self._inventory.latest or Inventory()).topology
         try:
@@ -64,11 +79,11 @@ class DevicePlugin:
                 say("preferred", text, DEBUG, resource=offered.resource, cards=tuple(choice))
         return choices
 
-    def allocate(self, requests: Sequence[Sequence[str]]) -> list[ContainerEdits]:
+    async def allocate(self, requests: Sequence[Sequence[str]]) -> list[ContainerEdits]:
         """What each container gets for its device ids. Raises `RequestRefused`."""
         offered = self._current()
         try:
-            cards = cards_for(requests, offered, self._inventory.latest or Inventory())
+            cards = await self._admitted(requests, offered)
         except RequestRefused as error:
             text = f"{offered.resource}: refused an allocation: {error}"
             say("allocation_refused", text, WARNING, resource=offered.resource, reason=str(error))
@@ -78,6 +93,22 @@ class DevicePlugin:
             text = f"{offered.resource}: allocated {', '.join(names) or 'nothing'}"
             say("allocated", text, resource=offered.resource, cards=names)
         return [self._answer(each, offered.host) for each in cards]
+
+    async def _admitted(
+        self, requests: Sequence[Sequence[str]], offered: DeviceList
+    ) -> list[list[Card]]:
+        inventory = self._inventory.latest or Inventory()
+        if self._scheduler is None:
+            return cards_for(requests, offered, inventory)
+        try:
+            cards = cards_for(requests, offered, inventory)
+        except RequestRefused:
+            for each in requests:
+                await self._scheduler.refuse(each)
+            raise
+        for each in requests:
+            await self._scheduler.admit(each)
+        return cards
 
     def _current(self) -> DeviceList:
         if (offered := self._offered.latest) is None:
@@ -105,20 +136,20 @@ class CountedPlugin:
         """The lists of one stream."""
         return self._plugin.watch
 
-    def prefer(self, requests: Sequence[PreferenceRequest]) -> list[list[str]]:
+    async def prefer(self, requests: Sequence[PreferenceRequest]) -> list[list[str]]:
         """The ids to choose. Raises `RequestRefused`."""
         began = time.perf_counter()
         try:
-            return self._plugin.prefer(requests)
+            return await self._plugin.prefer(requests)
         finally:
             self._counters.preferring.add(time.perf_counter() - began)
 
-    def allocate(self, requests: Sequence[Sequence[str]]) -> list[ContainerEdits]:
+    async def allocate(self, requests: Sequence[Sequence[str]]) -> list[ContainerEdits]:
         """What each container gets. Raises `RequestRefused`."""
         began = time.perf_counter()
         outcome: Outcome = "failed"
         try:
-            answer = self._plugin.allocate(requests)
+            answer = await self._plugin.allocate(requests)
             outcome = "answered"
             self._on_allocated([id_ for each in requests for id_ in each])
         except RequestRefused:

@@ -8,7 +8,7 @@ import trio
 
 from biren_plugin.device_plugin.folder import remove_abandoned
 from biren_plugin.device_plugin.folder_lock import HeldFolder, hold_folder
-from biren_plugin.device_plugin.node import Node, ResourceMemory
+from biren_plugin.device_plugin.node import Node
 from biren_plugin.device_plugin.resource import run_resource
 from biren_plugin.device_plugin.waiting import Waiting
 from biren_plugin.errors import KubeletRestarted, NodeError
@@ -85,7 +85,7 @@ class Serving:
                     nursery.start_soon(self._run_resource, resource, running[resource])
 
     async def _run_resource(self, resource: str, scope: trio.CancelScope) -> None:
-        memory = ResourceMemory()
+        memory = self.node.memory_of(resource)
         folder = self.node.folder
         kubelet: FileIdentity | None = None
 

@@ -11,11 +11,12 @@ async def watch_devices(
     offered: Board[DeviceList],
     streams: Board[Streams],
     on_sent: Callable[[DeviceList], None] = lambda _devices: None,
+    shown: Callable[[DeviceList], DeviceList] = lambda devices: devices,
 ) -> AsyncGenerator[DeviceList, None]:
     """The lists for one stream, for as long as somebody reads it.
 
     `streams` has a token for it while it is open, `on_sent` gets each list
-    once it was written. Each list makes the kubelet write its checkpoint: one that
+    once it was written, and `shown` makes of each list what the kubelet is sent. Each list makes the kubelet write its checkpoint: one that
     would read the same is not sent, unless a heartbeat is due.
     """
     stream = object()
@@ -24,10 +25,11 @@ async def watch_devices(
         with offered.subscribe() as lists:
             last: object = None
             async for current in lists:
-                if (wire := _as_sent(current)) != last:
+                seen = shown(current)
+                if (wire := _as_sent(seen)) != last:
                     last = wire
-                    yield current
-                    on_sent(current)
+                    yield seen
+                    on_sent(seen)
     finally:
         streams.post((streams.latest or Streams()).without(stream))
 

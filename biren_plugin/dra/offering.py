@@ -14,7 +14,7 @@ import trio
 
 from biren_plugin.board import Board, news_of
 from biren_plugin.cluster.api_server import ApiServer
-from biren_plugin.cluster.credentials import PodCredentials, load_kubeconfig, who_am_i
+from biren_plugin.cluster.credentials import load_from, who_am_i
 from biren_plugin.cluster.object_watch import PACE, Objects, watch_objects
 from biren_plugin.core.dra.pool import Pool, pool_of
 from biren_plugin.core.dra.reconcile import Owner
@@ -70,12 +70,7 @@ def _note_failure(state: DaemonState, cause: Exception) -> None:
 
 
 async def _offer(settings: Settings, state: DaemonState, folder: Board[KubeletFolder]) -> None:
-    load = (
-        PodCredentials().load
-        if settings.kubeconfig is None
-        else partial(load_kubeconfig, settings.kubeconfig)
-    )
-    async with ApiServer(load) as api:
+    async with ApiServer(load_from(settings.kubeconfig)) as api:
         await _offer_in(api, settings, state, folder)
 
 

@@ -27,7 +27,7 @@ from biren_plugin import __version__
 from biren_plugin.core.model import Device, Inventory
 from biren_plugin.core.observed import NO_HOLDERS, Observed
 from biren_plugin.core.parse.brml import CardReading
-from biren_plugin.daemon_state import CALL_BOUNDS, DaemonState, Latency
+from biren_plugin.daemon_state import CALL_BOUNDS, DaemonState, HamiState, Latency
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -69,6 +69,8 @@ class Metrics(Collector):
         yield from self._of_cards(inventory, observed)
         yield from self._of_kubelet(inventory)
         yield from self._of_daemon()
+        if self._state.hami is not None:
+            yield from _of_hami(self._state.hami)
 
     def _of_devices(self, inventory: Inventory, observed: Observed) -> Iterator[Metric]:
         counts = GaugeMetricFamily(
@@ -201,6 +203,35 @@ class Metrics(Collector):
             yield GaugeMetricFamily(
                 "br_gpu_cdi_spec_stale", "1: the CDI file lacks what it should hold.", value=stale
             )
+
+
+def _of_hami(hami: HamiState) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "br_gpu_hami_registered",
+        "1: the API server took the last report of the node's cards for HAMi.",
+        value=hami.registered,
+    )
+    if hami.reported is not None:
+        yield GaugeMetricFamily(
+            "br_gpu_hami_last_report_timestamp_seconds",
+            "When the node's cards and the handshake were written last.",
+            value=hami.reported,
+        )
+    locked = GaugeMetricFamily(
+        "br_gpu_hami_locked",
+        "1: HAMi has locked the node for this pod.",
+        labels=["namespace", "pod"],
+    )
+    if hami.lock:
+        namespace, _, pod = hami.lock.partition("/")
+        locked.add_metric([namespace, pod], 1)
+    yield locked
+    yield _counter(
+        "br_gpu_hami_containers",
+        "Containers that asked for whole cards, by how they matched HAMi's record.",
+        ["outcome"],
+        (([outcome], count) for outcome, count in hami.containers.items()),
+    )
 
 
 def _present(inventory: Inventory) -> Iterator[Device]:

@@ -8,7 +8,7 @@ from typing import Any
 from biren_plugin import __version__
 from biren_plugin.core.model import Device, DeviceList
 from biren_plugin.core.observed import NO_HOLDERS, Holder, Holders, Observed
-from biren_plugin.daemon_state import DaemonState
+from biren_plugin.daemon_state import DaemonState, HamiState
 
 
 def status_document(state: DaemonState) -> dict[str, Any]:
@@ -45,6 +45,17 @@ def status_document(state: DaemonState) -> dict[str, Any]:
             }
             for each in inventory.excluded
         ],
+        "hami": None if state.hami is None else _hami(state.hami),
+    }
+
+
+def _hami(hami: HamiState) -> dict[str, Any]:
+    return {
+        "registered": hami.registered,
+        "last_report": _timestamp(hami.reported),
+        "locked_for": hami.lock or None,
+        "trouble": hami.trouble or None,
+        "mismatches": list(hami.mismatches),
     }
 
 

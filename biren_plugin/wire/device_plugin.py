@@ -25,10 +25,10 @@ class Plugin(Protocol):
     def watch(self) -> Callable[[], AsyncGenerator[DeviceList, None]]:
         """Opens the lists of one stream."""
 
-    def prefer(self, requests: Sequence[PreferenceRequest]) -> list[list[str]]:
+    async def prefer(self, requests: Sequence[PreferenceRequest]) -> list[list[str]]:
         """Return the ids to choose, for each container."""
 
-    def allocate(self, requests: Sequence[Sequence[str]]) -> list[ContainerEdits]:
+    async def allocate(self, requests: Sequence[Sequence[str]]) -> list[ContainerEdits]:
         """Return what each container gets for its ids."""
 
 
@@ -63,7 +63,7 @@ class _Servicer(DevicePluginServicer):
             for each in request.container_requests
         ]
         with _refusals_as_status():
-            choices = self._plugin.prefer(preferences)
+            choices = await self._plugin.prefer(preferences)
         response = pb.PreferredAllocationResponse()
         for choice in choices:
             response.container_responses.add(deviceIDs=choice)
@@ -71,7 +71,9 @@ class _Servicer(DevicePluginServicer):
 
     async def Allocate(self, request: pb.AllocateRequest) -> pb.AllocateResponse:
         with _refusals_as_status():
-            edits = self._plugin.allocate([each.devices_ids for each in request.container_requests])
+            edits = await self._plugin.allocate(
+                [each.devices_ids for each in request.container_requests]
+            )
         return messages.write_allocation(edits)
 
     async def PreStartContainer(

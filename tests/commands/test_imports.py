@@ -23,6 +23,11 @@ def test_the_daemon_starts_without_other_commands_modules() -> None:
         "rich",
         "biren_plugin.commands.doctor.examination",
         "biren_plugin.simulate",
+        "biren_plugin.cluster",
+        "biren_plugin.dra",
+        "biren_plugin.hami",
+        "biren_plugin.core.hami",
+        "h11",
     }
     assert modules & unwanted == set()
 

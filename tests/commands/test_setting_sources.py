@@ -100,12 +100,16 @@ Told = dict[str, dict[str, Any]]
 
 @st.composite
 def told(draw: st.DrawFn) -> Told:
-    """Draw settings with values for each source."""
+    """Draw settings with values for each source that do not contradict each other."""
     names = st.sets(st.sampled_from(sorted(BY_NAME)), max_size=6)
-    return {
+    drawn = {
         source: {name: draw(values_of(BY_NAME[name])) for name in sorted(draw(names))}
         for source in ("flag", "environment", "file")
     }
+    if any(values.get("offer_by") == "dra" for values in drawn.values()):
+        for values in drawn.values():
+            values.pop("hami", None)
+    return drawn
 
 
 @given(told())

@@ -13,7 +13,7 @@ from biren_plugin.commands import show_status as status_command
 from biren_plugin.commands.show_status import show_status
 from biren_plugin.core.model import Device, Excluded
 from biren_plugin.core.observed import Holder
-from biren_plugin.daemon_state import DaemonState
+from biren_plugin.daemon_state import DaemonState, HamiState
 from biren_plugin.monitor.status import status_document
 from tests.support.cards import GPU, card, devices, listed
 from tests.support.daemon_states import hold, new_state, observe, register
@@ -117,6 +117,22 @@ async def test_the_table_has_a_row_for_each_card(
     assert well.split() == ["card_0", GPU, "Healthy", "5", "h", "default/train"]
     assert sick.split() == ["card_1", GPU, "Unhealthy", "5", "h", "-"]
     assert reason.strip() == "it is hot"
+
+
+async def test_a_node_under_hami_shows_its_report_its_lock_and_what_did_not_match(
+    state: DaemonState, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert status_document(state)["hami"] is None
+    state.hami = HamiState(reported=1_700_000_000.0, lock="team/p1", trouble="PATCH: forbidden")
+    state.hami.note("refused", "HAMi promised card_7 to team/p1")
+    document = status_document(state) | {"time": "2023-11-14T22:13:35Z"}
+    check(document)
+    _, first, trouble, mismatch, *_ = shown(document, capsys, monkeypatch)
+    assert first == "HAMi: cards NOT reported (last: 15 s ago), node locked for team/p1"
+    assert [trouble.strip(), mismatch.strip()] == [
+        "PATCH: forbidden",
+        "HAMi promised card_7 to team/p1",
+    ]
 
 
 async def test_unreported_holders_are_unknown_and_not_none(

@@ -64,3 +64,10 @@ def test_a_metrics_address_is_a_host_and_a_port(address: str, host: str, port: i
 def test_any_other_metrics_address_is_refused_with_the_valid_form(address: str) -> None:
     with pytest.raises(BadSetting, match=r"give HOST:PORT, as in "):
         Settings(metrics_address=address)
+
+
+def test_hami_and_resource_claims_exclude_each_other() -> None:
+    with pytest.raises(
+        BadSetting, match=r"^--hami true: .*; give --hami or --offer-by dra, not both$"
+    ):
+        Settings(hami=True, offer_by="dra")

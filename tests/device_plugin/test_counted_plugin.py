@@ -31,8 +31,8 @@ async def test_answers_are_the_plain_plugins() -> None:
     offered.post(listed(GPU, *devices(GPU, 0, 1)))
     both, plugin, counters = counted(offered)
     wish = [PreferenceRequest(("card_1", "card_0"), (), 1)]
-    assert both.allocate([["card_0"]]) == plugin.allocate([["card_0"]])
-    assert both.prefer(wish) == plugin.prefer(wish) == [["card_0"]]
+    assert await both.allocate([["card_0"]]) == await plugin.allocate([["card_0"]])
+    assert await both.prefer(wish) == await plugin.prefer(wish) == [["card_0"]]
     assert both.watch is plugin.watch
     assert counters.allocations == {(GPU, "answered"): 1}
     assert sum(counters.allocating.counts) == sum(counters.preferring.counts) == 1
@@ -45,9 +45,9 @@ async def test_refusals_and_bugs_are_counted_and_let_through(
     offered.post(listed(GPU))
     both, plugin, counters = counted(offered)
     with pytest.raises(RequestRefused):
-        both.allocate([["card_7"]])
+        await both.allocate([["card_7"]])
     monkeypatch.setattr(plugin, "allocate", lambda _requests: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        both.allocate([["card_7"]])
+        await both.allocate([["card_7"]])
     assert counters.allocations == {(GPU, "refused"): 1, (GPU, "failed"): 1}
     assert sum(counters.allocating.counts) == 2

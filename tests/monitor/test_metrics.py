@@ -14,7 +14,7 @@ from biren_plugin.core.model import Device
 from biren_plugin.core.observed import Holder
 from biren_plugin.core.parse.brml import CardReading
 from biren_plugin.core.rivals import Rival
-from biren_plugin.daemon_state import CALL_BOUNDS, Counters, DaemonState, Latency
+from biren_plugin.daemon_state import CALL_BOUNDS, Counters, DaemonState, HamiState, Latency
 from biren_plugin.errors import StreamEnded
 from biren_plugin.monitor.metrics import Metrics
 from tests.support.cards import GPU, HALF, card, devices, listed
@@ -47,6 +47,19 @@ async def test_the_rival_metric_is_one_only_for_the_taken_resource() -> None:
     state.rivals[GPU] = Rival(("vendor.sock",), "its name is a Biren plugin's")
     assert value(state, "br_gpu_rival", resource=GPU) == 1
     assert value(state, "br_gpu_rival", resource=HALF) == 0
+
+
+async def test_a_node_under_hami_has_its_report_its_lock_and_its_containers() -> None:
+    state = new_state(listed(GPU, *devices(GPU, 0)))
+    assert value(state, "br_gpu_hami_registered") is None
+    state.hami = HamiState(registered=True, reported=1_700_000_000.0, lock="team/p1")
+    state.hami.note("unmatched", "why")
+    assert value(state, "br_gpu_hami_registered") == 1
+    assert value(state, "br_gpu_hami_last_report_timestamp_seconds") == 1_700_000_000.0
+    assert labels_of(state, "br_gpu_hami_locked") == [{"namespace": "team", "pod": "p1"}]
+    assert value(state, "br_gpu_hami_containers_total", outcome="unmatched") == 1
+    state.hami.lock = ""
+    assert labels_of(state, "br_gpu_hami_locked") == []
 
 
 async def test_devices_are_counted_by_resource_and_health_with_their_reason() -> None:

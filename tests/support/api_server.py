@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
@@ -109,6 +109,12 @@ class StandInApiServer:
         path.write_text(json.dumps(config))
         return path
 
+    def annotate(self, path: str, values: Mapping[str, str | None], **more: Any) -> Object:
+        """Annotates an object as somebody else would, and merges `more` into it."""
+        with self.changed:
+            patch = {"metadata": {"annotations": dict(values)}, **more}
+            return self.put(path, _merged(self.objects[path], patch))
+
     def put(self, path: str, found: Object) -> Object:
         """Stores an object as somebody else would; gives what is stored."""
         with self.changed:
@@ -153,6 +159,16 @@ class StandInApiServer:
 
     def writes(self) -> list[tuple[str, str]]:
         return [each for each in self.requests if each[0] in ("POST", "PUT", "DELETE", "PATCH")]
+
+
+_PLURALS = ("nodes", "pods", "resourceclaims", "resourceslices")
+
+
+def _is_in(path: str, collection: str) -> bool:
+    """Whether an object is in a collection; `/api/v1/pods` has those of all namespaces."""
+    if collection == "/api/v1/pods":
+        return path.startswith("/api/v1/namespaces/") and path.split("/")[-2] == "pods"
+    return path.startswith(collection + "/")
 
 
 def _matches(found: Object, selector: str) -> bool:
@@ -210,11 +226,11 @@ def _handler(api: StandInApiServer) -> type[BaseHTTPRequestHandler]:
         ) -> tuple[int, Object]:
             with api.changed:
                 if method == "GET" and path not in api.objects:
-                    if path.count("/") > 4 and not path.endswith(("pods", "nodes")):
+                    if path.rpartition("/")[2] not in _PLURALS:
                         return 404, _status(404, f"{path} not found")
                     items = [
                         found for each, found in sorted(api.objects.items())
-                        if each.startswith(path + "/") and _matches(found, query.get("fieldSelector", ""))
+                        if _is_in(each, path) and _matches(found, query.get("fieldSelector", ""))
                     ]  # fmt: skip
                     return 200, {"items": items, "metadata": {"resourceVersion": str(api.version)}}
                 if method == "POST":
@@ -237,9 +253,10 @@ def _handler(api: StandInApiServer) -> type[BaseHTTPRequestHandler]:
                         return 200, stored
                     return 200, api.put(path, body)
                 if method == "PATCH":
-                    sent = body.get("metadata", {}).get("resourceVersion")
-                    if sent is not None and sent != stored["metadata"]["resourceVersion"]:
-                        return 409, _status(409, "the object has been modified")
+                    wanted = body.get("metadata", {})
+                    for key in ("uid", "resourceVersion"):
+                        if wanted.get(key, stored["metadata"][key]) != stored["metadata"][key]:
+                            return 409, _status(409, "the object has been modified")
                     return 200, api.put(path, _merged(stored, body))
                 wanted = (body or {}).get("preconditions", {})
                 if any(stored["metadata"][key] != value for key, value in wanted.items()):

@@ -161,7 +161,7 @@ class Life:
         self.pods[name] = pod(name, write(entries), bind_time=str(self.now))
         return True
 
-    def admit(self, name: str, wish: Wish, data: st.DataObject) -> bool:
+    def admit(self, name: str, wish: Wish, data: Any) -> bool:
         """The kubelet's admission of one pod; whether it was admitted."""
         got: list[frozenset[str]] = []
         self.kubelet[name] = got
@@ -224,7 +224,7 @@ wishes = st.builds(
 
 @settings(max_examples=200)
 @given(st.data())
-def test_records_of_hami_kubelet_and_containers_never_differ(data: st.DataObject) -> None:
+def test_records_of_hami_kubelet_and_containers_never_differ(data: Any) -> None:
     life = Life()
     for number in range(data.draw(st.integers(1, 6), label="pods")):
         if life.record and data.draw(st.booleans(), label="one ends"):

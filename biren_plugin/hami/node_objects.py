@@ -1,0 +1,90 @@
+"""The node and its pods in the API server, as far as HAMi and a device plugin write to each other there.
+
+1. Each call has a deadline of `DEADLINE`.
+2. A pod is written only as the one that was read (its uid), the lock only as it was read (the node's
+   version): what was replaced meanwhile is left alone.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import trio
+
+from biren_plugin.cluster.api_server import ApiServer, Object
+from biren_plugin.cluster.credentials import who_am_i
+from biren_plugin.core.hami.annotations import LOCK, Lock, annotating, annotation, read_lock
+from biren_plugin.core.hami.promises import Promise
+from biren_plugin.errors import ApiConflict, ApiNotFound, ApiUnreachable
+
+DEADLINE: Final = 3.0
+"""Seconds for one call."""
+_TRIES: Final = 5
+_FIRST_WAIT: Final = 0.1
+"""Seconds after a conflict, doubled from try to try, as HAMi's own plugins wait."""
+
+
+class NodeObjects:
+    """The node called `name`, or without a name the one that the pod's token names."""
+
+    def __init__(self, api: ApiServer, name: str) -> None:
+        self._api = api
+        self._name = name
+
+    async def name(self) -> str:
+        """The node's name. Raises `ApiUnreachable`."""
+        if not self._name:
+            self._name = who_am_i((await self._api.access()).token or "").node
+        return self._name
+
+    async def node(self) -> Object:
+        """The node. Raises `ApiError`."""
+        return await self._api.call("GET", await self._path(), deadline=DEADLINE)
+
+    async def annotate(self, values: Mapping[str, str | None], **metadata: str) -> Object:
+        """Sets annotations of the node, or removes those that are None. Raises `ApiError`."""
+        patch = annotating(values, **metadata)
+        return await self._api.call("PATCH", await self._path(), patch, deadline=DEADLINE)
+
+    async def pod(self, namespace: str, name: str) -> Object | None:
+        """A pod; None if there is none. Raises `ApiError`."""
+        try:
+            return await self._api.call("GET", _pod_path(namespace, name), deadline=DEADLINE)
+        except ApiNotFound:
+            return None
+
+    async def pending_pods(self) -> list[Object]:
+        """The pods of the node that have not started. Raises `ApiError`."""
+        query = {"fieldSelector": f"spec.nodeName={await self.name()},status.phase=Pending"}
+        listed = await self._api.call("GET", "/api/v1/pods", query=query, deadline=DEADLINE)
+        return list(listed["items"])
+
+    async def annotate_pod(self, promise: Promise, values: Mapping[str, str | None]) -> None:
+        """Sets annotations of the promise's pod; one that is gone needs none. Raises `ApiError`."""
+        path = _pod_path(promise.namespace, promise.pod)
+        patch = annotating(values, uid=promise.uid)
+        try:
+            await self._api.call("PATCH", path, patch, deadline=DEADLINE)
+        except (ApiNotFound, ApiConflict):  # the uid is another pod's
+            return
+
+    async def release(self, is_meant: Callable[[Lock], bool]) -> Lock | None:
+        """Removes the lock if it `is_meant`; gives the one that was removed. Raises `ApiError`."""
+        for again in range(_TRIES):
+            node = await self.node()
+            lock = read_lock(annotation(node, LOCK))
+            if lock is None or not is_meant(lock):
+                return None
+            try:
+                version = node["metadata"]["resourceVersion"]
+                await self.annotate({LOCK: None}, resourceVersion=version)
+                return lock
+            except ApiConflict:
+                await trio.sleep(_FIRST_WAIT * 2**again)
+        raise ApiUnreachable("somebody else keeps changing this node: HAMi's lock is still there")
+
+    async def _path(self) -> str:
+        return f"/api/v1/nodes/{await self.name()}"
+
+
+def _pod_path(namespace: str, name: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/pods/{name}"

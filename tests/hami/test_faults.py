@@ -1,0 +1,180 @@
+"""Whatever breaks between HAMi's choice and the lock's release, cards stay right and nothing stays locked."""
+
+import logging
+import threading
+
+import pytest
+
+from biren_plugin.hami import promised_cards
+from tests.support.hami_books import Wish
+from tests.support.hami_node import HamiNode, until
+from tests.support.hami_scheduler import LOCK, PHASE, TO_ALLOCATE
+
+
+async def test_a_pod_that_was_deleted_before_allocate_leaves_no_lock(node: HamiNode) -> None:
+    async with node.registered():
+        assert node.scheduler.run_pod("p1", Wish((1,))) == "bound"
+        node.scheduler.delete("p1")
+        await until(lambda: node.scheduler.lock is None)
+        await node.run_pod("p2", Wish((1,)))
+        assert node.agrees()
+
+
+async def test_a_pod_that_the_kubelet_refused_by_itself_leaves_no_lock(node: HamiNode) -> None:
+    async with node.registered():
+        assert node.scheduler.run_pod("p1", Wish((1,))) == "bound"
+        node.scheduler.set_status("p1", phase="Failed", reason="OutOfbirentech.com/gpu")
+        await until(lambda: node.scheduler.lock is None)
+        assert node.scheduler.annotation(PHASE, "p1") == "failed"
+
+
+async def test_a_daemon_that_was_killed_between_answer_and_release_leaves_the_lock_to_the_next(
+    node: HamiNode,
+) -> None:
+    async with node.registered() as daemon:
+        assert node.scheduler.run_pod("p1", Wish((1,))) == "bound"
+        node.api.refuse = lambda method, _path: (503, "gone") if method != "GET" else None
+        await node.admit("p1", Wish((1,)))
+        daemon.cancel()
+    assert node.scheduler.lock is not None
+    node.api.refuse = lambda _method, _path: None
+    async with node.running():
+        await until(lambda: node.scheduler.lock is None)
+        assert node.scheduler.annotation(PHASE, "p1") == "success"
+        assert node.scheduler.annotation(TO_ALLOCATE, "p1") == ";"
+
+
+async def test_a_daemon_that_was_killed_within_a_pods_admission_is_followed_by_the_next(
+    node: HamiNode,
+) -> None:
+    wish = Wish((1, 2))
+    async with node.registered() as daemon:
+        assert node.scheduler.run_pod("p1", wish) == "bound"
+        node.api.refuse = lambda method, _path: (503, "gone") if method != "GET" else None
+        ids = await node._choose(1, set())
+        node.kubelet["p1"] = [ids]
+        node.containers["p1"] = [await node._allocate(ids)]
+        daemon.cancel()
+    node.api.refuse = lambda _method, _path: None
+    async with node.running():
+        ids = await node._choose(2, set())
+        node.kubelet["p1"].append(ids)
+        node.containers["p1"].append(await node._allocate(ids))
+        assert node.agrees()
+        await until(lambda: node.scheduler.lock is None)
+
+
+async def test_a_daemon_that_stops_leaves_no_lock(node: HamiNode) -> None:
+    async with node.registered():
+        assert node.scheduler.run_pod("p1", Wish((1,))) == "bound"
+        await until(lambda: node.hami.lock == "default/p1")
+    assert node.scheduler.lock is None
+    async with node.running():
+        await node.admit("p1", Wish((1,)))
+        assert node.agrees()
+
+
+async def test_without_the_api_server_the_promised_cards_are_allocated_and_the_lock_goes_later(
+    node: HamiNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with node.registered():
+        assert node.scheduler.run_pod("p1", Wish((2,))) == "bound"
+        await until(lambda: node.hami.lock == "default/p1" and node.mode._keeper.pod is not None)
+        node.api.refuse = lambda _method, _path: (503, "away")
+        await node.admit("p1", Wish((2,)))
+        assert node.agrees(), "the pod was seen before"
+        await until(lambda: "are updated later" in caplog.text)
+        assert node.scheduler.lock is not None
+        node.api.refuse = lambda _method, _path: None
+        await until(lambda: node.scheduler.lock is None)
+        assert node.scheduler.annotation(PHASE, "p1") == "success"
+        await until(lambda: "record of default/p1 are updated\n" in caplog.text)
+
+
+async def test_an_api_server_that_was_away_all_the_time_keeps_no_pod_from_its_cards(
+    node: HamiNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with node.registered():
+        await until(lambda: node.state.hami is not None)
+        node.api.refuse = lambda _method, _path: (503, "away")
+        assert node.scheduler.run_pod("p1", Wish((1,))) == "bound"
+        node.mode._keeper.pod = None
+        await node.admit("p1", Wish((1,)))
+        assert node.hami.containers == {"unasked": 1}
+        assert "HAMi's choice is unknown" in caplog.text
+        node.api.refuse = lambda _method, _path: None
+        await until(lambda: node.scheduler.lock is None)
+
+
+async def test_an_api_server_that_hangs_costs_the_patience_and_no_more(
+    node: HamiNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promised_cards, "PATIENCE", 0.1)
+    async with node.registered():
+        assert node.scheduler.run_pod("p1", Wish((1,))) == "bound"
+        await until(lambda: node.mode._keeper.pod is not None)
+        node.api.hang = threading.Event()
+        await node.admit("p1", Wish((1,)))
+        assert node.agrees()
+        node.api.hang.set()
+        await until(lambda: node.scheduler.lock is None)
+
+
+async def test_conflicts_on_the_node_do_not_keep_the_lock(node: HamiNode) -> None:
+    async with node.registered():
+        assert node.scheduler.run_pod("p1", Wish((1,))) == "bound"
+        conflicts = [(409, "modified")] * 3
+
+        def refuse(method: str, path: str) -> tuple[int, str] | None:
+            return (
+                conflicts.pop() if conflicts and (method, path[-3:]) == ("PATCH", "/n1") else None
+            )
+
+        node.api.refuse = refuse
+        await node.admit("p1", Wish((1,)))
+        await until(lambda: node.scheduler.lock is None)
+        assert conflicts == []
+
+
+async def test_the_lock_of_another_vendors_pod_stays(node: HamiNode) -> None:
+    async with node.registered():
+        node.scheduler.create("nvidia", Wish((0,)))
+        node.scheduler.set_status("nvidia", phase="Running", startTime="now")
+        text = "2026-11-28T01:35:41Z,default,nvidia"
+        node.api.annotate("/api/v1/nodes/n1", {LOCK: text})
+        await until(lambda: node.hami.lock == "default/nvidia")
+        reads = len(node.api.requests)
+        await until(lambda: len(node.api.requests) > reads + 3)
+        assert node.scheduler.lock == text
+    assert node.scheduler.lock == text, "not even by a daemon that stops"
+
+
+async def test_a_lock_that_names_no_pod_is_shown_and_left(
+    node: HamiNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with node.registered():
+        node.api.annotate("/api/v1/nodes/n1", {LOCK: "a,b"})
+        await until(lambda: "HAMi's lock on the node reads 'a,b'" in caplog.text)
+        assert node.hami.lock == "a,b"
+
+
+async def test_a_pod_that_was_replaced_by_another_of_its_name_is_not_written(
+    node: HamiNode,
+) -> None:
+    async with node.registered():
+        assert node.scheduler.run_pod("p1", Wish((1,))) == "bound"
+        hold = threading.Event()
+
+        def refuse(method: str, path: str) -> tuple[int, str] | None:
+            if method == "PATCH" and path.endswith("/p1"):
+                hold.wait(10)
+            return None
+
+        node.api.refuse = refuse
+        await node.admit("p1", Wish((1,)))
+        node.scheduler.delete("p1")
+        node.scheduler.create("p1", Wish((1,)))
+        hold.set()
+        await until(lambda: node.scheduler.lock is None)
+        assert node.scheduler.annotation(PHASE, "p1") is None

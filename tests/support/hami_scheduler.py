@@ -1,0 +1,150 @@
+"""A stand-in for HAMi 2.10's scheduler, on the stand-in API server: the rows of `hami-contract`.
+
+It has no clock and no thread: a test says when it looks at nodes, chooses, and binds. It remembers what
+the real one remembers, and forgets it when it restarts.
+"""
+
+import itertools
+from typing import Any
+
+import attrs
+
+from tests.support.api_server import StandInApiServer
+from tests.support.hami_books import Books, Object, Wish, read, write
+
+CARDS = "hami.io/node-biren-register"
+HANDSHAKE = "hami.io/node-handshake-biren"
+LOCK = "hami.io/mutex.lock"
+NODE = "hami.io/vgpu-node"
+ALLOCATED = "hami.io/Biren-devices-allocated"
+TO_ALLOCATE = "hami.io/Biren-devices-to-allocate"
+PHASE = "hami.io/bind-phase"
+_NODES = "/api/v1/nodes"
+_UIDS = itertools.count(1)
+
+
+@attrs.define
+class HamiScheduler:
+    """Schedules pods of the namespace `default` to one node."""
+
+    api: StandInApiServer
+    node: str = "n1"
+    books: Books | None = None
+    """None: the node is not registered."""
+    record: dict[str, list[list[str]]] = attrs.Factory(dict)
+    """The cards of each pod, by container, as they were when the pod was first seen."""
+    now: int = 1795829741
+
+    def add_node(self) -> None:
+        """The node joins the cluster, as a new object."""
+        self.api.put(f"{_NODES}/{self.node}", {"metadata": {"name": self.node}, "spec": {}})
+
+    def annotation(self, name: str, pod: str | None = None) -> str | None:
+        """Of the node, or of a pod."""
+        with self.api.changed:
+            found = self.api.objects[self._path(pod)]
+            value = found["metadata"].get("annotations", {}).get(name)
+            return None if value is None else str(value)
+
+    @property
+    def lock(self) -> str | None:
+        return self.annotation(LOCK)
+
+    def pods(self) -> dict[str, Object]:
+        """By name."""
+        start = self._path("")
+        with self.api.changed:
+            return {
+                path.removeprefix(start): found
+                for path, found in self.api.objects.items()
+                if path.startswith(start)
+            }
+
+    def tick(self) -> None:
+        """Looks at the node, as each 15 s."""
+        shake = self.annotation(HANDSHAKE) or ""
+        if "Requesting" in shake:
+            if self.books is not None and shake == "Requesting_2000-01-01 00:00:00":
+                self.books = None  # nothing is allocatable then
+                self.api.annotate(self._path(), {HANDSHAKE: None})
+            return
+        self.api.annotate(self._path(), {HANDSHAKE: "Requesting_2026-11-28 01:35:41"})
+        self.books = self.books or Books()
+        self.books.take_list(self.annotation(CARDS) or "")
+        if not self.books.cards:
+            self.books = None
+
+    def restart(self) -> None:
+        """Forgets the node, and reads the pods' records from their annotations."""
+        self.books = None
+        self.record = {
+            name: read(pod["metadata"]["annotations"].get(ALLOCATED, ""))
+            for name, pod in self.pods().items()
+            if self._holds(pod) and NODE in pod["metadata"]["annotations"]
+        }
+
+    def create(self, name: str, wish: Wish) -> None:
+        """Somebody creates a pod."""
+        self.api.put(
+            self._path(name),
+            {
+                "metadata": {
+                    "name": name, "namespace": "default", "uid": f"uid-{next(_UIDS)}", "annotations": {},
+                },
+                "spec": {"wish": [list(wish.init), list(wish.containers)]},
+                "status": {"phase": "Pending"},
+            },
+        )  # fmt: skip
+
+    def schedule(self, name: str) -> str:
+        """Filters and binds; gives `bound`, or why not."""
+        if self.books is None:
+            return "node unregistered"
+        init, containers = self.pods()[name]["spec"]["wish"]
+        wish = Wish(tuple(containers), tuple(init))
+        used = {
+            card
+            for other, entries in self.record.items()
+            if other != name and other in self.pods() and self._holds(self.pods()[other])
+            for entry in entries
+            for card in entry
+        }
+        entries = self.books.fit(wish, used)
+        if entries is None:
+            return "no available node"
+        self.now += 1
+        self.record[name] = entries
+        text = write(entries)
+        chosen = {
+            NODE: self.node, ALLOCATED: text, TO_ALLOCATE: text, "hami.io/vgpu-time": f"{self.now}",
+        }  # fmt: skip
+        self.api.annotate(self._path(name), chosen)
+        if sum(wish.containers):
+            held = (self.lock or "").split(",")
+            if len(held) == 3 and held[2] in self.pods() and held[2] != name:
+                return "node lock contention"
+            self.api.annotate(self._path(), {LOCK: f"2026-11-28T01:35:41Z,default,{name}"})
+        binding = {PHASE: "allocating", "hami.io/bind-time": f"{self.now}"}
+        self.api.annotate(self._path(name), binding)
+        self.api.annotate(self._path(name), {}, spec={"nodeName": self.node})
+        return "bound"
+
+    def run_pod(self, name: str, wish: Wish) -> str:
+        """Creates and schedules one."""
+        self.create(name, wish)
+        return self.schedule(name)
+
+    def set_status(self, name: str, **status: Any) -> None:
+        """The kubelet reports on a pod."""
+        self.api.annotate(self._path(name), {}, status=status)
+
+    def delete(self, name: str) -> None:
+        """A pod is gone."""
+        self.api.delete(self._path(name))
+
+    def _path(self, pod: str | None = None) -> str:
+        return f"{_NODES}/{self.node}" if pod is None else f"/api/v1/namespaces/default/pods/{pod}"
+
+    @staticmethod
+    def _holds(pod: Object) -> bool:
+        return pod["status"]["phase"] not in ("Succeeded", "Failed")
