@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from biren_plugin.commands.flags import Exclude, HostRoot, Runtime, Switch
-from biren_plugin.commands.tables import Row, print_table
+from biren_plugin.commands.tables import Row, print_cards
 from biren_plugin.core.health.verdicts import HealthKeeper
 from biren_plugin.core.inventory.excluded_cards import without_uuids
 from biren_plugin.core.inventory.keeper import InventoryKeeper
@@ -152,7 +152,7 @@ def _devices(snapshot: Snapshot, inventory: Inventory) -> list[tuple[Card, Devic
 def _show_cards(host_root: Path, snapshot: Snapshot, inventory: Inventory) -> None:
     if snapshot.cards:
         rows = [_card_row(*each) for each in _devices(snapshot, inventory)]
-        print_table(_CARD_HEADINGS, rows, _DROPPABLE)
+        print_cards(_CARD_HEADINGS, rows, _DROPPABLE)
     else:
         found = "no card in it" if snapshot.driver_loaded else "it does not exist"
         print(
@@ -166,7 +166,7 @@ def _show_cards(host_root: Path, snapshot: Snapshot, inventory: Inventory) -> No
 def _show_groups(snapshot: Snapshot, inventory: Inventory) -> None:
     if snapshot.cards:
         rows = [_group_row(*each) for each in _devices(snapshot, inventory)]
-        print_table(_GROUP_HEADINGS, rows, _DROPPABLE)
+        print_cards(_GROUP_HEADINGS, rows, _DROPPABLE)
     else:
         print(
             "No Biren function for VFIO on this host, neither bound to vfio-pci nor split by SR-IOV: "

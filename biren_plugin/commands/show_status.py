@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from biren_plugin.commands.flags import StatusDir, Switch
-from biren_plugin.commands.tables import Row, print_table
+from biren_plugin.commands.tables import Row, print_cards, print_table
 from biren_plugin.core.health.modes import ProbeMode, describe_modes
 from biren_plugin.core.settings import DEFAULT_STATUS_DIR, STATUS_SOCKET
 from biren_plugin.errors import StatusUnavailable
@@ -128,7 +128,7 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
         ],
     )
     print()
-    print_table(
+    print_cards(
         ("CARD", "RESOURCE", "HEALTH", "FOR", "POD"),
         [
             _row(

@@ -10,6 +10,8 @@ from typing import Final
 
 import attrs
 
+from biren_plugin.core.parse.sysfs import by_number, shorten_names
+
 _STYLES: Final = {
     "Healthy": "green",
     "yes": "green",
@@ -66,6 +68,26 @@ def print_table(
         print(_GAP.join(line).rstrip())
         for note in below:
             print(f"{' ' * _INDENT}{note}")
+
+
+def print_cards(
+    headings: Sequence[str], rows: Sequence[Row], droppable: Collection[str] = ()
+) -> None:
+    """Prints a table of cards; a note that several share comes once, below it, with their names.
+
+    The first column has the names.
+    """
+    sharing: dict[str, list[str]] = {}
+    for row in rows:
+        for note in dict.fromkeys(row.notes):
+            sharing.setdefault(note, []).append(row.cells[0])
+    shared = {note: names for note, names in sharing.items() if len(names) > 1}
+    rest = [
+        attrs.evolve(row, notes=[note for note in row.notes if note not in shared]) for row in rows
+    ]
+    print_table(headings, rest, droppable)
+    for note, names in shared.items():
+        print(f"{shorten_names(sorted(names, key=by_number))}: {note}")
 
 
 def _print_styled(lines: Sequence[Sequence[str]], notes: Sequence[Sequence[str]]) -> None:

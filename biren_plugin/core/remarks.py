@@ -9,14 +9,12 @@ import attrs
 from biren_plugin.core.inventory.splits import name_of_gpu
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.parse import vendor
-from biren_plugin.core.parse.sysfs import by_number
+from biren_plugin.core.parse.sysfs import by_number, shorten_names
 from biren_plugin.core.parse.vendor import MINIMUM_DRIVER
 from biren_plugin.core.parse.versions import driver_suffices
 
 _BAD: Final = frozenset({"device_unhealthy", "device_warning"})
 """Events that need action."""
-_RUN: Final = 4
-"""From this number on, cards with consecutive numbers are written as a range."""
 
 
 @attrs.frozen
@@ -205,17 +203,4 @@ def _without_names(device: Device, text: str) -> str:
 
 def names_of(devices: Iterable[Device]) -> str:
     """Return `card_0, card_2 (2)` or `card_0 to card_7 (8)`."""
-    runs: list[list[str]] = []
-    for id_ in (device.id for device in devices):
-        if runs and _is_next(runs[-1][-1], id_):
-            runs[-1].append(id_)
-        else:
-            runs.append([id_])
-    shown = [f"{run[0]} to {run[-1]}" if len(run) >= _RUN else ", ".join(run) for run in runs]
-    count = sum(map(len, runs))
-    return ", ".join(shown) + (f" ({count})" if count > 1 else "")
-
-
-def _is_next(first: str, second: str) -> bool:
-    one, two = by_number(first)[0], by_number(second)[0]
-    return two == one + 1 and first.removesuffix(str(one)) == second.removesuffix(str(two))
+    return shorten_names([device.id for device in devices])

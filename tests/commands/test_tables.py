@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from biren_plugin.commands.tables import Row, print_table
+from biren_plugin.commands.tables import Row, print_cards, print_table
 
 HEADINGS = ("CARD", "HEALTH")
 ROWS = [Row(("card_0", "Healthy")), Row(("card_1", "Unhealthy: [bold]gone[/bold]"))]
@@ -65,3 +65,16 @@ def test_a_narrow_terminal_leaves_out_droppable_columns(
             printed += reader.read(10_000).decode()
     assert ("/dev/biren/card_0" in printed) is shown
     assert "Healthy" in printed
+
+
+def test_a_note_that_several_cards_share_comes_once_below_the_table(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [
+        Row((f"card_{n}", "Unhealthy"), ["no driver", f"hot {n}"][: 1 + n % 2]) for n in (2, 3, 10)
+    ]
+    print_cards(HEADINGS, rows)
+    assert capsys.readouterr().out == (
+        "CARD     HEALTH\ncard_10  Unhealthy\ncard_2   Unhealthy\ncard_3   Unhealthy\n    hot 3\n"
+        "card_2, card_3, card_10 (3): no driver\n"
+    )

@@ -34,6 +34,8 @@ VENDOR_ID_BYTES: Final = 2
 """The beginning of `config`, whose read asks the device itself."""
 
 _MAX_QUOTED: Final = 40
+_RUN: Final = 4
+"""From this number on, names with consecutive numbers are written as a range."""
 _CARD_NAME: Final = re.compile(vendor.CARD_PREFIX + "(0|[1-9][0-9]{0,5})")
 _VFIO_GROUP: Final = re.compile(r"/dev/vfio/(0|[1-9][0-9]{0,5})")
 _PCI_ADDRESS: Final = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
@@ -64,6 +66,24 @@ def by_number(name: str) -> tuple[int, str]:
     """Return a key that sorts card_2 before card_10."""
     digits = "".join(filter(str.isdigit, name))
     return int(digits or 0), name
+
+
+def shorten_names(names: Iterable[str]) -> str:
+    """Return `card_0, card_2 (2)` or `card_0 to card_7 (8)`, in the given order."""
+    runs: list[list[str]] = []
+    for name in names:
+        if runs and _is_next(runs[-1][-1], name):
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    shown = [f"{run[0]} to {run[-1]}" if len(run) >= _RUN else ", ".join(run) for run in runs]
+    count = sum(map(len, runs))
+    return ", ".join(shown) + (f" ({count})" if count > 1 else "")
+
+
+def _is_next(first: str, second: str) -> bool:
+    one, two = by_number(first)[0], by_number(second)[0]
+    return two == one + 1 and first.removesuffix(str(one)) == second.removesuffix(str(two))
 
 
 def pci_path(real: str) -> tuple[str, ...]:
