@@ -71,7 +71,7 @@ def test_a_note_that_several_cards_share_comes_once_below_the_table(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = [
-        Row((f"card_{n}", "Unhealthy"), ["no driver", f"hot {n}"][: 1 + n % 2]) for n in (2, 3, 10)
+        Row((f"card_{n}", "Unhealthy"), ["no driver", f"hot {n}"][: 1 + n % 2]) for n in (10, 2, 3)
     ]
     print_cards(HEADINGS, rows)
     assert capsys.readouterr().out == (
