@@ -22,10 +22,11 @@ from biren_plugin.host.host_paths import under
 from biren_plugin.host.readers import read_host
 
 _CARD_HEADINGS: Final = (
-    "CARD", "RESOURCE", "GPU", "PCI ADDRESS", "NUMA", "MEMORY", "LINK", "DEVICE NODE", "HEALTH",
+    "CARD", "RESOURCE", "GPU", "PRODUCT", "PCI ADDRESS", "NUMA", "MEMORY", "LINK", "DEVICE NODE",
+    "HEALTH",
 )  # fmt: skip
 _GROUP_HEADINGS: Final = ("GROUP", "RESOURCE", "GPU", "FUNCTIONS", "NUMA", "HEALTH")
-_DROPPABLE: Final = ("GPU", "NUMA", "LINK", "DEVICE NODE")
+_DROPPABLE: Final = ("PRODUCT", "GPU", "NUMA", "LINK", "DEVICE NODE")
 """Columns that are left out in a narrow terminal; JSON has them all."""
 _GIB: Final = 1024**3
 
@@ -97,6 +98,7 @@ def cards_document(snapshot: Snapshot, inventory: Inventory) -> dict[str, Any]:
                 "card": card.name,
                 "resource": device.resource if device is not None else None,
                 "physical_gpu": card.physical_id,
+                "product": card.called,
                 "pci_address": card.pci_address,
                 "numa_node": card.numa_node,
                 "memory_bytes": card.memory,
@@ -181,6 +183,7 @@ def _card_row(card: Card, device: Device | None, word: str) -> Row:
         card.name,
         _resource(device),
         or_dash(card.physical_id),
+        or_dash(card.called),
         or_dash(card.pci_address),
         or_dash(card.numa_node),
         f"{card.memory / _GIB:.1f} GiB" if card.memory is not None else "-",

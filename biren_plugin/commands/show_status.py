@@ -129,7 +129,7 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
     )
     print()
     print_cards(
-        ("CARD", "RESOURCE", "HEALTH", "FOR", "POD"),
+        ("CARD", "RESOURCE", "PRODUCT", "HEALTH", "FOR", "POD"),
         [
             _row(
                 each["resource"], device, document["time"], holders_known=document["holders_known"]
@@ -139,11 +139,12 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
         ]
         + [
             Row(
-                (each["card"], each["resource"], "excluded", "-", "-"),
+                (each["card"], each["resource"], "-", "excluded", "-", "-"),
                 [f"excluded by --exclude {each['by']}"],
             )
             for each in document["excluded"]
         ],
+        ("PRODUCT",),
     )
 
 
@@ -162,6 +163,7 @@ def _row(resource: str, device: dict[str, Any], now: str, *, holders_known: bool
     cells = (
         device["card"],
         resource,
+        device["product"] or "-",
         "Healthy" if device["healthy"] else "Unhealthy",
         _span(device["since"], now),
         held if holders_known else "unknown",

@@ -49,6 +49,7 @@ def node_labels(inventory: Inventory, driver_version: str | None) -> dict[str, s
         "gpu.count": f"{len({card.physical_id for card, _ in present})}",
         "gpu.memory": f"{min(memories) // _MIB}" if memories else "",
         "gpu.product": _common(card.product or "" for card, _ in present),
+        "gpu.product-name": _as_value(_common(card.product_name or "" for card, _ in present)),
         "gpu.split": _common(f"{split}" for _, split in present),
         "driver.version": _as_value(driver_version or ""),
     }

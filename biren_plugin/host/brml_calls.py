@@ -38,6 +38,15 @@ class _PciInfo(ctypes.Structure):
     )
 
 
+class _GpuInfo(ctypes.Structure):
+    _fields_ = (
+        ("name", c_char * 96),
+        ("id", c_char * 96),
+        ("serial", c_char * 96),
+        ("board_id", c_char * 96),
+    )
+
+
 class _Utilization(ctypes.Structure):
     _fields_ = (("gpu", c_uint), ("memory", c_uint))
 
@@ -60,6 +69,7 @@ _FUNCTIONS: Final[dict[str, tuple[_Types, _Types]]] = {
     "brmlDeviceGetGpuInstanceById": ((_Device, c_uint), (_Device,)),
     "brmlDeviceGetInstanceNumber": ((_Device,), (c_uint,)),
     "brmlDeviceGetUUID": ((_Device,), (_Text,)),
+    "brmlDeviceGetGpuInfo": ((_Device,), (_GpuInfo,)),
     "brmlDeviceGetMemoryInfo": ((_Device,), (_Memory,)),
     "brmlDeviceGetPciInfo": ((_Device,), (_PciInfo,)),
     "brmlDeviceGetHealthStatus": ((_Device,), (c_int,)),

@@ -38,6 +38,7 @@ _READINGS: Final[tuple[tuple[str, tuple[int, ...], _Fields], ...]] = (
     ("brmlDeviceGetSviMode", (), ("svi_current", "svi_pending")),
     ("brmlDeviceGetInstanceNumber", (), ("instance",)),
     ("brmlDeviceGetUUID", (), ("uuid",)),
+    ("brmlDeviceGetGpuInfo", (), ("product_name", None, "serial", None)),
     ("brmlDeviceGetPciInfo", (), (None, None, None, None, None, None, "pci_address")),
     ("brmlDeviceGetNumaNode", (), ("numa_node",)),
     ("brmlDeviceGetMemoryInfo", (), ("memory_total", None, "memory_used")),

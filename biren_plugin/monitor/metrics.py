@@ -101,6 +101,8 @@ class Metrics(Collector):
                     "pci_address": card.pci_address or "",
                     "numa_node": _text(card.numa_node),
                     "uuid": (reading.uuid if reading is not None else None) or "",
+                    "product": card.called or "",
+                    "serial": (reading.serial if reading is not None else None) or "",
                     "reason": "; ".join(device.reasons),
                 }
                 info.add_metric(labels, facts)

@@ -83,6 +83,7 @@ def _device(device: Device, since: float | None, holder: Holder | None) -> dict[
         "since": _timestamp(since),
         "reasons": list(device.reasons),
         "warnings": list(device.warnings),
+        "product": device.card.called,
         "physical_gpu": device.card.physical_id,
         "pci_address": device.card.pci_address,
         "numa_node": device.card.numa_node,

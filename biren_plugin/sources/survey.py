@@ -12,6 +12,7 @@ import trio
 from biren_plugin.board import Board
 from biren_plugin.core.health.verdicts import HealthKeeper, HealthPolicy
 from biren_plugin.core.inventory.keeper import InventoryKeeper
+from biren_plugin.core.inventory.product_names import ProductNames
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse.card import Card
@@ -35,6 +36,7 @@ async def survey_node(
     topology = TopologyKeeper()
     keeper = InventoryKeeper(exclude, claims_count=claims_count)
     health = HealthKeeper(policy)
+    names = ProductNames()
     driver: str | None = None
     with observed.subscribe() as looks:
         async for seen in looks:
@@ -45,6 +47,7 @@ async def survey_node(
             now = trio.current_time()
             current = health.judge(keeper.update(seen, now), seen, now)
             library = seen.library
+            current = names.add(current, library.readings if library else {})
             links, ancestors = (library.links, library.ancestors) if library else ({}, {})
             latest = topology.update(_cards(current), links, ancestors)
             current = attrs.evolve(current, topology=latest)

@@ -21,6 +21,8 @@ WELL: Final = {
     "status": 0,
     "instance": 0,
     "uuid": "GPU-5f2b6a1c-0001",
+    "name": "Biren166M",
+    "serial": "SN-0042",
     "bus_id": "0000003B:5E:00.0",
     "numa_node": 1,
     "memory": "68182605824 68082605824 100000000",

@@ -32,6 +32,7 @@ enum { GPUS = 256, CARDS = 4, STATE = 256 * 1024, TEXT = 80, NONE = -1 };
 typedef struct { int gpu, card; } *device_t;
 typedef struct { unsigned long long total, free, used; } memory_t;
 typedef struct { unsigned domain, bus, device, function, pciDeviceId, pciSubSystemId; char busId[32]; } pci_t;
+typedef struct { char name[96], id[96], serial[96], board_id[96]; } gpu_info_t;
 typedef struct { unsigned gpu, memory; } utilization_t;
 typedef struct { int type; unsigned count, port[8]; } p2p_t;
 
@@ -235,6 +236,19 @@ int brmlDeviceGetPciInfo(device_t device, pci_t *pci)
     KEY("card.%d.bus_id", node_of(device));
     memset(pci, 0xA5, sizeof *pci);
     return text(pci->busId, sizeof pci->busId, sizeof pci->busId, key);
+}
+
+int brmlDeviceGetGpuInfo(device_t device, gpu_info_t *info)
+{
+    int code;
+
+    BEGIN(node_of(device));
+    KEY("card.%d.name", node_of(device));
+    char serial[128];
+    snprintf(serial, sizeof serial, "card.%d.serial", node_of(device));
+    memset(info, 0xA5, sizeof *info);
+    code = text(info->name, sizeof info->name, sizeof info->name, key);
+    return code ? code : text(info->serial, sizeof info->serial, sizeof info->serial, serial);
 }
 
 int brmlDeviceGetTemperature(device_t device, int sensor, unsigned *degrees)

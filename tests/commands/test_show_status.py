@@ -52,6 +52,7 @@ async def test_the_document_has_each_cards_health_its_start_and_its_holder(
         "since": "2023-11-14T22:13:20Z",
         "reasons": ["it is hot"],
         "warnings": [],
+        "product": None,
         "physical_gpu": 7,
         "pci_address": "0000:3b:00.0",
         "numa_node": None,
@@ -82,7 +83,7 @@ async def test_excluded_cards_are_listed_with_the_word_that_excludes_them(
     ]
     assert document["problems"] == ["no card_9"]
     *_, row, why = shown(document, capsys, monkeypatch)
-    assert row.split() == ["card_2", GPU, "excluded", "-", "-"]
+    assert row.split() == ["card_2", GPU, "-", "excluded", "-", "-"]
     assert why.strip() == "excluded by --exclude 0000:5e:00.0"
 
 
@@ -113,9 +114,9 @@ async def test_the_table_has_a_row_for_each_card(
     assert first.startswith(f"br-gpu-device-plugin {document['version']}, process {os.getpid()}")
     assert problem == f"! {GPU}: not registered with the kubelet"
     assert resource.split() == [GPU, "NO", "1", "of", "2", "-"]
-    assert headings.split() == ["CARD", "RESOURCE", "HEALTH", "FOR", "POD"]
-    assert well.split() == ["card_0", GPU, "Healthy", "5", "h", "default/train"]
-    assert sick.split() == ["card_1", GPU, "Unhealthy", "5", "h", "-"]
+    assert headings.split() == ["CARD", "RESOURCE", "PRODUCT", "HEALTH", "FOR", "POD"]
+    assert well.split() == ["card_0", GPU, "-", "Healthy", "5", "h", "default/train"]
+    assert sick.split() == ["card_1", GPU, "-", "Unhealthy", "5", "h", "-"]
     assert reason.strip() == "it is hot"
 
 

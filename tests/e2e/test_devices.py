@@ -54,6 +54,7 @@ def test_document_tells_everything_of_each_card(host: SimulatedHost) -> None:
         "card": "card_0",
         "resource": GPU,
         "physical_gpu": 0,
+        "product": "0x0106",
         "pci_address": "0000:03:00.0",
         "numa_node": 0,
         "memory_bytes": GPU_MEMORY * 1024,
@@ -73,7 +74,7 @@ def test_the_table_has_a_row_for_each_card(host: SimulatedHost) -> None:
     host.add_gpus({0: 1, 1: 4})
     headings, *rows = show(host.root)
     assert headings.split() == [
-        "CARD", "RESOURCE", "GPU", "PCI", "ADDRESS", "NUMA", "MEMORY", "LINK", "DEVICE", "NODE",
+        "CARD", "RESOURCE", "GPU", "PRODUCT", "PCI", "ADDRESS", "NUMA", "MEMORY", "LINK", "DEVICE", "NODE",
         "HEALTH",
     ]  # fmt: skip
     assert [row.split()[:2] for row in rows] == [

@@ -22,6 +22,8 @@ from tests.brml import WELL, BrmlState, without_end
 EVERYTHING = CardReading(
     number=3,
     uuid="GPU-5f2b6a1c-0001",
+    product_name="Biren166M",
+    serial="SN-0042",
     pci_address="003b:5e:00.0",
     numa_node=1,
     memory_total=68_182_605_824,
@@ -44,6 +46,7 @@ FIELDS_OF = {
     "brmlDeviceGetSviMode": {"svi_current", "svi_pending"},
     "brmlDeviceGetInstanceNumber": {"instance"},
     "brmlDeviceGetUUID": {"uuid"},
+    "brmlDeviceGetGpuInfo": {"product_name", "serial"},
     "brmlDeviceGetPciInfo": {"pci_address"},
     "brmlDeviceGetNumaNode": {"numa_node"},
     "brmlDeviceGetMemoryInfo": {"memory_total", "memory_used"},

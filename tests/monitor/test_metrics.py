@@ -74,6 +74,8 @@ async def test_devices_are_counted_by_resource_and_health_with_their_reason() ->
         "resource": GPU,
         "card": "card_1",
         "gpu": "7",
+        "product": "",
+        "serial": "",
         "pci_address": "0000:3b:00.0",
         "numa_node": "",
         "uuid": "",

@@ -115,6 +115,7 @@ def _attributes(device: Device, topology: Topology, driver_version: str | None) 
         "type": {"string": type_of(device)},
         "card": {"string": card.name[:_TEXT]},
         "product": {"string": (card.product or "")[:_TEXT]},
+        "productName": {"string": (card.product_name or "")[:_TEXT]},
         "physicalGpu": {"int": -1 if card.physical_id is None else card.physical_id},
         "instance": {"int": device.instance},
         "numaNode": {"int": -1 if card.numa_node is None else card.numa_node},

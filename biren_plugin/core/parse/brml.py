@@ -63,6 +63,10 @@ class CardReading:
     """The driver's node id, the 3 in `card_3`."""
     uuid: str | None = None
     """In the library's form."""
+    product_name: str | None = None
+    """`Biren166M`."""
+    serial: str | None = None
+    """Of the product."""
     pci_address: str | None = None
     """In the form of sysfs: `0000:3b:00.0`."""
     numa_node: int | None = None
@@ -171,6 +175,8 @@ def _within(believable: range) -> Callable[[int], int | None]:
 
 _RULES: Final[Mapping[str, Callable[[Any], Any]]] = {
     "uuid": text,
+    "product_name": text,
+    "serial": text,
     "pci_address": pci_address,
     "numa_node": _within(range(1024)),  # Linux has no more
     "memory_total": _within(range(1, _ULONGLONG_MAX)),

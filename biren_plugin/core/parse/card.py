@@ -59,6 +59,8 @@ class Card:
     group: the first silent function's path, else the first function's."""
     product: str | None = None
     """The PCI device id, `0x0106`; None if unknown."""
+    product_name: str | None = None
+    """As the management library reports it, `Biren166M`; None if it does not."""
     numa_node: int | None = None
     """None if the host has no NUMA nodes (-1 in sysfs)."""
     split: int | None = None
@@ -90,6 +92,11 @@ class Card:
     def path(self) -> str:
         """Return the path of the device node, the same on the host and in a container."""
         return self.name if self.is_group else f"{NODE_FOLDER}/{self.name}"
+
+    @property
+    def called(self) -> str | None:
+        """The product as people know it: its name, else its PCI device id; None if both are unknown."""
+        return self.product_name or self.product
 
     @property
     def is_group(self) -> bool:
