@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.cluster.api_server import ApiServer
+from biren_plugin.cluster.api_server import CALL_DEADLINE, ApiServer
 from biren_plugin.core.container_edits import VisibleDevices
 from biren_plugin.core.dra.claims import (
     Allocated,
@@ -55,6 +55,8 @@ _RETRY: Final = 0.5
 """Seconds between tries when no news of the node calls for one."""
 LOCK_DEADLINE: Final = 2.0
 _UNDO_DEADLINE: Final = 2.0
+_SHORTEST_CALL: Final = 1.0
+"""Seconds for a call of the API server when the patience has run out."""
 
 
 @attrs.frozen
@@ -118,7 +120,7 @@ class ClaimService:
         with self._offers.subscribe() as news:
             while True:
                 try:
-                    return await self._prepare_once(claim)
+                    return await self._prepare_once(claim, until)
                 except (ApiForbidden, ApiNotFound):
                     raise
                 except (ApiError, ClaimNotReady, ClaimFileUnusable):
@@ -127,9 +129,11 @@ class ClaimService:
                 with trio.move_on_after(_RETRY):
                     await news.receive()
 
-    async def _prepare_once(self, claim: ClaimId) -> list[PreparedDevice]:
+    async def _prepare_once(self, claim: ClaimId, until: float) -> list[PreparedDevice]:
+        path = path_of_claim(claim.namespace, claim.name)
+        left = max(until - trio.current_time(), _SHORTEST_CALL)
         try:
-            stored = await self._api.call("GET", path_of_claim(claim.namespace, claim.name))
+            stored = await self._api.call("GET", path, deadline=min(left, CALL_DEADLINE))
         except ApiNotFound as error:
             raise ClaimRefused(f"claim {claim} does not exist any more; delete the pod") from error
         allocated = allocated_of(stored, claim, self._node)

@@ -67,11 +67,13 @@ def _first_that_fits(*paths: Path) -> Path:
 
 
 def remove_stale(sockets: DriverSockets) -> list[Path]:
-    """Removes sockets of this driver that nobody serves, as a killed instance leaves them."""
+    """Removes sockets of this driver that nobody serves, as a killed instance leaves them.
+
+    Not those with the shortest names, which do not say whose they are.
+    """
     removed = []
     for directory, pattern in (
         (sockets.registration.parent, f"{DRA_DRIVER}-*reg.sock"),
-        (sockets.registration.parent, "dra-*-reg.sock"),
         (sockets.plugin.parent, "dra-*.sock"),
     ):
         for path in sorted(directory.glob(pattern)):

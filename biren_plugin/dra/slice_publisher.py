@@ -33,6 +33,8 @@ from biren_plugin.notice import ERROR, WARNING, say
 
 PATH: Final = "/apis/resource.k8s.io/v1/resourceslices"
 _ROUNDS: Final = 5
+_REMEMBERED: Final = 16
+"""Specs of which it is known what the server made of them; a pool has a few slices."""
 _STRICT: Final = {"fieldValidation": "Strict"}
 
 
@@ -60,6 +62,8 @@ class SlicePublisher:
         self._api = api
         self._owner = owner
         self._accepted: dict[str, str] = {}
+        self.dropped: frozenset[str] = frozenset()
+        """Fields of devices that the server was seen to drop."""
         self._refused: tuple[tuple[Object, ...], ...] | None = None
         self.published = Board[Published]()
 
@@ -120,13 +124,16 @@ class SlicePublisher:
         wanted, stored = plain(sent["spec"]), plain(returned["spec"])
         if wanted == stored:
             return
+        self._accepted.pop(wanted, None)
         self._accepted[wanted] = stored
-        dropped = sorted(
-            {
-                key
-                for one, other in zip(sent["spec"]["devices"], returned["spec"].get("devices") or (), strict=False)
-                for key in one.keys() - other.keys()
-            }
-        )  # fmt: skip
-        what = ", ".join(dropped) or "values"
-        say("slice_fields_dropped", f"the API server drops {what} of devices: a feature gate of the cluster is off", WARNING, fields=tuple(dropped))  # fmt: skip
+        if len(self._accepted) > _REMEMBERED:
+            del self._accepted[next(iter(self._accepted))]
+        dropped = {
+            key
+            for one, other in zip(sent["spec"]["devices"], returned["spec"].get("devices") or (), strict=False)
+            for key in one.keys() - other.keys()
+        }  # fmt: skip
+        if new := dropped - self.dropped:
+            self.dropped |= new
+            what = ", ".join(sorted(new))
+            say("slice_fields_dropped", f"the API server drops {what} of devices: a feature gate of the cluster is off", WARNING, fields=tuple(sorted(new)))  # fmt: skip

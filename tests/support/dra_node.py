@@ -49,14 +49,17 @@ class DraNode:
         )
 
     @contextlib.asynccontextmanager
-    async def running(self, **settings: Any) -> AsyncIterator[trio.Nursery]:
-        """Kubelet and daemon for the length of the block; returns into it when slices are stored."""
+    async def running(
+        self, *, until_devices: bool = True, **settings: Any
+    ) -> AsyncIterator[trio.Nursery]:
+        """Kubelet and daemon for the length of the block, which begins when the devices are stored."""
         self.pod_resources.start()
         try:
             with self.kubelet:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(run_daemon, attrs.evolve(self.settings, **settings))
-                    await self.until(lambda: bool(self.devices()))
+                    if until_devices:
+                        await self.until(lambda: bool(self.devices()))
                     await in_thread(lambda: self.kubelet.wait_for("registered"))
                     yield nursery
                     nursery.cancel_scope.cancel()
