@@ -42,7 +42,8 @@ class Between:
     def __call__(self, _owner: object, field: "attrs.Attribute[Any]", value: float) -> None:
         """Raises `BadSetting`."""
         if not self.least <= value <= self.most:
-            raise BadSetting(field.name, f"{value:g}", f"give {self.right}")
+            text = f"{value}" if isinstance(value, int) else f"{value:g}"  # a long number as given
+            raise BadSetting(field.name, text, f"give {self.right}")
 
 
 @attrs.frozen

@@ -16,7 +16,14 @@ from biren_plugin.core.parse import sysfs, vendor
 from biren_plugin.core.parse.card import Card
 from biren_plugin.errors import HostUnreadable, reason_of
 from biren_plugin.host.driver_files import read_host_facts
-from biren_plugin.host.host_paths import NOT_THERE, find_node, node_state, resolve, under
+from biren_plugin.host.host_paths import (
+    NOT_THERE,
+    find_node,
+    node_state,
+    require_root,
+    resolve,
+    under,
+)
 from biren_plugin.host.sysfs_files import read_bytes, read_text, read_texts
 
 _MODULES: Final = "/sys/module"
@@ -64,6 +71,7 @@ class DriverCardReader:
                 raise HostUnreadable(
                     f"cannot read {vendor.CLASS_FOLDER}: {reason_of(error)}"
                 ) from error
+            require_root(self._root)
             driver_loaded = False
         numbers = {
             name: number for name in listed if (number := sysfs.card_number(name)) is not None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from biren_plugin.core.parse.card import NodeState
+from biren_plugin.errors import HostUnreadable
 
 NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 """The kernel's errors for a path that leads nowhere; no other error shows that the path is missing."""
@@ -18,6 +19,12 @@ _MAX_LINKS: Final = 40  # as many as Linux follows
 def under(root: Path, path: str) -> Path:
     """Return where this process finds the host's `path`. `root` is `/` on the host itself."""
     return root / path.lstrip("/")
+
+
+def require_root(root: Path) -> None:
+    """Raises `HostUnreadable` if there is no host root: `--host-root` is wrong, or not mounted."""
+    if not root.is_dir():
+        raise HostUnreadable(f"there is no directory {root}; see --host-root")
 
 
 def node_state(root: Path, path: str) -> NodeState:

@@ -10,7 +10,6 @@ from biren_plugin.core.model import Snapshot
 from biren_plugin.core.parse import vendor, vfio
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.settings import Settings
-from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.patient_reads import PatientReads
 from biren_plugin.host.vfio_groups import VfioGroupReader
@@ -57,9 +56,6 @@ def read_host(settings: Settings) -> Snapshot:
 
 async def scan_once(settings: Settings) -> Snapshot:
     """Do the same as `read_host`, for a command that runs trio itself."""
-    root = settings.host_root
-    if not await trio.to_thread.run_sync(root.is_dir):
-        raise HostUnreadable(f"there is no directory {root}; see --host-root")
     reader = reader_of(settings)
     reads = PatientReads(reader.names, partial(reader.read, anew=False), "/sys and /dev")
     found = await reads.look()

@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -71,6 +72,9 @@ def test_a_hanging_listing_ends_every_command_with_one_line(
     back.set()
 
 
-def test_the_error_names_a_missing_host_root(tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", ["runc", "kata"])
+def test_the_error_names_a_missing_host_root(
+    tmp_path: Path, runtime: Literal["runc", "kata"]
+) -> None:
     with pytest.raises(HostUnreadable, match=r"there is no directory .*typo; see --host-root"):
-        read_host(Settings(host_root=tmp_path / "typo"))
+        read_host(Settings(host_root=tmp_path / "typo", container_runtime=runtime))

@@ -63,6 +63,7 @@ def kubelet(plugins: Path) -> Iterator[KubeletProcess]:
 @pytest.fixture
 def new_daemon(folder: Path) -> Iterator[Callable[[], DaemonProcess]]:
     """Makes daemons for this node, not started. In the end each must go when asked, without a bug."""
+    (folder / "host").mkdir(exist_ok=True)
     made: list[DaemonProcess] = []
 
     def new() -> DaemonProcess:

@@ -1,7 +1,9 @@
 """The scanner posts what the host shows, and a hanging scan removes nothing."""
 
+import logging
 import threading
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -20,7 +22,7 @@ from biren_plugin.host.patient_reads import PATIENCE, SHARED
 from biren_plugin.simulate.host import SimulatedHost
 from biren_plugin.sources.scan import REREAD, scan_host
 from tests.support.cards import gpu_cards, snapshot
-from tests.support.clocks import Gate, jump
+from tests.support.clocks import Gate, jump, settled
 from tests.support.stepped_events import SteppedEvents
 
 PULSE = 300
@@ -261,3 +263,25 @@ async def test_constant_attributes_are_read_once_a_minute_without_a_heartbeat(
     assert reader.reads == [False, True, False]
     assert observed.latest is not None
     assert observed.latest.pulse == 0
+
+
+async def test_a_missing_host_root_is_named_and_its_appearance_is_logged(
+    tmp_path: Path,
+    observed: Board[Observed],
+    mock_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    reader = DriverCardReader(tmp_path / "typo")
+    async with trio.open_nursery() as nursery:
+        with FolderEvents([tmp_path]) as folder_events:
+            nursery.start_soon(partial(scan_host, reader, folder_events, observed, interval=1.0))
+            await settled()
+            assert observed.latest is None
+            assert f"there is no directory {tmp_path / 'typo'}; see --host-root" in caplog.text
+            (tmp_path / "typo").mkdir()
+            await jump(mock_clock, 1)
+            await settled()
+            assert observed.latest is not None
+            nursery.cancel_scope.cancel()
+    assert "can be read again" in caplog.text
