@@ -7,6 +7,7 @@ CHOICES: Final[Mapping[str, Sequence[str]]] = {
     "base": (),
     "cdi": ("cdi=true",),
     "dra": ("offerBy=dra",),
+    "hami": ("hami=true",),
     "kata": ("containerRuntime=kata",),
     "host-path": ("hostPath=true",),
     "management-library": ("managementLibrary=true",),
@@ -21,7 +22,7 @@ CHOICES: Final[Mapping[str, Sequence[str]]] = {
 }
 """Values of the chart by overlay, or flags of `helm template`."""
 
-FIRST_VERSION: Final[Mapping[str, int]] = {"dra": 34}
+FIRST_VERSION: Final[Mapping[str, int]] = {"dra": 34, "hami": 30}
 """The minor version of Kubernetes that an overlay needs, where that is not 1.22."""
 
 UNPRIVILEGED: Final = [name for name in CHOICES if name != "management-library"]

@@ -85,6 +85,8 @@ def test_a_wrong_value_is_named(value: str, complaint: str) -> None:
             ["offerBy=dra", "--kube-version=1.33"],
             "offerBy=dra needs Kubernetes 1.34, and this is v1.33",
         ),
+        (["hami=true", "offerBy=dra"], "choose one of the two"),
+        (["hami=true", "serviceAccountName=default"], "give an account of its own"),
         (["cdi=true", "--kube-version=1.27"], "cdi=true needs Kubernetes 1.28, and this is v1.27"),
     ],
 )

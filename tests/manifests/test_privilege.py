@@ -55,9 +55,11 @@ def test_what_the_management_library_needs_is_in_its_own_overlay_only() -> None:
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_the_pod_has_no_namespace_of_the_host_and_a_token_for_dra_only(name: str) -> None:
+def test_the_pod_has_no_namespace_of_the_host_and_a_token_where_it_is_needed_only(
+    name: str,
+) -> None:
     pod = pod_of(overlay(name))
-    assert pod["automountServiceAccountToken"] is (name == "dra")
+    assert pod["automountServiceAccountToken"] is (name in ("dra", "hami"))
     assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & pod.keys()
 
 

@@ -42,6 +42,14 @@
     {{- fail "serviceAccountName=default and offerBy=dra: the driver's rights would be those of every pod in the namespace; leave it empty, or give an account of its own" -}}
   {{- end -}}
 {{- end -}}
+{{- if .Values.hami -}}
+  {{- if eq .Values.offerBy "dra" -}}
+    {{- fail "hami=true and offerBy=dra: HAMi places no pods with resource claims; choose one of the two" -}}
+  {{- end -}}
+  {{- if eq .Values.serviceAccountName "default" -}}
+    {{- fail "serviceAccountName=default and hami=true: the plugin's rights would be those of every pod in the namespace; leave it empty, or give an account of its own" -}}
+  {{- end -}}
+{{- end -}}
 {{- if and .Values.cdi (semverCompare "<1.28-0" .Capabilities.KubeVersion.Version) -}}
   {{- fail (printf "cdi=true needs Kubernetes 1.28, and this is %s: its kubelets drop CDI names, and pods would get no device" .Capabilities.KubeVersion.Version) -}}
 {{- end -}}
@@ -49,6 +57,7 @@
 
 {{- define "serviceAccountName" -}}
 {{- $own := ternary "br-gpu-device-plugin" "default" .Values.openshift -}}
+{{- $own = ternary "br-gpu-hami" $own .Values.hami -}}
 {{- .Values.serviceAccountName | default (ternary "br-gpu-dra" $own (eq .Values.offerBy "dra")) -}}
 {{- end -}}
 
@@ -80,6 +89,14 @@
 - name: BR_GPU_KUBELET_ROOT
   value: {{ include "kubeletRoot" . }}
 {{- end }}
+{{- end }}
+{{- if .Values.hami }}
+- name: BR_GPU_HAMI
+  value: "true"
+- name: BR_GPU_NODE_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: spec.nodeName
 {{- end }}
 {{- if ne .Values.visibleDevices "none" }}
 - name: BR_GPU_VISIBLE_DEVICES
