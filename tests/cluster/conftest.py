@@ -9,6 +9,7 @@ import pytest
 
 from tests.cluster import figures
 from tests.cluster.containerd import Containerd
+from tests.cluster.deployment import Deployment, prepare
 from tests.cluster.dra import DraNode
 from tests.cluster.host import NodeHost
 from tests.cluster.node import Node
@@ -110,6 +111,23 @@ def eight_cards(host: NodeHost, node: Node, daemon: DaemonProcess) -> set[str]:
     cards = {f"card_{number}" for number in range(8)}
     node.view.wait_for(cards)
     return cards
+
+
+@pytest.fixture(scope="session")
+def prepared(node: Node) -> Node:
+    """The node with our image, its labels, and the kinds that our objects need."""
+    prepare(node)
+    return node
+
+
+@pytest.fixture
+def deployment(prepared: Node, host: NodeHost, tmp_path: Path) -> Iterator[Deployment]:
+    """Nothing deployed yet, on a host of four GPUs."""
+    host.add_gpus(dict.fromkeys(range(4), 1))
+    deployment = Deployment(prepared, tmp_path, host.root / "sys")
+    yield deployment
+    prepared.api.delete_pods()
+    deployment.remove()
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,8 @@ state = "/run/containerd"
 """
 _NETWORK: Final = """\
 {{"cniVersion": "1.0.0", "name": "node", "plugins": [{{"type": "ptp",
- "ipam": {{"type": "host-local", "subnet": "10.88.7.0/24", "dataDir": "{state}/addresses"}}}}]}}
+ "ipam": {{"type": "host-local", "subnet": "10.88.7.0/24", "dataDir": "{state}/addresses",
+ "routes": [{{"dst": "0.0.0.0/0"}}]}}}}]}}
 """
 
 

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from tests.cluster.api import PATHS
+from tests.cluster.node import NAME as NODE_NAME
 from tests.cluster.node import Node
 from tests.cluster.processes import poll
-from tests.manifests.image_archive import REPOSITORY
-from tests.manifests.tools import FETCHED, MANIFESTS
+from tests.manifests.image_archive import REPOSITORY, archive
+from tests.manifests.tools import FETCHED, MANIFESTS, find_tool, missing
 
 NAMESPACE: Final = "biren-gpu"
 NAME: Final = "br-gpu-device-plugin"
@@ -19,6 +21,57 @@ _ROLLED: Final = "--timeout=60s"
 _GONE: Final = 40.0
 """Seconds: more than a pod's grace period."""
 Object = dict[str, Any]
+
+
+IDENTITY: Final = {
+    "apiVersion": "apps/v1",
+    "kind": "DaemonSet",
+    "metadata": {"name": NAME},
+}
+"""Of a patch of our DaemonSet."""
+SOON: Final = {
+    "name": "k8s-device-plugin",
+    "startupProbe": {"initialDelaySeconds": 1, "periodSeconds": 1},
+}
+"""Of the container: a pod is Ready sooner than in the field."""
+SOONER: Final = {"spec": {"template": {"spec": {"containers": [SOON]}}}, **IDENTITY}
+KINDS: Final = {
+    "ServiceMonitor": ("monitoring.coreos.com", "Namespaced"),
+    "PrometheusRule": ("monitoring.coreos.com", "Namespaced"),
+    "SecurityContextConstraints": ("security.openshift.io", "Cluster"),
+}
+"""Kinds that other projects bring, with any content."""
+NODE_LABELS: Final = {"birentech.com": "gpu", "biren": "on"}
+
+
+def prepare(node: Node) -> None:
+    """Gives the node our image, its labels, and the kinds that our objects need."""
+    for tool in ("kubectl", "helm"):
+        find_tool(tool)
+    if not archive().exists():
+        missing("the image of these sources (python -m tests.manifests.image_archive)")
+    node.containerd.ctr("images", "import", "--local", str(archive()))
+    node.api.patch(f"/api/v1/nodes/{NODE_NAME}", {"metadata": {"labels": NODE_LABELS}})
+    # As the vendor's manifest makes it, without a label.
+    if not node.api.exists(f"/api/v1/namespaces/{NAMESPACE}"):
+        node.api.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+    for kind, (group, scope) in KINDS.items():
+        definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        node.api.create(definitions, custom_kind(kind, group, scope))
+
+
+def custom_kind(kind: str, group: str, scope: str) -> Object:
+    """The definition of a kind without a schema of its own."""
+    plural = f"{kind.lower().removesuffix('s')}s"
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {
+        "name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": anything},
+    }  # fmt: skip
+    names = {"kind": kind, "plural": plural, "singular": kind.lower()}
+    return {
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {"group": group, "scope": scope, "names": names, "versions": [version]},
+    }
 
 
 class Deployment:
@@ -44,9 +97,9 @@ class Deployment:
         return done.stdout
 
     def apply_overlay(self, name: str, *patches: Object) -> None:
-        """Applies an overlay or the base."""
+        """Applies an overlay, or another directory of manifests/ by its path."""
         target = {"kind": "DaemonSet"}
-        source = "base" if name == "base" else f"overlays/{name}"
+        source = name if (MANIFESTS / name).exists() else f"overlays/{name}"
         kustomization = {
             "resources": [os.path.relpath(MANIFESTS / source, self._scratch)],
             "images": [{"name": NAME, "newName": REPOSITORY, "newTag": "test"}],
@@ -125,16 +178,14 @@ class Deployment:
         kinds = "daemonsets,services,serviceaccounts,secrets,servicemonitors,prometheusrules"
         words = ("delete", kinds, "--all", "--cascade=foreground")
         self.run("kubectl", f"--namespace={NAMESPACE}", *words)
+        everywhere = (
+            "validatingadmissionpolicybindings,validatingadmissionpolicies,clusterrolebindings,"
+            "clusterroles,deviceclasses"
+        )
+        self.run("kubectl", "delete", everywhere, f"--selector=app.kubernetes.io/name={NAME}")
+        self._node.api.delete(PATHS["ResourceSlice"])
         self._node.api.delete(f"/api/v1/namespaces/{NAMESPACE}/events")
 
     def _host(self) -> Object:
         sys = {"name": "sys", "hostPath": {"path": str(self._sys)}}
         return {"spec": {"template": {"spec": {"volumes": [sys]}}}, **IDENTITY}
-
-
-IDENTITY: Final = {
-    "apiVersion": "apps/v1",
-    "kind": "DaemonSet",
-    "metadata": {"name": NAME},
-}
-"""Of a patch of our DaemonSet."""

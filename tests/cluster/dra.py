@@ -52,11 +52,12 @@ class DraNode:
                     self.api.make(each)
 
     def remove(self) -> None:
-        """Removes what `deploy` created, and the slices; the namespace stays."""
+        """Removes what `deploy` created, the slices and the account's pods; the namespace stays."""
         for each in overlay("dra"):
             if each["kind"] not in ("DaemonSet", "Namespace"):
                 self.api.delete(f"{place_of(each)}/{each['metadata']['name']}")
         self.api.delete(SLICES)
+        self.api.delete(PATHS["Pod"].format(NAMESPACE))
 
     def start_driver(self, *flags: str) -> DaemonProcess:
         """Starts a daemon as another pod, and waits until the kubelet has taken it."""

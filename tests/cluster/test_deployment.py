@@ -1,31 +1,21 @@
 """What is deployed, on the real node: every overlay, the chart, and the switch from the vendor's plugin."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.cluster.deployment import IDENTITY, NAME, NAMESPACE, Deployment, Object
+from tests.cluster.deployment import IDENTITY, NAME, NAMESPACE, SOONER, Deployment
 from tests.cluster.host import NodeHost
-from tests.cluster.node import NAME as NODE_NAME
 from tests.cluster.node import Node
 from tests.cluster.pods import container, run_pod
 from tests.cluster.vendor_daemonset import ACCOUNT, ROLE, vendor_objects
 from tests.cluster.vendor_daemonset import NAME as VENDOR_NAME
-from tests.manifests.image_archive import archive
 from tests.manifests.overlays import CHOICES
 from tests.manifests.render import container_of, overlay, pod_of
-from tests.manifests.tools import ROOT, find_tool, missing
+from tests.manifests.tools import ROOT
 
 CARDS: Final = {"card_0", "card_1", "card_2", "card_3"}
-KINDS: Final = {
-    "ServiceMonitor": ("monitoring.coreos.com", "Namespaced"),
-    "PrometheusRule": ("monitoring.coreos.com", "Namespaced"),
-    "SecurityContextConstraints": ("security.openshift.io", "Cluster"),
-}
-"""Kinds that other projects bring, with any content."""
 SIMULATED: Final = {"mount of sys", "mount of dev"}
 """Where `doctor` finds a directory of files, and the namespace's layer over /dev."""
 DOCTOR_ALSO: Final = {
@@ -36,52 +26,6 @@ DOCTOR_ALSO: Final = {
 """What it says of a node that has no driver's files, or whose kubelet has the usual root."""
 NOWHERE: Final = {"nowhere": "yes"}
 """A node selector."""
-SOON: Final = {
-    "name": "k8s-device-plugin",
-    "startupProbe": {"initialDelaySeconds": 1, "periodSeconds": 1},
-}
-
-
-@pytest.fixture(scope="module")
-def prepared(node: Node) -> Node:
-    """The node with our image, its labels, and the kinds that our objects need."""
-    for tool in ("kubectl", "helm"):
-        find_tool(tool)
-    if not archive().exists():
-        missing("the image of these sources (python -m tests.manifests.image_archive)")
-    node.containerd.ctr("images", "import", "--local", str(archive()))
-    labels = {"birentech.com": "gpu", "biren": "on"}
-    node.api.patch(f"/api/v1/nodes/{NODE_NAME}", {"metadata": {"labels": labels}})
-    # As the vendor's manifest makes it, without a label.
-    node.api.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
-    for kind, (group, scope) in KINDS.items():
-        definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-        node.api.create(definitions, custom_kind(kind, group, scope))
-    return node
-
-
-@pytest.fixture
-def deployment(prepared: Node, host: NodeHost, tmp_path: Path) -> Iterator[Deployment]:
-    """Nothing deployed yet, on a host of four GPUs."""
-    host.add_gpus(dict.fromkeys(range(4), 1))
-    deployment = Deployment(prepared, tmp_path, host.root / "sys")
-    yield deployment
-    prepared.api.delete_pods()
-    deployment.remove()
-
-
-def custom_kind(kind: str, group: str, scope: str) -> Object:
-    """The definition of a kind without a schema of its own."""
-    plural = f"{kind.lower().removesuffix('s')}s"
-    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {
-        "name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": anything},
-    }  # fmt: skip
-    names = {"kind": kind, "plural": plural, "singular": kind.lower()}
-    return {
-        "metadata": {"name": f"{plural}.{group}"},
-        "spec": {"group": group, "scope": scope, "names": names, "versions": [version]},
-    }
 
 
 def documented_switch() -> tuple[str, str]:
@@ -108,9 +52,8 @@ def test_the_base_rolls_out_and_again_and_leaves_no_warning_event(
 def test_every_overlay_rolls_out_and_its_daemon_answers(
     deployment: Deployment, prepared: Node
 ) -> None:
-    soon = {"spec": {"template": {"spec": {"containers": [SOON]}}}, **IDENTITY}
     for name in CHOICES.keys() - {"dra"}:  # which offers no resource: test_dra
-        deployment.apply_overlay(name, soon)
+        deployment.apply_overlay(name, SOONER)
         deployment.wait_until_rolled_out()
         resources = deployment.ask("status")["resources"]
         if name == "kata":

@@ -174,3 +174,26 @@ def test_openshift_admits_the_account_of_dra_and_its_token(tmp_path: Path) -> No
 def test_a_kubernetes_without_the_api_does_not_know_the_objects() -> None:
     before = f"1.{FIRST_VERSION['dra'] - 2}"
     assert "DeviceClass of resource.k8s.io/v1 is unknown" in complaints(overlay("dra"), before)
+
+
+def test_plugin_and_driver_side_by_side_share_no_node_and_no_pod() -> None:
+    objects = kustomize(MANIFESTS / "migration-to-dra")
+    assert complaints(objects, "1.36") == []
+    assert len({(each["kind"], each["metadata"]["name"]) for each in objects}) == len(objects)
+    daemonsets = {
+        each["metadata"]["name"]: each["spec"] for each in objects if each["kind"] == "DaemonSet"
+    }
+    plugin, driver = daemonsets["br-gpu-device-plugin"], daemonsets["br-gpu-dra"]
+    label = {"birentech.com/offer-by": "dra"}
+    assert driver["template"]["spec"]["nodeSelector"] == {"birentech.com": "gpu", **label}
+    [term] = plugin["template"]["spec"]["affinity"]["nodeAffinity"][
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ]["nodeSelectorTerms"]
+    assert term["matchExpressions"] == [
+        {"key": "birentech.com/offer-by", "operator": "NotIn", "values": ["dra"]}
+    ]
+    for one, other in ((plugin, driver), (driver, plugin)):
+        assert one["selector"]["matchLabels"] == one["template"]["metadata"]["labels"]
+        assert one["selector"]["matchLabels"] != other["template"]["metadata"]["labels"]
+    assert driver["template"]["spec"]["serviceAccountName"] == "br-gpu-dra"
+    assert plugin["template"]["spec"]["automountServiceAccountToken"] is False
