@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -25,6 +26,7 @@ from biren_plugin.files.nfd_labels import publish_labels
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import under
 from biren_plugin.host.readers import node_folder_of, reader_of
+from biren_plugin.host.settings_files import DEFAULT_FILE, own_file_of, settings_file_of
 from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.monitor.standard_error import exit_at_once
 from biren_plugin.monitor.status_socket import serve_status
@@ -113,6 +115,7 @@ async def run_daemon(settings: Settings) -> None:
             Loop("status", partial(serve_status, settings.status_dir, state), is_vital=False),
             *_metrics_loop(settings, state),
             *_cdi_loop(cdi),
+            *_settings_loop(settings),
         )
         state.intervals = {each.name: each.interval for each in loops if each.interval is not None}
         hami = _hami_mode(settings, state)
@@ -173,6 +176,22 @@ def _hami_loop(hami: "HamiMode | None") -> Iterator[Loop]:
         yield Loop("hami", hami.run, is_vital=False)
 
 
+def _settings_loop(settings: Settings) -> Iterator[Loop]:
+    if settings.file is not None:
+        from biren_plugin.monitor.settings_watch import SettingsWatch
+
+        yield Loop("settings-file", SettingsWatch(_file_choice(settings)).run, is_vital=False)
+
+
+def _file_choice(settings: Settings) -> Callable[[], Path]:
+    """Return what finds the settings file that a daemon which starts now would read."""
+    file = settings.file
+    assert file is not None
+    if file.chosen_from is None:
+        return lambda: file.path
+    return partial(settings_file_of, file.chosen_from, settings.node_name)
+
+
 def _cdi_owner(settings: Settings) -> CdiOwner | None:
     if not settings.cdi_feature:
         return None
@@ -186,6 +205,12 @@ def _cdi_owner(settings: Settings) -> CdiOwner | None:
 def _log_start(settings: Settings) -> None:
     text = f"br-gpu-device-plugin {__version__}; settings: {settings.differing()}"
     say("started", text, version=__version__)
+    if settings.file is not None:
+        text = f"settings file: {settings.file.path}"
+        if settings.file.chosen_from is not None and settings.file.path.name == DEFAULT_FILE:
+            own = own_file_of(settings.file.chosen_from, settings.node_name)
+            text = f"{text}, as there is no {own.name}"
+        say("settings_read", text, path=str(settings.file.path))
     for flag, why in settings.without_effect().items():
         say("flag_without_effect", f"{flag} has no effect: {why}", WARNING, flag=flag)
 

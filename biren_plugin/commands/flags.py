@@ -10,11 +10,13 @@ import attrs
 from cyclopts import Group, Parameter, Token
 
 from biren_plugin.core.setting_field import HELP, key_of, read_words, variable_of
-from biren_plugin.core.settings import SETTINGS, ContainerRuntime, Settings, Source
+from biren_plugin.core.settings import SETTINGS, ContainerRuntime, Settings, SettingsFile, Source
 from biren_plugin.errors import BadSetting, UsageError
 
 CONFIG: Final = "config"
 """The name of the parameter for the path of the settings file."""
+CONFIG_DIR: Final = "config_dir"
+"""The parameter whose value is the directory of settings files by node."""
 FILE_SOURCE: Final = "file"
 """The source in a token that came from the settings file."""
 _SOURCES: Final[dict[str, Source]] = {"cli": "flag", "env": "environment", FILE_SOURCE: "file"}
@@ -81,9 +83,10 @@ def with_settings(run: Callable[..., int]) -> Callable[..., int]:
     """
 
     @functools.wraps(run)
-    def command(*, config: Path | None = None, **given: Any) -> int:
+    def command(*, config: Any = None, config_dir: Any = None, **given: Any) -> int:
         named = {field.name: given.pop(field.name) for field in SETTINGS if field.name in given}
-        return run(settings=_gather(named), **given)
+        file = SettingsFile(config.value, config_dir and config_dir.value) if config else None
+        return run(settings=_gather(named, file), **given)
 
     own = [each for each in inspect.signature(run).parameters.values() if each.name != "settings"]
     # A command's own flags come first in its help.
@@ -95,6 +98,7 @@ def with_settings(run: Callable[..., int]) -> Callable[..., int]:
         for field in SETTINGS
     ]
     flags.append(_parameter(CONFIG, Path, None, _CONFIG_HELP, group))
+    flags.append(_parameter(CONFIG_DIR, Path, None, _CONFIG_DIR_HELP, group))
     command.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in own}
     return command
@@ -122,7 +126,13 @@ _CONFIG_HELP: Final = (
 )
 
 
-def _gather(named: dict[str, Any]) -> Settings:
+_CONFIG_DIR_HELP: Final = (
+    "A directory of such files, of which the daemon reads NODE.yaml if there is one, else default.yaml. NODE is "
+    "--node-name, else the host name."
+)
+
+
+def _gather(named: dict[str, Any], file: SettingsFile | None) -> Settings:
     """Return the settings. Raises `UsageError`, which names the place of a value outside its limits."""
     # A bare switch is True without passing a converter: only a flag can be bare.
     known = {
@@ -133,6 +143,7 @@ def _gather(named: dict[str, Any]) -> Settings:
         return Settings(
             **{name: each.value for name, each in known.items()},
             origins={name: each.source for name, each in known.items()},
+            file=file,
         )
     except BadSetting as error:
         raise error.at(known[error.name].place) from error

@@ -4,7 +4,7 @@ import gc
 import os
 from collections.abc import Iterable
 
-from biren_plugin.commands.flags import CONFIG, with_settings
+from biren_plugin.commands.flags import CONFIG, CONFIG_DIR, with_settings
 from biren_plugin.core.setting_field import VARIABLE_PREFIX, variable_of
 from biren_plugin.core.settings import SETTINGS, Settings
 from biren_plugin.signals import STOPPING, heed_early, ignore_stray
@@ -38,5 +38,7 @@ def daemon(settings: Settings) -> int:
 
 def unknown_variables(names: Iterable[str]) -> list[str]:
     """Return names like a setting's variable that no setting has: a misspelt variable must not go unnoticed."""
-    known = {variable_of(name) for name in (*(field.name for field in SETTINGS), CONFIG)}
+    known = {
+        variable_of(name) for name in (*(field.name for field in SETTINGS), CONFIG, CONFIG_DIR)
+    }
     return sorted(name for name in set(names) - known if name.startswith(VARIABLE_PREFIX))

@@ -16,10 +16,11 @@ from typing import Any, Final
 import attrs
 from cyclopts import App, ArgumentCollection, Token
 
-from biren_plugin.commands.flags import CONFIG, FILE_SOURCE
+from biren_plugin.commands.flags import CONFIG, CONFIG_DIR, FILE_SOURCE
 from biren_plugin.core.setting_field import key_of
 from biren_plugin.core.settings import SETTINGS
 from biren_plugin.errors import UsageError
+from biren_plugin.host.settings_files import settings_file_of
 
 _MAX_SIZE: Final = 65_536
 """Bytes: a hundred times what all settings need; a larger file is not a settings file."""
@@ -43,10 +44,20 @@ def fill_from_file(_app: App, _commands: tuple[str, ...], arguments: ArgumentCol
     """
     by_name = {argument.name: argument for argument in arguments}
     named = by_name.get(f"--{CONFIG}")
-    if named is None or not named.tokens:
+    if named is None:
         return
-    if not named.tokens[0].value:  # an empty flag or variable counts as not given
-        named.tokens.clear()
+    folder = by_name[f"--{key_of(CONFIG_DIR)}"]
+    for each in (named, folder):
+        if (
+            each.tokens and not each.tokens[0].value
+        ):  # an empty flag or variable counts as not given
+            each.tokens.clear()
+    if folder.tokens:
+        if named.tokens:
+            raise UsageError("--config and --config-dir: give one of the two")
+        node = by_name["--node-name"].tokens
+        named.append(_choose(folder.tokens[0], node[0].value if node else ""))
+    if not named.tokens:
         return
     path = Path(named.tokens[0].value)
     named_by = named.tokens[0].keyword or f"--{CONFIG}"
@@ -58,6 +69,16 @@ def fill_from_file(_app: App, _commands: tuple[str, ...], arguments: ArgumentCol
             for index, word in enumerate(entry.words):
                 token = Token(keyword=place, value=word, source=FILE_SOURCE, index=index)
                 by_name[flag].append(token)
+
+
+def _choose(folder: Token, node: str) -> Token:
+    """Return the value of `--config` that the directory of `--config-dir` stands for. Raises `UsageError`."""
+    place = folder.keyword or "--config-dir"
+    try:
+        path = settings_file_of(Path(folder.value), node)
+    except OSError as error:
+        raise UsageError(f"{place} {folder.value}: {error.strerror}") from error
+    return Token(keyword=place, value=f"{path}", source=folder.source)
 
 
 def read_settings_file(path: Path, named_by: str = f"--{CONFIG}") -> list[Entry]:

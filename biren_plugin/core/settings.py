@@ -47,6 +47,15 @@ STATUS_SOCKET: Final = "status.sock"
 
 
 @attrs.frozen
+class SettingsFile:
+    """The file that settings were read from."""
+
+    path: Path
+    chosen_from: Path | None = None
+    """The directory of `--config-dir` that it was chosen from; None if `--config` named it."""
+
+
+@attrs.frozen
 class Settings:
     """The daemon's settings. Raises `BadSetting` for invalid values."""
 
@@ -201,6 +210,9 @@ class Settings:
                 "HAMi places no pods with resource claims; give --hami or --offer-by dra, not both",
             )
 
+    file: SettingsFile | None = attrs.field(default=None, eq=False, kw_only=True)
+    """The settings file; None if none was given. Not itself a setting."""
+
     @property
     def offers_groups(self) -> bool:
         """Return whether the node's cards are VFIO groups, for virtual machines, rather than the driver's."""
@@ -260,6 +272,6 @@ def _split_probe(word: str) -> tuple[str, HealthMode]:
 
 
 SETTINGS: Final["tuple[attrs.Attribute[Any], ...]"] = tuple(
-    field for field in attrs.fields(Settings) if field.name != "origins"
+    field for field in attrs.fields(Settings) if not field.kw_only
 )
 """Return the fields that are settings, in the order of the help."""

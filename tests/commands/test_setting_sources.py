@@ -26,7 +26,7 @@ from biren_plugin.core.setting_field import (
     key_of,
     variable_of,
 )
-from biren_plugin.core.settings import SETTINGS, Settings
+from biren_plugin.core.settings import SETTINGS, Settings, SettingsFile
 from biren_plugin.errors import UsageError
 from tests.support.settings_schema import SCHEMA, document
 
@@ -265,3 +265,34 @@ def test_the_log_line_names_the_source_of_a_value() -> None:
 
 def test_a_given_default_does_not_count_as_a_difference() -> None:
     assert read(variables={"BR_GPU_PULSE": "0"}).differing() == "all defaults"
+
+
+def test_a_directory_stands_for_the_nodes_own_file_or_the_default(tmp_path: Path) -> None:
+    (tmp_path / "default.yaml").write_text("pulse: 1")
+    (tmp_path / "node-7.yaml").write_text("recover-after: 7")
+    (tmp_path / f"{os.uname().nodename}.yaml").write_text("pulse: 3")
+    own = read("--config-dir", f"{tmp_path}", "--node-name=node-7")
+    assert (own.pulse, own.recover_after) == (0, 7.0), "one file counts, they are not merged"
+    assert own.file == SettingsFile(tmp_path / "node-7.yaml", tmp_path)
+    given = {"BR_GPU_CONFIG_DIR": f"{tmp_path}", "BR_GPU_NODE_NAME": "node-8"}
+    other = read("--recover-after=5", variables=given)
+    assert (other.pulse, other.recover_after) == (1, 5.0)
+    assert other.file == SettingsFile(tmp_path / "default.yaml", tmp_path)
+    assert read("--config-dir", f"{tmp_path}").pulse == 3, "without a name the host's counts"
+    assert read("--config-dir=").file is None
+
+
+def test_a_directory_that_has_neither_file_or_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as refused:
+        read(f"--config-dir={tmp_path}", "--node-name=node-7")
+    assert str(refused.value) == f"--config-dir {tmp_path}/default.yaml: No such file or directory"
+    with pytest.raises(UsageError, match="BR_GPU_CONFIG_DIR /nowhere: No such file or directory"):
+        read(variables={"BR_GPU_CONFIG_DIR": "/nowhere"})
+    with pytest.raises(UsageError, match="give one of the two"):
+        read(f"--config-dir={tmp_path}", "--config=/a")
+
+
+def test_an_error_in_a_file_of_the_directory_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "default.yaml").write_text("pulse: x")
+    with pytest.raises(UsageError, match=r"default\.yaml, line 1: pulse"):
+        read(f"--config-dir={tmp_path}")

@@ -35,7 +35,7 @@ def table_with(path: str, heading: str) -> set[str]:
 def test_table_of_flags_has_each_setting_and_no_other() -> None:
     flags = {flag.partition(" ")[0] for flag in table_with("docs/configuration.md", "| flag |")}
     settings = {f"--{key_of(field.name)}" for field in SETTINGS}
-    assert flags == settings | {"--config"}, "docs/configuration.md, table of flags"
+    assert flags == settings | {"--config", "--config-dir"}, "docs/configuration.md, table of flags"
 
 
 def test_table_of_verdicts_has_each_probe_and_no_other() -> None:

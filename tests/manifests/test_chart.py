@@ -135,6 +135,27 @@ def test_lists_and_maps_reach_the_daemon_as_its_variables() -> None:
     assert given["BR_GPU_PROBE"] == "link-width=off,sysfs=observe"
 
 
+def test_settings_by_node_are_a_config_map_that_the_daemon_reads() -> None:
+    objects = helm_template("config.node-7.pulse=300", "config.node-7.exclude={card_3}")
+    files = of_kind(objects, "ConfigMap")["data"]
+    assert files == {
+        "default.yaml": "{}\n",
+        "node-7.yaml": "exclude:\n- card_3\npulse: 300\n",
+    }
+    container = container_of(objects)
+    [mount] = [each for each in container["volumeMounts"] if each["name"] == "config"]
+    given = {each["name"]: each for each in container["env"]}
+    assert given["BR_GPU_CONFIG_DIR"]["value"] == mount["mountPath"]
+    node = given["BR_GPU_NODE_NAME"]["valueFrom"]
+    assert node == {"fieldRef": {"fieldPath": "spec.nodeName"}}
+    changed = helm_template("config.node-7.pulse=301", "config.node-7.exclude={card_3}")
+    annotations = [
+        of_kind(each, "DaemonSet")["spec"]["template"]["metadata"]["annotations"]
+        for each in (objects, changed)
+    ]
+    assert annotations[0] != annotations[1], "a change restarts the pods"
+
+
 def test_a_digest_takes_precedence_over_the_tag() -> None:
     digest = "sha256:" + "0" * 64
     container = container_of(helm_template(f"image.digest={digest}", "image.tag=1.2.3"))

@@ -46,6 +46,14 @@ def check_daemon(settings: Settings) -> Iterator[Check]:
         yield ok(_NAME, f"{who}, {len(devices)} devices healthy")
 
 
+def check_settings_file(settings: Settings) -> Iterator[Check]:
+    """One row: the file that the settings were read from."""
+    if settings.file is None:
+        yield ok("settings file", "none: neither --config nor --config-dir is given")
+    else:
+        yield ok("settings file", f"{settings.file.path}")
+
+
 def check_probes(settings: Settings) -> Iterator[Check]:
     """One row, of how the probes count with these settings."""
     not_enforced = describe_modes(settings.health_policy.modes)

@@ -18,7 +18,11 @@ from cyclopts import Parameter
 from biren_plugin import __version__
 from biren_plugin.commands.doctor import in_pod
 from biren_plugin.commands.doctor.card_checks import check_cards
-from biren_plugin.commands.doctor.daemon_checks import check_daemon, check_probes
+from biren_plugin.commands.doctor.daemon_checks import (
+    check_daemon,
+    check_probes,
+    check_settings_file,
+)
 from biren_plugin.commands.doctor.diagnosis import Check, exit_status, failure, unknown
 from biren_plugin.commands.doctor.kubelet_checks import check_kubelet, check_kubelet_version
 from biren_plugin.commands.doctor.library_checks import check_library
@@ -43,6 +47,7 @@ _EXAMINATIONS: Final[Sequence[tuple[str, Examination]]] = (
     ("IOMMU", check_passthrough),
     ("daemon", check_daemon),
     ("probes", check_probes),
+    ("settings file", check_settings_file),
     ("kubelet", check_kubelet),
     ("kubelet's version", check_kubelet_version),
     ("containerd", check_runtime),

@@ -55,6 +55,13 @@
 {{- end -}}
 {{- end -}}
 
+{{- define "config" -}}
+{{- range $name, $settings := merge (deepCopy .Values.config) (dict "default" dict) }}
+{{ $name }}.yaml: |
+  {{- $settings | default dict | toYaml | nindent 2 }}
+{{- end }}
+{{- end -}}
+
 {{- define "serviceAccountName" -}}
 {{- $own := ternary "br-gpu-device-plugin" "default" .Values.openshift -}}
 {{- $own = ternary "br-gpu-hami" $own .Values.hami -}}
@@ -93,6 +100,12 @@
 {{- if .Values.hami }}
 - name: BR_GPU_HAMI
   value: "true"
+{{- end }}
+{{- if .Values.config }}
+- name: BR_GPU_CONFIG_DIR
+  value: /etc/br-gpu-device-plugin
+{{- end }}
+{{- if or .Values.hami .Values.config }}
 - name: BR_GPU_NODE_NAME
   valueFrom:
     fieldRef:
