@@ -16,10 +16,10 @@ class BadSetting(UsageError):
     """A value that a setting cannot have; `at` gives the same error for another source of the value."""
 
     def __init__(self, name: str, value: str, right: str) -> None:
-        super().__init__(f"--{name.replace('_', '-')} {value}: {right}")
+        self._problem = f"{value or repr(value)}: {right}"
+        super().__init__(f"--{name.replace('_', '-')} {self._problem}")
         self.name = name
         """The field of the setting."""
-        self._problem = f"{value}: {right}"
 
     def at(self, place: str) -> UsageError:
         """Return the same error for a value set at `place`, such as `BR_GPU_PULSE`."""

@@ -28,7 +28,8 @@ def read_value(kind: Any, tokens: Sequence[Token]) -> Any:
     try:
         return read_words(kind, words)
     except ValueError as error:
-        raise UsageError(f"{tokens[0].keyword} {','.join(words)}: {error}") from error
+        given = ",".join(words)
+        raise UsageError(f"{tokens[0].keyword} {given or repr(given)}: {error}") from error
 
 
 @attrs.frozen
@@ -49,8 +50,8 @@ def _read_given(kind: Any, tokens: Sequence[Token]) -> _Given:
 def _split_variable(kind: Any, text: str, delimiter: str | None = None) -> list[str]:
     """Return the words of a variable, separated by commas if it may have several; none if it is empty."""
     several = getattr(kind, "__origin__", None) is tuple
-    words = [word.strip() for word in text.split(",")] if several else [text]
-    return [word for word in words if word]
+    words = text.split(",") if several else [text]
+    return [word.strip() for word in words if word.strip()]  # a value from a file ends in a newline
 
 
 Switch = Annotated[bool, Parameter(negative="")]

@@ -98,8 +98,9 @@ def read_settings_file(path: Path, named_by: str = f"--{CONFIG}") -> list[Entry]
     try:
         root = YAML(typ="safe", pure=True).compose(content.decode())
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f", line {mark.line + 1}" if mark is not None else ""
+        from biren_plugin.files.cdi_file import place_of_error
+
+        where = place_of_error(error)
         what = ", ".join(filter(None, [error.context, error.problem]))
         raise UsageError(f"{path}{where}: {what or 'this is not YAML'}") from error
     except (YAMLError, UnicodeDecodeError, RecursionError) as error:  # ten thousand brackets

@@ -82,9 +82,8 @@ def load(path: Path) -> Spec | None:
         raise CdiSpecInvalid(f"{path}{place}: not a valid CDI spec: {error}") from error
     # The last three are ruamel's own slips: on `!!bool x`, `!!int 1x`, and a thousand brackets.
     except (YAMLError, LookupError, ValueError, RecursionError) as error:
-        if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
-            mark = error.problem_mark
-            place = _place(mark.line, mark.column)
+        if isinstance(error, MarkedYAMLError):
+            place = place_of_error(error)
             raise CdiSpecInvalid(f"{path}{place}: not YAML or JSON: {error.problem}") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CdiSpecInvalid(f"{path}: not YAML or JSON: {reason}") from error
@@ -104,6 +103,18 @@ def _place_of_fault(content: bytes) -> str:
     except (YAMLError, LookupError, ValueError, RecursionError, AttributeError, TypeError):
         pass  # the loaders accept different input; without a position there is no place to name
     return ""
+
+
+def place_of_error(error: Any) -> str:
+    """Return `, line 2, column 1` of a `MarkedYAMLError` of ruamel; empty if it names no place.
+
+    An unclosed quote and a key without a colon are noticed lines later: their own place counts.
+    """
+    marks = error.problem_mark, error.context_mark
+    if (error.context or "").startswith("while scanning"):
+        marks = marks[::-1]
+    mark = marks[0] or marks[1]
+    return _place(mark.line, mark.column) if mark is not None else ""
 
 
 def _place(line: int, column: int) -> str:

@@ -167,14 +167,16 @@ def test_every_setting_has_a_help_text() -> None:
         ("cdi-feature: yes", "FILE, line 1: cdi-feature yes: give true or false"),
         ("health-interval: 0", "FILE, line 1: health-interval 0: give seconds from 0.1 to 3600"),
         ("recover-after: soon", "FILE, line 1: recover-after soon: give seconds, as in 1.5"),
-        ('cdi-dir: ""', "FILE, line 1: cdi-dir : give a path"),
+        ('cdi-dir: ""', "FILE, line 1: cdi-dir '': give a path"),
         ("container-runtime: docker",
          'FILE, line 1: container-runtime docker: give one of "runc", "kata"'),
         ("disable-probe: link-width", "FILE, line 1: disable-probe: give a list, as in [a, b]"),
         ("disable-probe: [x]", "FILE, line 1: disable-probe x: give one of driver-module"),
         ("- pulse", "FILE, line 1: give lines of KEY: VALUE, as in pulse: 300"),
-        ("pulse: 1\n---\npulse: 2", "FILE, line 2: expected a single document in the stream"),
-        ('pulse: "', "FILE, line 1: while scanning a quoted scalar"),
+        ("pulse: 1\n---\npulse: 2", "FILE, line 2, column 1: expected a single document in the stream"),
+        ('pulse: "', "FILE, line 1, column 8: while scanning a quoted scalar"),
+        ("pulse: 5\nhealth-mode observe\n# end\n", "FILE, line 2, column 1: while scanning a simple key"),
+        ("pulse: 5\n  pulze: 6\n", "FILE, line 2, column 8: mapping values are not allowed here"),
         (b"pulse: \xff", "this is not YAML"),
         (b"[" * 20_000, "this is not YAML"),
         (b"? [pulse]\n: 1\n", "line 1: ?: there is no such setting"),
@@ -234,6 +236,11 @@ def test_texts_refused_by_the_vendors_parser_are_not_numbers(word: str) -> None:
 def test_blanks_between_names_in_a_variable_do_not_matter() -> None:
     variables = {"BR_GPU_DISABLE_PROBE": "aer-fatal, sysfs ,"}
     assert read(variables=variables).disable_probe == ("aer-fatal", "sysfs")
+
+
+def test_blanks_around_a_variable_do_not_matter_as_a_mounted_value_ends_in_a_newline() -> None:
+    variables = {"BR_GPU_PULSE": "5\n", "BR_GPU_CDI_FEATURE": " true ", "BR_GPU_CDI_DIR": "\n"}
+    assert read(variables=variables) == Settings(pulse=5, cdi_feature=True)
 
 
 def test_several_names_in_one_flag_are_refused_with_advice() -> None:

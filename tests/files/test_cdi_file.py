@@ -198,6 +198,8 @@ def test_removing_a_missing_file_is_not_an_error(old: Path) -> None:
         (b"", ": not a valid CDI spec: the document: no mapping"),
         (b"kind: a\nkind: b\n", ", line 2, column 1: not YAML or JSON: found duplicate key"),
         (b"a: [", ", line 1, column "),
+        (b"kind: b\na: 'c\nd: e\n", ", line 2, column 4: not YAML or JSON: found unexpected end"),
+        (b"kind: b\ndevices\nx: y\n", ", line 2, column 1: not YAML or JSON: could not find"),
         (b"\xff\xfe\x00", "not YAML or JSON"),
         (b"[" * 100_000, ": not YAML or JSON"),
         (
