@@ -7,18 +7,18 @@ from typing import Final, NoReturn
 from biren_plugin.signals import heed_early
 
 EXIT_INTERRUPTED: Final = 130
-"""128 + SIGINT, as shells have it."""
+"""128 + SIGINT, as in shells."""
 
 
 def main() -> NoReturn:
-    """Runs the command line. Ctrl-C ends it without a traceback, also while modules are imported."""
+    """Run the command line. Ctrl-C ends it without a traceback, even while modules are imported."""
     heed_early(signal.SIGTERM)
     try:
         from biren_plugin.cli import main as run
 
         run()
     except KeyboardInterrupt:
-        # At once: a thread that waits for a hung driver would keep the interpreter from its end.
+        # At once: a thread that waits for a hung driver would keep the interpreter from ending.
         os._exit(EXIT_INTERRUPTED)
 
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Board(Generic[T]):
-    """One task posts values, others take the latest."""
+    """One task posts values; other tasks take the latest."""
 
     def __init__(self) -> None:
         self._latest: list[T] = []
@@ -26,14 +26,14 @@ class Board(Generic[T]):
 
     @property
     def latest(self) -> T | None:
-        """The last posted value; None before the first."""
+        """Return the last posted value; None before the first."""
         return self._latest[0] if self._latest else None
 
     def post(self, value: T) -> None:
         """Post `value` as the latest."""
         self._latest = [value]
         for send, receive in self._subscribers:
-            with suppress(trio.WouldBlock):  # the subscriber has taken the last one
+            with suppress(trio.WouldBlock):  # the subscriber has taken the last value
                 receive.receive_nowait()
             send.send_nowait(value)
 

@@ -1,6 +1,6 @@
 """The command line: which commands there are, exit statuses, and errors in one line.
 
-Cyclopts parses, converts and prints help. Around it stand, in the order in which a command line passes:
+Cyclopts parses, converts and prints help. The layers around it, in the order of a command line's way:
 
 1. `commands/pflag` rewrites the words, because manifests were written for the vendor's parser: there the
    last of a repeated flag counts, and a switch takes a value only after `=`.
@@ -9,7 +9,7 @@ Cyclopts parses, converts and prints help. Around it stand, in the order in whic
 3. `commands/settings_file` is a cyclopts config: it fills what neither a flag nor a variable gave.
 4. The converter of `commands/flags` reads a value as `core/setting_field` defines it, the same from all
    three sources, and keeps where it came from, for the log and for errors.
-5. `main` turns what is raised into one line and an exit status.
+5. `main` turns errors into one line and an exit status.
 """
 
 import errno
@@ -36,7 +36,7 @@ _STANDARD_ERROR: Final = 2
 """Descriptors."""
 _NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 _OF_A_WRITE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
-"""Errors that writing standard output ends with; unlike others they come without a file's name."""
+"""Errors of writing standard output; unlike other errors, they have no file name."""
 
 app = App(
     name="br-gpu-device-plugin",
@@ -52,7 +52,7 @@ app = App(
     config=[fill_from_file],
 )
 app.default(daemon)
-# By name: a module, and what it needs, is imported when its command is called.
+# By name: a module and its imports are loaded when its command is called.
 app.command(
     "biren_plugin.commands.cdi_file_commands:cdi",
     name="cdi",
@@ -87,14 +87,14 @@ def main() -> NoReturn:
             print_error=False,
             result_action="return_value",
         )
-        sys.stdout.flush()  # a full disk is noticed here, not by the interpreter's last breath
+        sys.stdout.flush()  # a full disk is noticed here, and not while the interpreter ends
     except cyclopts.CycloptsError as error:
         _complain(f"{_explain(error)}; see br-gpu-device-plugin --help", EXIT_USAGE)
     except UsageError as error:
         _complain(str(error), EXIT_USAGE)
     except PluginError as error:
         _complain(str(error), EXIT_FAILED)
-    except BrokenPipeError:  # the reader of our output has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe
         _drop_output()
         sys.exit(EXIT_FAILED)
     except OSError as error:
@@ -105,7 +105,7 @@ def main() -> NoReturn:
 
 
 def _fill_closed_streams() -> None:
-    """Streams that the caller closed lead to /dev/null, neither to None nor to a socket of ours."""
+    """Open /dev/null for streams that the caller closed, so that no socket gets their descriptors."""
     while (spare := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
         pass
     os.close(spare)
@@ -114,7 +114,7 @@ def _fill_closed_streams() -> None:
 
 
 def _as_cyclopts_takes_it(words: Sequence[str]) -> list[str]:
-    """The command line, rewritten from the vendor's forms by what the called command's flags are."""
+    """Return the command line, rewritten from the vendor's forms by the called command's flags."""
     _, apps, _ = app.parse_commands(takewhile(lambda word: not word.startswith("-"), words))
     called = apps[-1]
     arguments = called.assemble_argument_collection() if called.default_command else ()
@@ -128,7 +128,7 @@ def _drop_output() -> None:
 
 
 def _explain(error: cyclopts.CycloptsError) -> str:
-    """What is wrong, and what would be right."""
+    """Return what is wrong, and the valid form."""
     match error:
         case cyclopts.UnusedCliTokensError(unused_tokens=words) if words:
             if words[0] in app:
@@ -141,7 +141,7 @@ def _explain(error: cyclopts.CycloptsError) -> str:
 
 
 def _explain_system_error(error: OSError) -> str:
-    """What the system refused, of which file, and what to do if that is known."""
+    """Return the system's error, its file, and advice if there is any."""
     text = error.strerror or f"{error}"
     if error.errno in _NO_DESCRIPTORS:
         return f"{text}: raise the limit (ulimit -n)"

@@ -52,16 +52,16 @@ class Loop:
     """One task of the root, kept running for as long as the daemon lives."""
 
     name: str
-    """In the log, in metrics and in `/healthz`."""
+    """The name in the log, in metrics and in `/healthz`."""
     run: Callable[..., Awaitable[None]]
     """Called with `on_turn` if it has an interval."""
     interval: float | None = None
-    """Seconds between its turns: one that makes none for long is stuck. None: it makes no turns."""
+    """Seconds between turns: a loop without a turn for long is stuck. None: the loop makes no turns."""
     is_vital: bool = True
-    """Whether cards depend on it; if not, the same failure is logged once."""
+    """Whether cards depend on the loop; if not, the same failure is logged once."""
 
     async def keep(self, counters: Counters) -> None:
-        """Runs it again whenever it fails. Raises an `ExceptionGroup` of bugs when there were too many."""
+        """Run the task, again whenever it fails. Raises an `ExceptionGroup` of bugs when there were too many."""
         run = self.run
         if self.interval is not None:
             run = partial(run, on_turn=partial(counters.turned, self.name))
@@ -75,7 +75,7 @@ class Loop:
 
 
 async def run_daemon(settings: Settings) -> None:
-    """Serves the node until cancelled. Raises an `ExceptionGroup` of `FolderDead` or of bugs."""
+    """Serve the node until cancelled. Raises an `ExceptionGroup` of `FolderDead` or of bugs."""
     _log_start(settings)
     state = DaemonState(probes=settings.health_policy.modes)
     observed, inventory = state.observed, state.inventory
@@ -122,7 +122,7 @@ async def run_daemon(settings: Settings) -> None:
         scheduler = hami.cards if hami is not None else None
         visible = "none" if settings.offers_groups else settings.visible_devices
         node = Node(plugins, folder, state, settings.placement, visible, cdi, scheduler)
-        # for the one instance that serves
+        # only in the serving instance
         beside = (*_labels_loop(settings, state), *_hami_loop(hami))
         async with trio.open_nursery() as nursery:
             for loop in loops:
@@ -136,7 +136,7 @@ async def run_daemon(settings: Settings) -> None:
 
 
 def _library_loop(settings: Settings, state: DaemonState) -> Iterator[Loop]:
-    if settings.container_runtime == "runc":  # the library knows the driver's cards only
+    if settings.container_runtime == "runc":  # the library only knows the driver's cards
         interval = LIBRARY_ROUNDS * settings.health_interval
         query = partial(query_library, settings.host_root, state.observed, interval=interval)
         yield Loop("library-scan", query, max(interval, LIBRARY_RETRY))
@@ -216,7 +216,7 @@ def _log_start(settings: Settings) -> None:
 
 
 async def run_until_signal(settings: Settings) -> None:
-    """The daemon as a process: SIGTERM, SIGINT, SIGHUP or SIGQUIT ends it in good order, a second at once.
+    """Run the daemon as a process: SIGTERM, SIGINT, SIGHUP or SIGQUIT ends it cleanly, a second one at once.
 
     Raises `FolderDead`, and an `ExceptionGroup` of bugs.
     """
@@ -232,10 +232,10 @@ async def run_until_signal(settings: Settings) -> None:
 
 
 async def stop_on_signal(stop: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:
-    """Calls `stop` at the first signal that ends the daemon; a second one ends the process at once."""
+    """Call `stop` at the first signal that ends the daemon; a second signal ends the process at once."""
     ignore_stray()
     for each in STOPPING:
-        # In force again once the receiver is closed; a container's first process heeds no SIG_DFL.
+        # In force again once the receiver is closed; SIG_DFL has no effect on a container's first process.
         signal.signal(each, _end_at_once)
     with trio.open_signal_receiver(*STOPPING) as signals:
         task_status.started()

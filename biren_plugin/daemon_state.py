@@ -1,4 +1,4 @@
-"""The daemon's blackboard: its role, the boards of its resources, what was counted, and since when.
+"""The daemon's blackboard: its role, the boards of its resources, counters, and times of changes.
 
 1. Counting never waits, fails or grows without bound: keys are resources, names of loops and
    subtrees, and classes of errors.
@@ -30,60 +30,60 @@ CALL_BOUNDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025
 
 @attrs.define
 class Latency:
-    """How long calls took: how many up to each of `CALL_BOUNDS`, and beyond."""
+    """Durations of calls: the number up to each of `CALL_BOUNDS`, and beyond."""
 
     counts: list[int] = attrs.Factory(lambda: [0] * (len(CALL_BOUNDS) + 1))
-    """Not cumulative; the last is of those beyond all bounds."""
+    """Not cumulative; the last one counts the calls beyond all bounds."""
     total: float = 0.0
-    """Seconds, of all calls together."""
+    """Seconds, the sum over all calls."""
 
     def add(self, seconds: float) -> None:
-        """One call."""
+        """Count one call."""
         self.counts[bisect_left(CALL_BOUNDS, seconds)] += 1
         self.total += seconds
 
 
 @attrs.frozen
 class Turn:
-    """The last turn of a loop that looks at something."""
+    """The last turn of a loop."""
 
     at: float
-    """When it ended, in seconds of trio's clock."""
+    """The end of the turn, in seconds of trio's clock."""
     seconds: float
-    """How long it took, without the wait for the next."""
+    """The duration in seconds, without the wait for the next turn."""
 
 
 @attrs.define
 class Counters:
-    """All that is counted in one daemon."""
+    """All counters of one daemon."""
 
     registrations: Counter[str] = attrs.Factory(Counter)
-    """That the kubelet took and watched, by resource."""
+    """Accepted and watched registrations, by resource."""
     restarts: Counter[tuple[str, str]] = attrs.Factory(Counter)
-    """By subtree and the class of the error that ended it."""
+    """Restarts by subtree and class of the error."""
     allocations: Counter[tuple[str, Outcome]] = attrs.Factory(Counter)
     """By resource."""
     allocating: Latency = attrs.Factory(Latency)
     preferring: Latency = attrs.Factory(Latency)
     lists_sent: dict[str, float] = attrs.Factory(dict)
-    """When the last list went out, in seconds since 1970, by resource."""
+    """When the last list was sent, in seconds since 1970, by resource."""
     turns: dict[str, Turn] = attrs.Factory(dict)
     """By name of the loop."""
 
     def registered(self, resource: str) -> None:
-        """The kubelet took a registration and watches."""
+        """Count a registration that the kubelet accepted and watches."""
         self.registrations[resource] += 1
 
     def restarted(self, subtree: str, cause: Exception) -> None:
-        """A subtree failed and will start again."""
+        """Count a subtree that failed and will start again."""
         self.restarts[subtree, type(cause).__name__] += 1
 
     def list_sent(self, resource: str) -> None:
-        """A list was written to the kubelet's stream."""
+        """Note that a list was written to the kubelet's stream."""
         self.lists_sent[resource] = time.time()
 
     def turned(self, loop: str, seconds: float) -> None:
-        """A loop has made a turn."""
+        """Note that a loop has made a turn."""
         self.turns[loop] = Turn(trio.current_time(), seconds)
 
 
@@ -98,7 +98,7 @@ class HealthTimes:
         self._known: dict[DeviceKey, tuple[bool, float]] = {}
 
     def update(self, inventory: Inventory, now: float) -> None:
-        """Takes the next inventory; `now` is seconds of whatever clock `since` is to answer in."""
+        """Take the next inventory; `now` is in seconds of the clock of `since`."""
         known: dict[DeviceKey, tuple[bool, float]] = {}
         for each in inventory.lists:
             for device in each.devices:
@@ -109,13 +109,13 @@ class HealthTimes:
         self._known = known
 
     def since(self, device: Device) -> float | None:
-        """When it last turned as healthy as it is, or appeared; None if no inventory told of that."""
+        """Return when the device appeared or last changed its health; None if no inventory showed that."""
         known = self._known.get((device.resource, device.id))
         return known[1] if known is not None and known[0] == device.healthy else None
 
 
 Role = Literal["waiting", "standing by", "serving"]
-"""Waiting for the kubelet's folder, for another instance to let go of it, or for nothing."""
+"""Waiting for the kubelet's directory, waiting for another instance to release it, or serving."""
 
 SLACK: Final = 30.0
 """Seconds beyond its interval after which a loop that made no turn is stuck: a hung driver costs a
@@ -124,16 +124,16 @@ turn 5 s, a failure a wait of 15 s."""
 
 @attrs.frozen
 class DriverState:
-    """What the node's DRA driver has come to."""
+    """The state of the node's DRA driver."""
 
     registered: bool = False
-    """Whether the kubelet took it."""
+    """Whether the kubelet accepted it."""
     refusal: str = ""
     """Why the kubelet refused it; empty if it did not."""
     wanted: int = 0
     """Devices that should be in the API server."""
     stored: int = 0
-    """Devices that are, after the last round."""
+    """Devices that are in the API server, after the last round."""
     trouble: str = ""
     """Why the slices are not as wanted, or what keeps the driver from starting; empty if nothing does."""
     claims: int = 0
@@ -170,32 +170,32 @@ class HamiState:
 
 @attrs.define
 class DaemonState:
-    """Belongs to the daemon; whoever else has it only reads."""
+    """Belongs to the daemon; all other modules only read it."""
 
     observed: Board[Observed] = attrs.Factory(Board)
     inventory: Board[Inventory] = attrs.Factory(Board)
     counters: Counters = attrs.Factory(Counters)
     intervals: dict[str, float] = attrs.Factory(dict)
-    """Seconds between turns, by name of each loop that looks at something."""
+    """Seconds between turns, by name of each loop that makes turns."""
     probes: Mapping[str, ProbeMode] = attrs.Factory(dict)
-    """How each probe counts, by name."""
+    """The mode of each probe, by name."""
     role: Role = "waiting"
     hindrance: str = ""
     """What keeps an instance that does not serve from being ready, besides a missing directory."""
     registered: dict[str, Board[bool]] = attrs.Factory(dict)
-    """By resource whose subtree lives: whether the kubelet took the registration and watches."""
+    """By resource with a live subtree: whether the kubelet accepted the registration and watches."""
     offered: dict[str, Board[DeviceList]] = attrs.Factory(dict)
-    """By resource whose subtree lives: what the kubelet is told."""
+    """By resource with a live subtree: the list for the kubelet."""
     driver: DriverState | None = None
     """None: cards are offered through the device plugin API."""
     hami: HamiState | None = None
     """None: HAMi's scheduler is not asked."""
     cdi_file: Board[OnDisk] | None = None
-    """What the node's CDI file holds; None without CDI."""
+    """The content of the node's CDI file; None without CDI."""
     kubelet_view: Board[KubeletView] = attrs.Factory(Board)
-    """What the kubelet answered last on its pod-resources socket."""
+    """The kubelet's last answer on its pod-resources socket."""
     doubts: Board[float] = attrs.Factory(Board)
-    """Until when the kubelet is asked often, in seconds of trio's clock: see `doubt_for`."""
+    """The time until which the kubelet is asked often, in seconds of trio's clock: see `doubt_for`."""
     rivals: dict[str, Rival] = attrs.Factory(dict)
     """By resource that another plugin has taken, or may have."""
     health_times: HealthTimes = attrs.Factory(HealthTimes)
@@ -203,7 +203,7 @@ class DaemonState:
     started: float = attrs.Factory(trio.current_time)
 
     def doubt_for(self, seconds: float) -> None:
-        """Whether a registration counts is in doubt: the kubelet is asked often for so long."""
+        """Have the kubelet asked often for this time, since a registration may not count."""
         until = trio.current_time() + seconds
         if self.doubts.latest is None or self.doubts.latest < until:
             self.doubts.post(until)
@@ -212,17 +212,17 @@ class DaemonState:
     def life_of(
         self, resource: str, registered: Board[bool], offered: Board[DeviceList]
     ) -> Iterator[None]:
-        """One life of the resource's subtree, which tells both boards, is as long as the block."""
+        """Register the boards of one life of the resource's subtree, for as long as the block."""
         self.registered[resource], self.offered[resource] = registered, offered
         try:
             yield
         finally:
-            # A successor may have come meanwhile: a resource that is lost returns at any time.
+            # A successor may exist already: a lost resource can return at any time.
             if self.registered.get(resource) is registered:
                 del self.registered[resource], self.offered[resource]
 
-    def told(self) -> Inventory:
-        """The inventory with each list as the kubelet is told it: CDI may have had a say after it."""
+    def sent_inventory(self) -> Inventory:
+        """Return the inventory as sent to the kubelet, after CDI withheld devices."""
         inventory = self.inventory.latest or Inventory()
         boards = [self.offered.get(each.resource) for each in inventory.lists]
         lists = tuple(
@@ -232,12 +232,12 @@ class DaemonState:
         return attrs.evolve(inventory, lists=lists)
 
     def is_registered(self, resource: str) -> bool:
-        """Whether the kubelet took the registration of `resource` and watches."""
+        """Return whether the kubelet accepted the registration of `resource` and watches."""
         board = self.registered.get(resource)
         return board is not None and bool(board.latest)
 
     def stuck(self) -> list[str]:
-        """A sentence for each loop that makes no progress; none: the daemon is live."""
+        """Return a sentence for each loop that makes no progress; none: the daemon is live."""
         now = trio.current_time()
         sentences = []
         for loop, interval in self.intervals.items():
@@ -248,10 +248,10 @@ class DaemonState:
         return sentences
 
     def unready(self) -> list[str]:
-        """A sentence for each thing that is still to come; none: the daemon is ready.
+        """Return a sentence for each thing that the daemon still waits for; none: the daemon is ready.
 
-        One that stands by is, unless the holder serves nothing: a rolling update ends the old pod only
-        when the new one is ready.
+        An instance that stands by is ready, unless the holder serves nothing: a rolling update ends the old
+        pod only when the new one is ready.
         """
         if self.role == "standing by":
             return [self.hindrance] if self.hindrance else []
@@ -261,7 +261,7 @@ class DaemonState:
             return self._driver_unready(self.driver)
         resources = [each.resource for each in inventory.lists]
         if resources and self.role == "waiting":
-            return [self.hindrance or "the kubelet's folder is not there yet"]
+            return [self.hindrance or "the kubelet's directory does not exist yet"]
         return [
             self.rivals[resource].describe(resource)
             if resource in self.rivals
@@ -279,7 +279,7 @@ class DaemonState:
 
 
 async def follow_health(state: DaemonState) -> None:
-    """Notes when each device turned healthy or unhealthy."""
+    """Note when each device becomes healthy or unhealthy."""
     with state.inventory.subscribe() as inventories:
         async for current in inventories:
             state.health_times.update(current, time.time())

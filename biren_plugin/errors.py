@@ -1,6 +1,6 @@
 """Every expected error, by whose fault it is. Each text says what happened and what to do, in one line.
 
-Any other exception is a bug of ours; only bugs are logged with a traceback.
+Any other exception is a bug; only bugs are logged with a traceback.
 """
 
 
@@ -63,7 +63,7 @@ class PodResourcesUnknown(NodeError):
 
 
 class KubeletRestarted(NodeError):
-    """The kubelet stopped, or is a new one: what was registered is forgotten. Start again at once."""
+    """The kubelet stopped or restarted: it has forgotten the registration. Start again at once."""
 
 
 class PluginSocketGone(NodeError):
@@ -95,7 +95,7 @@ class StatusUnavailable(PluginError):
 
 
 class FolderDead(PluginError):
-    """The kubelet's directory was deleted under our mount: only a new process can reach the new one."""
+    """The kubelet's directory was deleted under the mount: only a new process can reach the new one."""
 
 
 class StartTooSlow(NodeError):
@@ -103,7 +103,7 @@ class StartTooSlow(NodeError):
 
 
 class LibraryUnusable(NodeError):
-    """The management library is missing, cannot be loaded, or is another library."""
+    """The management library is missing, cannot be loaded, or is a different library."""
 
 
 class LibraryMissing(LibraryUnusable):
@@ -139,7 +139,7 @@ def reason_of(error: OSError) -> str:
 
 
 class ApiError(NodeError):
-    """The API server did not do what it was asked for."""
+    """The API server did not carry out a request."""
 
 
 class ApiUnreachable(ApiError):
@@ -148,7 +148,7 @@ class ApiUnreachable(ApiError):
     def __init__(self, text: str, retry_after: float | None = None) -> None:
         super().__init__(text)
         self.retry_after = retry_after
-        """Seconds that the server asks to wait; None if it does not say."""
+        """Seconds that the server asks to wait; None if it does not ask."""
 
 
 class ApiForbidden(ApiError):
@@ -160,7 +160,7 @@ class ApiNotFound(ApiError):
 
 
 class ApiConflict(ApiError):
-    """Somebody else changed the object meanwhile: read it and decide again."""
+    """Another client has changed the object: read it and decide again."""
 
 
 class ApiExpired(ApiError):
@@ -168,11 +168,11 @@ class ApiExpired(ApiError):
 
 
 class ApiInvalid(ApiError):
-    """The object that was sent is wrong: a bug of ours, or an API server that is too old."""
+    """The sent object is invalid: a bug of the plugin, or an API server that is too old."""
 
 
 class ClaimRefused(RequestRefused):
-    """A claim that this driver cannot prepare, whatever happens on the node."""
+    """A claim that this driver can never prepare, whatever happens on the node."""
 
 
 class ClaimNotReady(RequestRefused):

@@ -1,10 +1,10 @@
 """Log lines: each has an event's name, a text for people, and fields for programs.
 
-1. `say` writes a line, a `Notice` those of a trouble that lasts: when it begins or changes, and when it ends.
+1. `say` writes one line; a `Notice` writes one when a lasting fault begins, changes, and ends.
 2. An event's name is the first argument and written out, so that the test that compares the names with
    docs/operations.md finds every one. Names are stable.
-3. Fields that are texts or names are what the event is about; monitor/logs limits how many lines there are
-   about the same.
+3. Fields that are texts or names identify the event's subject; monitor/logs limits the number of lines
+   about one subject.
 """
 
 import logging
@@ -22,18 +22,18 @@ _log = logging.getLogger("biren_plugin")
 
 
 def say(event: str, text: str, level: int = INFO, **fields: object) -> None:
-    """Logs a line."""
+    """Log a line."""
     _write(event, text, level, fields)
 
 
 def say_bug(text: str, error: BaseException, where: str) -> None:
-    """Logs a bug of ours with its traceback."""
+    """Log a bug of the plugin with its traceback."""
     trace = (type(error), error, error.__traceback__)
     say("bug", text, ERROR, where=where, exc_info=trace)
 
 
 def say_remarks(remarks: Iterable[Remark]) -> None:
-    """Logs what `core` found worth a line."""
+    """Log the remarks of `core`."""
     for each in remarks:
         _write(each.event, each.text, WARNING if each.bad else INFO, each.fields)
 
@@ -41,14 +41,14 @@ def say_remarks(remarks: Iterable[Remark]) -> None:
 def log_record(
     event: str, text: str, level: int, fields: Mapping[str, object]
 ) -> logging.LogRecord:
-    """The record of a line."""
+    """Return the record of a line."""
     name = logging.getLevelName(level)
     record = {"name": _log.name, "levelno": level, "levelname": name, "msg": text, "event": event}
     return logging.makeLogRecord({**record, **fields})
 
 
 def is_debugging() -> bool:
-    """Whether DEBUG lines are shown: asked before a text that costs much to make."""
+    """Return whether DEBUG lines are shown, before making a text that is expensive."""
     return _log.isEnabledFor(DEBUG)
 
 
@@ -58,7 +58,7 @@ def _write(event: str, text: str, level: int, fields: Mapping[str, object]) -> N
 
 
 class Notice:
-    """A trouble that may last, and is logged once."""
+    """A fault that may last, and is logged once."""
 
     def __init__(self) -> None:
         self._cause = ""
@@ -66,9 +66,9 @@ class Notice:
     def begin(
         self, event: str, text: str, level: int = WARNING, cause: str = "", **fields: object
     ) -> bool:
-        """The trouble is there: logged at `level` if it is new or another one, else at DEBUG.
+        """Log the fault, at `level` if it is new or has changed, else at DEBUG.
 
-        `cause` says which trouble it is where `text` holds more than that. Returns whether it is new.
+        `cause` identifies the fault if `text` has more in it. Returns whether the fault is new.
         """
         is_new = self._cause != (cause or text)
         self._cause = cause or text
@@ -76,11 +76,11 @@ class Notice:
         return is_new
 
     def end(self, event: str, text: str, **fields: object) -> None:
-        """The trouble is over: logged if there was one."""
+        """Log that the fault is over, if there was one."""
         if self._cause:
             _write(event, text, INFO, fields)
         self.forget()
 
     def forget(self) -> None:
-        """The trouble is over, and its end needs no line."""
+        """Forget the fault: its end needs no line."""
         self._cause = ""

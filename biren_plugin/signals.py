@@ -1,4 +1,4 @@
-"""Which signals end the daemon, which mean nothing, and what happens before the daemon listens to them.
+"""Which signals end the daemon, which are ignored, and the handlers until the daemon has its own.
 
 Light: imported before everything else. A signal without a handler ends a process without a line; a
 container's first process does not even notice SIGTERM then, and the kubelet kills it 30 seconds later.
@@ -10,20 +10,20 @@ from types import FrameType
 from typing import Final, NoReturn
 
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-"""End the daemon in good order; a second one ends it at once."""
+"""These end the daemon cleanly; a second one ends it at once."""
 STRAY: Final = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
-"""Mean nothing here, and would by default end the daemon with its sockets left behind."""
+"""These have no meaning here, and would by default end the daemon with its sockets left behind."""
 _STANDARD_ERROR: Final = 2
 
 
 def heed_early(*numbers: signal.Signals) -> None:
-    """Have these signals end the process at once, with a line, and the status that shells give a signal."""
+    """Make these signals end the process at once, with a line and the exit status of shells."""
     for each in numbers:
         signal.signal(each, _end)
 
 
 def ignore_stray() -> None:
-    """Have stray signals change nothing."""
+    """Ignore stray signals."""
     for each in STRAY:
         signal.signal(each, signal.SIG_IGN)
 
@@ -33,6 +33,6 @@ def _end(number: int, _frame: FrameType | None) -> NoReturn:
     try:
         os.write(
             _STANDARD_ERROR, text.encode()
-        )  # not by sys.stderr, which may be in a write itself
+        )  # not through sys.stderr, which may be in the middle of a write
     finally:
         os._exit(128 + number)

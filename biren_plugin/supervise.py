@@ -1,10 +1,10 @@
 """When a failed subtree is restarted, and how fast, whatever runs in it.
 
 1. An *expected* error restarts the subtree after a wait that doubles from `first_wait` to
-   `longest_wait`, jittered so that subtrees do not march in step.
+   `longest_wait`, jittered so that subtrees do not restart in step.
 2. An `at_once` error restarts the subtree without a wait, and resets the waits. It is not
    a failure: it is neither reported nor logged above DEBUG.
-3. A wait ends early when `until_hope` returns: what the subtree needs may be back. After `hurries` restarts
+3. A wait ends early when `until_hope` returns: the subtree may be able to work again. After `hurries` restarts
    in a row in less than `first_wait`, for whichever of these reasons, each takes `first_wait` at least.
 4. After `quiet` seconds of running, the waits start from the beginning.
 5. Any other error is a bug: logged with its traceback, then treated as an expected one; `bugs`
@@ -23,7 +23,7 @@ import trio
 from biren_plugin.notice import DEBUG, Notice, say, say_bug
 
 Errors = tuple[type[Exception], ...]
-_DOUBLINGS = 64  # more would only overflow
+_DOUBLINGS = 64  # a greater exponent would only overflow
 
 
 @attrs.frozen

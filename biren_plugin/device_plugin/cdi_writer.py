@@ -1,4 +1,4 @@
-"""From verdicts to what may be offered: a device is offered once the node's CDI file holds it."""
+"""Turns verdicts into offered devices: a device is offered once the node's CDI file holds it."""
 
 import math
 from typing import Final
@@ -12,7 +12,7 @@ from biren_plugin.core.model import DeviceList
 from biren_plugin.files.cdi_owner import CdiOwner
 
 WRITE_DEADLINE: Final = 5.0
-"""Seconds that good news waits for the disk."""
+"""Seconds that a new or recovered device waits for the disk."""
 
 
 async def write_cdi_spec(
@@ -22,10 +22,10 @@ async def write_cdi_spec(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Hands each judged list to the file's owner, and posts it to `offered` when that has seen to it.
+    """Pass each judged list to the file's owner, and post it to `offered` once the owner has handled it.
 
-    Started when the file holds what it can of the first one; what it does not hold is Unhealthy with
-    the reason. Bad news does not wait for the disk, and good news no longer than `WRITE_DEADLINE`.
+    Started when the file holds what it can of the first list; devices it does not hold are Unhealthy with
+    the reason. Worse verdicts do not wait for the disk, and better ones at most `WRITE_DEADLINE`.
     """
     handed: DeviceList | None = None
     number = 0
@@ -36,9 +36,9 @@ async def write_cdi_spec(
                 await news.receive()
             current = judged.latest
             if current is None:
-                continue  # the news was the disk's
+                continue  # only the disk's content changed
             if current is not handed:
-                # First, because from the moment it is handed over the file may lose a device.
+                # First, because the file may lose a device from the moment the list is passed on.
                 if offered.latest is not None:
                     _post(withheld(current, offered.latest), offered)
                 number = owner.hand(current)

@@ -1,4 +1,4 @@
-"""Looks at the folder where the kubelet and the plugins keep their sockets, and posts what is there."""
+"""Watches the directory where the kubelet and the plugins keep their sockets, and posts its content."""
 
 import os
 from collections.abc import Callable, Collection, Mapping
@@ -19,38 +19,38 @@ from biren_plugin.unix_sockets import FileIdentity, is_abandoned
 
 KUBELET_SOCKET: Final = "kubelet.sock"
 INTERVAL: Final = 1.0
-"""Seconds between looks when no event calls for one."""
+"""Seconds between reads without an event."""
 
 
 @attrs.frozen
 class KubeletFolder:
-    """The sockets in the kubelet's folder at one moment."""
+    """The sockets in the kubelet's directory at one moment."""
 
     exists: bool = False
     trouble: str = ""
-    """Why it cannot be read, if it is there and cannot."""
+    """Why the directory exists but cannot be read; empty if it can."""
     sockets: Mapping[str, FileIdentity] = attrs.Factory(dict)
-    """By file name; `kubelet.sock` among them while there is one."""
+    """By file name, including `kubelet.sock`."""
 
     @property
     def kubelet(self) -> FileIdentity | None:
-        """The kubelet's socket; another identity means another kubelet."""
+        """Return the kubelet's socket; another identity means another kubelet."""
         return self.sockets.get(KUBELET_SOCKET)
 
     @property
     def foreign(self) -> Mapping[str, FileIdentity]:
-        """The sockets of other plugins."""
+        """Return the sockets of other plugins."""
         others = {KUBELET_SOCKET, *_OURS}
         return {name: each for name, each in self.sockets.items() if name not in others}
 
     @property
     def ours(self) -> Collection[str]:
-        """Names of the sockets that are an instance's of this plugin."""
+        """Return the names of sockets of this plugin's instances."""
         return self.sockets.keys() & _OURS
 
 
 def socket_name(resource: str) -> str:
-    """`birentech.com/1-2-gpu` -> `birentech.com-1-2-gpu.sock`."""
+    """Return `birentech.com-1-2-gpu.sock` for `birentech.com/1-2-gpu`."""
     return resource.replace("/", "-") + ".sock"
 
 
@@ -58,7 +58,7 @@ _OURS: Final = frozenset(map(socket_name, RESOURCE_OF_SPLIT.values()))
 
 
 def remove_abandoned(path: Path) -> list[str]:
-    """Removes our sockets that no process serves, as a killed daemon leaves them; returns their names.
+    """Remove this plugin's sockets that no process serves, left by a killed daemon; return their names.
 
     Only for the instance that holds the directory. A socket that is served, or that cannot be judged,
     stays. Does not block.
@@ -66,14 +66,14 @@ def remove_abandoned(path: Path) -> list[str]:
     removed = []
     for name in sorted(_OURS):
         if is_abandoned(path / name):
-            with suppress(OSError):  # gone meanwhile, or the directory cannot be written
+            with suppress(OSError):  # already gone, or the directory cannot be written
                 (path / name).unlink()
                 removed.append(name)
     return removed
 
 
 def read_kubelet_folder(path: Path) -> KubeletFolder:
-    """One look, without a thread: the folder is on the node's own disk. Never raises."""
+    """Read the directory, without a thread: it is on the node's own disk. Never raises."""
     try:
         names = [name for name in os.listdir(path) if name.endswith(".sock")]
     except OSError as error:
@@ -90,9 +90,9 @@ async def watch_kubelet_folder(
     board: Board[KubeletFolder],
     on_turn: Callable[[float], None] = lambda _seconds: None,
 ) -> None:
-    """Posts the folder at first and whenever it changed; says once what it waits for.
+    """Post the directory's content at first and at each change; log once what is missing.
 
-    `on_turn` gets the seconds that each look took.
+    `on_turn` gets the seconds that each read took.
     """
     notice = Notice()
     kubelet: FileIdentity | None = None
@@ -118,7 +118,7 @@ def _log(before: KubeletFolder, folder: KubeletFolder, path: Path, notice: Notic
         text = f"waiting for {path}: no such directory; is it mounted into the container?"
         notice.begin("folder_missing", text)
     elif folder.kubelet is None:
-        if before.kubelet is None:  # a kubelet that restarts is back at the next look
+        if before.kubelet is None:  # a restarting kubelet is back at the next read
             notice.begin("kubelet_missing", f"waiting for the kubelet: no {path / KUBELET_SOCKET}")
     else:
         notice.forget()

@@ -1,15 +1,15 @@
-"""One daemon for each kubelet folder: the lock that passes from an old pod to a new one.
+"""One daemon for each kubelet directory: the lock that passes from an old pod to a new one.
 
-The lock is `flock` on the folder's own descriptor: it works across read-only bind mounts, survives
-the kubelet's wipe of the folder, and dies with its holder, however that ends.
+The lock is `flock` on the directory's own descriptor: it works across read-only bind mounts, survives
+the kubelet's cleanup of the directory, and ends with its holder in any case.
 """
 
 import fcntl
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal
 
 import trio
 
@@ -20,50 +20,42 @@ from biren_plugin.notice import WARNING, say
 
 _OFTEN: Final = 0.02
 _SELDOM: Final = 0.25
-"""Seconds between tries: the kubelet's count is gone while nobody holds the folder."""
+"""Seconds between tries: the kubelet counts no cards while no instance holds the directory."""
 _LIVELY: Final = 3.0
-"""Seconds after a change in the folder in which the holder may let go."""
+"""Seconds after a change in the directory in which the holder may release it."""
 _LOOK_INTERVAL: Final = 1.0
 
 
 Hindrance = Literal["missing", "unwritable", "held"]
-"""Why the lock cannot be taken: there is no such directory, nothing can be created in it, or somebody
-else has the lock."""
+"""Why the lock cannot be taken: there is no such directory, nothing can be created in it, or another
+process has the lock."""
 
 
 def _ignore(_hindrance: Hindrance) -> None:
     pass
 
 
-class HeldFolder:
-    """A folder that this daemon alone serves, for as long as the context lasts."""
+class HeldFolder(AbstractContextManager["HeldFolder"]):
+    """A directory that only this daemon serves, for as long as the context lasts."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
         self._descriptor = descriptor
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         os.close(self._descriptor)  # and with it the lock
 
     async def until_replaced(self, folder: Board[KubeletFolder]) -> None:
-        """Returns when `path` is gone or leads to another folder; `folder` says when to look.
+        """Return when `path` is gone or leads to another directory; `folder` shows when to check.
 
-        Raises `FolderDead` when the path itself leads to a deleted folder, as a bind mount does whose
-        source was made anew: nothing can be created in it ever again.
+        Raises `FolderDead` when the path itself leads to a deleted directory, as a bind mount does whose
+        source was re-created: nothing can be created in it ever again.
         """
         with folder.subscribe() as changes:
             while self._is_there():
                 if os.fstat(self._descriptor).st_nlink == 0:
                     raise FolderDead(
-                        f"{self._path} was deleted under its mount and made anew elsewhere: "
+                        f"{self._path} was deleted under its mount and re-created elsewhere: "
                         "this process cannot reach the new one; restart the pod"
                     )
                 with trio.move_on_after(_LOOK_INTERVAL):
@@ -81,10 +73,10 @@ async def hold_folder(
     folder: Board[KubeletFolder],
     on_hindrance: Callable[[Hindrance], object] = _ignore,
 ) -> HeldFolder:
-    """Waits until the directory is there, can be written, and nobody else holds it.
+    """Wait until the directory exists and is writable, and hold it once no other process does.
 
-    `on_hindrance` is called after each try in vain. Tries often for a while after each change in the
-    directory: the holder takes its sockets away before it lets go.
+    `on_hindrance` is called after each failed try. Tries often for a while after each change in the
+    directory: the holder removes its sockets before it releases the lock.
     """
     with folder.subscribe() as changes:
         lively_until = trio.current_time()
@@ -102,9 +94,9 @@ async def hold_folder(
 
 
 def _try(path: Path) -> HeldFolder | Hindrance:
-    """The lock, or why it was not taken.
+    """Return the lock, or why it was not taken.
 
-    Whoever cannot create a socket there leaves the lock to somebody who can.
+    An instance that cannot create a socket there leaves the lock to one that can.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -120,7 +112,7 @@ def _try(path: Path) -> HeldFolder | Hindrance:
         os.close(descriptor)
         return "held"
     except OSError as error:
-        # A file system without locks: serve all the same, as plugins without a lock do.
+        # A file system without locks: serve anyway, as plugins without a lock do.
         reason = reason_of(error)
         text = f"cannot lock {path}: {reason}; make sure that only one instance runs on the node"
         say("no_lock", text, WARNING, reason=reason)

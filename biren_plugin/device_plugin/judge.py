@@ -13,12 +13,12 @@ async def probe_health(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Posts the judged list of `resource` whenever it changed; started with the first."""
+    """Post the judged list of `resource` whenever it changes; started with the first."""
     with inventory.subscribe() as inventories:
         async for current in inventories:
             found = current.list_of(resource)
             if found is None:
-                continue  # the resource is at its end, and this task with it
+                continue  # the node no longer has the resource, and this task is about to be cancelled
             if found != judged.latest:
                 judged.post(found)
             task_status.started()

@@ -1,4 +1,4 @@
-"""Notice a restarted kubelet, and a socket of ours that is gone."""
+"""Notices a restarted kubelet, and a missing socket of this plugin."""
 
 from typing import Final
 
@@ -13,9 +13,9 @@ READ_INTERVAL: Final = 1.0
 
 
 async def watch_kubelet(socket: OwnSocket, node: Node) -> None:
-    """Ends by raising, when the kubelet's socket or ours is no longer the one it was.
+    """Raise when the kubelet's socket or the plugin's own is missing or another one.
 
-    `node.folder` says when to read; what it holds may be older than our socket. Raises
+    `node.folder` shows when to read; its content may be older than the plugin's socket. Raises
     `KubeletRestarted` and `PluginSocketGone`.
     """
     first = FileIdentity.of(node.kubelet_socket)

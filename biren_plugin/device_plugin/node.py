@@ -1,4 +1,4 @@
-"""What the resources of a node share, and what each of them remembers from life to life."""
+"""The parts that the resources of a node share, and the memory of each resource across restarts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,12 +42,12 @@ class CardScheduler(Protocol):
 
 @attrs.frozen
 class Node:
-    """What every resource of the node is served from."""
+    """The parts that serve every resource of the node."""
 
     path: Path
     """The kubelet's device-plugins directory."""
     folder: Board[KubeletFolder]
-    """What is in it."""
+    """The content of that directory."""
     state: DaemonState
     placement: Placement = "packed"
     visible_devices: VisibleDevices = "none"
@@ -56,7 +56,7 @@ class Node:
     scheduler: CardScheduler | None = None
     """Who chooses cards besides the kubelet; None: nobody."""
     kubelet_notice: Notice = attrs.Factory(Notice)
-    """Whether the kubelet serves is logged for the node, not for each resource."""
+    """The wait for the kubelet is logged once for the node, not for each resource."""
 
     def scheduler_of(self, resource: str) -> CardScheduler | None:
         """Who chooses the cards of that resource besides the kubelet."""
@@ -70,58 +70,58 @@ class Node:
 
     @property
     def kubelet_socket(self) -> Path:
-        """Where the kubelet takes registrations."""
+        """Return the socket on which the kubelet accepts registrations."""
         return self.path / KUBELET_SOCKET
 
     @property
     def foreign_sockets(self) -> Mapping[str, FileIdentity]:
-        """The sockets of other plugins in the directory."""
+        """Return the sockets of other plugins in the directory."""
         return self.folder.latest.foreign if self.folder.latest is not None else {}
 
 
 @attrs.frozen
 class ResourceMemory:
-    """What outlives each life of a resource's subtree."""
+    """The state of a resource that outlives restarts of its subtree."""
 
     offered: Board[DeviceList] = attrs.Factory(Board)
-    """What the kubelet was sent last."""
+    """The last list sent to the kubelet."""
     judged: Board[DeviceList] = attrs.Factory(Board)
-    """The last list before CDI withheld devices, where CDI is on."""
+    """The last list before CDI withheld devices, with CDI."""
     registered: Board[bool] = attrs.Factory(Board)
-    """Whether the kubelet took the registration and watches."""
+    """Whether the kubelet accepted the registration and watches."""
     rivals: RivalMemory = attrs.Factory(RivalMemory)
 
 
 @attrs.frozen
 class OwnSocket:
-    """The socket that one life of a resource serves on."""
+    """The socket on which one life of a resource serves."""
 
     path: Path
     identity: FileIdentity
-    """Another file in its place is not ours."""
+    """A file with another identity belongs to another process."""
 
 
 @attrs.frozen
 class Streams:
-    """The streams of one life of a resource; each is a token that equals itself only."""
+    """The streams of one life of a resource; each is a token that only equals itself."""
 
     open: frozenset[object] = frozenset()
     opened: int = 0
-    """All that were opened so far: one that ended before anybody looked was there all the same."""
+    """The number opened so far, including streams that ended before any task noticed them."""
 
     def with_new(self, stream: object) -> "Streams":
-        """One more is open."""
+        """Return the streams with one more open."""
         return Streams(self.open | {stream}, self.opened + 1)
 
     def without(self, stream: object) -> "Streams":
-        """One has ended."""
+        """Return the streams after one has ended."""
         return Streams(self.open - {stream}, self.opened)
 
     def since(self, before: "Streams") -> "Streams":
-        """Those that are not of `before`."""
+        """Return the streams opened since `before`."""
         return Streams(self.open - before.open, self.opened - before.opened)
 
     @property
     def one_ended(self) -> bool:
-        """Whether one of them has ended."""
+        """Return whether one of the streams has ended."""
         return len(self.open) < self.opened

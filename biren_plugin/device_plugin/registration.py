@@ -1,8 +1,8 @@
-"""Register with the kubelet, and stay registered.
+"""Registers with the kubelet, and stays registered.
 
-A registration is worth nothing by itself: it counts while the kubelet holds a `ListAndWatch` stream
-open. Whatever ends it, ends the subtree, so that the next life starts with a fresh socket and no
-old stream: kubelet 1.36 takes lists from an old stream too, and drops the new client when it ends.
+A registration only counts while the kubelet holds a `ListAndWatch` stream open. When the stream ends, the
+subtree ends too, so that the next life starts with a fresh socket and no old stream: kubelet 1.36 also
+accepts lists from an old stream, and drops the new client when that stream ends.
 """
 
 from typing import Final
@@ -24,7 +24,7 @@ from biren_plugin.wire.kubelet_registration import register
 from biren_plugin.wire.messages import Registration
 
 REGISTER_DEADLINE: Final = 15.0
-"""Seconds: above the 10 that the kubelet spends on dialling back before it answers."""
+"""Seconds, more than the 10 that the kubelet spends on dialling back before it answers."""
 STREAM_DEADLINE: Final = 10.0
 """Seconds from the answer to the stream; older kubelets dial only then."""
 _SECOND_STREAM: Final = 1.0
@@ -38,7 +38,7 @@ _LONGEST_WAIT: Final = 1.0
 async def stay_registered(
     resource: str, socket: OwnSocket, node: Node, memory: ResourceMemory, streams: Board[Streams]
 ) -> None:
-    """Registers `resource` once the kubelet serves, and watches over the stream. Ends by raising.
+    """Register `resource` once the kubelet serves, and watch the stream. Ends by raising.
 
     Posts to `memory.registered` when the kubelet watches. Raises `KubeletRestarted`, `PluginSocketGone`,
     `RegistrationFailed` and `StreamEnded`.
@@ -48,7 +48,7 @@ async def stay_registered(
     stream = await _connect(node)
     kubelet = FileIdentity.of(node.kubelet_socket)
     if FileIdentity.of(socket.path) != socket.identity:
-        # A kubelet that starts deletes it first: registered now, it would be registered twice.
+        # A starting kubelet deletes the socket first: registering now would register it twice.
         await trio.aclose_forcefully(stream)
         if kubelet != first:
             raise KubeletRestarted("the kubelet has restarted")
@@ -61,7 +61,7 @@ async def stay_registered(
         await streams.wait_for(lambda seen: seen.opened > before.opened)
     if waiting.cancelled_caught:
         raise RegistrationFailed(
-            f"the kubelet took the registration of {resource} and opened no stream in "
+            f"the kubelet accepted the registration of {resource} and opened no stream in "
             f"{STREAM_DEADLINE:g} s; see the kubelet's log"
         )
     took = (trio.current_time() - asked) * 1000
@@ -83,11 +83,11 @@ async def stay_registered(
 
 
 async def _first_end(streams: Board[Streams], before: Streams) -> None:
-    """Returns when one of those that were opened since `before`, or soon from now, ends.
+    """Return when one of the streams opened since `before`, or opened soon from now, ends.
 
-    Any of them: a kubelet that answered two Registers holds two streams, and drops its client with
-    either; how many others are still open says nothing. Streams from `before`, and those that come
-    later than `_SECOND_STREAM`, are somebody's who only looks.
+    Any of them counts: a kubelet that answered two Registers holds two streams, and drops its client when
+    either ends. Streams from `before`, and streams opened later than `_SECOND_STREAM`, belong to
+    observers.
     """
     settled = trio.current_time() + _SECOND_STREAM
     ours = (streams.latest or before).since(before)
@@ -100,7 +100,7 @@ async def _first_end(streams: Board[Streams], before: Streams) -> None:
 
 
 async def _connect(node: Node) -> trio.SocketStream:
-    """A connection to kubelet.sock, as soon as somebody listens: a stopped kubelet leaves the file."""
+    """Return a connection to kubelet.sock once a process listens: a stopped kubelet leaves the file."""
     wait = _FIRST_WAIT
     while True:
         try:

@@ -1,4 +1,4 @@
-"""One resource's subtree: its start order, nothing else."""
+"""One resource's subtree: only its start order."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -69,4 +69,6 @@ def _as_it_is(devices: DeviceList) -> DeviceList:
 
 def _note_allocation(node: Node, memory: ResourceMemory, ids: Sequence[str]) -> None:
     memory.rivals.allocated(ids)
-    node.state.doubt_for(AFTER_ALLOCATION)  # who holds a card is shown at once, not in 10 s
+    node.state.doubt_for(
+        AFTER_ALLOCATION
+    )  # so that the holder of a card is shown at once, not in 10 s

@@ -1,7 +1,7 @@
-"""Notice that the kubelet no longer listens to this plugin, although its stream is open.
+"""Notices that the kubelet no longer uses this plugin, although its stream is open.
 
-While another plugin has the resource, it is named once, the resource does not count as registered,
-and nothing else is done. When that plugin has gone, the subtree ends, and its next life registers.
+While another plugin has the resource, that plugin is logged once, and the resource does not count as
+registered. When that plugin has gone, the subtree ends, and its next life registers.
 """
 
 from typing import Final
@@ -19,13 +19,13 @@ READ_INTERVAL: Final = 1.0
 """Seconds between tries of a rival's socket."""
 DOUBT: Final = 15.0
 """Seconds in which the kubelet is asked often: after a registration, and after sockets changed. A
-plugin registers soon after it has made its socket."""
+plugin registers soon after it has created its socket."""
 
 
 async def watch_rivals(
     resource: str, node: Node, memory: ResourceMemory, sent: Board[Sent]
 ) -> None:
-    """Posts False to `memory.registered` while a rival is there; ends by raising `RegistrationLost`."""
+    """Post False to `memory.registered` while there is a rival; ends by raising `RegistrationLost`."""
     state = node.state
     await memory.registered.wait_for(bool)
     judge = RegistrationJudge(resource, memory.rivals, trio.current_time())

@@ -21,11 +21,11 @@ from biren_plugin.unix_sockets import FileIdentity, UnixListener
 from biren_plugin.wire.device_plugin import Plugin, new_server
 
 _BUGS: Final = 5
-"""So many failed calls in one life of the server start the resource anew."""
+"""This many failed calls in one life of the server restart the resource."""
 
 
 class DevicePlugin:
-    """Answers from what the boards say now; never waits for hardware.
+    """Answers with the latest values of the boards; never waits for hardware.
 
     A `scheduler` that chooses cards itself is asked first.
     """
@@ -47,7 +47,7 @@ class DevicePlugin:
         self._scheduler = scheduler
 
     async def prefer(self, requests: Sequence[PreferenceRequest]) -> list[list[str]]:
-        """The ids to choose for each container. Raises `RequestRefused`."""
+        """Return the ids to choose for each container. Raises `RequestRefused`."""
         choices = self._choose(requests)
         if self._scheduler is not None:
             for place, request in enumerate(requests):
@@ -80,7 +80,7 @@ class DevicePlugin:
         return choices
 
     async def allocate(self, requests: Sequence[Sequence[str]]) -> list[ContainerEdits]:
-        """What each container gets for its device ids. Raises `RequestRefused`."""
+        """Return what each container gets for its device ids. Raises `RequestRefused`."""
         offered = self._current()
         try:
             cards = await self._admitted(requests, offered)
@@ -117,7 +117,7 @@ class DevicePlugin:
 
 
 class CountedPlugin:
-    """Answers as `plugin` does, and tells `counters`."""
+    """Answers as `plugin` does, and updates `counters`."""
 
     def __init__(
         self,
@@ -133,11 +133,11 @@ class CountedPlugin:
 
     @property
     def watch(self) -> Callable[[], AsyncGenerator[DeviceList, None]]:
-        """The lists of one stream."""
+        """Return the lists of one stream."""
         return self._plugin.watch
 
     async def prefer(self, requests: Sequence[PreferenceRequest]) -> list[list[str]]:
-        """The ids to choose. Raises `RequestRefused`."""
+        """Return the ids to choose. Raises `RequestRefused`."""
         began = time.perf_counter()
         try:
             return await self._plugin.prefer(requests)
@@ -145,7 +145,7 @@ class CountedPlugin:
             self._counters.preferring.add(time.perf_counter() - began)
 
     async def allocate(self, requests: Sequence[Sequence[str]]) -> list[ContainerEdits]:
-        """What each container gets. Raises `RequestRefused`."""
+        """Return what each container gets. Raises `RequestRefused`."""
         began = time.perf_counter()
         outcome: Outcome = "failed"
         try:
@@ -167,9 +167,9 @@ async def serve_plugin(
     *,
     task_status: trio.TaskStatus[FileIdentity] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serves on `path` until cancelled; started, with the socket's identity, when it listens.
+    """Serve on `path` until cancelled; started, with the socket's identity, once listening.
 
-    Raises `SocketUnusable`, and a servicer's bug when there were too many.
+    Raises `SocketUnusable`, and a call's bug when there were too many.
     """
     bugs = 0
 

@@ -1,4 +1,4 @@
-"""What one instance does for the node: hold the kubelet's directory, run a subtree for each resource."""
+"""One instance's work for the node: hold the kubelet's directory, and run a subtree for each resource."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -23,15 +23,15 @@ class Serving:
 
     node: Node
     beside: Sequence[Callable[[], Awaitable[None]]] = ()
-    """What runs besides the resources in the one instance that serves."""
+    """The task that runs besides the resources in the serving instance."""
 
     async def run(self) -> None:
-        """Ends only by failing or being cancelled; moves over to a folder that was made anew."""
+        """Run until failing or cancelled; moves over to a re-created directory."""
         while True:
             await self._run_once()
 
     async def _run_once(self) -> None:
-        """Waits for the lock, and serves until the directory is another one."""
+        """Wait for the lock, and serve until the directory is replaced."""
         self.node.state.role = "waiting"
         waiting = Waiting(self.node)
         watching = trio.CancelScope()
@@ -56,7 +56,7 @@ class Serving:
                         await self.node.cdi.let_go()
 
     async def _serve(self, held: HeldFolder) -> None:
-        """Serves until the directory is another one."""
+        """Serve until the directory is replaced."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_resources, nursery)
             for task in self.beside:
@@ -67,7 +67,7 @@ class Serving:
             nursery.cancel_scope.cancel()
 
     async def _run_resources(self, nursery: trio.Nursery) -> None:
-        """A subtree for each resource that the node has, for as long as it has it."""
+        """Run a subtree for each resource, for as long as the node has the resource."""
         running: dict[str, trio.CancelScope] = {}
         with self.node.state.inventory.subscribe() as inventories:
             async for current in inventories:
@@ -78,7 +78,7 @@ class Serving:
                     running.pop(resource).cancel()
                     if self.node.cdi is not None:
                         self.node.cdi.forget(resource)
-                    text = f"{resource}: the node no longer has any"
+                    text = f"{resource}: the node has no such device any more"
                     say("resource_gone", text, resource=resource)
                 for resource in sorted(wanted - running.keys()):
                     running[resource] = trio.CancelScope()

@@ -1,4 +1,4 @@
-"""What keeps this instance from serving the node: in the log, and in the daemon's state.
+"""Shows what keeps this instance from serving the node: in the log, and in the daemon's state.
 
 1. `flock` needs no right to write, so any process that may read the kubelet's directory can hold its lock;
    and a holder that is stopped (SIGSTOP) keeps it. A holder that answers no call while there are cards is
@@ -21,13 +21,13 @@ from biren_plugin.notice import INFO, Notice
 from biren_plugin.wire.server_check import why_silent
 
 IDLE_AFTER: Final = 5.0
-"""Seconds without an answer: a holder that ends or restarts is back sooner."""
+"""Seconds without an answer: a holder that ends or restarts takes less."""
 CHECK_INTERVAL: Final = 1.0
 """Seconds between tries of the holder's sockets."""
 ANSWER_DEADLINE: Final = 2.0
 """Seconds for each of them."""
 _PROC_DEADLINE: Final = 2.0
-"""Seconds: reading the command line of a process that hangs may hang too."""
+"""Seconds: reading the command line of a hung process may hang too."""
 
 
 class Waiting:
@@ -42,7 +42,7 @@ class Waiting:
         self._thread = WorkerThread()
 
     def hindered(self, hindrance: Hindrance) -> None:
-        """The lock was tried in vain; called after each try."""
+        """Note a failed try for the lock."""
         path, state = self._node.path, self._node.state
         if hindrance == "unwritable":
             state.hindrance = (
@@ -64,7 +64,7 @@ class Waiting:
             state.hindrance = ""
 
     def over(self) -> None:
-        """The lock was taken."""
+        """Note that the lock was taken."""
         self._node.state.hindrance = ""
         self._end_unwritable()
         if self._node.state.role == "standing by":
@@ -104,7 +104,7 @@ class Waiting:
                 self._idle.begin("holder_idle", text)
 
     async def _why_idle(self) -> str:
-        """Why the holder serves none of the node's cards; empty if it does, or if there are none."""
+        """Return why the holder serves none of the node's cards; empty if it does, or if there are none."""
         inventory = self._node.state.inventory.latest
         if inventory is None or not inventory.lists:
             return ""
@@ -114,7 +114,7 @@ class Waiting:
         for name in names:
             try:
                 why = await why_silent(self._node.path / name, ANSWER_DEADLINE)
-            except PermissionError:  # another user's: nothing shows that it does not serve
+            except PermissionError:  # another user's socket: it may be served
                 return ""
             if not why:
                 return ""
@@ -128,7 +128,7 @@ class Waiting:
             with trio.move_on_after(_PROC_DEADLINE):
                 holder = await self._thread.run(partial(find_lock_holder, path))
         except NoThread:
-            pass  # the line is worth more than the name in it
+            pass  # the line is worth more than the command in it
         return (
             f"{holder or 'a process that is not visible from here'} holds the lock on {path} and {silence}: "
             "end that process, and this instance takes over"

@@ -1,4 +1,4 @@
-"""From offered devices to the lists on one kubelet stream: each change once, the whole list each time."""
+"""Turns offered devices into the lists on one kubelet stream: each change once, always the whole list."""
 
 from collections.abc import AsyncGenerator, Callable
 
@@ -13,11 +13,11 @@ async def watch_devices(
     on_sent: Callable[[DeviceList], None] = lambda _devices: None,
     shown: Callable[[DeviceList], DeviceList] = lambda devices: devices,
 ) -> AsyncGenerator[DeviceList, None]:
-    """The lists for one stream, for as long as somebody reads it.
+    """Yield the lists for one stream, as long as it is read.
 
-    `streams` has a token for it while it is open, `on_sent` gets each list
-    once it was written, and `shown` makes of each list what the kubelet is sent. Each list makes the kubelet write its checkpoint: one that
-    would read the same is not sent, unless a heartbeat is due.
+    `streams` has a token for the stream while it is open, `on_sent` gets each list once it was written, and
+    `shown` turns each list into the one to send. The kubelet writes its checkpoint for each list, so an
+    equal list is only sent for a heartbeat.
     """
     stream = object()
     streams.post((streams.latest or Streams()).with_new(stream))

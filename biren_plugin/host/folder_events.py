@@ -5,9 +5,8 @@ the daemon started. So a caller reads again after a while in any case, and nothi
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import trio
 from inotify_simple import Event, INotify, flags
@@ -27,7 +26,7 @@ _REST = 0.02
 """Seconds: changes come in bursts (a node for each card), and one scan serves the whole burst."""
 
 
-class FolderEvents:
+class FolderEvents(AbstractContextManager["FolderEvents"]):
     """Waits for changes directly in `folders`, which may or may not exist. Owns a descriptor.
 
     `names`: in these directories only changes of these names count. A busy /dev gets hundreds of nodes a
@@ -50,15 +49,7 @@ class FolderEvents:
             )
             say("inotify_exhausted", text, WARNING)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._inotify is not None:
             self._inotify.close()
 

@@ -60,7 +60,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric."""
-        inventory = self._state.told()
+        inventory = self._state.sent_inventory()
         observed = self._state.observed.latest or Observed()
         build = InfoMetricFamily("br_gpu_build", "The version of the plugin.")
         build.add_metric([], {"version": __version__})

@@ -13,7 +13,7 @@ from biren_plugin.daemon_state import DaemonState, HamiState
 
 def status_document(state: DaemonState) -> dict[str, Any]:
     """Return the document of schema/status.schema.json."""
-    inventory = state.told()
+    inventory = state.sent_inventory()
     observed = state.observed.latest or Observed()
     return {
         "version": __version__,

@@ -106,7 +106,7 @@ async def test_subtree_comes_and_goes_with_its_resource(
         node.host.split(1, 1)
         await node.sees(node.truth())
         await wait_until(lambda: sockets_of(node) == [GPU_SOCKET])
-    assert f"{HALF}: the node no longer has any" in caplog.text
+    assert f"{HALF}: the node has no such device any more" in caplog.text
 
 
 async def test_hundred_new_splits_leave_nothing_behind(
@@ -224,7 +224,7 @@ async def test_folder_that_is_dead_under_its_mount_ends_the_process_with_the_rea
     try:
         # As a bind mount does, this path leads to the folder even when that is deleted.
         mount = Path(f"/proc/self/fd/{held}")
-        reason = pytest.RaisesExc(FolderDead, match="made anew elsewhere: .*restart the pod")
+        reason = pytest.RaisesExc(FolderDead, match="re-created elsewhere: .*restart the pod")
         with pytest.RaisesGroup(reason):
             async with trio.open_nursery() as nursery:
                 settings = attrs.evolve(node.settings, device_plugin_dir=mount)

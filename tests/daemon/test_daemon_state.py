@@ -58,7 +58,7 @@ async def test_node_without_cards_is_ready_and_one_not_yet_read_is_not() -> None
     state.role = "waiting"
     assert state.unready() == [], "nothing to register"
     hold(state, listed(GPU, *devices(GPU, 0)))
-    assert state.unready() == ["the kubelet's folder is not there yet"]
+    assert state.unready() == ["the kubelet's directory does not exist yet"]
     state.inventory = Board()
     assert state.unready() == ["the host has not been read yet"]
 

@@ -194,7 +194,7 @@ async def test_directory_that_cannot_be_written_is_logged_once_with_its_end_and_
     assert sentence.startswith(f"cannot create a socket in {path}")
     assert caplog.text.count("cannot create a socket") == 1
     waiting.hindered("missing")
-    assert state.unready() == ["the kubelet's folder is not there yet"]
+    assert state.unready() == ["the kubelet's directory does not exist yet"]
     waiting.over()
     waiting.over()
     assert caplog.text.count(f"sockets can be created in {path} again") == 1

@@ -121,7 +121,7 @@ def test_new_splits_move_gpus_from_resource_to_resource(
         {"card_2": "Unhealthy", "card_3": "Unhealthy"},
         {},
     ]
-    daemon.wait_for_line(f"{HALF}: the node no longer has any")
+    daemon.wait_for_line(f"{HALF}: the node has no such device any more")
     assert not (kubelet.folder / "birentech.com-1-2-gpu.sock").exists()
 
 

@@ -130,7 +130,7 @@ def test_folder_deleted_under_its_mount_ends_the_process_with_the_reason(
             assert process.wait(10) == 1
         finally:
             process.kill()
-    assert "was deleted under its mount and made anew elsewhere" in said
+    assert "was deleted under its mount and re-created elsewhere" in said
     assert "Traceback" not in said
 
 
