@@ -1,9 +1,9 @@
-"""Calls of the API server: one kept connection, a deadline on each call, each answer sorted by fault.
+"""Calls to the API server: one kept connection, a deadline for each call, and an error class for each fault.
 
-1. A token is read again after `FRESH` seconds and after a 401; the call that met it is made once more.
-2. A kept connection that the server closed meanwhile costs a new one, not an error. A POST is not
-   repeated: the server may have done it.
-3. An answer of 400 and above raises; see `errors` for whose fault each is. The API's own text goes along.
+1. A token is read again after `FRESH` seconds and after a 401; that call is then repeated once.
+2. A kept connection that the server has closed is replaced without an error. A POST is not repeated: the
+   server may have carried it out.
+3. An answer of 400 and above raises; `errors` has a class for each fault. The API's own text is included.
 """
 
 import json
@@ -33,12 +33,12 @@ FRESH: Final = 60.0
 """Seconds after which credentials are read again, as client-go does."""
 
 Object = dict[str, Any]
-"""An object of the API, as JSON has it."""
+"""An object of the API, as loaded from JSON."""
 Query = Mapping[str, str]
 
 
 class ApiServer:
-    """The API server that `load` knows the way to; its kept connection is closed at the end of the block."""
+    """The API server that `load` gives access to; its kept connection is closed at the end of the block."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -56,7 +56,7 @@ class ApiServer:
         query: Query | None = None,
         deadline: float = CALL_DEADLINE,
     ) -> Object:
-        """The object that the server answers with. Raises the `ApiError` that fits."""
+        """Return the object in the server's answer. Raises the `ApiError` that fits."""
         target = _target(path, query)
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         with trio.move_on_after(deadline):
@@ -72,10 +72,10 @@ class ApiServer:
         return _object(method, target, head, body)
 
     async def _exchange(self, method: str, target: str, data: bytes | None) -> tuple[Head, bytes]:
-        """One request on the kept connection, or on a new one."""
+        """Make one request on the kept connection, or on a new one."""
         access = await self.access()
         kept = self._kept
-        self._kept = None  # whatever happens, half an exchange is nobody's
+        self._kept = None  # a half-finished exchange must never be continued
         if kept is not None and kept.access is access:
             try:
                 return await self._on(kept, method, target, data)
@@ -103,18 +103,18 @@ class ApiServer:
                 await connection.close()
 
     async def access(self) -> Access:
-        """The credentials as they were read last, at most `FRESH` ago. Raises `ApiUnreachable`."""
+        """Return the credentials, read at most `FRESH` ago. Raises `ApiUnreachable`."""
         now = trio.current_time()
         if self._access is None or now - self._access[0] >= FRESH:
             loaded = await self._thread.run(self._load)
             before = self._access[1] if self._access is not None else None
-            # An equal one stays the same object, and the kept connection with it.
+            # An equal one stays the same object, so that the kept connection can be used further.
             self._access = now, before if before == loaded and before is not None else loaded
         return self._access[1]
 
     @asynccontextmanager
     async def stream(self, path: str, query: Query) -> AsyncIterator[HttpConnection]:
-        """A connection of its own, on which the lines of a watch arrive. Raises the `ApiError` that fits.
+        """Open a separate connection for the lines of a watch. Raises the `ApiError` that fits.
 
         The head has arrived when the block begins; the caller sets deadlines on the lines.
         """
@@ -144,7 +144,7 @@ class ApiServer:
         await self.close()
 
     async def close(self) -> None:
-        """Closes the kept connection."""
+        """Close the kept connection."""
         if self._kept is not None:
             await self._kept.close()
             self._kept = None
@@ -155,7 +155,7 @@ def _target(path: str, query: Query | None) -> str:
 
 
 def _object(method: str, target: str, head: Head, body: bytes) -> Object:
-    """The answer's object, or the error that it is."""
+    """Return the answer's object, or raise its error."""
     try:
         answer = json.loads(body) if body else {}
     except ValueError:
@@ -172,7 +172,7 @@ def _object(method: str, target: str, head: Head, body: bytes) -> Object:
 def error_of(
     status: int, request: str, answer: Object, retry_after: float | None = None
 ) -> ApiError:
-    """The error for a `Status` object, with the server's own text."""
+    """Return the error for a `Status` object, with the server's own text."""
     text = f"{request}: {answer.get('message') or f'status {status}'}"
     if status == 404:
         return ApiNotFound(text)
@@ -180,7 +180,7 @@ def error_of(
         return ApiConflict(text)
     if status == 410:
         return ApiExpired(text)
-    # An admission policy refuses with 422, reason Invalid; only its text says so.
+    # An admission policy refuses with 422, reason Invalid; only the text shows it.
     if status in (401, 403) or "denied request" in text:
         return ApiForbidden(text)
     if 400 <= status < 500 and status not in (408, 429):

@@ -1,4 +1,4 @@
-"""How to reach the API server: from the files of the pod's service account, or from a kubeconfig.
+"""Access to the API server: from the files of the pod's service account, or from a kubeconfig.
 
 Blocking: files are read. Tokens expire after an hour and the kubelet renews them in place, so
 `load` is called again each minute, and at once after a refusal; a CA may change the same way.
@@ -27,13 +27,13 @@ _HTTPS: Final = 443
 
 @attrs.frozen
 class Access:
-    """The API server's address and what proves who we are, at one moment."""
+    """The API server's address and the client's credentials, at one moment."""
 
     host: str
     port: int
     tls: ssl.SSLContext
     token: str | None = None
-    """A bearer token; None where a client certificate is in `tls`."""
+    """A bearer token; None if `tls` has a client certificate."""
 
 
 Load = Callable[[], Access]
@@ -41,7 +41,7 @@ Load = Callable[[], Access]
 
 
 class PodCredentials:
-    """Reads the service account of this pod. One TLS context as long as the CA stays the same."""
+    """Reads the service account of this pod. Keeps one TLS context while the CA stays the same."""
 
     def __init__(
         self, environment: Mapping[str, str] = os.environ, files: Path = SERVICE_ACCOUNT
@@ -51,7 +51,7 @@ class PodCredentials:
         self._tls: tuple[bytes, ssl.SSLContext] | None = None
 
     def load(self) -> Access:
-        """The access that the files give now. Raises `ApiUnreachable`."""
+        """Return the access by the current files. Raises `ApiUnreachable`."""
         try:
             host = self._environment["KUBERNETES_SERVICE_HOST"]
             port = int(self._environment["KUBERNETES_SERVICE_PORT"])
@@ -77,7 +77,7 @@ class PodCredentials:
 
 
 def context_for(authority: bytes, where: str) -> ssl.SSLContext:
-    """A context that trusts `authority` (PEM) alone. Raises `ApiUnreachable`."""
+    """Return a context that trusts only `authority` (PEM). Raises `ApiUnreachable`."""
     try:
         return ssl.create_default_context(cadata=authority.decode("ascii"))
     except (ssl.SSLError, ValueError) as error:
@@ -85,8 +85,8 @@ def context_for(authority: bytes, where: str) -> ssl.SSLContext:
 
 
 def load_kubeconfig(path: Path) -> Access:
-    """The access of the current context of a kubeconfig. Raises `ApiUnreachable`."""
-    from ruamel.yaml import YAML  # only for a run by hand: 60 modules
+    """Return the access of a kubeconfig's current context. Raises `ApiUnreachable`."""
+    from ruamel.yaml import YAML  # only for a manual start: imports 60 modules
     from ruamel.yaml.error import YAMLError
 
     try:
@@ -131,7 +131,7 @@ def _named(document: Any, kind: str, name: str) -> Any:
 
 
 def _data(section: Any, key: str, path: Path) -> bytes | None:
-    """A file's content, in the kubeconfig itself or beside it."""
+    """Return a file's content, embedded in the kubeconfig or from its path."""
     if f"{key}-data" in section:
         return base64.b64decode(section[f"{key}-data"])
     if key in section:
@@ -145,7 +145,7 @@ def _reason(error: Exception) -> str:
 
 @attrs.frozen
 class WhoAmI:
-    """What a pod's own token says about where it runs."""
+    """The place of a pod according to its own token."""
 
     node: str
     node_uid: str
@@ -155,9 +155,9 @@ class WhoAmI:
 
 
 def who_am_i(token: str) -> WhoAmI:
-    """Reads a projected service account token; its signature is the API server's business.
+    """Read a projected service account token; the API server checks its signature.
 
-    Since Kubernetes 1.30 it names the node. Raises `ApiUnreachable`.
+    Since Kubernetes 1.30 the token names the node. Raises `ApiUnreachable`.
     """
     try:
         payload = token.split(".")[1]

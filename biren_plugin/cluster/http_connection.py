@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection to the API server: h11 over trio's TLS.
 
 1. Everything received is bounded: a head by h11, a body by `BODY_SIZE`, a line by `LINE_SIZE`.
-2. A connection that was cancelled in the middle of an exchange is closed; nobody uses it again.
+2. A connection that was cancelled in the middle of an exchange is closed and not used again.
 3. Callers set the deadlines.
 """
 
@@ -17,7 +17,7 @@ from biren_plugin.cluster.credentials import Access
 from biren_plugin.errors import ApiUnreachable
 
 BODY_SIZE: Final = 16 * 1024 * 1024
-"""Bytes of one answer; a list of one node's slices has some hundred KiB."""
+"""Bytes of one answer; a list of one node's slices has a few hundred KiB."""
 LINE_SIZE: Final = 2 * 1024 * 1024
 """Bytes of one watch event; the API server's store takes objects of 1.5 MiB."""
 _PIECE: Final = 64 * 1024
@@ -28,7 +28,7 @@ BROKEN: Final = (
     h11.RemoteProtocolError,
     h11.LocalProtocolError,
 )
-"""How an exchange fails when the other side goes away in the middle of it."""
+"""The errors of an exchange when the other side goes away."""
 
 
 @attrs.frozen
@@ -50,16 +50,16 @@ class HttpConnection:
 
     @property
     def access(self) -> Access:
-        """What it was opened with."""
+        """Return the access that the connection was opened with."""
         return self._access
 
     @property
     def is_idle(self) -> bool:
-        """Whether a further request may be sent."""
+        """Return whether a further request may be sent."""
         return self._http.states == {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}
 
     async def request(self, method: str, target: str, body: bytes | None) -> Head:
-        """Sends a request, and gives the head of its answer. Raises `BROKEN`."""
+        """Send a request, and return the head of its answer. Raises `BROKEN`."""
         host = self._access.host
         headers = [
             ("host", f"[{host}]" if ":" in host else host),
@@ -83,7 +83,7 @@ class HttpConnection:
                 raise h11.RemoteProtocolError("the answer ended before it began")
 
     async def body(self) -> bytes:
-        """The whole body. Raises `BROKEN`, and `ApiUnreachable` for one that is too large."""
+        """Return the whole body. Raises `BROKEN`, and `ApiUnreachable` for a body that is too large."""
         pieces: list[bytes] = []
         size = 0
         while isinstance(event := await self._next_event(), h11.Data):
@@ -96,9 +96,9 @@ class HttpConnection:
         return b"".join(pieces)
 
     async def line(self, rest: bytearray) -> bytes | None:
-        """The next line of a body that is a stream of lines; None at its end.
+        """Return the next line of a streamed body; None at its end.
 
-        `rest` is what was received beyond the last line; the caller keeps it from call to call.
+        `rest` has the bytes received after the last line; the caller keeps it between calls.
         Raises `BROKEN`, and `ApiUnreachable` for a line that is too long.
         """
         searched = 0
@@ -108,7 +108,7 @@ class HttpConnection:
                 raise ApiUnreachable(f"a watch event is larger than {LINE_SIZE} bytes")
             event = await self._next_event()
             if not isinstance(event, h11.Data):
-                return None  # half a line at the end is worth nothing
+                return None  # an incomplete last line is dropped
             rest += event.data
         line = bytes(rest[:end])
         del rest[: end + 1]
@@ -120,12 +120,12 @@ class HttpConnection:
         return event
 
     async def close(self) -> None:
-        """Closes at once: TLS has no goodbye that anybody waits for."""
+        """Close at once, without the closing handshake of TLS."""
         await trio.aclose_forcefully(self._stream)
 
 
 async def connect(access: Access) -> HttpConnection:
-    """A new connection. Raises `ApiUnreachable`."""
+    """Return a new connection. Raises `ApiUnreachable`."""
     where = f"{access.host}:{access.port}"
     try:
         tcp = await trio.open_tcp_stream(access.host, access.port)
@@ -142,7 +142,9 @@ async def connect(access: Access) -> HttpConnection:
         reason = cause.reason if isinstance(cause, ssl.SSLError) else "the connection broke"
         raise ApiUnreachable(f"no TLS with the API server at {where}: {reason}") from error
     finally:
-        if not done:  # a cancelled handshake too: its socket must not wait for the collector
+        if (
+            not done
+        ):  # after a cancelled handshake too: the socket must not wait for the garbage collector
             await trio.aclose_forcefully(tcp)
     return HttpConnection(tls, access)
 

@@ -1,9 +1,9 @@
-"""The objects of one selection, kept as they are in the API server: list, then watch, for ever.
+"""Keeps a selection of objects in step with the API server: list, then watch, forever.
 
 1. The board holds all objects by name; each change posts them all again.
-2. A watch ends quietly after some minutes and goes on from its last version. One that is too old
-   (410) begins with a list.
-3. A server that is silent beyond the time that it was asked to end after counts as gone.
+2. A watch ends normally after some minutes and continues from its last version. If that version is too
+   old (410), it starts again with a list.
+3. A server that stays silent beyond the requested end of the watch counts as gone.
 """
 
 import json
@@ -20,13 +20,13 @@ from biren_plugin.errors import ApiError, ApiExpired, ApiForbidden, ApiUnreachab
 from biren_plugin.supervise import Pace, keep_running
 
 PACE: Final = Pace(first_wait=0.8, longest_wait=30.0)
-"""As client-go's reflector."""
+"""As in client-go's reflector."""
 FORBIDDEN_WAIT: Final = 60.0
-"""Seconds: a right that is missing comes by an administrator's hand."""
+"""Seconds: only an administrator can grant a missing right."""
 _SHORTEST_WATCH: Final = 300
 _LONGEST_WATCH: Final = 600
 _SILENCE: Final = 30.0
-"""Seconds beyond the end that was asked for."""
+"""Seconds beyond the requested end."""
 
 Objects = Mapping[str, Object]
 """By name."""
@@ -39,7 +39,7 @@ async def watch_objects(
     objects: Board[Objects],
     on_failure: Callable[[Exception], None] = lambda _cause: None,
 ) -> None:
-    """Posts the objects at `path` that `query` selects. Ends only by bugs, or cancelled."""
+    """Post the objects at `path` that `query` selects. Ends only by bugs, or cancelled."""
     await keep_running(
         partial(_list_and_watch, api, path, query, objects),
         f"watch of {path.rsplit('/', 1)[-1]}",
@@ -75,7 +75,7 @@ async def _watch(
     known: dict[str, Object],
     objects: Board[Objects],
 ) -> str:
-    """One watch from `version` to its quiet end; the version to go on from."""
+    """Watch from `version` to the normal end; return the version to continue from."""
     seconds = random.randint(_SHORTEST_WATCH, _LONGEST_WATCH)  # noqa: S311 - spreads load, no secret
     asked = {
         **query, "watch": "1", "allowWatchBookmarks": "true",
@@ -87,12 +87,12 @@ async def _watch(
             while (line := await connection.line(rest)) is not None:
                 version = _take(line, path, known, objects)
         if silent.cancelled_caught:
-            raise ApiUnreachable(f"WATCH {path}: the API server has fallen silent")
+            raise ApiUnreachable(f"WATCH {path}: the API server stopped answering")
     return version
 
 
 def _take(line: bytes, path: str, known: dict[str, Object], objects: Board[Objects]) -> str:
-    """Takes one event; gives its version."""
+    """Apply one event; return its version."""
     try:
         event = json.loads(line)
         kind, found = event["type"], event["object"]
@@ -107,5 +107,5 @@ def _take(line: bytes, path: str, known: dict[str, Object], objects: Board[Objec
                 known[name] = found
             objects.post(dict(known))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ApiUnreachable(f"WATCH {path}: an event that is none: {error!r}") from error
+        raise ApiUnreachable(f"WATCH {path}: not a valid event: {error!r}") from error
     return version

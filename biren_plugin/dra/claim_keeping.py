@@ -1,10 +1,10 @@
-"""Keeps the files of claims in step with what the kubelet believes: lost ones come back, stale ones go.
+"""Keeps the files of claims in step with the kubelet: restores lost files, and removes stale ones.
 
-1. A container that restarts is started from the CDI names in the kubelet's checkpoint, without a call to
-   the driver. So a file that vanished is written again, from those names alone: the API server may be away.
-2. A stale file is removed if it is still the one that was seen, and if no listed pod's claim is its claim:
+1. A restarting container uses the CDI names in the kubelet's checkpoint, without a call to the driver. So a
+   lost file is written again from those names alone: the API server may be unavailable.
+2. A stale file is removed if it has not changed since the check, and if no listed pod uses its claim:
    a kubelet that lost its checkpoint shows such a claim without devices.
-3. What cannot be done now is tried again with the kubelet's next report.
+3. A failed step is tried again with the kubelet's next report.
 """
 
 from functools import partial
@@ -32,13 +32,13 @@ class ClaimKeeping:
         self._notices: dict[str, Notice] = {}
 
     async def run(self, observed: Board[Observed], offers: Board[Offer]) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         tended: ClaimsSeen | None = None
         with news_of(observed, offers) as news:
             while True:
                 await news.receive()
                 seen = observed.latest or Observed()
-                # Each report once: a claim may have been released since.
+                # Each report counts once: a claim may have been released since.
                 if seen.claims not in (None, tended) and offers.latest is not None:
                     tended = seen.claims
                     await self._tend(tended, offers.latest)
@@ -46,7 +46,7 @@ class ClaimKeeping:
     async def _tend(self, claims: ClaimsSeen, offer: Offer) -> None:
         differing = claims.lost | claims.stale
         for uid in self._notices.keys() - differing:
-            self._notices.pop(uid).end("claim_file_right", f"the file of the claim with uid {uid} is as it should be")  # fmt: skip
+            self._notices.pop(uid).end("claim_file_right", f"the file of the claim with uid {uid} is correct")  # fmt: skip
         for uid in sorted(differing):
             try:
                 if uid in claims.lost:
@@ -55,7 +55,7 @@ class ClaimKeeping:
                     await self._thread.run(partial(self._sweep, uid, claims))
             except NodeError as error:
                 notice = self._notices.setdefault(uid, Notice())
-                text = f"the file of the claim with uid {uid} is not as it should be: {error}"
+                text = f"the file of the claim with uid {uid} cannot be corrected: {error}"
                 notice.begin("claim_file_wrong", text, reason=str(error))
 
     def _restore(self, uid: str, claims: ClaimsSeen, offer: Offer) -> None:
@@ -82,7 +82,7 @@ class ClaimKeeping:
                 say("claim_file_restored", f"claim {use}: its CDI file had vanished and was written again", WARNING, claim=str(use))  # fmt: skip
 
     async def _is_needed(self, uid: str, claims: ClaimsSeen) -> bool:
-        """Whether a listed pod uses the claim all the same. Raises `ApiError`."""
+        """Return whether a listed pod uses the claim anyway. Raises `ApiError`."""
         for namespace, name in sorted(claims.unprepared):
             try:
                 claim = await self._api.call("GET", path_of_claim(namespace, name))

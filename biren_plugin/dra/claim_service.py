@@ -1,10 +1,10 @@
-"""NodePrepareResources and NodeUnprepareResources: from an allocated claim to its CDI file.
+"""NodePrepareResources and NodeUnprepareResources: turns an allocated claim into its CDI file.
 
-1. The kubelet tries a failed Prepare again only after 60 to 90 s. So what passes by itself (an API
-   server that restarts, a card that is about to be released) is waited for here, up to `PATIENCE`.
-2. Checking what other claims hold and writing the file is one step, under a lock that the other
+1. The kubelet tries a failed Prepare again only after 60 to 90 s. So obstacles that pass by themselves (an
+   API server that restarts, a card that is about to be released) are waited for, up to `PATIENCE`.
+2. Checking the other claims' devices and writing the file is one step, under a lock that the other
    instance on the node takes too.
-3. A call that was given up meanwhile leaves no claim prepared that was not before.
+3. A call that the kubelet abandoned leaves no new claim prepared.
 4. Unprepare needs no API server: the claim may be gone.
 """
 
@@ -50,9 +50,9 @@ from biren_plugin.notice import WARNING, say
 PATIENCE: Final = 38.0
 """Seconds, well below the kubelet's 45."""
 HEALTH_INTERVAL: Final = 10.0
-"""Seconds between health lists: the kubelet believes one for 30."""
+"""Seconds between health lists: for the kubelet, a list is valid for 30."""
 _RETRY: Final = 0.5
-"""Seconds between tries when no news of the node calls for one."""
+"""Seconds between tries without a change of the node."""
 LOCK_DEADLINE: Final = 2.0
 _UNDO_DEADLINE: Final = 2.0
 _SHORTEST_CALL: Final = 1.0
@@ -61,7 +61,7 @@ _SHORTEST_CALL: Final = 1.0
 
 @attrs.frozen
 class Offer:
-    """What the node offers now, as Prepare needs it."""
+    """The node's current offer, for Prepare."""
 
     pool: Pool
     host: HostFacts
@@ -74,10 +74,10 @@ class Offer:
 
 @attrs.define
 class _Commit:
-    """What became of one try to write a claim's file."""
+    """The result of one try to write a claim's file."""
 
     made: bool = False
-    """Whether the file is there and was not before."""
+    """Whether the file was created."""
 
 
 class ClaimService:
@@ -101,7 +101,7 @@ class ClaimService:
         self._thread = WorkerThread()
 
     async def prepare(self, claims: Sequence[ClaimId]) -> Mapping[str, list[PreparedDevice] | str]:
-        """By uid: the claim's devices, or why it was not prepared."""
+        """Return by uid the claim's devices, or why it was not prepared."""
         until = trio.current_time() + PATIENCE
         answers: dict[str, list[PreparedDevice] | str] = {}
         for claim in claims:
@@ -147,19 +147,19 @@ class ClaimService:
         done = False
         try:
             await self._thread.run(partial(self._commit, claim, allocated, offer, commit))
-            await trio.lowlevel.checkpoint_if_cancelled()  # a caller that has gone wants nothing
+            await trio.lowlevel.checkpoint_if_cancelled()  # the caller has gone
             done = True
         finally:
             if not done:
                 with trio.move_on_after(_UNDO_DEADLINE, shield=True):
-                    # In the same thread, so after a commit that is still at work.
+                    # In the same thread, so after a commit that is still running.
                     await self._thread.run(partial(self._undo, claim, commit))
         return prepared_of(claim, self._node, allocated)
 
     def _commit(
         self, claim: ClaimId, allocated: Sequence[Allocated], offer: Offer, commit: _Commit
     ) -> None:
-        """Checks and writes. Blocking; raises `ClaimNotReady` and `ClaimFileUnusable`."""
+        """Check and write. Blocking; raises `ClaimNotReady` and `ClaimFileUnusable`."""
         holders = offer.holders or NO_HOLDERS
         lost = {device: uid for device, uid in offer.lost.items() if uid != claim.uid}
         held_by_plugin = {
@@ -187,7 +187,7 @@ class ClaimService:
             self._files.remove(claim.uid)
 
     async def unprepare(self, claims: Sequence[ClaimId]) -> Mapping[str, str]:
-        """By uid: why the claim was not unprepared; empty if it was, or never was prepared."""
+        """Return by uid why the claim was not unprepared; empty if it was, or never was prepared."""
         answers = {}
         for claim in claims:
             answers[claim.uid] = ""
@@ -202,7 +202,7 @@ class ClaimService:
         return answers
 
     async def health(self) -> AsyncIterator[Sequence[DeviceHealth]]:
-        """The health of all devices: at once, at each change, and every `HEALTH_INTERVAL`."""
+        """Yield the health of all devices: at once, at each change, and every `HEALTH_INTERVAL`."""
         with self._offers.subscribe() as offers:
             offer = await offers.receive()
             while True:

@@ -1,4 +1,4 @@
-"""The driver's subtree: its start order, nothing else."""
+"""The driver's subtree: only its start order."""
 
 from collections.abc import Callable
 from functools import partial
@@ -23,14 +23,14 @@ _START_DEADLINE: Final = 10.0
 _GOODBYE: Final = 1.0
 """Seconds for which the driver's socket outlives the registration socket."""
 _LOOK_INTERVAL: Final = 1.0
-"""Seconds between checks that the two sockets are still ours."""
+"""Seconds between checks of the two sockets' identity."""
 _BUGS: Final = 5
-"""So many failed calls in one life of the server start the driver again."""
+"""This many failed calls in one life of the server restart the driver."""
 
 
 @attrs.frozen
 class Registered:
-    """Whether the kubelet has taken the driver."""
+    """Whether the kubelet accepted the driver."""
 
     taken: bool = False
     trouble: str = ""
@@ -40,7 +40,7 @@ class Registered:
 async def run_driver(
     sockets: DriverSockets, service: ClaimService, registered: Board[Registered]
 ) -> None:
-    """One life of the driver: ends only by failing or being cancelled."""
+    """Run one life of the driver: ends only by failing or being cancelled."""
     registered.post(Registered())
     deregistered = trio.Event()
     async with trio.open_nursery() as nursery:
@@ -76,10 +76,10 @@ async def serve_driver(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serves claims and health on `path` until cancelled; started when it listens.
+    """Serve claims and health on `path` until cancelled; started once listening.
 
-    On the way out it serves on until `deregistered`, `_GOODBYE` at most: the kubelet must not call a
-    driver that has gone. Raises `SocketUnusable`, and a bug of a call when there were too many.
+    At the end it continues to serve until `deregistered`, for at most `_GOODBYE`: the kubelet must not call
+    a driver that has gone. Raises `SocketUnusable`, and a call's bug when there were too many.
     """
     listener = _listen(path)
     server = new_driver_server(service, on_bug=_count_bugs())
@@ -100,7 +100,7 @@ async def stay_registered(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Stands in the kubelet's registry until cancelled; started when its socket is there.
+    """Stay in the kubelet's registry until cancelled; started once its socket exists.
 
     Raises `SocketUnusable` and `PluginSocketGone`.
     """
@@ -121,7 +121,7 @@ async def _serve(server: Server, listener: UnixListener) -> None:
 
 
 async def _until_gone(path: Path, identity: FileIdentity) -> None:
-    """Watches a socket of ours. Ends by raising `PluginSocketGone`."""
+    """Watch a socket of the driver. Ends by raising `PluginSocketGone`."""
     while FileIdentity.of(path) == identity:  # noqa: ASYNC110 - nothing here is told of a deletion
         await trio.sleep(_LOOK_INTERVAL)
     raise PluginSocketGone(f"{path} was deleted or replaced: the kubelet cannot reach the driver")
@@ -138,7 +138,7 @@ def _listen(path: Path) -> UnixListener:
 
 
 def _count_bugs() -> Callable[[Exception], None]:
-    """Logs each bug of a call; too many in one life of the server end it."""
+    """Log each bug of a call; too many in one life of the server end it."""
     bugs = 0
 
     def count(error: Exception) -> None:

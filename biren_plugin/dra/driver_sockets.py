@@ -1,7 +1,7 @@
-"""The driver's two sockets: their names, which two instances do not share, and stale ones.
+"""The driver's two sockets: their names, which differ between instances, and stale sockets.
 
-Blocking. A Unix path has 107 bytes at most. Source: `k8s.io/dynamic-resource-allocation` of 1.37,
-whose helper shortens names the same two ways.
+Blocking. A Unix socket's path has at most 107 bytes. Source: `k8s.io/dynamic-resource-allocation` of 1.37,
+whose helper shortens names in the same two ways.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ LONGEST_PATH: Final = 107
 
 @attrs.frozen
 class DriverSockets:
-    """Where one instance serves."""
+    """The paths on which one instance serves."""
 
     plugin: Path
     """`<kubelet root>/plugins/gpu.birentech.com/dra-<instance>.sock`."""
@@ -32,12 +32,12 @@ class DriverSockets:
 
     @property
     def lock(self) -> Path:
-        """The file by which two instances take turns at claims."""
+        """Return the lock file that keeps two instances apart while they write claims."""
         return self.plugin.with_name("claims.lock")
 
 
 def sockets_of(kubelet_root: Path, instance: str) -> DriverSockets:
-    """The sockets of the instance with that pod uid, or any other text. Raises `SocketUnusable`."""
+    """Return the sockets of the instance with that pod uid, or any other text. Raises `SocketUnusable`."""
     digest = hashlib.sha256(instance.encode()).digest()
     short = urlsafe_b64encode(digest[:8]).decode().rstrip("=")
     whole = hashlib.sha256(f"{DRA_DRIVER}\0{instance}".encode()).digest()
@@ -67,9 +67,9 @@ def _first_that_fits(*paths: Path) -> Path:
 
 
 def remove_stale(sockets: DriverSockets) -> list[Path]:
-    """Removes sockets of this driver that nobody serves, as a killed instance leaves them.
+    """Remove sockets of this driver that no process serves, left by a killed instance.
 
-    Not those with the shortest names, which do not say whose they are.
+    Sockets with the shortest names stay, since the names do not show their owner.
     """
     removed = []
     for directory, pattern in (

@@ -1,8 +1,8 @@
-"""Offers the node's cards through DRA: who we are, what there is to offer, the driver, its slices.
+"""Offers the node's cards through DRA: the daemon's identity, the offer, the driver, its slices.
 
 1. The driver serves claims in every instance on the node; the one that holds the lock on the
    kubelet's device-plugins directory publishes, so that a plugin and a driver never offer together.
-2. Trouble with the API server costs publishing and new claims, never the registration.
+2. Faults of the API server affect publishing and new claims, never the registration.
 """
 
 from collections.abc import Callable
@@ -35,24 +35,24 @@ from biren_plugin.notice import say
 from biren_plugin.supervise import keep_running
 
 AFTER_CLAIM: Final = 1.5
-"""Seconds after a change of a claim in which the kubelet is asked who holds what."""
+"""Seconds after a change of a claim in which the kubelet is asked often for holders."""
 _HERE: Final = "by-hand"
-"""The instance of a daemon that no pod runs."""
+"""The instance name of a daemon outside of a pod."""
 
 
 @attrs.frozen
 class Identity:
-    """Who we are in the cluster."""
+    """The daemon's identity in the cluster."""
 
     owner: Owner
     instance: str
-    """Tells two daemons on one node apart: the pod's uid."""
+    """Distinguishes two daemons on one node: the pod's uid."""
 
 
 async def offer_by_dra(
     settings: Settings, state: DaemonState, folder: Board[KubeletFolder]
 ) -> None:
-    """Ends only by failing or being cancelled."""
+    """Offer the cards until failing or cancelled."""
     state.driver = DriverState()
     await keep_running(
         partial(_offer, settings, state, folder),
@@ -80,7 +80,7 @@ async def _offer_in(
     identity = await _identify(api, settings)
     sockets = sockets_of(settings.kubelet_root, identity.instance)
     for path in await trio.to_thread.run_sync(remove_stale, sockets):
-        say("stale_socket_removed", f"{path} removed: nobody serves it", path=str(path))
+        say("stale_socket_removed", f"{path} removed: no process serves it", path=str(path))
     files = ClaimFiles(settings.claim_cdi_dir)
     offers, pools = Board[Offer](), Board[Pool]()
     registered = Board[Registered]()
@@ -123,7 +123,7 @@ def _stand_by(state: DaemonState, hindrance: Hindrance) -> None:
 
 
 async def _identify(api: ApiServer, settings: Settings) -> Identity:
-    """Raises `ApiError`."""
+    """Return the identity. Raises `ApiError`."""
     token = (await api.access()).token
     if settings.kubeconfig is None:
         found = who_am_i(token or "")
@@ -137,9 +137,9 @@ async def _identify(api: ApiServer, settings: Settings) -> Identity:
 async def _make_offers(
     settings: Settings, state: DaemonState, offers: Board[Offer], pools: Board[Pool]
 ) -> None:
-    """Posts what the node offers whenever the inventory or what pods hold has changed.
+    """Post the node's offer whenever the inventory or the holders change.
 
-    Cards that the kubelet reported as held through the device plugin stay so while it is silent.
+    Cards that the kubelet reported as held through the device plugin stay held while it is silent.
     """
     holders: Holders | None = None
     with news_of(state.inventory, state.observed) as news:

@@ -1,10 +1,10 @@
-"""Keeps the node's slices in the API server as the pool wants them.
+"""Keeps the node's slices in the API server in step with the pool.
 
-1. A change of the pool, or of any stored slice by anybody, is the cause of one round: list the
-   slices, decide (`core/dra/reconcile`), write. Deciding from a list, not from the watch, means that
-   our own writes are never missed.
+1. Each change of the pool, or of a stored slice by any client, causes one round: list the slices, decide
+   (`core/dra/reconcile`), write. Deciding from a list, not from the watch, never misses this daemon's own
+   writes.
 2. A conflict or a slice that vanished in between starts the round again.
-3. An object that the server calls wrong is logged, and not sent again until the pool changes.
+3. An object that the server refuses as invalid is logged, and not sent again until the pool changes.
 4. A field that the server drops is logged once, and not sent again and again.
 """
 
@@ -40,7 +40,7 @@ _STRICT: Final = {"fieldValidation": "Strict"}
 
 @attrs.frozen
 class Published:
-    """What the API server holds of the pool."""
+    """The part of the pool that the API server has."""
 
     wanted: int = 0
     """Devices that should be published."""
@@ -51,12 +51,12 @@ class Published:
 
 
 def selection(node: str) -> Mapping[str, str]:
-    """The query that selects this driver's slices of the node."""
+    """Return the query that selects this driver's slices of the node."""
     return {"fieldSelector": f"spec.driver={DRA_DRIVER},spec.nodeName={node}"}
 
 
 class SlicePublisher:
-    """Publishes for `owner`. What it learned of dropped fields outlives a restart of its task."""
+    """Publishes for `owner`. Knowledge of dropped fields outlives a restart of the task."""
 
     def __init__(self, api: ApiServer, owner: Owner) -> None:
         self._api = api
@@ -68,7 +68,7 @@ class SlicePublisher:
         self.published = Board[Published]()
 
     async def run(self, pools: Board[Pool], stored: Board[Objects]) -> None:
-        """Publishes the latest pool whenever it or what is stored changes. Raises `ApiError`."""
+        """Publish the latest pool whenever the pool or a stored slice changes. Raises `ApiError`."""
         with news_of(pools, stored) as news:
             while True:
                 await news.receive()
@@ -97,7 +97,7 @@ class SlicePublisher:
                 say("slices_published", f"published {len(pool.devices)} devices", devices=len(pool.devices), writes=len(writes))  # fmt: skip
             self.published.post(Published(len(pool.devices), len(pool.devices)))
             return
-        raise ApiUnreachable(f"somebody else keeps changing this node's slices of {DRA_DRIVER}")
+        raise ApiUnreachable(f"another client keeps changing this node's slices of {DRA_DRIVER}")
 
     async def _write(self, write: Write) -> None:
         match write:

@@ -1,1 +1,1 @@
-"""The main job without hardware, root or Kubernetes: a host, a kubelet, and the story they tell."""
+"""The main job without hardware, root or Kubernetes: a simulated host, a kubelet, and the demo."""

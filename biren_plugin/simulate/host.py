@@ -1,7 +1,7 @@
-"""A host in a folder: sysfs and /dev as the Biren driver fills them, changed as hardware changes.
+"""A host in a directory: sysfs and /dev as filled by the Biren driver, changed as hardware changes.
 
 Character devices need no root: each is a symlink to /dev/null. Instances of a split GPU share its
-PCI function, whose `mem_info` tells one instance's memory.
+PCI function, whose `mem_info` has one instance's memory.
 """
 
 import re
@@ -20,7 +20,7 @@ GPU_MEMORY: Final = 65_024 * 1024
 """KiB: a Biren166M."""
 MAX_GPUS: Final = 256
 _GPUS_PER_SWITCH: Final = 4
-"""And so many on a NUMA node."""
+"""GPUs on a NUMA node."""
 _DRIVER_VERSION: Final = "1.12.0"
 _ATTRIBUTES: Final = {
     "vendor": vendor.PCI_VENDOR,
@@ -36,7 +36,7 @@ _ALL_ONES: Final = b"\xff\xff"
 
 
 def read_splits(gpus: int, svi: str) -> dict[int, int]:
-    """Instances by GPU, from `--gpus 8` and `--svi 6:2,7:4`. Raises `UsageError`."""
+    """Return instances by GPU, from `--gpus 8` and `--svi 6:2,7:4`. Raises `UsageError`."""
     if not 1 <= gpus <= MAX_GPUS:
         raise UsageError(f"--gpus {gpus}: give a number from 1 to {MAX_GPUS}")
     splits = dict.fromkeys(range(gpus), 1)
@@ -57,7 +57,7 @@ def read_splits(gpus: int, svi: str) -> dict[int, int]:
 
 
 class SimulatedHost:
-    """The host whose root is the folder `root`, which must be empty."""
+    """The host whose root is the directory `root`, which must be empty."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -90,12 +90,12 @@ class SimulatedHost:
         link_to_tool.symlink_to(tool)
 
     def add_gpus(self, splits: Mapping[int, int]) -> None:
-        """GPUs with so many instances each, by physical id; cards are numbered on from the last."""
+        """Add GPUs with these numbers of instances, by physical id; card numbers continue from the last."""
         for gpu, parts in splits.items():
             self.split(gpu, parts)
 
     def split(self, gpu: int, parts: int) -> list[str]:
-        """Replaces a GPU's cards by `parts` new ones, at the lowest free numbers; their names."""
+        """Replace a GPU's cards with `parts` new ones, at the lowest free numbers; return their names."""
         for name in self.cards_of(gpu):
             self.remove_card(name)
         function = self._function(gpu)
@@ -118,12 +118,12 @@ class SimulatedHost:
         return names
 
     def cards_of(self, gpu: int) -> list[str]:
-        """Names of the cards that a GPU has now."""
+        """Return the names of a GPU's current cards."""
         folders = self._function(gpu).glob(f"{vendor.MODULE}/{vendor.CARD_PREFIX}*")
         return sorted((path.name for path in folders), key=by_number)
 
     def cards_beside(self, name: str) -> list[str]:
-        """Names of all cards of a card's GPU."""
+        """Return the names of all cards of a card's GPU."""
         gpu = int(self._attribute(name, "physical_id").read_text())
         return self.cards_of(gpu)
 
@@ -136,46 +136,46 @@ class SimulatedHost:
         (self._class / name).symlink_to(Path("../..") / real)
 
     def remove_card(self, name: str) -> None:
-        """The card is gone from the class folder and from /dev."""
+        """Remove the card from the class directory and from /dev."""
         folder = (self._class / name).resolve()
         (self._class / name).unlink()
         shutil.rmtree(folder)
         self.pull_node(name)
 
     def remove_gpu(self, gpu: int) -> None:
-        """The GPU fell off the bus, with all its cards."""
+        """Remove a GPU from the bus, with all its cards."""
         for name in self.cards_of(gpu):
             self.remove_card(name)
         shutil.rmtree(self._function(gpu))
 
     def pull_node(self, name: str) -> None:
-        """The device node is gone, sysfs still has the card."""
+        """Remove the device node; the card stays in sysfs."""
         (self._dev / name).unlink(missing_ok=True)
 
     def put_node_back(self, name: str) -> None:
-        """The device node is there again."""
+        """Create the device node again."""
         (self._dev / name).symlink_to("/dev/null")
 
     def load_module(self) -> None:
-        """The driver's module is loaded."""
+        """Load the driver's module."""
         self._module.mkdir(parents=True)
         (self._module / "version").write_text(f"{_DRIVER_VERSION}\n")
 
     def unload_module(self) -> None:
-        """The driver's module is gone; its cards are another matter."""
+        """Unload the driver's module, without removing its cards."""
         shutil.rmtree(self._module)
 
     def count_errors(self, name: str, attribute: str, count: int) -> None:
-        """`aer_dev_fatal` or `aer_dev_nonfatal` of a card's function counts so many errors now."""
+        """Set the count in `aer_dev_fatal` or `aer_dev_nonfatal` of a card's function."""
         text = f"Undefined {count}\nTOTAL_ERR_{_AER[attribute]} {count}\n"
         self._attribute(name, attribute).write_text(text)
 
     def silence(self, name: str) -> None:
-        """A card's function answers 0xFF to everything."""
+        """Make a card's function answer 0xFF to everything."""
         self._attribute(name, "config").write_bytes(_ALL_ONES)
 
     def unsilence(self, name: str) -> None:
-        """A card's function answers again."""
+        """Make a card's function answer again."""
         self._attribute(name, "config").write_bytes(_VENDOR_ID)
 
     def _attribute(self, name: str, attribute: str) -> Path:

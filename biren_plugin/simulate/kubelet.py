@@ -1,9 +1,9 @@
-"""An embedded kubelet: as much of the real one as a device plugin meets.
+"""An embedded kubelet: the parts of the real one that a device plugin meets.
 
-It wipes the sockets of its folder when it starts, dials back while `Register` waits, holds one
+It removes the sockets in its directory when it starts, dials back while `Register` waits, holds one
 stream for each resource, and asks for a preference before it allocates. A later registration takes a
-resource over while the earlier stream stays open; when a stream ends, whoever has the resource then is
-disconnected.
+resource over while the earlier stream stays open; when a stream ends, the current plugin of the resource
+is disconnected.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from biren_plugin.wire.messages import ListedDevice, Registration
 from biren_plugin.wire.unix_grpc import CallEnded, Channel, with_channel
 
 _CALL_DEADLINE: Final = 10.0
-"""Seconds; the real kubelet sets none for Allocate, a story must not hang."""
+"""Seconds; the real kubelet has no deadline for Allocate, but a demo must not hang."""
 
 
 class NotAdmitted(PluginError):
@@ -44,18 +44,18 @@ class Pod:
 
 @attrs.frozen
 class View:
-    """What the kubelet knows."""
+    """The kubelet's state."""
 
     devices: Mapping[str, tuple[ListedDevice, ...]] = attrs.Factory(dict)
     """The last list of each resource whose stream is open."""
 
     def healthy(self, resource: str) -> set[str]:
-        """Ids that may be allocated."""
+        """Return ids that may be allocated."""
         return {device.id for device in self.devices.get(resource, ()) if device.healthy}
 
 
 class SimulatedKubelet:
-    """One kubelet at a time in `folder`; `run` is its life, and may be called again after its end."""
+    """One kubelet at a time in the directory `folder`; `run` is one life, and may be called again after it."""
 
     def __init__(self, folder: Path) -> None:
         self.view = Board[View]()
@@ -64,7 +64,7 @@ class SimulatedKubelet:
         self._in_use: set[str] = set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serves until cancelled. Allocations outlive it, as in the real one's checkpoint."""
+        """Serve until cancelled. Allocations outlive it, as in the real kubelet's checkpoint."""
         for path in self._folder.glob("*.sock"):
             path.unlink(missing_ok=True)
         self._plugins.clear()
@@ -114,7 +114,7 @@ class SimulatedKubelet:
             self._disconnect(resource)
 
     def _disconnect(self, resource: str) -> None:
-        """By name, as the real one does: it may be another plugin than the one whose stream ended."""
+        """Disconnect by name, like the real kubelet: it may hit another plugin than the one whose stream ended."""
         if (found := self._plugins.pop(resource, None)) is None:
             return
         found[1].cancel()
@@ -128,11 +128,11 @@ class SimulatedKubelet:
         self.view.post(View({**self._devices(), resource: devices}))
 
     async def admit(self, resource: str, count: int) -> Pod:
-        """A pod that wants `count` of `resource`. Raises `NotAdmitted` and what the plugin answers."""
+        """Admit a pod that requests `count` of `resource`. Raises `NotAdmitted` and the plugin's refusal."""
         latest = self.view.latest or View()
         available = latest.healthy(resource) - self._in_use
         if len(available) < count:
-            raise NotAdmitted(f"{len(available)} of {resource} are free, {count} are wanted")
+            raise NotAdmitted(f"{len(available)} of {resource} are free, {count} are requested")
         plugin, _ = self._plugins[resource]
         with trio.fail_after(_CALL_DEADLINE):
             chosen = await plugin.prefer(sorted(available, key=by_number), count)

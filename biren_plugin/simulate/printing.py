@@ -1,4 +1,4 @@
-"""How the demo prints: colour and wrapped lines in a terminal, the lines as they are in a pipe."""
+"""Prints the demo: coloured and wrapped lines in a terminal, unchanged lines in a pipe."""
 
 import re
 import sys
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _STEP: Final = re.compile(r" *[0-9.]+ ms  ")
-"""How the first line of a step begins."""
+"""The beginning of a step's first line."""
 _HANGING: Final = 2
-"""Columns by which a wrapped line is indented further than its first."""
+"""Columns by which continuation lines are indented further than the first."""
 _STYLES: Final = {
     r"Unhealthy.*|WARNING|FAILED.*": "red",
-    r"[0-9]+ of [0-9]+ healthy|INFO|Healthy again|recovered|Each step .*": "green",
+    r"[0-9]+ of [0-9]+ healthy|INFO|Healthy again|recovered|Every step .*": "green",
 }
 
 
 def indent_of(line: str) -> tuple[int, int]:
-    """Columns before a line's text, and before the text of the lines that it is wrapped into."""
+    """Return the columns before a line's text, and before the text of its continuation lines."""
     if step := _STEP.match(line):
         return step.end(), step.end()
     blanks = len(line) - len(line.lstrip())
@@ -27,7 +27,7 @@ def indent_of(line: str) -> tuple[int, int]:
 
 
 def print_lines(*lines: str) -> None:
-    """Prints them at once, also where standard output is a pipe."""
+    """Print the lines at once, even if standard output is a pipe."""
     if sys.stdout.isatty():
         for line in lines:
             for part in line.split("\n"):
@@ -52,6 +52,6 @@ def _print_styled(console: "Console", line: str) -> None:
 
 @cache
 def _console() -> "Console":
-    from rich.console import Console  # a pipe does not need it
+    from rich.console import Console  # not needed for a pipe
 
     return Console(file=sys.stdout)

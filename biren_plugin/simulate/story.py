@@ -1,4 +1,4 @@
-"""The demo: each step of the main job, what the kubelet saw of it, and how long it took."""
+"""The demo: each step of the main job, what the kubelet saw, and how long it took."""
 
 import enum
 import logging
@@ -33,23 +33,23 @@ _SPLIT_NAMES: Final = {1: "whole", 2: "in halves", 4: "in quarters"}
 
 
 class StepFailed(PluginError):
-    """A step of the demo did not end as it should."""
+    """A step of the demo failed."""
 
 
 class Outcome(enum.Enum):
-    """How the demo ended."""
+    """The end of the demo."""
 
     RIGHT = enum.auto()
     FAILED = enum.auto()
     STOPPED = enum.auto()
-    """By a signal, before the last step."""
+    """Ended by a signal before the last step."""
 
 
 async def tell_story(splits: Mapping[int, int], keep_running: bool) -> Outcome:
-    """Runs the real daemon on a simulated host with these GPUs, step by step.
+    """Run the real daemon on a simulated host with these GPUs, step by step.
 
     With `keep_running` the node stays, after the last step, until SIGINT or SIGTERM. Raises `StepFailed`
-    where the simulated node cannot be made.
+    if the simulated node cannot be created.
     """
     daemon_log = _keep_log()
     failures: list[Exception] = []
@@ -77,7 +77,7 @@ async def tell_story(splits: Mapping[int, int], keep_running: bool) -> Outcome:
     if failures:
         print_lines(f"\nFAILED: {failures[0]}", "The end of the daemon's log:", *daemon_log)
         return Outcome.FAILED
-    print_lines("\nEach step came out right." if told else "\nStopped before the end.")
+    print_lines("\nEvery step succeeded." if told else "\nStopped before the end.")
     return Outcome.RIGHT if told else Outcome.STOPPED
 
 
@@ -111,7 +111,7 @@ class _Story:
         await self._nursery.start(_run_kubelet, self._kubelet_life, self._kubelet)
 
     async def tell(self) -> None:
-        """All steps but the last, which is `stop`. Raises `StepFailed`."""
+        """Run all steps except the last, `stop`. Raises `StepFailed`."""
         await self.start_kubelet()
         settings = Settings(
             host_root=self.host.root,
@@ -142,7 +142,7 @@ class _Story:
         await self.step("the kubelet restarts", self._kubelet_restarts)
 
     async def step(self, title: str, do: Callable[[], Awaitable[Iterable[str]]]) -> None:
-        """Does one step and prints it. Raises `StepFailed`."""
+        """Run one step and print it. Raises `StepFailed`."""
         started = trio.current_time()
         lines: Iterable[str] = ()
         with trio.move_on_after(_STEP_DEADLINE) as waiting:
@@ -184,7 +184,7 @@ class _Story:
         ]
 
     def _reason(self, ids: Sequence[str]) -> list[str]:
-        """Why these cards were chosen, in a line; none for a single card."""
+        """Yield a line with the reason for the choice; none for a single card."""
         reason = self._topology.describe(ids)
         return [f"{', '.join(ids)}: {reason}"] if reason else []
 
@@ -215,7 +215,7 @@ class _Story:
         new = self._expected.setdefault(RESOURCE_OF_SPLIT[parts], set())
         new.update(self.host.split(gpu, parts))
         await self._wait_for(self._expected)
-        # The cards that were replaced go in two steps: Unhealthy, then off the list.
+        # Replaced cards are retired in two steps: Unhealthy, then off the list.
         view = await self._kubelet.view.wait_for(
             lambda view: all(
                 {device.id for device in devices} <= self._expected[resource]
@@ -225,7 +225,7 @@ class _Story:
         return [*_counts(view), *self._said("left the list")]
 
     def _said(self, words: str) -> list[str]:
-        """The daemon's last log line with these words."""
+        """Return the daemon's last log line with these words."""
         return next(([line.strip()] for line in reversed(self._log) if words in line), [])
 
     async def _kubelet_restarts(self) -> list[str]:
@@ -234,7 +234,7 @@ class _Story:
         return _counts(await self._wait_for(self._expected))
 
     async def stop(self) -> None:
-        """The last step. Raises `StepFailed`."""
+        """Run the last step. Raises `StepFailed`."""
         await self.step("the daemon stops", self._daemon_stops)
 
     async def _daemon_stops(self) -> list[str]:
@@ -278,7 +278,7 @@ def _describe(splits: Mapping[int, int]) -> str:
 
 
 def _keep_log() -> deque[str]:
-    """Keeps the daemon's log in memory: the terminal shows the demo."""
+    """Keep the daemon's log in memory: the terminal shows the demo."""
     lines: deque[str] = deque(maxlen=_LOG_LINES)
 
     class Keeper(logging.Handler):

@@ -1,4 +1,4 @@
-"""The services of a DRA driver in the model's words, in every version that kubelets know."""
+"""The services of a DRA driver in the core's types, in every version that kubelets know."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -25,26 +25,26 @@ from biren_plugin.wire.unix_grpc import Limits, Server
 VERSIONS: Final = (
     "v1.DRAPlugin", "v1beta1.DRAPlugin", "v1.DRAResourceHealth", "v1alpha1.DRAResourceHealth",
 )  # fmt: skip
-"""What the driver announces; the kubelet takes the first plugin service that it knows."""
+"""The announced services; the kubelet uses the first plugin service that it knows."""
 CALL_DEADLINE: Final = 44.0
 """Seconds; the kubelet gives up after 45."""
 
 
 class Driver(Protocol):
-    """The part that answers. Each claim is answered by itself."""
+    """Answers the calls. Each claim gets its own answer."""
 
     async def prepare(self, claims: Sequence[ClaimId]) -> Mapping[str, list[PreparedDevice] | str]:
-        """By uid: the claim's devices, or why it was not prepared."""
+        """Return by uid the claim's devices, or why it was not prepared."""
 
     async def unprepare(self, claims: Sequence[ClaimId]) -> Mapping[str, str]:
-        """By uid: why the claim was not unprepared; empty if it was."""
+        """Return by uid why the claim was not unprepared; empty if it was."""
 
     def health(self) -> AsyncIterator[Sequence[DeviceHealth]]:
-        """Whole lists, one when anything changed and one now and then."""
+        """Yield whole lists, at each change and regularly."""
 
 
 def new_driver_server(driver: Driver, on_bug: Callable[[Exception], None]) -> Server:
-    """A gRPC server of both versions of the plugin and of the health service."""
+    """Return a gRPC server of both versions of the plugin service and of the health service."""
     servicers: list[Servicer] = [
         _plugin(PluginV1, dra_v1_pb2, driver),
         _plugin(PluginV1Beta1, dra_v1beta1_pb2, driver),
@@ -55,14 +55,14 @@ def new_driver_server(driver: Driver, on_bug: Callable[[Exception], None]) -> Se
 
 
 def _plugin(base: type[Servicer], pb: ModuleType, driver: Driver) -> Servicer:
-    """The servicer of one version; the versions' messages have the same fields."""
+    """Return the servicer of one version; the versions' messages have the same fields."""
 
     class Plugin(base):  # type: ignore[misc]  # purerpc's classes have no types
         async def NodePrepareResources(self, request: Any) -> Any:
             answers = await driver.prepare([_claim(each) for each in request.claims])
             response = pb.NodePrepareResourcesResponse()
             for uid, answer in answers.items():
-                entry = response.claims[uid]  # makes it, also for a claim without a device
+                entry = response.claims[uid]  # creates the entry, even for a claim without a device
                 if isinstance(answer, str):
                     entry.error = answer
                     continue

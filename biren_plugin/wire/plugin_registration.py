@@ -1,4 +1,4 @@
-"""The kubelet's plugin registration in the model's words: the plugin's side, which is the server."""
+"""The kubelet's plugin registration in the core's types: the plugin's side, which is the server."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from biren_plugin.wire.unix_grpc import Limits, Server
 
 @attrs.frozen
 class PluginInfo:
-    """What the kubelet learns of a driver."""
+    """The driver's information for the kubelet."""
 
     name: str
     endpoint: str
@@ -22,7 +22,7 @@ class PluginInfo:
 def new_info_server(
     info: PluginInfo, on_status: Callable[[str], None], on_bug: Callable[[Exception], None]
 ) -> Server:
-    """Answers `GetInfo`; `on_status` gets the kubelet's verdict: why not, or empty for registered."""
+    """Return a server of `GetInfo`; `on_status` gets the kubelet's refusal, or an empty text for registered."""
     return Server([_Servicer(info, on_status)], Limits(), on_bug)
 
 

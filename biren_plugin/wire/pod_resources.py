@@ -21,7 +21,7 @@ client accepts 16 MiB. The window must hold the whole message, as it is returned
 
 
 async def ask_kubelet(stream: trio.abc.Stream, vendor: str, deadline: float) -> KubeletView:
-    """What the kubelet believes of `vendor`'s resources: holders, listed pods, allocatable devices.
+    """Return the kubelet's view of `vendor`'s resources: holders, listed pods, allocatable devices.
 
     `allocatable` is None from a kubelet that does not report it (before 1.23). One connection to the
     kubelet, which is closed afterwards. Raises `PodResourcesUnknown`: refused, broken off, or not answered in `deadline` seconds.

@@ -50,7 +50,7 @@ def test_main_job_runs_by_one_command_on_a_fresh_copy(tmp_path: Path) -> None:
         ["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
-    assert "Each step came out right." in result.stdout
+    assert "Every step succeeded." in result.stdout
 
 
 def test_commands_of_a_node_answer(

@@ -47,7 +47,7 @@ def test_story_of_eight_whole_gpus_comes_out_right() -> None:
         "card_7 is Healthy again",
         f"{QUARTER}: 4 of 4 healthy",
         f"{GPU}: 7 of 7 healthy",
-        "Each step came out right.",
+        "Every step succeeded.",
     ):
         assert line in result.stdout
     assert "\x1b" not in result.stdout, "no colours in a pipe"
@@ -98,7 +98,7 @@ def test_keep_running_stays_until_it_is_asked_to_go(number: signal.Signals) -> N
         assert not process.stderr.read()
         assert process.wait(END_DEADLINE) == 0
     killer.cancel()
-    assert "Each step came out right." in told
+    assert "Every step succeeded." in told
     assert steps_in(told)[-1] == "the daemon stops"
     assert not folder.exists()
 

@@ -83,5 +83,5 @@ async def test_start_wipes_the_sockets_of_the_folder(
 async def test_pod_that_finds_no_card_is_not_admitted(
     folder: Path, autojump_clock: MockClock
 ) -> None:
-    with pytest.raises(NotAdmitted, match=r"0 of birentech.com/gpu are free, 1 are wanted"):
+    with pytest.raises(NotAdmitted, match=r"0 of birentech.com/gpu are free, 1 are requested"):
         await SimulatedKubelet(folder).admit(RESOURCE, 1)

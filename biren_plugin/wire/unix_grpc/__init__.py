@@ -2,8 +2,8 @@
 
 From the bytes up: `frames` cuts bytes into frames, h2 (set up by `http2`) interprets them, `outbox`
 writes, `connection` holds these together, `call` is one call, `headers` reads and writes gRPC's header
-lists, `server` and `client` are the two ends, `limits` has every bound. One rule holds for every module: **whatever the other side does, every task ends with its cause, and the next call
-works.**
+lists, `grpc_server` and `client` are the two ends, `limits` has every bound. One rule holds for every
+module: **whatever the other side does, every task ends with its cause, and the next call works.**
 
 How the traps of purerpc 0.8.0 are avoided:
 

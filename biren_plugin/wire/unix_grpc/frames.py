@@ -26,7 +26,7 @@ class FrameCutter:
         self._frame_size = frame_size
 
     def cut(self, data: bytes) -> Iterator[bytes]:
-        """Yields each piece that `data` completes; keeps the rest. Raises `FrameTooLong`."""
+        """Yield each piece that `data` completes; keep the rest. Raises `FrameTooLong`."""
         self._buffer += data
         if self._preface_left and self._buffer:
             # Passed on at once, however short: h2 refuses the first wrong byte.
@@ -47,7 +47,7 @@ class FrameCutter:
 
 
 def stream_of(frame: bytes, *kinds: int) -> int | None:
-    """The stream that a whole frame of one of these kinds belongs to; None for any other piece."""
+    """Return the stream that a whole frame of one of these kinds belongs to; None for any other piece."""
     if len(frame) < FRAME_HEADER or frame[3] not in kinds:
         return None
     return int.from_bytes(frame[5:9]) & 0x7FFF_FFFF or None
