@@ -8,6 +8,7 @@ from tests.bench.calls import measure_calls
 from tests.bench.document import print_comparison, print_table, read_document, write_document
 from tests.bench.faults import measure_faults, measure_restarts
 from tests.bench.figures import Figure, growth
+from tests.bench.hami import measure_hami
 from tests.bench.plots import draw_all
 from tests.bench.preferred import measure_preferred
 from tests.bench.replay import measure_replay
@@ -31,6 +32,7 @@ def main() -> None:
         "calls": measure_calls,
         "restarts": measure_restarts,
         "faults": measure_faults,
+        "hami": measure_hami,
         "looks": measure_looks,
         "preferred": measure_preferred,
         "replay": measure_replay,

@@ -56,7 +56,7 @@ def _restart(rounds: int, *program: str) -> list[float]:
     with Node(THREE_RESOURCES, *program) as node:
         node.start_daemon()
         for round_ in range(rounds):
-            _sleep_out_of_step(round_)
+            sleep_out_of_step(round_)
             mark = node.kubelet.mark()
             node.kubelet.restart()
             listening = node.kubelet.wait_for_event("listening", since=mark)
@@ -90,7 +90,7 @@ def _fault_to_list(
     times = []
     for round_ in range(rounds):
         mark = node.kubelet.mark()
-        _sleep_out_of_step(round_)
+        sleep_out_of_step(round_)
         harmed = time.monotonic()
         harm()
         event = node.kubelet.wait_for_list(GPU, unhealthy={SICK}, since=mark)
@@ -101,6 +101,6 @@ def _fault_to_list(
     return times
 
 
-def _sleep_out_of_step(round_: int) -> None:
+def sleep_out_of_step(round_: int) -> None:
     """The daemon looks once a second: things must happen at any moment of it."""
     time.sleep((round_ * 0.618) % 1)  # real processes in real time: the moment is what varies

@@ -1,0 +1,72 @@
+"""Under HAMi: how soon a fault is in its list, how soon the node is free for the next pod, and what it costs."""
+
+import json
+import time
+from collections.abc import Callable
+
+from tests.bench.calls import EIGHT_WHOLE
+from tests.bench.faults import GPU, SICK, sleep_out_of_step
+from tests.bench.figures import Figure, spread
+from tests.support.api_server import StandInApiServer, stand_in_api_server
+from tests.support.hami_books import Wish
+from tests.support.hami_scheduler import CARDS, HamiScheduler
+from tests.support.simulated_node import Node
+
+_PATIENCE = 10.0
+
+
+def measure_hami(rounds: int = 60) -> list[Figure]:
+    """From a fault to HAMi's list, and from the kubelet's request to the release of the lock."""
+    with Node(EIGHT_WHOLE) as node, stand_in_api_server() as api:
+        scheduler = HamiScheduler(api)
+        scheduler.add_node()
+        node.start_daemon("--recover-after=0")
+        plain = node.resident()
+        node.stop_daemon()
+        flags = ["--hami", f"--kubeconfig={api.kubeconfig(node.plugins.parent)}", "--node-name=n1"]
+        node.start_daemon("--recover-after=0", *flags)
+        _wait(api, lambda: scheduler.annotation(CARDS) is not None)
+        scheduler.tick()
+        faults = [_fault(node, scheduler, round_) for round_ in range(rounds)]
+        locks = [_lock(node, scheduler, f"p{round_}") for round_ in range(rounds)]
+        more = node.resident() - plain
+    return [
+        *spread("device node gone to HAMi's list", [faults], 100, 300),
+        *spread("Allocate to HAMi's lock released", [locks], None, 100),
+        Figure("memory of --hami", "MiB", more, 12),
+    ]
+
+
+def _fault(node: Node, scheduler: HamiScheduler, round_: int) -> float:
+    sleep_out_of_step(round_)
+    began = time.monotonic()
+    node.host.pull_node(SICK)
+    _wait(scheduler.api, lambda: not _is_healthy(scheduler))
+    took = time.monotonic() - began
+    node.host.put_node_back(SICK)
+    _wait(scheduler.api, lambda: _is_healthy(scheduler))
+    return took * 1000
+
+
+def _is_healthy(scheduler: HamiScheduler) -> bool:
+    cards = json.loads(scheduler.annotation(CARDS) or "[]")
+    return any(each["health"] for each in cards if each["id"] == SICK)
+
+
+def _lock(node: Node, scheduler: HamiScheduler, pod: str) -> float:
+    assert scheduler.run_pod(pod, Wish((1,))) == "bound"
+    began = time.monotonic()
+    number = node.kubelet.send("admit", resource=GPU, count=1, must_include=[], pod=pod)
+    _wait(scheduler.api, lambda: scheduler.lock is None)
+    took = time.monotonic() - began
+    answer = node.kubelet.answer(number)
+    assert answer["ok"], answer
+    node.kubelet.command("free", resource=GPU, ids=answer["ids"])
+    scheduler.delete(pod)
+    return took * 1000
+
+
+def _wait(api: StandInApiServer, is_so: Callable[[], bool]) -> None:
+    """Waits on the server's own condition: it is told of each change as it is made."""
+    with api.changed:
+        assert api.changed.wait_for(is_so, _PATIENCE)
