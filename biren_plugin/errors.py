@@ -115,7 +115,7 @@ class LibraryCallFailed(NodeError):
 
     def __init__(self, call: str, code: int, text: str | None) -> None:
         meaning = f"{text} (code {code})" if text else f"code {code}"
-        super().__init__(f"{call}: {meaning}; see what `brsmi` says on the node")
+        super().__init__(f"{call}: {meaning}; see `brsmi gpu query -d health` on the node")
         self.code = code
         """The code that the call returned: a `ReturnCode` of `core/parse/brml`, or another number."""
 

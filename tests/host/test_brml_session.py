@@ -241,7 +241,9 @@ def test_the_error_names_a_card_that_the_library_does_not_know(
 ) -> None:
     brml.add_gpu(0)
     brml.set("error.2", "invalid argument")
-    said = "brmlDeviceGetHandleByNodeId(9): invalid argument (code 2); see what `brsmi` says"
+    said = (
+        "brmlDeviceGetHandleByNodeId(9): invalid argument (code 2); see `brsmi gpu query -d health`"
+    )
     with pytest.raises(LibraryCallFailed, match=re.escape(said)):
         library.read_card(9)
 

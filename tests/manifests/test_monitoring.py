@@ -10,6 +10,7 @@ import pytest
 
 from tests.manifests.render import ALERTS, Object, read_objects
 from tests.manifests.tools import MANIFESTS, run_tool, try_tool
+from tests.support.documents import ROOT
 
 ALERTS_TEST = MANIFESTS / "monitoring/alerts_test.yaml"
 DASHBOARD: dict[str, Any] = json.loads((MANIFESTS / "monitoring/dashboard.json").read_text())
@@ -54,6 +55,14 @@ def names_in(expression: str) -> set[str]:
 
 def test_rules_are_right_for_promtool() -> None:
     assert f"SUCCESS: {len(rules())} rules" in run_tool("promtool", "check", "rules", str(ALERTS))
+
+
+def test_each_alert_links_to_its_section_of_the_runbook_and_each_section_is_of_an_alert() -> None:
+    runbook = ROOT / "docs/runbook.md"
+    linked = {each["alert"]: each["annotations"]["runbook"] for each in rules()}
+    assert linked == {name: f"docs/runbook.md#{name.lower()}" for name in linked}
+    sections = re.findall(r"^## (Biren\w+)$", runbook.read_text(), re.M)
+    assert sorted(sections) == sorted(linked)
 
 
 def test_rules_fire_for_their_cause_and_for_nothing_else() -> None:

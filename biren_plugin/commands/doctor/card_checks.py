@@ -131,7 +131,9 @@ def _judgements(snapshot: Snapshot, exclude: Sequence[str]) -> Iterator[Check]:
     if exclude:
         yield check_excluded(inventory, exclude)
     if inventory.unsettled:
-        yield warning("splits", some_of(inventory.unsettled), "see `brsmi gpu` on the node")
+        yield warning(
+            "splits", some_of(inventory.unsettled), f"see `{vendor.TOOL_LIST}` on the node"
+        )
     else:
         yield ok("splits", "each GPU is whole, or in 2 or 4 instances")
     devices = [device for each in inventory.lists for device in each.devices]

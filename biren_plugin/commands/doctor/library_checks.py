@@ -5,6 +5,7 @@ from pathlib import Path
 
 from biren_plugin.commands.doctor import in_pod
 from biren_plugin.commands.doctor.diagnosis import Check, ok, some_of, unknown, warning
+from biren_plugin.core.parse import vendor
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import LibraryMissing, LibraryUnusable
 from biren_plugin.host.brml_reader import BrmlReader
@@ -24,7 +25,7 @@ def check_library(settings: Settings) -> Iterator[Check]:
             yield ok(_NAME, "none; it is optional, and cards are judged without it")
         return
     except LibraryUnusable as error:
-        yield warning(_NAME, f"{error}", "cards are judged without it; see what `brsmi` says")
+        yield warning(_NAME, f"{error}", f"cards are judged without it; see `{vendor.TOOL_HEALTH}`")
         return
     assert reader.library is not None
     facts = reader.library.facts

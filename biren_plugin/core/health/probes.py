@@ -43,6 +43,9 @@ _UNLOADED: Final = f"the driver's module was unloaded; on the node: `{vendor.MOD
 """The common cause of everything that goes with an unloaded module: cards and nodes."""
 
 
+_RESET: Final = f"see `dmesg`, and reset the GPU once no pod uses it: `{vendor.TOOL_RESET}`"
+
+
 def _any(_evidence: Evidence) -> bool:
     return True
 
@@ -174,9 +177,9 @@ def _link_width(evidence: Evidence) -> Iterator[Symptom]:
 
 def _library_hang(evidence: Evidence) -> Iterator[Symptom]:
     if evidence.library_hung:
-        yield severe("the management library did not answer for 5 s; see `dmesg`, reset the GPU")
+        yield severe(f"the management library did not answer for 5 s; {_RESET}")
     elif evidence.reading is not None and evidence.reading.timed_out:
-        yield severe("the management library timed out over it; see `dmesg`, reset the GPU")
+        yield severe(f"the management library timed out over it; {_RESET}")
 
 
 def _library_status(evidence: Evidence) -> Iterator[Symptom]:
@@ -185,7 +188,7 @@ def _library_status(evidence: Evidence) -> Iterator[Symptom]:
         counts = severe if status >= evidence.unhealthy_on else warning
         yield counts(
             f"the management library reports health status {status.name.lower()}; "
-            f"see `brsmi gpu` for {evidence.card.name}"
+            f"see `{vendor.TOOL_HEALTH}` for {evidence.card.name}"
         )
 
 
@@ -222,14 +225,14 @@ def _library_split(evidence: Evidence) -> Iterator[Symptom]:
     if vendor.RESOURCE_OF_SPLIT.get(mode) != evidence.device.resource:
         yield severe(
             f"the management library reports that its GPU is split into {mode}, "
-            f"which does not make a {evidence.device.resource}; see `brsmi gpu`"
+            f"which does not make a {evidence.device.resource}; see `{vendor.TOOL_LIST}`"
         )
 
 
 def _library_presence(evidence: Evidence) -> Iterator[Symptom]:
     if evidence.card.present and not evidence.library_knows:
         yield warning(
-            "sysfs shows it, but the management library does not know it; see `brsmi gpu`"
+            f"sysfs shows it, but the management library does not know it; see `{vendor.TOOL_LIST}`"
         )
 
 

@@ -10,7 +10,7 @@ import attrs
 
 from biren_plugin.core.inventory.splits import MEMORY_TOLERANCE, Cards, memory_of
 from biren_plugin.core.parse.card import Card
-from biren_plugin.core.parse.vendor import LARGEST_GPU_MEMORY, RESOURCE_OF_SPLIT
+from biren_plugin.core.parse.vendor import LARGEST_GPU_MEMORY, RESOURCE_OF_SPLIT, TOOL_LIST
 from biren_plugin.core.parse.vfio import pci_number
 
 
@@ -43,7 +43,7 @@ def resolve_contradictions(
         addresses = dict.fromkeys(card.pci_address for card in cards if card.pci_address)
         sentences.append(
             f"{', '.join(card.name for card in cards)} share physical_id {gpu} but not "
-            f"their PCI function ({', '.join(addresses)}): {taken}; check the driver with `brsmi gpu`"
+            f"their PCI function ({', '.join(addresses)}): {taken}; check the driver with `{TOOL_LIST}`"
         )
     return resolved, sentences
 

@@ -34,7 +34,7 @@ class LibraryOnly:
             name = f"{vendor.CARD_PREFIX}{number}"
             reason = (
                 f"{name} is known to the management library but missing from {vendor.CLASS_FOLDER}; "
-                f"see `brsmi gpu`, and `{vendor.KERNEL_LOG}`"
+                f"see `{vendor.TOOL_LIST}`, and `{vendor.KERNEL_LOG}`"
             )
             resource = vendor.RESOURCE_OF_SPLIT.get(known[number].split or 0)
             if resource is None:

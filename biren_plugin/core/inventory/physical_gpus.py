@@ -178,7 +178,9 @@ def _describe_unsettled(seen: Cards) -> str:
     gpu = name_of_gpu(seen[0])
     if seen[0].split is not None and seen[0].split not in RESOURCE_OF_SPLIT:
         return f"{gpu} is split into {seen[0].split}: there is no resource for that"
-    kind, command = ("group", vendor.LSPCI_DRIVERS) if seen[0].is_group else ("card", "brsmi gpu")
+    kind, command = (
+        ("group", vendor.LSPCI_DRIVERS) if seen[0].is_group else ("card", vendor.TOOL_LIST)
+    )
     there = f"1 {kind} is" if len(seen) == 1 else f"{len(seen)} {kind}s are"
     return (
         f"{gpu} is being re-split and has not settled, {there} there; "

@@ -16,7 +16,7 @@ from biren_plugin.core.parse.brml import (
     text,
 )
 
-TEXTS = {"uuid", "pci_address"}
+TEXTS = {"uuid", "pci_address", "product_name", "serial"}
 NUMBERS = {field.name for field in attrs.fields(CardReading)} - TEXTS - {"number", "timed_out"}
 
 any_bytes = st.binary(max_size=200)
