@@ -142,6 +142,7 @@ def dra_node(node: Node, state: Path) -> Iterator[DraNode]:
     found.end_drivers()
     found.remove()
     tree.close()
+    shutil.rmtree(tree.root)
 
 
 @pytest.fixture

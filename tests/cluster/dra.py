@@ -6,7 +6,7 @@ API server treats it as that pod.
 
 import copy
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from biren_plugin.core.parse.vendor import DRA_DRIVER
 from tests.cluster.api import PATHS, Object, place_of
@@ -14,7 +14,7 @@ from tests.cluster.host import NodeHost
 from tests.cluster.images import BUSYBOX
 from tests.cluster.isolation import SERVICE_ADDRESS
 from tests.cluster.node import NAME, Node
-from tests.cluster.pods import LOOK, Inside
+from tests.cluster.pods import LOOK, STAY, Inside
 from tests.cluster.processes import poll
 from tests.e2e.daemon import DaemonProcess
 from tests.manifests.examples import EXAMPLES, objects_of
@@ -153,14 +153,15 @@ class DraNode:
             self.api.make(each)
         return [each for each in objects if each["kind"] == "Pod"]
 
-    def start(self, name: str, claim: Object, **spec: Any) -> None:
-        """Creates a pod with that entry of `resourceClaims`."""
+    def start(self, name: str, claim: Object, command: str = LOOK + STAY) -> None:
+        """Creates a pod with that entry of `resourceClaims`, whose container runs `command`."""
         template = next(
             each for each in objects_of(EXAMPLES["shared-claim"]) if each["kind"] == "Pod"
         )
         pod = for_the_node(template)
         pod["metadata"]["name"] = name
-        pod["spec"] |= {"resourceClaims": [{"name": "cards", **claim}], **spec}
+        pod["spec"]["resourceClaims"] = [{"name": "cards", **claim}]
+        pod["spec"]["containers"][0]["command"] = ["/bin/sh", "-c", command]
         self.api.make(pod)
 
     def inside(self, name: str, namespace: str = "default") -> Inside:
@@ -220,7 +221,7 @@ def for_the_node(found: Object) -> Object:
             container |= {
                 "image": BUSYBOX,
                 "imagePullPolicy": "Never",
-                "command": ["/bin/sh", "-c", LOOK + "exec sleep infinity"],
+                "command": ["/bin/sh", "-c", LOOK + STAY],
             }
     return found
 

@@ -24,6 +24,8 @@ echo cards $BR_PHY_CARDS
 echo end
 """
 """What a container runs first."""
+STAY: Final = "trap exit TERM; sleep infinity & wait"
+"""What it runs then: it ends when it is told to, not two seconds later."""
 
 
 @attrs.frozen
@@ -52,7 +54,7 @@ def container(
         "name": name,
         "image": BUSYBOX,
         "imagePullPolicy": "Never",
-        "command": ["/bin/sh", "-c", LOOK + ("exec sleep infinity" if stays else "")],
+        "command": ["/bin/sh", "-c", LOOK + (STAY if stays else "")],
         "resources": {"limits": {each: str(count) for each, count in wanted.items() if count}},
     }
 

@@ -8,9 +8,10 @@ import pytest
 from tests.cluster.api import PODS
 from tests.cluster.dra import REGISTERED, SLICES, DraNode, claim_files
 from tests.cluster.node import KUBELET_ROOT
-from tests.cluster.pods import container, run_pod, start_pod
+from tests.cluster.pods import LOOK, container, run_pod, start_pod
 from tests.cluster.processes import poll
 from tests.e2e.daemon import DaemonProcess
+from tests.manifests.examples import EXAMPLES, objects_of
 
 WHOLE: Final = {"card_0", "card_1", "card_8"}
 SOCKETS: Final = KUBELET_ROOT / "plugins_registry"
@@ -72,6 +73,28 @@ def test_a_driver_that_was_killed_knows_its_claims_and_releases_those_that_ended
     poll(lambda: claim_files() == [file], "the claim released", 30.0, claim_files)
     found = run_pod(dra.api, "after", container(gpu=2), nodeName=None)
     assert set(found["main"].cards.split(",")) == WHOLE - {stays}
+
+
+def test_a_card_whose_pod_was_deleted_by_force_is_given_on_after_its_container_ended(
+    dra: DraNode,
+) -> None:
+    [template] = [
+        each for each in objects_of(EXAMPLES["choose-by-attribute"])
+        if each["metadata"]["name"] == "card-by-name"
+    ]  # fmt: skip
+    dra.api.make(template)
+    claim = {"resourceClaimTemplateName": "card-by-name"}
+    dra.start("stubborn", claim, command=LOOK + "trap '' TERM; sleep infinity & wait")
+    assert dra.inside("stubborn").cards == "card_1"
+    dra.api.delete(f"{PODS}/stubborn")  # without grace: the object is gone at once
+    dra.start("next", claim)
+    assert dra.inside("next").cards == "card_1"
+    lines = driver_of(dra).matching("default/(stubborn|next)-cards")
+    assert [line.split(": ")[-1].split()[0] for line in lines] == [
+        "prepared",
+        "released",
+        "prepared",
+    ]
 
 
 def test_while_the_api_server_is_away_claims_stay_and_a_fault_is_published_after(
