@@ -127,10 +127,12 @@ class CdiFileUnusable(NodeError):
 class CdiSpecInvalid(CdiFileUnusable):
     """The content of the CDI file breaks a rule, so that no runtime loads the file."""
 
-    def __init__(self, text: str, found: object = None) -> None:
+    def __init__(self, text: str, found: object = None, key: str | None = None) -> None:
         super().__init__(text)
         self.found = found
         """The part of the document that breaks the rule."""
+        self.key = key
+        """Its entry that does; None if the whole part does."""
 
 
 def reason_of(error: OSError) -> str:

@@ -98,8 +98,11 @@ def _place_of_fault(content: bytes) -> str:
         read_spec(next(YAML(typ="rt", pure=True).load_all(content), None))
     except CdiSpecInvalid as error:
         place = getattr(error.found, "lc", None)
-        if place is not None and place.line is not None:
-            return _place(place.line, place.col)
+        if place is None or place.line is None:
+            return ""
+        if error.key in (place.data or {}):
+            return _place(*place.key(error.key))
+        return _place(place.line, place.col)
     except (YAMLError, LookupError, ValueError, RecursionError, AttributeError, TypeError):
         pass  # the loaders accept different input; without a position there is no place to name
     return ""

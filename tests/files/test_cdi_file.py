@@ -204,7 +204,24 @@ def test_removing_a_missing_file_is_not_an_error(old: Path) -> None:
         (b"[" * 100_000, ": not YAML or JSON"),
         (
             b"cdiVersion: 0.5.0\nkind: birentech.com/gpu\ndevices:\n- name: card_0\n  nope: 1\n",
-            ", line 4, column 3: not a valid CDI spec: a device: unknown field 'nope'",
+            ", line 5, column 3: not a valid CDI spec: a device: unknown field 'nope'",
+        ),
+        (
+            b"cdiVersion: 0.5.0\nkind: birentech.com/gpu\ndevices:\n- name: card_0\n",
+            ", line 4, column 3: not a valid CDI spec: device card_0: no containerEdits",
+        ),
+        (
+            b"cdiVersion: 0.5.0\nkind: birentech.com/gpu\ndevices:\n- name: card_0\n"
+            b"  containerEdits:\n    deviceNodes:\n    - path: /dev/null\n      type: x\n",
+            ", line 8, column 7: not a valid CDI spec: type 'x' of device card_0",
+        ),
+        (
+            b"cdiVersion: 0.5.0\nkind: birentech.com/gpu\ndevices:\n- 5\n",
+            ", line 4, column 1: not a valid CDI spec: a device: no mapping",
+        ),
+        (
+            b"cdiVersion: 9.0\nkind: birentech.com/gpu\n",
+            ", line 1, column 1: not a valid CDI spec: cdiVersion of the document",
         ),
         (b"!!bool x", ": not YAML or JSON"),
         (b"!!int ''", ": not YAML or JSON"),

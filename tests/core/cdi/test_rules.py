@@ -63,7 +63,7 @@ NODE = (*EDITS, "deviceNodes", 0)
         ((*DEVICE, "paths"), [], "a device: unknown field 'paths'"),
         (EDITS, {}, "containerEdits of device 0:a are empty"),
         (EDITS, {"env": []}, "containerEdits of device 0:a are empty"),
-        (EDITS, None, "containerEdits of device 0:a: no mapping"),
+        (EDITS, None, "device 0:a: no containerEdits"),
         ((*EDITS, "environment"), ["A=B"], "unknown field 'environment'"),
         ((*NODE, "path"), "", "path of device 0:a"),
         ((*NODE, "type"), "x", "type 'x'"),
