@@ -4,10 +4,10 @@ Cyclopts parses, converts and prints help. The layers around it, in the order of
 
 1. `commands/pflag` rewrites the words, because manifests were written for the vendor's parser: there the
    last of a repeated flag counts, and a switch takes a value only after `=`.
-2. `commands/flags` gives a command one parameter for each field of `Settings`, so that a setting is
+2. `commands/flags_from_settings` gives a command one parameter for each field of `Settings`, so that a setting is
    written down once. Environment variables are cyclopts' own, on these parameters.
 3. `commands/settings_file` is a cyclopts config: it fills what neither a flag nor a variable gave.
-4. The converter of `commands/flags` reads a value as `core/setting_field` defines it, the same from all
+4. The converter of `commands/flags_from_settings` reads a value as `core/setting_field` defines it, the same from all
    three sources, and keeps where it came from, for the log and for errors.
 5. `main` turns errors into one line and an exit status.
 """

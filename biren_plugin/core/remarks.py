@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.inventory.splits import name_of_gpu
+from biren_plugin.core.inventory.gpu_grouping import name_of_gpu
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.sysfs import by_number, shorten_names

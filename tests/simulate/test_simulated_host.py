@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biren_plugin.core.inventory.splits import group_by_gpu
+from biren_plugin.core.inventory.gpu_grouping import group_by_gpu
 from biren_plugin.core.model import Snapshot
 from biren_plugin.core.parse.card import NodeState
 from biren_plugin.errors import UsageError

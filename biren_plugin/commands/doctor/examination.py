@@ -30,7 +30,7 @@ from biren_plugin.commands.doctor.passthrough_checks import check_passthrough
 from biren_plugin.commands.doctor.process_checks import check_limits, check_mounts
 from biren_plugin.commands.doctor.report import STANDARD_OUTPUT, write_report
 from biren_plugin.commands.doctor.runtime_checks import check_cdi_file, check_runtime
-from biren_plugin.commands.flags import Switch, with_settings
+from biren_plugin.commands.flags_from_settings import Switch, with_settings
 from biren_plugin.commands.tables import Row, print_table
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import ReportTooSlow, UsageError, reason_of

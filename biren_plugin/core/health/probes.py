@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 
 from biren_plugin.core.health.evidence import Evidence
-from biren_plugin.core.inventory.splits import name_of_gpu
+from biren_plugin.core.inventory.gpu_grouping import name_of_gpu
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.brml import CardReading, LibraryStatus
 from biren_plugin.core.parse.card import Card, FunctionState, NodeState

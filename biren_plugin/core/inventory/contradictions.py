@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from biren_plugin.core.inventory.splits import MEMORY_TOLERANCE, Cards, memory_of
+from biren_plugin.core.inventory.gpu_grouping import MEMORY_TOLERANCE, Cards, memory_of
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.vendor import LARGEST_GPU_MEMORY, RESOURCE_OF_SPLIT, TOOL_LIST
 from biren_plugin.core.parse.vfio import pci_number

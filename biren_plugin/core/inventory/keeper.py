@@ -25,6 +25,7 @@ Times are seconds of any clock that only goes forward.
 from collections.abc import Mapping, Sequence
 
 from biren_plugin.core.inventory.excluded_cards import ExcludedCards
+from biren_plugin.core.inventory.gpu_grouping import name_of_gpu
 from biren_plugin.core.inventory.held_cards import (
     held_and_gone,
     unless_claimed,
@@ -35,7 +36,6 @@ from biren_plugin.core.inventory.library_only import LibraryOnly
 from biren_plugin.core.inventory.physical_gpus import PhysicalGpus, Resplit
 from biren_plugin.core.inventory.renamed_cards import RenamedCards
 from biren_plugin.core.inventory.retiring import EmptyResources, RetiringDevices
-from biren_plugin.core.inventory.splits import name_of_gpu
 from biren_plugin.core.model import Device, DeviceList, Excluded, Inventory, Snapshot
 from biren_plugin.core.observed import NO_CLAIMS, NO_HOLDERS, ClaimsSeen, Holders, Observed
 from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT

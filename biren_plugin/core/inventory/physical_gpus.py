@@ -6,7 +6,7 @@ from typing import Final
 import attrs
 
 from biren_plugin.core.inventory.contradictions import resolve_contradictions
-from biren_plugin.core.inventory.splits import (
+from biren_plugin.core.inventory.gpu_grouping import (
     Cards,
     contradicted_by_memory,
     group_by_gpu,

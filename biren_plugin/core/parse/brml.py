@@ -13,6 +13,8 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
+from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
+
 
 class ReturnCode(enum.IntEnum):
     """The return codes of calls that are handled differently."""
@@ -130,7 +132,7 @@ class LibraryFacts:
 _MAX_TEXT: Final = 80
 """Bytes: the size of the library's longest strings, the final 0 included."""
 _BUS_ID: Final = re.compile(r"([0-9A-Fa-f]{8}):([0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7])")
-_SPLITS: Final = {0: 1, 1: 1, 2: 2, 4: 4}
+_SPLITS: Final = {0: 1, **{parts: parts for parts in RESOURCE_OF_SPLIT}}
 _UINT_MAX: Final = 2**32 - 1
 _ULONGLONG_MAX: Final = 2**64 - 1
 

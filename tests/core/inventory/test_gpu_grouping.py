@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 import attrs
 
+from biren_plugin.core.inventory.gpu_grouping import group_by_gpu, name_of_gpu
 from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.inventory.physical_gpus import shown_devices
-from biren_plugin.core.inventory.splits import group_by_gpu, name_of_gpu
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse.card import Card
 from tests.support.cards import GPU, HALF, card, gpu_cards, ids, snapshot
