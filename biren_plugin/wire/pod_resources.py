@@ -1,10 +1,12 @@
 """The kubelet's PodResourcesLister service in the core's types: the client's side."""
 
 from contextlib import suppress
+from typing import Final, Self
 
 import attrs
 import trio
-from purerpc import RpcFailedError
+from google.protobuf.message import DecodeError
+from purerpc import Cardinality, Client, RpcFailedError, RPCSignature
 from purerpc.grpclib.exceptions import ProtocolError
 
 from biren_plugin.core.observed import ClaimUse, Holder, KubeletView
@@ -13,11 +15,30 @@ from biren_plugin.core.parse.vendor import DRA_DRIVER
 from biren_plugin.errors import PodResourcesUnknown
 from biren_plugin.wire._proto import podresources_pb2 as pb
 from biren_plugin.wire._proto.podresources_grpc import PodResourcesListerStub
+from biren_plugin.wire.repeated_field import encoded_elements
 from biren_plugin.wire.unix_grpc import CallEnded, Channel, Limits, with_channel
 
 _LIMITS = Limits(message_size=16 * 1024**2, connection_window=17 * 1024**2)
 """On a node with many pods, one message has every container with its CPUs and devices; the kubelet's own
 client accepts 16 MiB. The window must hold the whole message, as it is returned only after the read."""
+_PODS: Final = pb.ListPodResourcesResponse.POD_RESOURCES_FIELD_NUMBER
+_AT_ONCE: Final = 64
+"""Pods that are decoded before other tasks get their turn: one to two milliseconds."""
+
+
+class _EncodedPods:
+    """In place of a `ListPodResourcesResponse`, whose decoding takes several times its size in memory."""
+
+    def __init__(self, message: bytes) -> None:
+        self.message = memoryview(message)
+
+    @classmethod
+    def FromString(cls, data: bytes) -> Self:
+        """As purerpc asks the type of an answer."""
+        return cls(data)
+
+
+_LIST: Final = RPCSignature(Cardinality.UNARY_UNARY, pb.ListPodResourcesRequest, _EncodedPods)
 
 
 async def ask_kubelet(stream: trio.abc.Stream, vendor: str, deadline: float) -> KubeletView:
@@ -27,13 +48,18 @@ async def ask_kubelet(stream: trio.abc.Stream, vendor: str, deadline: float) -> 
     kubelet, which is closed afterwards. Raises `PodResourcesUnknown`: refused, broken off, or not answered in `deadline` seconds.
     """
     asked_at = trio.current_time()
-    holders = pb.ListPodResourcesResponse()
+    listed = _Listed(vendor)
     allocatable: pb.AllocatableResourcesResponse | None = None
 
     async def call(channel: Channel) -> None:
-        nonlocal holders, allocatable
+        nonlocal allocatable
+        client = Client("v1.PodResourcesLister", channel)
+        answer = await client.get_method_stub("List", _LIST)(pb.ListPodResourcesRequest())
+        for number, encoded in enumerate(encoded_elements(answer.message, _PODS)):
+            listed.add(pb.PodResources.FromString(bytes(encoded)))
+            if number % _AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
         stub = PodResourcesListerStub(channel)  # type: ignore[no-untyped-call]
-        holders = await stub.List(pb.ListPodResourcesRequest())
         with suppress(RpcFailedError):
             allocatable = await stub.GetAllocatableResources(pb.AllocatableResourcesRequest())
 
@@ -42,51 +68,58 @@ async def ask_kubelet(stream: trio.abc.Stream, vendor: str, deadline: float) -> 
             await with_channel(stream, call, limits=_LIMITS)
     except RpcFailedError as error:
         raise PodResourcesUnknown(f"the kubelet refused: {error.status}") from error
+    except DecodeError as error:
+        raise PodResourcesUnknown(f"the kubelet broke off: unreadable answer: {error}") from error
     except (CallEnded, ProtocolError) as error:
         raise PodResourcesUnknown(f"the kubelet broke off: {error}") from error
     except trio.TooSlowError as error:
         raise PodResourcesUnknown(f"the kubelet did not answer in {deadline:g} s") from error
-    pods = frozenset((pod.namespace, pod.name) for pod in holders.pod_resources)
-    found = _allocatable(allocatable, vendor)
-    claims, unprepared = _claims(holders)
-    return KubeletView(asked_at, _holders(holders, vendor), found, pods, claims, unprepared)
+    return KubeletView(
+        asked_at,
+        listed.holders,
+        _allocatable(allocatable, vendor),
+        frozenset(listed.pods),
+        listed.claims,
+        frozenset(listed.unprepared),
+    )
 
 
-def _holders(answer: pb.ListPodResourcesResponse, vendor: str) -> dict[tuple[str, str], Holder]:
-    return {
-        (devices.resource_name, id_): Holder(pod.namespace, pod.name, container.name)
-        for pod in answer.pod_resources
-        for container in pod.containers
-        for devices in container.devices
-        if devices.resource_name.startswith(f"{vendor}/")
-        for id_ in devices.device_ids
-    }
+@attrs.define
+class _Listed:
+    """What counts of the pods that were decoded so far."""
 
+    vendor: str
+    pods: set[tuple[str, str]] = attrs.Factory(set)
+    holders: dict[tuple[str, str], Holder] = attrs.Factory(dict)
+    claims: dict[str, ClaimUse] = attrs.Factory(dict)
+    """The prepared claims by uid."""
+    unprepared: set[tuple[str, str]] = attrs.Factory(set)
+    """Claims without any device yet."""
 
-def _claims(
-    answer: pb.ListPodResourcesResponse,
-) -> tuple[dict[str, ClaimUse], frozenset[tuple[str, str]]]:
-    """The prepared claims by uid, and those without any device yet.
-
-    A device's names are those of the claim's earlier devices too, so each is taken once.
-    """
-    claims: dict[str, ClaimUse] = {}
-    unprepared = set()
-    for pod in answer.pod_resources:
+    def add(self, pod: pb.PodResources) -> None:
+        """One more pod."""
+        self.pods.add((pod.namespace, pod.name))
         for container in pod.containers:
+            holder = Holder(pod.namespace, pod.name, container.name)
+            for devices in container.devices:
+                if devices.resource_name.startswith(f"{self.vendor}/"):
+                    for id_ in devices.device_ids:
+                        self.holders[devices.resource_name, id_] = holder
             for claim in container.dynamic_resources:
-                ours = [each for each in claim.claim_resources if each.driver_name == DRA_DRIVER]
-                names = (cdi.name for each in ours for cdi in each.cdi_devices)
-                for device in filter(None, map(ClaimDevice.parse, names)):
-                    holder = Holder(pod.namespace, pod.name, container.name)
-                    new = ClaimUse(claim.claim_namespace, claim.claim_name, (), holder)
-                    use = claims.get(device.uid, new)
-                    if device not in use.devices:
-                        use = attrs.evolve(use, devices=(*use.devices, device))
-                    claims[device.uid] = use
-                if not claim.claim_resources:
-                    unprepared.add((claim.claim_namespace, claim.claim_name))
-    return claims, frozenset(unprepared)
+                self._add_claim(claim, holder)
+
+    def _add_claim(self, claim: pb.DynamicResource, holder: Holder) -> None:
+        """A device's names are those of the claim's earlier devices too, so each is taken once."""
+        ours = [each for each in claim.claim_resources if each.driver_name == DRA_DRIVER]
+        names = (cdi.name for each in ours for cdi in each.cdi_devices)
+        for device in filter(None, map(ClaimDevice.parse, names)):
+            new = ClaimUse(claim.claim_namespace, claim.claim_name, (), holder)
+            use = self.claims.get(device.uid, new)
+            if device not in use.devices:
+                use = attrs.evolve(use, devices=(*use.devices, device))
+            self.claims[device.uid] = use
+        if not claim.claim_resources:
+            self.unprepared.add((claim.claim_namespace, claim.claim_name))
 
 
 def _allocatable(

@@ -6,7 +6,7 @@ end of a call wakes every task that waits in it, so a call never waits for a pee
 
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self, cast
 
 import trio
 from purerpc import Status
@@ -79,9 +79,18 @@ class Call:
             too_many = len(self._messages) >= self._limits.unread_requests
             if too_many and not self._connection.client_side:
                 raise MessageTooLargeError(f"{len(self._messages)} messages are unread already")
-            self._messages.append((bytes(self._unfinished[_PREFIX.size : end]), end))
-            del self._unfinished[:end]
+            self._messages.append((self._take_message(end), end))
         self._wake()
+
+    def _take_message(self, end: int) -> bytes:
+        """The first message, without its prefix. The last one of what is there is not copied."""
+        if end == len(self._unfinished):
+            message, self._unfinished = self._unfinished, bytearray()
+            del message[: _PREFIX.size]
+            return cast("bytes", message)  # protobuf takes both, its types name one
+        copied = bytes(memoryview(self._unfinished)[_PREFIX.size : end])
+        del self._unfinished[:end]
+        return copied
 
     def end_remote(self) -> None:
         """Note that the peer has sent everything."""
