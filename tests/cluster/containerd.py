@@ -7,6 +7,7 @@ from typing import Final
 from tests.cluster.images import PAUSE, write_archive
 from tests.cluster.processes import Processes
 from tests.cluster.programs import busybox, cni_directory
+from tests.cluster.runtime_client import is_ready
 
 _CONFIG: Final = """\
 version = 3
@@ -46,7 +47,7 @@ class Containerd:
     def start(self) -> None:
         """Starts it and waits until it answers."""
         self._processes.start("containerd", "containerd", "--config", str(self._config))
-        self._processes.wait_until("containerd", self._answers)
+        self._processes.wait_until("containerd", lambda: is_ready(self.socket))
 
     def import_image(self) -> None:
         """Imports the pods' image."""
@@ -65,9 +66,6 @@ class Containerd:
         """Kills each container, the pods' sandboxes among them, as the end of power does."""
         for task in self.ctr("tasks", "list", "--quiet").split():
             self._ctr("tasks", "kill", "--signal", "SIGKILL", task)  # it may have ended meanwhile
-
-    def _answers(self) -> bool:
-        return self._ctr("version").returncode == 0
 
     def _ctr(self, *words: str) -> "subprocess.CompletedProcess[str]":
         command = ["ctr", "--address", str(self.socket), "--namespace", "k8s.io", *words]

@@ -13,6 +13,7 @@ from typing import Final
 
 from tests.cluster.programs import STATE_VARIABLE
 
+NODE_NAME: Final = "node"
 NODE_ADDRESS: Final = "10.88.8.1"
 SERVICE_ADDRESS: Final = "10.96.0.1"
 """Of the API server, as pods know it; here the node itself has it, and no proxy is needed."""

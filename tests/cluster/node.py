@@ -9,11 +9,10 @@ from typing import Any, Final
 
 from tests.cluster.api import ADMIN_TOKEN, PORT, Api
 from tests.cluster.containerd import Containerd
-from tests.cluster.isolation import CGROUP_VARIABLE, NODE_ADDRESS
+from tests.cluster.isolation import CGROUP_VARIABLE, NODE_ADDRESS, NODE_NAME
 from tests.cluster.kubelet_view import KubeletView
 from tests.cluster.processes import Processes
 
-NAME: Final = "node"
 KUBELET_ROOT: Final = Path("/var/lib/kubelet")
 _ETCD: Final = "http://127.0.0.1:12379"
 _ETCD_PEER: Final = "http://127.0.0.1:12380"
@@ -58,7 +57,7 @@ class Node:
         )
         self.processes.start(
             "kubelet", "kubelet", f"--config={config}", f"--kubeconfig={self.kubeconfig}",
-            f"--hostname-override={NAME}", f"--node-ip={NODE_ADDRESS}", "--v=2",
+            f"--hostname-override={NODE_NAME}", f"--node-ip={NODE_ADDRESS}", "--v=2",
         )  # fmt: skip
         self.processes.wait_until("the kubelet", self.view.answers)
         self.processes.wait_until("the node", self._ready)
@@ -74,7 +73,7 @@ class Node:
 
     def status(self) -> Any:
         """The status of the node object; it follows the kubelet's beliefs within a second."""
-        return self.api.get(f"/api/v1/nodes/{NAME}")["status"]
+        return self.api.get(f"/api/v1/nodes/{NODE_NAME}")["status"]
 
     @property
     def authority(self) -> Path:
@@ -113,7 +112,7 @@ class Node:
         self.processes.start("kube-scheduler", "kube-scheduler", *flags, *delegated)
 
     def _ready(self) -> bool:
-        if not self.api.exists(f"/api/v1/nodes/{NAME}"):
+        if not self.api.exists(f"/api/v1/nodes/{NODE_NAME}"):
             return False
         conditions = self.status().get("conditions", [])
         return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)

@@ -6,7 +6,7 @@ import attrs
 
 from tests.cluster.api import PODS, Api
 from tests.cluster.images import BUSYBOX
-from tests.cluster.node import NAME
+from tests.cluster.isolation import NODE_NAME
 from tests.cluster.processes import poll
 
 WHOLE: Final = "birentech.com/gpu"
@@ -64,7 +64,7 @@ def start_pod(api: Api, name: str, *containers: dict[str, Any], **spec: Any) -> 
     body = {
         "metadata": {"name": name},
         "spec": {
-            "nodeName": NAME,
+            "nodeName": NODE_NAME,
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 0,
             "automountServiceAccountToken": False,

@@ -17,6 +17,17 @@ _DEADLINE: Final = 30.0
 """Seconds for one call."""
 
 
+def is_ready(socket: Path) -> bool:
+    """Whether the runtime takes calls: its socket is there, and even `ctr version` works, before it does."""
+    protos = load_file(_SCHEMA)
+    with grpc.insecure_channel(f"unix:{socket}") as channel:
+        try:
+            protos.stub(channel, "RuntimeService").Version(protos.VersionRequest(), timeout=1.0)
+        except grpc.RpcError:
+            return False
+    return True
+
+
 def run_container(socket: Path, logs: Path, *names: str) -> Inside:
     """What a container finds in itself that is given these CDI names.
 

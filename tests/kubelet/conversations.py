@@ -34,7 +34,9 @@ CONVERSATIONS: Final[dict[str, Steps]] = {
     ),
     "a list shrinks": ("register ours", "offer ours a", "admit 1", "offer ours", "admit 1"),
     "a device turns unhealthy": ("register ours", "offer ours a B", "admit 2", "admit 1"),
-    "a held device leaves the list": ("register ours", "admit 1", "offer ours b", "admit 1"),
+    "a held device leaves the list": (
+        "register ours", "offer ours a", "admit 1", "offer ours b", "admit 1", "admit 1",
+    ),
     "the kubelet restarts": (
         "register ours", "admit 1", "restart", "admit 1", "register ours", "admit 1", "admit 1",
     ),
