@@ -3,11 +3,14 @@
 1. Without an answer, the last report stays valid for `FORGET_AFTER`, since a restarting kubelet allocates
    nothing meanwhile. Then the report is dropped, and that is logged once: a pod that has gone must not
    keep a card forever.
-2. The kubelet is asked every `INTERVAL`, and every `SOONER` while the answer matters: when the node shows
+2. A kubelet that has restarted lists no pod at first. Until it lists one that is known to hold something, or
+   for `LISTING`, what was known stays: a kubelet that lost its checkpoint is to be caught before it
+   allocates those cards again, so it is asked every `SETTLING`.
+3. The kubelet is asked every `INTERVAL`, and every `SOONER` while the answer matters: when the node shows
    other devices, after a failed request, and while a registration is in doubt.
-3. While a pod holds a device that the node does not show, or a claim that the kubelet believes prepared has
+4. While a pod holds a device that the node does not show, or a claim that the kubelet believes prepared has
    no file, the wait doubles from `SOONER` to `INTERVAL` until the answer changes: it may stay so for days.
-4. The CDI files of claims are read before each question, whichever way the node offers its cards: a node
+5. The CDI files of claims are read before each question, whichever way the node offers its cards: a node
    that switched from one to the other has pods of both.
 """
 
@@ -20,7 +23,7 @@ import trio
 
 from biren_plugin.board import Board, news_of
 from biren_plugin.core.inventory.claim_keeper import ClaimKeeper
-from biren_plugin.core.inventory.held_cards import forgotten_by, with_forgotten
+from biren_plugin.core.inventory.held_cards import forgotten_by, lists_again, with_forgotten
 from biren_plugin.core.inventory.physical_gpus import shown_devices
 from biren_plugin.core.observed import (
     NO_HOLDERS,
@@ -42,6 +45,9 @@ INTERVAL: Final = 10.0
 SOONER: Final = 1.0
 RIGHT_AFTER: Final = 0.2
 """Seconds from the first news to the question: an allocation is recorded after it was answered."""
+SETTLING: Final = 0.1
+LISTING: Final = 30.0
+"""Seconds from a kubelet's first answer: whoever is not listed then is gone."""
 FORGET_AFTER: Final = 60.0
 DEADLINE: Final = 5.0
 
@@ -63,11 +69,13 @@ async def ask_holders(
     notice = Notice()
     reader = ClaimReader(read_claims)
     holders: Holders | None = None
+    remembered: Holders = NO_HOLDERS
     kubelet: FileIdentity | None = None
+    restarted_at: float | None = None  # while it does not list its pods yet
     answered_at = trio.current_time()
     vanished_wait = SOONER
     while True:
-        shown = _shown(observed.latest or Observed())
+        shown, doubt = _shown(observed.latest or Observed()), doubts.latest
         began = trio.current_time()
         wait = INTERVAL
         await reader.read()
@@ -77,7 +85,7 @@ async def ask_holders(
         except PodResourcesUnknown as error:
             views.post(view)
             if holders is not None and trio.current_time() - answered_at < FORGET_AFTER:
-                wait = SOONER
+                wait = SETTLING  # it may be restarting
             else:
                 holders = None
                 text = (
@@ -89,11 +97,16 @@ async def ask_holders(
             answered_at = trio.current_time()
             notice.end("holders_known", "the kubelet reports which pod holds which card")
             kubelet, before_it = FileIdentity.of(folder / SOCKET), kubelet
-            known = holders or NO_HOLDERS
             if kubelet != before_it and before_it is not None:
-                holders = with_forgotten(known, view)
+                restarted_at = answered_at
+            if restarted_at is None:
+                remembered = {**forgotten_by(remembered, view), **(view.holders or {})}
+            elif lists_again(remembered, view) or answered_at - restarted_at > LISTING:
+                remembered = with_forgotten(remembered, view)
+                restarted_at = None
             else:
-                holders = {**forgotten_by(known, view), **(view.holders or {})}
+                wait = SETTLING
+            holders = remembered
             views.post(view)
         claims = reader.compare(view)
         before = observed.latest or Observed()
@@ -106,13 +119,14 @@ async def ask_holders(
             vanished_wait *= 2
         else:
             vanished_wait = SOONER
-        was_doubtful = _is_doubtful(doubts)
+        if _is_doubtful(doubts):
+            wait = min(wait, SOONER)
         with trio.move_on_after(wait):
             with news_of(observed, doubts) as news:
-                while _shown(observed.latest or Observed()) == shown and not _is_doubtful(doubts):
+                while _shown(observed.latest or Observed()) == shown and doubts.latest == doubt:
                     await news.receive()
             shown_anew = _shown(observed.latest or Observed()) != shown
-            await trio.sleep(SOONER if was_doubtful or shown_anew else RIGHT_AFTER)
+            await trio.sleep(SOONER if shown_anew else RIGHT_AFTER)
 
 
 class ClaimReader:

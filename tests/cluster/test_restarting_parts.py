@@ -67,10 +67,6 @@ def test_a_directory_that_the_kubelet_re_creates_is_found(
     assert cards_of(node, "after") <= eight_cards
 
 
-@pytest.mark.xfail(
-    reason="what pods hold is not remembered when the kubelet loses its checkpoint",
-    strict=False,
-)
 def test_after_a_lost_checkpoint_no_card_is_in_two_containers(
     node: Node, eight_cards: set[str]
 ) -> None:

@@ -23,7 +23,9 @@ from biren_plugin.sources.holders import (
     DEADLINE,
     FORGET_AFTER,
     INTERVAL,
+    LISTING,
     RIGHT_AFTER,
+    SETTLING,
     SOCKET,
     SOONER,
     ask_holders,
@@ -87,6 +89,13 @@ class Node:
     async def pass_time(self, seconds: float) -> None:
         """Move the clock."""
         await jump(self._clock, seconds)
+
+    async def answered_after(self, seconds: float) -> None:
+        """Move the clock, and wait for the answer to a question that is asked then."""
+        await self.pass_time(seconds)
+        now = trio.current_time()
+        await self.views.wait_for(lambda view: view.at >= now and view.holders is not None)
+        await wait_all_tasks_blocked()
 
 
 @pytest.fixture
@@ -423,8 +432,57 @@ async def test_devices_that_a_kubelet_without_its_checkpoint_forgot_stay_held_un
     await node.observed.wait_for(lambda seen: not any(each.forgotten for each in holders_in(seen)))
 
 
-def holders_in(seen: Observed) -> list[Holder]:
-    return list((seen.holders or {}).values())
+async def test_a_kubelet_that_lists_no_pod_right_after_its_start_has_not_released_their_cards(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    node.start(nursery)
+    await node.tells(HELD)
+    node.kubelet.stop()
+    node.holders.clear()
+    node.kubelet.start()
+    await node.answered_after(INTERVAL)
+    await node.tells(HELD)
+    await node.answered_after(SETTLING)
+    await node.tells(HELD)
+    node.kubelet.running = {"default/train", "team/serve"}
+    await node.answered_after(SETTLING)
+    await node.tells(HELD)
+    assert all(each.forgotten for each in holders_in(node.observed.latest))
+
+
+async def test_pods_that_a_kubelet_does_not_list_long_after_its_start_are_gone(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    node.start(nursery)
+    await node.tells(HELD)
+    node.kubelet.stop()
+    node.holders.clear()
+    node.kubelet.start()
+    await node.answered_after(INTERVAL)
+    await node.tells(HELD)
+    await node.answered_after(LISTING + SETTLING)
+    await node.tells({})
+
+
+async def test_what_a_kubelet_forgot_that_was_away_for_long_is_held_too(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    node.start(nursery)
+    await node.tells(HELD)
+    node.kubelet.stop()
+    await node.pass_time(INTERVAL)
+    await node.pass_time(FORGET_AFTER)
+    await node.tells(None)
+    node.holders.clear()
+    node.kubelet.running = {"default/train", "team/serve"}
+    node.kubelet.start()
+    await node.answered_after(INTERVAL)
+    await node.tells(HELD)
+    assert all(each.forgotten for each in holders_in(node.observed.latest))
+
+
+def holders_in(seen: Observed | None) -> list[Holder]:
+    return list(((seen or Observed()).holders or {}).values())
 
 
 async def test_a_pod_that_ends_under_one_kubelet_releases_its_card(

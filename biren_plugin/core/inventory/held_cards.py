@@ -39,23 +39,32 @@ def with_forgotten(before: Holders, view: KubeletView) -> Holders:
     again (*seen* on 1.36). One that kept it knows at least one of the devices `before`.
     """
     now = view.holders or {}
-    if now.keys() & before.keys():
+    if any(_pod(pod) == _pod(now[key]) for key, pod in before.items() if key in now):
         return now
     return {**forgotten_by(_mark(before), view), **now}
+
+
+def lists_again(before: Holders, view: KubeletView) -> bool:
+    """Whether a kubelet that has just restarted lists the pods that it has.
+
+    For up to a second after its start it lists none (*seen* on 1.36); then all of them at once.
+    """
+    return not before or any(_pod(pod) in view.pods for pod in before.values())
 
 
 def forgotten_by(before: Holders, view: KubeletView) -> Holders:
     """Return the part of `before` that the kubelet forgot, whose pods it still lists without a device."""
     now = view.holders or {}
-    holding = {(pod.namespace, pod.pod) for pod in now.values()}
+    holding = {_pod(pod) for pod in now.values()}
     return {
         key: pod
         for key, pod in before.items()
-        if pod.forgotten
-        and key not in now
-        and (pod.namespace, pod.pod) in view.pods
-        and (pod.namespace, pod.pod) not in holding
+        if pod.forgotten and key not in now and _pod(pod) in view.pods and _pod(pod) not in holding
     }
+
+
+def _pod(holder: Holder) -> tuple[str, str]:
+    return holder.namespace, holder.pod
 
 
 def _mark(holders: Holders) -> Holders:

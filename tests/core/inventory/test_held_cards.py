@@ -1,7 +1,10 @@
 """Devices that pods hold count, even if a kubelet that lost its checkpoint has no record of them."""
 
+import pytest
+
 from biren_plugin.core.inventory.held_cards import (
     forgotten_by,
+    lists_again,
     unless_held_unnoticed,
     with_forgotten,
 )
@@ -22,6 +25,23 @@ def test_a_kubelet_that_kept_its_checkpoint_has_forgotten_nothing() -> None:
 def test_a_kubelet_that_knows_no_device_has_forgotten_those_of_running_pods() -> None:
     found = with_forgotten(BEFORE, KubeletView(1.0, {}, None, frozenset({("default", "train")})))
     assert {key: pod.forgotten for key, pod in found.items()} == {(GPU, "card_0"): True}
+
+
+def test_a_card_that_another_pod_was_given_meanwhile_is_no_record_that_was_kept() -> None:
+    now = {(GPU, "card_0"): Holder("default", "new", "main")}
+    found = with_forgotten(BEFORE, KubeletView(1.0, now, None, RUNNING))
+    assert found == {**now, (GPU, "card_1"): Holder("team", "serve", "main", forgotten=True)}
+
+
+@pytest.mark.parametrize(
+    ("pods", "lists"),
+    [(set(), False), ({("kube-system", "etcd")}, False), ({("team", "serve")}, True)],
+)
+def test_a_kubelet_lists_again_once_it_lists_a_pod_that_held_a_card(
+    pods: set[tuple[str, str]], lists: bool
+) -> None:
+    assert lists_again(BEFORE, KubeletView(1.0, {}, None, frozenset(pods))) is lists
+    assert lists_again({}, KubeletView(1.0, {}, None, frozenset(pods)))
 
 
 def test_a_pod_that_holds_a_card_again_has_its_record_back() -> None:
