@@ -19,7 +19,7 @@ from biren_plugin.board import Board
 from biren_plugin.core.cdi.findings import OnDisk
 from biren_plugin.core.health.modes import ProbeMode
 from biren_plugin.core.model import Device, DeviceList, Inventory
-from biren_plugin.core.observed import KubeletView, Observed
+from biren_plugin.core.observed import Doubt, KubeletView, Observed
 from biren_plugin.core.rivals import Rival
 
 Outcome = Literal["answered", "refused", "failed"]
@@ -194,8 +194,8 @@ class DaemonState:
     """The content of the node's CDI file; None without CDI."""
     kubelet_view: Board[KubeletView] = attrs.Factory(Board)
     """The kubelet's last answer on its pod-resources socket."""
-    doubts: Board[float] = attrs.Factory(Board)
-    """The time until which the kubelet is asked often, in seconds of trio's clock: see `doubt_for`."""
+    doubts: Board[Doubt] = attrs.Factory(Board)
+    """Until when the kubelet is asked often: see `doubt_for`."""
     rivals: dict[str, Rival] = attrs.Factory(dict)
     """By resource that another plugin has taken, or may have."""
     health_times: HealthTimes = attrs.Factory(HealthTimes)
@@ -204,9 +204,18 @@ class DaemonState:
 
     def doubt_for(self, seconds: float) -> None:
         """Have the kubelet asked often for this time, since a registration may not count."""
-        until = trio.current_time() + seconds
-        if self.doubts.latest is None or self.doubts.latest < until:
-            self.doubts.post(until)
+        before = self.doubts.latest or Doubt()
+        if before.until < trio.current_time():
+            self.ask_soon(seconds)
+        else:
+            until = max(before.until, trio.current_time() + seconds)
+            self.doubts.post(Doubt(until, before.reasons))
+
+    def ask_soon(self, seconds: float) -> None:
+        """Have the kubelet asked at once, and often for this time, since its answer is about to change."""
+        before = self.doubts.latest or Doubt()
+        until = max(before.until, trio.current_time() + seconds)
+        self.doubts.post(Doubt(until, before.reasons + 1))
 
     @contextmanager
     def life_of(

@@ -1,5 +1,6 @@
 """Raw observations of the node, before any conclusion: what the survey starts from."""
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -118,6 +119,16 @@ class KubeletView:
     """The claims that the kubelet believes prepared by this driver; None: no answer."""
     unprepared: frozenset[tuple[str, str]] = frozenset()
     """Namespace and name of each claim that the kubelet lists without a device."""
+
+
+@attrs.frozen
+class Doubt:
+    """Why the kubelet is asked more often than usual."""
+
+    until: float = -math.inf
+    """In seconds of trio's clock."""
+    reasons: int = 0
+    """How many questions were wanted at once so far."""
 
 
 @attrs.frozen

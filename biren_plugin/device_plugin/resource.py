@@ -69,6 +69,4 @@ def _as_it_is(devices: DeviceList) -> DeviceList:
 
 def _note_allocation(node: Node, memory: ResourceMemory, ids: Sequence[str]) -> None:
     memory.rivals.allocated(ids)
-    node.state.doubt_for(
-        AFTER_ALLOCATION
-    )  # so that the holder of a card is shown at once, not in 10 s
+    node.state.ask_soon(AFTER_ALLOCATION)  # who holds a card is shown at once, not in 10 s

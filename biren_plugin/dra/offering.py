@@ -86,7 +86,7 @@ async def _offer_in(
     registered = Board[Registered]()
     service = ClaimService(
         api, identity.owner.name, offers, files, sockets.lock,
-        on_change=partial(state.doubt_for, AFTER_CLAIM),
+        on_change=partial(state.ask_soon, AFTER_CLAIM),
     )  # fmt: skip
     publisher = SlicePublisher(api, identity.owner)
     restarted = state.counters.restarted

@@ -29,6 +29,7 @@ from biren_plugin.core.observed import (
     NO_HOLDERS,
     ClaimFiles,
     ClaimsSeen,
+    Doubt,
     Holders,
     KubeletView,
     Observed,
@@ -56,14 +57,14 @@ async def ask_holders(
     folder: Path,
     observed: Board[Observed],
     views: Board[KubeletView],
-    doubts: Board[float],
+    doubts: Board[Doubt],
     read_claims: Callable[[], Awaitable[ClaimFiles]],
     on_turn: Callable[[float], None] = lambda _seconds: None,
 ) -> None:
     """Post the holders to `observed`, None while they are unknown, and each answer to `views`.
 
     `read_claims` reads the CDI files of claims; it may raise `ClaimFileUnusable`.
-    `doubts` has the time, in seconds of trio's clock, until which the kubelet is asked every `SOONER`.
+    Each reason of `doubts` is a question `RIGHT_AFTER` it; until their end there is one every `SOONER`.
     `on_turn` gets the seconds that each request took.
     """
     notice = Notice()
@@ -75,7 +76,7 @@ async def ask_holders(
     answered_at = trio.current_time()
     vanished_wait = SOONER
     while True:
-        shown, doubt = _shown(observed.latest or Observed()), doubts.latest
+        shown, reasons = _shown(observed.latest or Observed()), _reasons(doubts)
         began = trio.current_time()
         wait = INTERVAL
         await reader.read()
@@ -119,14 +120,17 @@ async def ask_holders(
             vanished_wait *= 2
         else:
             vanished_wait = SOONER
-        if _is_doubtful(doubts):
+        if began < (doubts.latest or Doubt()).until:
             wait = min(wait, SOONER)
-        with trio.move_on_after(wait):
-            with news_of(observed, doubts) as news:
-                while _shown(observed.latest or Observed()) == shown and doubts.latest == doubt:
+        due = trio.current_time() + wait
+        with news_of(observed, doubts) as news:
+            while trio.current_time() < due:
+                if _reasons(doubts) != reasons:
+                    due = min(due, trio.current_time() + RIGHT_AFTER)
+                elif _shown(observed.latest or Observed()) != shown:
+                    due = min(due, trio.current_time() + SOONER)
+                with trio.move_on_at(due):
                     await news.receive()
-            shown_anew = _shown(observed.latest or Observed()) != shown
-            await trio.sleep(SOONER if shown_anew else RIGHT_AFTER)
 
 
 class ClaimReader:
@@ -159,8 +163,8 @@ class ClaimReader:
         return seen
 
 
-def _is_doubtful(doubts: Board[float]) -> bool:
-    return doubts.latest is not None and trio.current_time() < doubts.latest
+def _reasons(doubts: Board[Doubt]) -> int:
+    return (doubts.latest or Doubt()).reasons
 
 
 def _shown(seen: Observed) -> frozenset[tuple[str, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.cluster.api import PATHS
-from tests.cluster.node import NAME as NODE_NAME
+from tests.cluster.isolation import NODE_NAME
 from tests.cluster.node import Node
 from tests.cluster.processes import poll
 from tests.manifests.image_archive import REPOSITORY, archive

@@ -12,9 +12,9 @@ from biren_plugin.core.parse.vendor import DRA_DRIVER
 from tests.cluster.api import PATHS, Object, place_of
 from tests.cluster.host import NodeHost
 from tests.cluster.images import BUSYBOX
-from tests.cluster.isolation import SERVICE_ADDRESS
-from tests.cluster.node import NAME, Node
-from tests.cluster.pods import LOOK, STAY, Inside
+from tests.cluster.isolation import NODE_NAME, SERVICE_ADDRESS
+from tests.cluster.node import Node
+from tests.cluster.pods import LOOK, Inside
 from tests.cluster.processes import poll
 from tests.e2e.daemon import DaemonProcess
 from tests.manifests.examples import EXAMPLES, objects_of
@@ -100,7 +100,7 @@ class DraNode:
             "kind": "Pod",
             "metadata": place,
             "spec": {
-                "nodeName": NAME, "serviceAccountName": self.account,
+                "nodeName": NODE_NAME, "serviceAccountName": self.account,
                 "terminationGracePeriodSeconds": 0, "containers": [container],
             },
         })  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Final
 from tests.cluster.deployment import NAME, NAMESPACE, SOONER, Deployment
 from tests.cluster.dra import DraNode
 from tests.cluster.host import NodeHost
-from tests.cluster.node import NAME as NODE_NAME
+from tests.cluster.isolation import NODE_NAME
 from tests.cluster.node import Node
 from tests.cluster.pods import container, run_pod
 from tests.manifests.tools import MANIFESTS, ROOT

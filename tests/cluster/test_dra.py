@@ -8,7 +8,7 @@ import pytest
 from biren_plugin.core.parse.vendor import DRA_DRIVER
 from tests.cluster.api import PATHS, Api, ApiError
 from tests.cluster.dra import CLAIMS, SLICES, DraNode, slice_of
-from tests.cluster.node import NAME
+from tests.cluster.isolation import NODE_NAME
 from tests.cluster.pods import container, run_pod
 from tests.cluster.processes import poll
 from tests.manifests.examples import EXAMPLES, objects_of, specs_of
@@ -167,12 +167,12 @@ def test_a_nodes_account_may_change_its_drivers_slices_of_its_own_node_only(dra:
         return str(raised.value)
 
     assert "own node only" in refusal(ours, slice_of("another-node"))
-    everywhere = slice_of(NAME)
+    everywhere = slice_of(NODE_NAME)
     del everywhere["spec"]["nodeName"]
     everywhere["spec"]["allNodes"] = True
     assert "own node only" in refusal(ours, everywhere)
-    assert f"slices of {DRA_DRIVER} only" in refusal(ours, slice_of(NAME, "gpu.example.com"))
-    assert "bound to a node" in refusal(unbound, slice_of(NAME))
+    assert f"slices of {DRA_DRIVER} only" in refusal(ours, slice_of(NODE_NAME, "gpu.example.com"))
+    assert "bound to a node" in refusal(unbound, slice_of(NODE_NAME))
 
     theirs = dra.api.create(SLICES, slice_of("another-node"))
     path = f"{SLICES}/{theirs['metadata']['name']}"
@@ -185,7 +185,7 @@ def test_a_nodes_account_may_change_its_drivers_slices_of_its_own_node_only(dra:
 def test_the_account_has_no_right_beyond_those_it_uses(dra: DraNode) -> None:
     ours = Api(dra.become_pod("curious"))
     for method, path in (
-        ("GET", CLAIMS), ("DELETE", SLICES), ("GET", f"/api/v1/nodes/{NAME}"),
+        ("GET", CLAIMS), ("DELETE", SLICES), ("GET", f"/api/v1/nodes/{NODE_NAME}"),
         ("GET", PATHS["Pod"].format("default")), ("GET", PATHS["DeviceClass"]),
     ):  # fmt: skip
         with pytest.raises(ApiError, match="forbidden"):

@@ -31,7 +31,7 @@ async def test_doubt_lasts_as_long_as_the_longest_of_those_who_doubt() -> None:
     for seconds in (5.0, 20.0, 1.0):
         state.doubt_for(seconds)
     assert state.doubts.latest is not None
-    assert state.doubts.latest > trio.current_time() + 15.0
+    assert state.doubts.latest.until > trio.current_time() + 15.0
 
 
 async def test_resource_whose_subtree_waits_to_start_again_is_not_registered() -> None:

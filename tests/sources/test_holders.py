@@ -14,11 +14,11 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import Snapshot
-from biren_plugin.core.observed import ClaimFiles, Holder, KubeletView, Observed
+from biren_plugin.core.observed import ClaimFiles, Doubt, Holder, KubeletView, Observed
 from biren_plugin.sources.holders import (
     DEADLINE,
     FORGET_AFTER,
@@ -32,7 +32,7 @@ from biren_plugin.sources.holders import (
 )
 from tests.kubelet.pod_resources import PodResources
 from tests.support.cards import GPU, gpu_cards, snapshot
-from tests.support.clocks import jump
+from tests.support.clocks import jump, settled
 
 HELD = {(GPU, "card_0"): "default/train", (GPU, "card_1"): "team/serve"}
 REAL_DEADLINE = 20.0
@@ -60,7 +60,7 @@ class Node:
         self.kubelet = PodResources(folder, lambda: self.holders)
         self.observed = Board[Observed]()
         self.views = Board[KubeletView]()
-        self.doubts = Board[float]()
+        self.doubts = Board[Doubt]()
         self._clock = clock
         self.show(SHOWN)
 
@@ -80,7 +80,7 @@ class Node:
     async def tells(self, holders: dict[tuple[str, str], str] | None) -> None:
         """Wait until the board has exactly this value."""
         await self.observed.wait_for(lambda seen: pods(seen) == holders)
-        await wait_all_tasks_blocked()
+        await settled()
 
     async def asked(self) -> None:
         """Wait until the kubelet was asked once more."""
@@ -95,7 +95,7 @@ class Node:
         await self.pass_time(seconds)
         now = trio.current_time()
         await self.views.wait_for(lambda view: view.at >= now and view.holders is not None)
-        await wait_all_tasks_blocked()
+        await settled()
 
 
 @pytest.fixture
@@ -151,8 +151,8 @@ async def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + REAL_DEADLINE
     while not condition():
         assert time.monotonic() < deadline
-        await wait_all_tasks_blocked()
-    await wait_all_tasks_blocked()
+        await settled()
+    await settled()
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -202,7 +202,7 @@ async def test_the_kubelet_is_asked_sooner_when_the_node_shows_another_split(
     await node.tells({})
     node.holders[GPU, "card_0"] = "default/late"
     node.show(snapshot(*gpu_cards(0, 0, 1)))  # the same names
-    await wait_all_tasks_blocked()
+    await settled()
     await node.pass_time(SOONER)
     await node.tells({(GPU, "card_0"): "default/late"})
 
@@ -213,7 +213,7 @@ async def test_the_kubelet_is_asked_often_while_a_pod_holds_a_vanished_device(
     node.start(nursery)
     await node.tells(HELD)
     node.show(snapshot(*gpu_cards(0, 0)))
-    await wait_all_tasks_blocked()
+    await settled()
     for pod in ("default/one", "default/two", "default/three"):
         node.holders = {(GPU, "card_1"): pod}
         await node.pass_time(SOONER)
@@ -232,11 +232,11 @@ async def test_the_kubelet_is_asked_less_often_the_longer_a_pod_holds_a_vanished
     node.start(nursery)
     await node.tells(HELD)
     node.show(snapshot(*gpu_cards(0, 0)))
-    await wait_all_tasks_blocked()
+    await settled()
     asked = trio.current_time()
     for wait in (SOONER, SOONER, 2 * SOONER, 4 * SOONER, 8 * SOONER, INTERVAL, INTERVAL):
         await node.pass_time(wait - 0.1)
-        await wait_all_tasks_blocked(0.01)
+        await settled()
         assert asked_at() < asked + wait - 0.1
         await node.pass_time(0.1)
         await until(lambda asked=asked, wait=wait: asked_at() == asked + wait)  # type: ignore[misc]
@@ -256,9 +256,9 @@ async def test_a_missing_socket_is_logged_once_and_used_when_it_appears(
     node = idle_node
     node.start(nursery)
     for _ in range(3):
-        await wait_all_tasks_blocked()
+        await settled()
         await node.pass_time(INTERVAL)
-    await wait_all_tasks_blocked()
+    await settled()
     [said] = warnings(caplog)
     assert said == (
         f"cannot tell which pod holds which card: no {node.folder / SOCKET} (is its directory "
@@ -279,7 +279,7 @@ async def test_an_unserved_socket_is_logged_once(
         left_behind.bind(str(idle_node.folder / SOCKET))
     idle_node.start(nursery)
     for _ in range(3):
-        await wait_all_tasks_blocked()
+        await settled()
         await idle_node.pass_time(INTERVAL)
     [said] = warnings(caplog)
     assert "card: Connection refused on " in said
@@ -302,7 +302,7 @@ async def test_a_hanging_kubelet_is_abandoned_in_time_and_asked_again(
     node.start(nursery)
     for _ in range(3):
         await node.asked()
-        await wait_all_tasks_blocked()
+        await settled()
         await node.pass_time(DEADLINE)
         await until(lambda: bool(caplog.records))
         await node.pass_time(INTERVAL)
@@ -397,7 +397,7 @@ async def test_a_restarting_kubelet_keeps_its_last_report_valid(
     node.kubelet.stop()
     for _ in range(3):
         await node.pass_time(INTERVAL)
-        await wait_all_tasks_blocked()
+        await settled()
         assert node.observed.latest is not None
         assert pods(node.observed.latest) == HELD
     assert not caplog.records
@@ -504,7 +504,7 @@ async def test_an_allocation_is_known_right_after_it(
     node.start(nursery)
     await node.tells({})
     node.holders[GPU, "card_0"] = "default/new"
-    node.doubts.post(trio.current_time() + 1.5)
+    node.doubts.post(Doubt(trio.current_time() + 1.5, 1))
     await node.pass_time(RIGHT_AFTER)
     await node.tells({(GPU, "card_0"): "default/new"})
 
@@ -519,6 +519,6 @@ async def test_the_report_of_a_kubelet_that_stays_away_is_dropped_and_that_is_lo
     await node.tells(None)
     for _ in range(3):
         await node.pass_time(INTERVAL)
-        await wait_all_tasks_blocked()
+        await settled()
     assert len(warnings(caplog)) == 1
     node.kubelet.start()
