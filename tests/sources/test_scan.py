@@ -282,6 +282,6 @@ async def test_a_missing_host_root_is_named_and_its_appearance_is_logged(
             (tmp_path / "typo").mkdir()
             await jump(mock_clock, 1)
             await settled()
-            assert observed.latest is not None
+            assert observed.latest
             nursery.cancel_scope.cancel()
     assert "can be read again" in caplog.text
