@@ -14,7 +14,7 @@ from tests.cluster.host import NodeHost
 from tests.cluster.images import BUSYBOX
 from tests.cluster.isolation import NODE_NAME, SERVICE_ADDRESS
 from tests.cluster.node import Node
-from tests.cluster.pods import LOOK, Inside
+from tests.cluster.pods import LOOK, STAY, Inside
 from tests.cluster.processes import poll
 from tests.e2e.daemon import DaemonProcess
 from tests.manifests.examples import EXAMPLES, objects_of
