@@ -65,6 +65,9 @@ class Counters:
     """By resource."""
     allocating: Latency = attrs.Factory(Latency)
     preferring: Latency = attrs.Factory(Latency)
+    claims: Counter[Outcome] = attrs.Factory(Counter)
+    """Claims that the kubelet had prepared."""
+    preparing: Latency = attrs.Factory(Latency)
     lists_sent: dict[str, float] = attrs.Factory(dict)
     """When the last list was sent, in seconds since 1970, by resource."""
     turns: dict[str, Turn] = attrs.Factory(dict)
@@ -130,14 +133,18 @@ class DriverState:
     """Whether the kubelet accepted it."""
     refusal: str = ""
     """Why the kubelet refused it; empty if it did not."""
+    used: tuple[str, ...] = ()
+    """The services that the kubelet has called: `v1.DRAPlugin`."""
     wanted: int = 0
     """Devices that should be in the API server."""
     stored: int = 0
     """Devices that are in the API server, after the last round."""
     trouble: str = ""
     """Why the slices are not as wanted, or what keeps the driver from starting; empty if nothing does."""
-    claims: int = 0
-    """Claims that are prepared."""
+    forbidden: tuple[str, ...] = ()
+    """Rights that the API server refuses: `create resourceslices`."""
+    dropped: tuple[str, ...] = ()
+    """Fields of devices that the API server drops, since a feature of the cluster is off."""
 
 
 HamiOutcome = Literal["matched", "unmatched", "refused", "unasked"]
@@ -242,6 +249,8 @@ class DaemonState:
 
     def is_registered(self, resource: str) -> bool:
         """Return whether the kubelet accepted the registration of `resource` and watches."""
+        if self.driver is not None:
+            return self.driver.registered
         board = self.registered.get(resource)
         return board is not None and bool(board.latest)
 
@@ -284,6 +293,10 @@ class DaemonState:
             return [f"the kubelet refused the driver: {driver.refusal}"]
         if not driver.registered:
             return ["the driver is not registered with the kubelet"]
+        if driver.forbidden:
+            return [
+                f"the API server refuses: {', '.join(driver.forbidden)}; see docs/dra.md for the rights"
+            ]
         return [driver.trouble] if driver.trouble else []
 
 

@@ -7,13 +7,14 @@
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Self
 from urllib.parse import urlencode
 
 import trio
 
+from biren_plugin.board import Board
 from biren_plugin.cluster.credentials import Access, Load
 from biren_plugin.cluster.http_connection import BROKEN, Head, HttpConnection, connect
 from biren_plugin.errors import (
@@ -32,6 +33,10 @@ CALL_DEADLINE: Final = 10.0
 FRESH: Final = 60.0
 """Seconds after which credentials are read again, as client-go does."""
 
+_VERBS: Final = {
+    "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "WATCH": "watch",
+}  # fmt: skip
+
 Object = dict[str, Any]
 """An object of the API, as loaded from JSON."""
 Query = Mapping[str, str]
@@ -46,6 +51,8 @@ class ApiServer:
         self._access: tuple[float, Access] | None = None
         self._kept: HttpConnection | None = None
         self._turn = trio.Lock()
+        self.forbidden = Board[tuple[str, ...]]()
+        """What the server refused last: `create resourceslices`; empty if it refuses nothing."""
 
     async def call(
         self,
@@ -59,10 +66,33 @@ class ApiServer:
         """Return the object in the server's answer. Raises the `ApiError` that fits."""
         target = _target(path, query)
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-        with trio.move_on_after(deadline):
+        with trio.move_on_after(deadline), self._noted(method, path):
             async with self._turn:
                 return await self._call(method, target, data)
         raise ApiUnreachable(f"{method} {path}: no answer from the API server in {deadline:g} s")
+
+    @contextmanager
+    def _noted(self, method: str, path: str) -> Iterator[None]:
+        """Notes whether the server refuses the request for want of a right."""
+        right = right_for(method, path)
+        try:
+            yield
+        except ApiForbidden:
+            self._note(right, refused=True)
+            raise
+        except ApiUnreachable:
+            raise  # says nothing about rights
+        except ApiError:
+            self._note(right, refused=False)
+            raise
+        else:
+            self._note(right, refused=False)
+
+    def _note(self, right: str, *, refused: bool) -> None:
+        before = self.forbidden.latest or ()
+        now = {*before, right} if refused else {*before} - {right}
+        if now != {*before}:
+            self.forbidden.post(tuple(sorted(now)))
 
     async def _call(self, method: str, target: str, data: bytes | None) -> Object:
         head, body = await self._exchange(method, target, data)
@@ -121,7 +151,7 @@ class ApiServer:
         connection: HttpConnection | None = None
         target = _target(path, query)
         try:
-            with trio.move_on_after(CALL_DEADLINE) as late:
+            with trio.move_on_after(CALL_DEADLINE) as late, self._noted("WATCH", path):
                 connection = await connect(await self.access())
                 head = await connection.request("GET", target, None)
                 if head.status >= 400:
@@ -148,6 +178,16 @@ class ApiServer:
         if self._kept is not None:
             await self._kept.close()
             self._kept = None
+
+
+def right_for(method: str, path: str) -> str:
+    """Return the verb and the resource that a role must name: `create resourceslices`."""
+    parts = path.strip("/").split("/")
+    parts = parts[3:] if parts[0] == "apis" else parts[2:]
+    if parts[:1] == ["namespaces"] and len(parts) > 2:
+        parts = parts[2:]
+    verb = _VERBS.get(method) or ("get" if len(parts) > 1 else "list")
+    return f"{verb} {parts[0] if parts else path}"
 
 
 def _target(path: str, query: Query | None) -> str:

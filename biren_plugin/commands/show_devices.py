@@ -12,6 +12,7 @@ from biren_plugin.core.health.verdicts import HealthKeeper
 from biren_plugin.core.inventory.excluded_cards import without_uuids
 from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.inventory.physical_gpus import on_their_gpus
+from biren_plugin.core.inventory.pool_names import pool_name_of
 from biren_plugin.core.model import Device, Inventory, Snapshot
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse import vendor
@@ -112,6 +113,7 @@ def cards_document(snapshot: Snapshot, inventory: Inventory) -> dict[str, Any]:
                 "healthy": device.healthy if device is not None and not word else None,
                 "reasons": list(device.reasons) if device is not None else [],
                 "excluded_by": word or None,
+                "dra_device": pool_name_of(device) if device is not None else None,
             }
             for card, device, word in _devices(snapshot, inventory)
         ],
@@ -133,6 +135,7 @@ def groups_document(snapshot: Snapshot, inventory: Inventory) -> dict[str, Any]:
                 "healthy": device.healthy if device is not None and not word else None,
                 "reasons": list(device.reasons) if device is not None else [],
                 "excluded_by": word or None,
+                "dra_device": pool_name_of(device) if device is not None else None,
             }
             for card, device, word in _devices(snapshot, inventory)
         ],

@@ -103,6 +103,8 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
     modes = {each["name"]: ProbeMode(each["mode"], each["by"]) for each in document["probes"]}
     if not_enforced := describe_modes(modes):
         print(f"probes not enforced: {not_enforced}")
+    if document["dra"] is not None:
+        _print_driver(document["dra"])
     if document["hami"] is not None:
         _print_hami(document["hami"], document["time"])
     if not document["resources"] and not document["excluded"]:
@@ -146,6 +148,45 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
         ],
         ("PRODUCT",),
     )
+    if document["claims"]:
+        _print_claims(document["claims"])
+
+
+def _print_driver(driver: dict[str, Any]) -> None:
+    known = "registered" if driver["registered"] else "NOT registered"
+    services = (
+        f", called as {', '.join(driver['used_services'])}" if driver["used_services"] else ""
+    )
+    print(f"DRA: driver {known} with the kubelet{services}")
+    print(
+        f"DRA: {driver['stored_devices']} of {driver['wanted_devices']} devices in the API server"
+    )
+    if driver["forbidden"]:
+        print(f"  refused rights: {', '.join(driver['forbidden'])}")
+    if driver["dropped_fields"]:
+        print(f"  off in this cluster, and dropped: {', '.join(driver['dropped_fields'])}")
+
+
+def _print_claims(claims: list[dict[str, Any]]) -> None:
+    print()
+    print_table(
+        ("CLAIM", "POD", "DEVICES", "CDI FILE"),
+        [
+            Row(
+                (
+                    _name(each["claim"]) or f"uid {each['uid']}",
+                    _name(each["pod"]) or "unknown to the kubelet",
+                    ", ".join(each["devices"]) or "-",
+                    "there" if each["has_file"] else "MISSING",
+                )
+            )
+            for each in claims
+        ],
+    )
+
+
+def _name(found: dict[str, str] | None) -> str:
+    return f"{found['namespace']}/{found['name']}" if found is not None else ""
 
 
 def _print_hami(hami: dict[str, Any], now: str) -> None:

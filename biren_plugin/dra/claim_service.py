@@ -8,7 +8,9 @@
 4. Unprepare needs no API server: the claim may be gone.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -34,6 +36,7 @@ from biren_plugin.core.dra.claims import (
 from biren_plugin.core.dra.pool import Pool
 from biren_plugin.core.model import HostFacts
 from biren_plugin.core.observed import NO_HOLDERS, Holders
+from biren_plugin.daemon_state import Counters, Outcome
 from biren_plugin.errors import (
     ApiError,
     ApiForbidden,
@@ -42,6 +45,7 @@ from biren_plugin.errors import (
     ClaimNotReady,
     ClaimRefused,
     NodeError,
+    RequestRefused,
 )
 from biren_plugin.files.claim_files import ClaimFiles, in_turn
 from biren_plugin.host.worker_thread import WorkerThread
@@ -90,6 +94,7 @@ class ClaimService:
         offers: Board[Offer],
         files: ClaimFiles,
         lock: Path,
+        counters: Counters,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._api = api
@@ -97,6 +102,7 @@ class ClaimService:
         self._offers = offers
         self._files = files
         self._lock = lock
+        self._counters = counters
         self._on_change = on_change
         self._thread = WorkerThread()
 
@@ -106,8 +112,10 @@ class ClaimService:
         answers: dict[str, list[PreparedDevice] | str] = {}
         for claim in claims:
             try:
-                answers[claim.uid] = devices = await self._prepare_patiently(claim, until)
-            except (ClaimRefused, ClaimNotReady, NodeError) as error:
+                with self._counted():
+                    devices = await self._prepare_patiently(claim, until)
+                answers[claim.uid] = devices
+            except (RequestRefused, NodeError) as error:
                 answers[claim.uid] = str(error)
                 say("claim_refused", f"claim {claim} was not prepared: {error}", WARNING, claim=str(claim), reason=str(error))  # fmt: skip
             else:
@@ -115,6 +123,20 @@ class ClaimService:
                 names = ", ".join(each.device for each in devices) or "no device of this node"
                 say("claim_prepared", f"claim {claim}: prepared {names}", claim=str(claim), devices=tuple(each.device for each in devices))  # fmt: skip
         return answers
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        began = time.perf_counter()
+        outcome: Outcome = "failed"
+        try:
+            yield
+            outcome = "answered"
+        except RequestRefused:
+            outcome = "refused"
+            raise
+        finally:
+            self._counters.preparing.add(time.perf_counter() - began)
+            self._counters.claims[outcome] += 1
 
     async def _prepare_patiently(self, claim: ClaimId, until: float) -> list[PreparedDevice]:
         with self._offers.subscribe() as news:

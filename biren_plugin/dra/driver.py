@@ -35,6 +35,8 @@ class Registered:
     taken: bool = False
     trouble: str = ""
     """Why the kubelet refused; empty if it did not."""
+    used: tuple[str, ...] = ()
+    """The services that the kubelet has called."""
 
 
 async def run_driver(
@@ -45,7 +47,9 @@ async def run_driver(
     deregistered = trio.Event()
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(_START_DEADLINE) as starting:
-            await nursery.start(serve_driver, sockets.plugin, service, deregistered)
+            await nursery.start(
+                serve_driver, sockets.plugin, service, deregistered, partial(_take_use, registered)
+            )
             await nursery.start(
                 stay_registered, sockets, deregistered, partial(_take_verdict, registered)
             )
@@ -54,9 +58,16 @@ async def run_driver(
             raise StartTooSlow(f"{DRA_DRIVER} did not start in {_START_DEADLINE:g} s")
 
 
+def _take_use(registered: Board[Registered], service: str) -> None:
+    before = registered.latest or Registered()
+    if service not in before.used:
+        registered.post(attrs.evolve(before, used=tuple(sorted({*before.used, service}))))
+
+
 def _take_verdict(registered: Board[Registered], trouble: str) -> None:
-    verdict = Registered(not trouble, trouble)
-    if verdict != registered.latest:
+    before = registered.latest or Registered()
+    verdict = attrs.evolve(before, taken=not trouble, trouble=trouble)
+    if verdict != before:
         if trouble:
             say(
                 "driver_refused",
@@ -73,6 +84,7 @@ async def serve_driver(
     path: Path,
     service: ClaimService,
     deregistered: trio.Event,
+    on_used: Callable[[str], None],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -82,7 +94,7 @@ async def serve_driver(
     a driver that has gone. Raises `SocketUnusable`, and a call's bug when there were too many.
     """
     listener = _listen(path)
-    server = new_driver_server(service, on_bug=_count_bugs())
+    server = new_driver_server(service, _count_bugs(), on_used)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_serve, server, listener)
         task_status.started()

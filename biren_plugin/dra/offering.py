@@ -85,7 +85,7 @@ async def _offer_in(
     offers, pools = Board[Offer](), Board[Pool]()
     registered = Board[Registered]()
     service = ClaimService(
-        api, identity.owner.name, offers, files, sockets.lock,
+        api, identity.owner.name, offers, files, sockets.lock, state.counters,
         on_change=partial(state.ask_soon, AFTER_CLAIM),
     )  # fmt: skip
     publisher = SlicePublisher(api, identity.owner)
@@ -93,7 +93,7 @@ async def _offer_in(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_make_offers, settings, state, offers, pools)
         nursery.start_soon(ClaimKeeping(api, files, sockets.lock).run, state.observed, offers)
-        nursery.start_soon(_keep_state, state, registered, publisher.published)
+        nursery.start_soon(_keep_state, state, registered, publisher.published, api.forbidden)
         nursery.start_soon(
             partial(
                 keep_running,
@@ -112,7 +112,7 @@ async def _offer_in(
                 async with trio.open_nursery() as serving:
                     serving.start_soon(
                         _publish, api, identity.owner, publisher, pools,
-                        partial(restarted, "slices"),
+                        partial(_note_slices, state, publisher),
                     )  # fmt: skip
                     await held.until_replaced(folder)
                     serving.cancel_scope.cancel()
@@ -169,16 +169,25 @@ def _lost(claims: ClaimsSeen) -> dict[str, str]:
 
 
 async def _keep_state(
-    state: DaemonState, registered: Board[Registered], published: Board[Published]
+    state: DaemonState,
+    registered: Board[Registered],
+    published: Board[Published],
+    forbidden: Board[tuple[str, ...]],
 ) -> None:
-    with news_of(registered, published) as news:
+    with news_of(registered, published, forbidden) as news:
         while True:
             await news.receive()
             taken = registered.latest or Registered()
             slices = published.latest or Published()
             state.driver = DriverState(
-                taken.taken, taken.trouble, slices.wanted, slices.stored, slices.trouble
-            )
+                taken.taken, taken.trouble, taken.used, slices.wanted, slices.stored, slices.trouble,
+                forbidden.latest or (), slices.dropped,
+            )  # fmt: skip
+
+
+def _note_slices(state: DaemonState, publisher: SlicePublisher, cause: Exception) -> None:
+    state.counters.restarted("slices", cause)
+    publisher.note_failure(cause)
 
 
 async def _publish(

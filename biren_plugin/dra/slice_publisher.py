@@ -48,6 +48,8 @@ class Published:
     """Devices in the stored slices after the last round."""
     trouble: str = ""
     """Why the slices are not as wanted; empty if they are."""
+    dropped: tuple[str, ...] = ()
+    """Fields of devices that the server was seen to drop."""
 
 
 def selection(node: str) -> Mapping[str, str]:
@@ -62,8 +64,7 @@ class SlicePublisher:
         self._api = api
         self._owner = owner
         self._accepted: dict[str, str] = {}
-        self.dropped: frozenset[str] = frozenset()
-        """Fields of devices that the server was seen to drop."""
+        self._dropped: frozenset[str] = frozenset()
         self._refused: tuple[tuple[Object, ...], ...] | None = None
         self.published = Board[Published]()
 
@@ -80,7 +81,14 @@ class SlicePublisher:
                 except ApiInvalid as error:
                     self._refused = pool.slices
                     say("slices_refused", f"the API server refuses this node's slices: {error}", ERROR, reason=str(error))  # fmt: skip
-                    self.published.post(Published(len(pool.devices), 0, str(error)))
+                    self._post(Published(len(pool.devices), 0, str(error)))
+
+    def note_failure(self, cause: Exception) -> None:
+        """The slices, or the watch of them, failed: what is stored may not be as wanted."""
+        self._post(attrs.evolve(self.published.latest or Published(), trouble=str(cause)))
+
+    def _post(self, published: Published) -> None:
+        self.published.post(attrs.evolve(published, dropped=tuple(sorted(self._dropped))))
 
     async def _publish(self, pool: Pool) -> None:
         for _ in range(_ROUNDS):
@@ -95,7 +103,7 @@ class SlicePublisher:
                 continue
             if writes:
                 say("slices_published", f"published {len(pool.devices)} devices", devices=len(pool.devices), writes=len(writes))  # fmt: skip
-            self.published.post(Published(len(pool.devices), len(pool.devices)))
+            self._post(Published(len(pool.devices), len(pool.devices)))
             return
         raise ApiUnreachable(f"another client keeps changing this node's slices of {DRA_DRIVER}")
 
@@ -133,7 +141,7 @@ class SlicePublisher:
             for one, other in zip(sent["spec"]["devices"], returned["spec"].get("devices") or (), strict=False)
             for key in one.keys() - other.keys()
         }  # fmt: skip
-        if new := dropped - self.dropped:
-            self.dropped |= new
+        if new := dropped - self._dropped:
+            self._dropped |= new
             what = ", ".join(sorted(new))
             say("slice_fields_dropped", f"the API server drops {what} of devices: a feature gate of the cluster is off", WARNING, fields=tuple(sorted(new)))  # fmt: skip

@@ -24,10 +24,18 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from biren_plugin import __version__
+from biren_plugin.core.inventory.held_cards import holder_of
 from biren_plugin.core.model import Device, Inventory
-from biren_plugin.core.observed import NO_HOLDERS, Observed
+from biren_plugin.core.observed import NO_CLAIMS, Observed
 from biren_plugin.core.parse.brml import CardReading
-from biren_plugin.daemon_state import CALL_BOUNDS, DaemonState, HamiState, Latency
+from biren_plugin.daemon_state import (
+    CALL_BOUNDS,
+    Counters,
+    DaemonState,
+    DriverState,
+    HamiState,
+    Latency,
+)
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -67,7 +75,7 @@ class Metrics(Collector):
         yield build
         yield from self._of_devices(inventory, observed)
         yield from self._of_cards(inventory, observed)
-        yield from self._of_kubelet(inventory)
+        yield from self._of_kubelet(inventory, observed)
         yield from self._of_daemon()
         if self._state.hami is not None:
             yield from _of_hami(self._state.hami)
@@ -113,12 +121,11 @@ class Metrics(Collector):
         library = observed.library
         if library is None:
             return
-        holders = observed.holders or NO_HOLDERS
         cards: list[tuple[list[str], CardReading]] = []
         for device in _present(inventory):
             reading = library.readings.get(device.card.number)
             if reading is not None and device.card.number not in library.hung:
-                holder = holders.get((device.resource, device.id))
+                holder = holder_of(device, observed)
                 held = (holder.pod, holder.namespace, holder.container) if holder else ("",) * 3
                 cards.append(([device.id, *held], reading))
         for name, help_, value_of in _READINGS:
@@ -141,7 +148,7 @@ class Metrics(Collector):
                     errors.add_metric([*labels, kind], count)
         yield errors
 
-    def _of_kubelet(self, inventory: Inventory) -> Iterator[Metric]:
+    def _of_kubelet(self, inventory: Inventory, observed: Observed) -> Iterator[Metric]:
         counters = self._state.counters
         registered = GaugeMetricFamily(
             "br_gpu_registered",
@@ -179,6 +186,8 @@ class Metrics(Collector):
         yield _histogram(
             "br_gpu_allocation_seconds", "Time that Allocate took.", counters.allocating
         )
+        if self._state.driver is not None:
+            yield from _of_driver(self._state.driver, observed, counters)
         yield _histogram(
             "br_gpu_preferred_allocation_seconds",
             "Time that GetPreferredAllocation took.",
@@ -205,6 +214,43 @@ class Metrics(Collector):
             yield GaugeMetricFamily(
                 "br_gpu_cdi_spec_stale", "1: the CDI file lacks what it should hold.", value=stale
             )
+
+
+def _of_driver(driver: DriverState, observed: Observed, counters: Counters) -> Iterator[Metric]:
+    devices = GaugeMetricFamily(
+        "br_gpu_dra_devices",
+        "Devices of the node's ResourceSlices: wanted, and stored by the API server.",
+        labels=["state"],
+    )
+    devices.add_metric(["wanted"], driver.wanted)
+    devices.add_metric(["stored"], driver.stored)
+    yield devices
+    yield GaugeMetricFamily(
+        "br_gpu_dra_published",
+        "1: the API server holds the node's ResourceSlices as they should be.",
+        value=bool(not driver.trouble and driver.stored == driver.wanted),
+    )
+    forbidden = GaugeMetricFamily(
+        "br_gpu_dra_forbidden", "1: the API server refuses this right.", labels=["right"]
+    )
+    for right in driver.forbidden:
+        forbidden.add_metric([right], 1)
+    yield forbidden
+    claims = observed.claims or NO_CLAIMS
+    yield GaugeMetricFamily(
+        "br_gpu_dra_prepared_claims",
+        "Claims that are prepared on the node.",
+        value=len(claims.files.keys() | claims.believed.keys()),
+    )
+    yield _counter(
+        "br_gpu_dra_claims",
+        "Claims that the kubelet had prepared, by outcome.",
+        ["outcome"],
+        (([outcome], count) for outcome, count in counters.claims.items()),
+    )
+    yield _histogram(
+        "br_gpu_dra_prepare_seconds", "Time that one claim took to prepare.", counters.preparing
+    )
 
 
 def _of_hami(hami: HamiState) -> Iterator[Metric]:

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from biren_plugin import __version__
+from biren_plugin.core.inventory.held_cards import holder_of
 from biren_plugin.core.model import Device, DeviceList
-from biren_plugin.core.observed import NO_HOLDERS, Holder, Holders, Observed
-from biren_plugin.daemon_state import DaemonState, HamiState
+from biren_plugin.core.observed import NO_CLAIMS, ClaimsSeen, Holder, Observed
+from biren_plugin.daemon_state import DaemonState, DriverState, HamiState
 
 
 def status_document(state: DaemonState) -> dict[str, Any]:
@@ -29,9 +30,7 @@ def status_document(state: DaemonState) -> dict[str, Any]:
             *inventory.unmatched,
             *inventory.suspects,
         ],
-        "resources": [
-            _resource(each, state, observed.holders or NO_HOLDERS) for each in inventory.lists
-        ],
+        "resources": [_resource(each, state, observed) for each in inventory.lists],
         "probes": [
             {"name": name, "mode": each.mode, "by": each.by or None}
             for name, each in state.probes.items()
@@ -45,8 +44,43 @@ def status_document(state: DaemonState) -> dict[str, Any]:
             }
             for each in inventory.excluded
         ],
+        "dra": None if state.driver is None else _driver(state.driver),
+        "claims": _claims(observed.claims or NO_CLAIMS),
         "hami": None if state.hami is None else _hami(state.hami),
     }
+
+
+def _driver(driver: DriverState) -> dict[str, Any]:
+    return {
+        "registered": driver.registered,
+        "refusal": driver.refusal or None,
+        "used_services": list(driver.used),
+        "wanted_devices": driver.wanted,
+        "stored_devices": driver.stored,
+        "trouble": driver.trouble or None,
+        "forbidden": list(driver.forbidden),
+        "dropped_fields": list(driver.dropped),
+    }
+
+
+def _claims(claims: ClaimsSeen) -> list[dict[str, Any]]:
+    found = []
+    for uid in sorted(claims.files.keys() | claims.believed.keys()):
+        use = claims.believed.get(uid)
+        found.append(
+            {
+                "uid": uid,
+                "claim": {"namespace": use.namespace, "name": use.name}
+                if use is not None
+                else None,
+                "pod": {"namespace": use.pod.namespace, "name": use.pod.pod}
+                if use is not None
+                else None,
+                "devices": [each.device for each in claims.devices_of(uid)],
+                "has_file": bool(uid in claims.files and claims.files[uid].devices),
+            }
+        )
+    return found
 
 
 def _hami(hami: HamiState) -> dict[str, Any]:
@@ -59,7 +93,7 @@ def _hami(hami: HamiState) -> dict[str, Any]:
     }
 
 
-def _resource(devices: DeviceList, state: DaemonState, holders: Holders) -> dict[str, Any]:
+def _resource(devices: DeviceList, state: DaemonState, observed: Observed) -> dict[str, Any]:
     resource = devices.resource
     return {
         "resource": resource,
@@ -69,7 +103,7 @@ def _resource(devices: DeviceList, state: DaemonState, holders: Holders) -> dict
             _device(
                 each,
                 state.health_times.since(each),
-                holders.get((resource, each.id)),
+                holder_of(each, observed),
             )
             for each in devices.devices
         ],

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any, Final, Protocol
 
@@ -43,22 +44,35 @@ class Driver(Protocol):
         """Yield whole lists, at each change and regularly."""
 
 
-def new_driver_server(driver: Driver, on_bug: Callable[[Exception], None]) -> Server:
-    """Return a gRPC server of both versions of the plugin service and of the health service."""
+def new_driver_server(
+    driver: Driver, on_bug: Callable[[Exception], None], on_used: Callable[[str], None]
+) -> Server:
+    """Return a gRPC server of both versions of the plugin service and of the health service.
+
+    `on_used` gets the name of each called service, as in `VERSIONS`.
+    """
     servicers: list[Servicer] = [
-        _plugin(PluginV1, dra_v1_pb2, driver),
-        _plugin(PluginV1Beta1, dra_v1beta1_pb2, driver),
-        _health(HealthV1, dra_health_v1_pb2, driver),
-        _health(HealthV1Alpha1, dra_health_v1alpha1_pb2, driver),
+        _plugin(PluginV1, dra_v1_pb2, driver, partial(on_used, "v1.DRAPlugin")),
+        _plugin(PluginV1Beta1, dra_v1beta1_pb2, driver, partial(on_used, "v1beta1.DRAPlugin")),
+        _health(HealthV1, dra_health_v1_pb2, driver, partial(on_used, "v1.DRAResourceHealth")),
+        _health(
+            HealthV1Alpha1,
+            dra_health_v1alpha1_pb2,
+            driver,
+            partial(on_used, "v1alpha1.DRAResourceHealth"),
+        ),
     ]
     return Server(servicers, Limits(answer=CALL_DEADLINE), on_bug)
 
 
-def _plugin(base: type[Servicer], pb: ModuleType, driver: Driver) -> Servicer:
+def _plugin(
+    base: type[Servicer], pb: ModuleType, driver: Driver, on_used: Callable[[], None]
+) -> Servicer:
     """Return the servicer of one version; the versions' messages have the same fields."""
 
     class Plugin(base):  # type: ignore[misc]  # purerpc's classes have no types
         async def NodePrepareResources(self, request: Any) -> Any:
+            on_used()
             answers = await driver.prepare([_claim(each) for each in request.claims])
             response = pb.NodePrepareResourcesResponse()
             for uid, answer in answers.items():
@@ -85,9 +99,12 @@ def _plugin(base: type[Servicer], pb: ModuleType, driver: Driver) -> Servicer:
     return Plugin()
 
 
-def _health(base: type[Servicer], pb: ModuleType, driver: Driver) -> Servicer:
+def _health(
+    base: type[Servicer], pb: ModuleType, driver: Driver, on_used: Callable[[], None]
+) -> Servicer:
     class Health(base):  # type: ignore[misc]
         async def NodeWatchResources(self, _request: Any) -> AsyncIterator[Any]:
+            on_used()
             async for devices in driver.health():
                 now = int(time.time())
                 response = pb.NodeWatchResourcesResponse()

@@ -16,6 +16,7 @@ from biren_plugin.cluster.credentials import PodCredentials
 from biren_plugin.core.dra.pool import pool_of
 from biren_plugin.core.model import DeviceList, HostFacts, Inventory
 from biren_plugin.core.observed import Holder
+from biren_plugin.daemon_state import Counters
 from biren_plugin.dra import claim_service
 from biren_plugin.dra.claim_service import ClaimService, Offer
 from biren_plugin.dra.driver import Registered, run_driver
@@ -53,7 +54,7 @@ class Node:
         self.registered = Board[Registered]()
         self.server = server
         self.service = ClaimService(
-            api, "node-7", self.offers, ClaimFiles(self.claims), self.sockets.lock
+            api, "node-7", self.offers, ClaimFiles(self.claims), self.sockets.lock, Counters()
         )
 
     def allocate(self, name: str, *devices: str, **more: Any) -> None:

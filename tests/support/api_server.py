@@ -39,6 +39,8 @@ class StandInApiServer:
     """Fields of devices that it drops silently."""
     refuse: Callable[[str, str], tuple[int, str] | None] = lambda _method, _path: None
     """A status and a message for requests that it refuses."""
+    allowed: Callable[[str, str], bool] = lambda _verb, _resource: True
+    """What a SelfSubjectAccessReview answers, by verb and resource."""
     hang: threading.Event | None = None
     """While it is there and not set, nothing is answered."""
     version: int = 100
@@ -226,6 +228,15 @@ def _handler(api: StandInApiServer) -> type[BaseHTTPRequestHandler]:
             self, method: str, path: str, query: dict[str, str], body: Any
         ) -> tuple[int, Object]:
             with api.changed:
+                if path == "/version":
+                    return 200, {"gitVersion": "v1.36.2"}
+                if path == "/apis/resource.k8s.io/v1":
+                    return 200, {"kind": "APIResourceList"}
+                if path.endswith("/selfsubjectaccessreviews"):
+                    asked = body["spec"]["resourceAttributes"]
+                    return 201, {
+                        "status": {"allowed": api.allowed(asked["verb"], asked["resource"])}
+                    }
                 if method == "GET" and path not in api.objects:
                     if path.rpartition("/")[2] not in _PLURALS:
                         return 404, _status(404, f"{path} not found")

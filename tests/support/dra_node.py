@@ -110,7 +110,11 @@ class DraNode:
     def files(self) -> dict[str, Any]:
         """The claims' CDI files by uid."""
         found = self.claim_dir.glob("birentech.com-claim_*.json") if self.claim_dir.exists() else ()
-        return {each.stem.partition("_")[2]: json.loads(each.read_text()) for each in found}
+        files = {}
+        for each in found:
+            with contextlib.suppress(FileNotFoundError):  # it has just gone
+                files[each.stem.partition("_")[2]] = json.loads(each.read_text())
+        return files
 
     async def until(self, holds: Callable[[], bool], within: float = 20.0) -> None:
         """Waits for what other threads and processes do."""

@@ -24,6 +24,7 @@ from biren_plugin.commands.doctor.daemon_checks import (
     check_settings_file,
 )
 from biren_plugin.commands.doctor.diagnosis import Check, exit_status, failure, unknown
+from biren_plugin.commands.doctor.dra_checks import check_dra
 from biren_plugin.commands.doctor.kubelet_checks import check_kubelet, check_kubelet_version
 from biren_plugin.commands.doctor.library_checks import check_library
 from biren_plugin.commands.doctor.passthrough_checks import check_passthrough
@@ -50,6 +51,7 @@ _EXAMINATIONS: Final[Sequence[tuple[str, Examination]]] = (
     ("settings file", check_settings_file),
     ("kubelet", check_kubelet),
     ("kubelet's version", check_kubelet_version),
+    ("DRA", check_dra),
     ("containerd", check_runtime),
     ("CDI file", check_cdi_file),
     ("limits", check_limits),
