@@ -121,7 +121,8 @@ async def run_daemon(settings: Settings) -> None:
         hami = _hami_mode(settings, state)
         scheduler = hami.cards if hami is not None else None
         visible = "none" if settings.offers_groups else settings.visible_devices
-        node = Node(plugins, folder, state, settings.placement, visible, cdi, scheduler)
+        monitoring = settings.monitoring_resource and not settings.offers_groups
+        node = Node(plugins, folder, state, settings.placement, visible, monitoring, cdi, scheduler)
         # only in the serving instance
         beside = (*_labels_loop(settings, state), *_hami_loop(hami))
         async with trio.open_nursery() as nursery:

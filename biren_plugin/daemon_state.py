@@ -20,6 +20,7 @@ from biren_plugin.core.cdi.findings import OnDisk
 from biren_plugin.core.health.modes import ProbeMode
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.observed import Doubt, KubeletView, Observed
+from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.core.rivals import Rival
 
 Outcome = Literal["answered", "refused", "failed"]
@@ -246,6 +247,11 @@ class DaemonState:
             for board, each in zip(boards, inventory.lists, strict=True)
         )
         return attrs.evolve(inventory, lists=lists)
+
+    def monitored(self) -> list[DeviceList]:
+        """Return the list of the resource for monitoring; none where that is not offered."""
+        board = self.offered.get(MONITORING_RESOURCE)
+        return [board.latest] if board is not None and board.latest is not None else []
 
     def is_registered(self, resource: str) -> bool:
         """Return whether the kubelet accepted the registration of `resource` and watches."""

@@ -137,6 +137,11 @@ class Settings:
             "NAME=enforce, NAME=observe or NAME=off, with a NAME that --help lists",
         ),
     )
+    monitoring_resource: bool = setting(
+        False,
+        f"Also offer {vendor.MONITORING_RESOURCE}, one device with which a container gets the nodes of all cards, "
+        "whoever holds them: for an exporter.",
+    )
     exclude: tuple[str, ...] = setting(
         (),
         "A card to leave out: its name (card_3), its PCI address or its UUID; may be repeated. It is shown "
@@ -242,6 +247,12 @@ class Settings:
             "--mount-host-path": (self.mount_host_path and self.offers_groups, driver),
             "--mount-dri-device": (self.mount_dri_device and self.offers_groups, driver),
             "--visible-devices": (self.visible_devices != "none" and self.offers_groups, driver),
+            "--monitoring-resource": (
+                self.monitoring_resource and (self.offers_groups or self.offer_by == "dra"),
+                "a VFIO group cannot be shared"
+                if self.offers_groups
+                else "under dra, claims with adminAccess do the same",
+            ),
             "--overwrite-cdi-config": (
                 self.overwrite_cdi_config and not self.cdi_feature,
                 "give --cdi-feature too",

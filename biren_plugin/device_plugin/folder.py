@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
+from biren_plugin.core.parse.vendor import MONITORING_RESOURCE, RESOURCE_OF_SPLIT
 from biren_plugin.errors import reason_of
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import NOT_THERE
@@ -54,7 +54,7 @@ def socket_name(resource: str) -> str:
     return resource.replace("/", "-") + ".sock"
 
 
-_OURS: Final = frozenset(map(socket_name, RESOURCE_OF_SPLIT.values()))
+_OURS: Final = frozenset(map(socket_name, (*RESOURCE_OF_SPLIT.values(), MONITORING_RESOURCE)))
 
 
 def remove_abandoned(path: Path) -> list[str]:

@@ -51,6 +51,8 @@ class Node:
     state: DaemonState
     placement: Placement = "packed"
     visible_devices: VisibleDevices = "none"
+    monitoring: bool = False
+    """Whether the resource for monitoring is offered too."""
     cdi: CdiOwner | None = None
     """The owner of the node's CDI file; None: containers get nodes and mounts instead of CDI names."""
     scheduler: CardScheduler | None = None

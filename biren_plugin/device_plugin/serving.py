@@ -6,8 +6,10 @@ from functools import partial
 import attrs
 import trio
 
+from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.device_plugin.folder import remove_abandoned
 from biren_plugin.device_plugin.folder_lock import HeldFolder, hold_folder
+from biren_plugin.device_plugin.monitoring_resource import run_monitoring
 from biren_plugin.device_plugin.node import Node
 from biren_plugin.device_plugin.resource import run_resource
 from biren_plugin.device_plugin.waiting import Waiting
@@ -59,6 +61,8 @@ class Serving:
         """Serve until the directory is replaced."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_resources, nursery)
+            if self.node.monitoring:
+                nursery.start_soon(self._run_resource, MONITORING_RESOURCE, trio.CancelScope())
             for task in self.beside:
                 nursery.start_soon(task)
             await held.until_replaced(self.node.folder)
@@ -93,7 +97,10 @@ class Serving:
             nonlocal kubelet
             kubelet = folder.latest.kubelet if folder.latest is not None else None
             with self.node.state.life_of(resource, memory.registered, memory.offered):
-                await run_resource(resource, self.node, memory)
+                if resource == MONITORING_RESOURCE:
+                    await run_monitoring(self.node, memory)
+                else:
+                    await run_resource(resource, self.node, memory)
 
         async def until_kubelet_changed() -> None:
             await folder.wait_for(lambda seen: seen.kubelet not in (None, kubelet))

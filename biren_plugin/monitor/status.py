@@ -30,7 +30,9 @@ def status_document(state: DaemonState) -> dict[str, Any]:
             *inventory.unmatched,
             *inventory.suspects,
         ],
-        "resources": [_resource(each, state, observed) for each in inventory.lists],
+        "resources": [
+            _resource(each, state, observed) for each in (*inventory.lists, *state.monitored())
+        ],
         "probes": [
             {"name": name, "mode": each.mode, "by": each.by or None}
             for name, each in state.probes.items()

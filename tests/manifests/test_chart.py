@@ -127,11 +127,13 @@ def test_lists_and_maps_reach_the_daemon_as_its_variables() -> None:
             "probes.link-width=false",
             "probes.sysfs=observe",
             "visibleDevices=index",
+            "monitoringResource=true",
         )
     )
     given = {each["name"]: each["value"] for each in container["env"]}
     assert given["BR_GPU_EXCLUDE"] == "card_3,0000:3b:00.0"
     assert given["BR_GPU_VISIBLE_DEVICES"] == "index"
+    assert given["BR_GPU_MONITORING_RESOURCE"] == "true"
     assert given["BR_GPU_PROBE"] == "link-width=off,sysfs=observe"
 
 

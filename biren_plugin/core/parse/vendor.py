@@ -46,6 +46,8 @@ RESOURCE_OF_SPLIT: Final = {
     4: f"{DOMAIN}/1-4-gpu",
 }
 """Extended resource by the number of instances that a GPU is split into."""
+MONITORING_RESOURCE: Final = f"{DOMAIN}/gpu-monitoring"
+"""The opt-in resource whose one device stands for all cards, and holds none."""
 CDI_KIND: Final = f"{DOMAIN}/gpu"
 """One kind for whole GPUs and instances: a class may not begin with a digit, as `1-2-gpu` does."""
 CDI_FILE: Final = "biren.yaml"

@@ -111,6 +111,10 @@
     fieldRef:
       fieldPath: spec.nodeName
 {{- end }}
+{{- if .Values.monitoringResource }}
+- name: BR_GPU_MONITORING_RESOURCE
+  value: "true"
+{{- end }}
 {{- if ne .Values.visibleDevices "none" }}
 - name: BR_GPU_VISIBLE_DEVICES
   value: {{ .Values.visibleDevices }}
