@@ -62,7 +62,7 @@ async def test_a_slow_subscriber_skips_what_it_did_not_take(board: Board[int]) -
             slow.receive_nowait()
 
 
-async def test_a_subscriber_that_closed_its_channel_holds_up_nobody(board: Board[int]) -> None:
+async def test_a_subscriber_that_closed_its_channel_delays_no_other(board: Board[int]) -> None:
     with board.subscribe() as dead, board.subscribe() as alive:
         dead.close()
         board.post(1)
@@ -117,7 +117,7 @@ STEPS = st.lists(st.one_of(st.integers(), st.sampled_from(["take", "come", "go"]
 
 
 @given(STEPS)
-def test_whoever_looks_last_sees_what_was_posted_last(steps: list[int | str]) -> None:
+def test_the_last_reader_gets_the_last_posted_value(steps: list[int | str]) -> None:
     board: Board[int] = Board()
     with board.subscribe() as watching:
         seen: int | None = None
@@ -143,7 +143,7 @@ def take(values: trio.MemoryReceiveChannel[int], otherwise: int | None) -> int |
         return otherwise
 
 
-async def test_news_of_either_board_wakes_who_follows_both() -> None:
+async def test_a_new_value_on_either_board_wakes_a_follower_of_both() -> None:
     one, other = Board[int](), Board[str]()
     one.post(1)
     other.post("a")

@@ -14,7 +14,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return found
 
 
-def test_line_has_event_fields_and_a_text_that_is_taken_literally(
+def test_a_line_has_event_fields_and_a_literal_text(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     say("device_hot", "card_0 is 90 %s hot", WARNING, card="card_0", degrees=90)
@@ -24,13 +24,13 @@ def test_line_has_event_fields_and_a_text_that_is_taken_literally(
     assert record.getMessage() == "card_0 is 90 %s hot"
 
 
-def test_line_below_the_level_is_not_written(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_below_the_level_is_not_written(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     say("hello", "not important")
     assert lines(caplog) == []
 
 
-def test_trouble_is_logged_once_until_it_changes_or_ends(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fault_is_logged_once_until_it_changes_or_ends(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     notice = Notice()
     notice.end("fine", "nothing was wrong")
@@ -46,7 +46,7 @@ def test_trouble_is_logged_once_until_it_changes_or_ends(caplog: pytest.LogCaptu
     assert lines(caplog) == [("WARNING", "no network")] * 2
 
 
-def test_text_may_change_while_the_cause_stays(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_text_may_change_while_the_cause_stays(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     notice = Notice()
     notice.begin("restarts", "again in 1 s: no disk", cause="no disk")
@@ -57,7 +57,7 @@ def test_text_may_change_while_the_cause_stays(caplog: pytest.LogCaptureFixture)
     ]
 
 
-def test_bug_comes_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     try:
         raise KeyError("lost")
     except KeyError as error:
@@ -66,7 +66,7 @@ def test_bug_comes_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     assert vars(caplog.records[0])["where"] == "a call"
 
 
-def test_bad_remark_is_a_warning_and_any_other_is_not(caplog: pytest.LogCaptureFixture) -> None:
+def test_only_a_bad_remark_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     say_remarks([Remark("devices_left", "one left"), Remark("cards_missing", "none", bad=True)])
     assert lines(caplog) == [("INFO", "one left"), ("WARNING", "none")]

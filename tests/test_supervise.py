@@ -67,7 +67,7 @@ async def keep(
     return subtree.waits
 
 
-async def test_what_returns_is_not_started_again(autojump_clock: MockClock) -> None:
+async def test_a_task_that_returns_is_not_started_again(autojump_clock: MockClock) -> None:
     subtree = Subtree([])
     assert await keep(subtree) == []
     assert len(subtree.starts) == 1
@@ -84,7 +84,7 @@ async def test_each_wait_is_jittered_both_ways(autojump_clock: MockClock) -> Non
     assert waits == [0.5, 2, 5, 4]
 
 
-async def test_without_a_chance_given_waits_keep_within_the_jitter(
+async def test_random_waits_stay_within_the_jitter(
     autojump_clock: MockClock,
 ) -> None:
     pace = attrs.evolve(PLAIN, jitter=0.5, longest_wait=1)
@@ -102,7 +102,7 @@ async def test_thousands_of_failures_are_still_expected(
     assert waits[-1] == 8
 
 
-async def test_an_error_that_calls_for_it_starts_again_at_once(autojump_clock: MockClock) -> None:
+async def test_an_at_once_error_restarts_at_once(autojump_clock: MockClock) -> None:
     assert await keep(Subtree([AtOnce()] * 5)) == [0] * 5
 
 
@@ -118,7 +118,7 @@ async def test_a_subtree_that_fails_at_once_again_and_again_does_not_spin(
     assert "torn" in caplog.text
 
 
-async def test_a_subtree_that_works_for_a_while_may_start_again_at_once_for_ever(
+async def test_a_subtree_that_works_for_a_while_may_restart_at_once_forever(
     autojump_clock: MockClock,
 ) -> None:
     assert await keep(Subtree([AtOnce()] * 20, runs_for=1)) == [0] * 20
@@ -135,7 +135,7 @@ async def test_one_error_among_several_that_is_not_at_once_makes_it_wait(
     assert await keep(Subtree([ExceptionGroup("", [AtOnce(), Expected()])])) == [1]
 
 
-async def test_a_wait_ends_early_when_what_it_waits_for_is_back(autojump_clock: MockClock) -> None:
+async def test_a_wait_ends_early_when_the_missing_part_is_back(autojump_clock: MockClock) -> None:
     async def until_hope() -> None:
         await trio.sleep(3)
 
@@ -158,7 +158,7 @@ async def test_a_bug_is_logged_with_its_traceback_and_started_again(
     assert "Traceback" in caplog.text
 
 
-async def test_bugs_in_a_row_are_let_through(autojump_clock: MockClock) -> None:
+async def test_bugs_in_a_row_are_raised(autojump_clock: MockClock) -> None:
     subtree = Subtree([Bug("one"), Expected(), Bug("two"), ExceptionGroup("", [Bug("three")])])
     with pytest.raises(ExceptionGroup) as caught:
         await keep(subtree)
@@ -166,7 +166,7 @@ async def test_bugs_in_a_row_are_let_through(autojump_clock: MockClock) -> None:
     assert subtree.waits == [1, 2, 4], "expected errors between them are no quiet time"
 
 
-async def test_bugs_with_a_quiet_time_between_are_not_let_through(
+async def test_bugs_with_a_quiet_time_between_are_not_raised(
     autojump_clock: MockClock,
 ) -> None:
     assert await keep(Subtree([Bug()] * 10, runs_for=100)) == [1] * 10
@@ -249,7 +249,7 @@ async def test_an_error_on_the_way_out_does_not_stop_a_cancellation(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
-async def test_what_is_no_exception_of_a_program_passes_through(
+async def test_a_base_exception_passes_through(
     autojump_clock: MockClock, error: BaseException
 ) -> None:
     with pytest.raises(type(error)):
@@ -274,7 +274,7 @@ def test_leaves_are_found_however_deep_and_only_once() -> None:
     assert [str(each) for each in found] == ["5", "4", "3", "2", "1", "0"]
 
 
-async def test_a_cause_that_keeps_it_from_working_is_said_once(
+async def test_a_cause_that_keeps_it_from_working_is_logged_once(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     errors = iter(
@@ -291,7 +291,7 @@ async def test_a_cause_that_keeps_it_from_working_is_said_once(
     assert texts == ["no room", "other", "no room"]
 
 
-async def test_each_failure_is_told_with_its_first_cause_a_bug_before_others(
+async def test_each_failure_is_reported_with_its_first_cause_bugs_first(
     autojump_clock: MockClock,
 ) -> None:
     told: list[Exception] = []
@@ -306,7 +306,7 @@ async def test_each_failure_is_told_with_its_first_cause_a_bug_before_others(
     assert [str(each) for each in told] == ["a", "c"]
 
 
-async def test_start_that_an_error_called_for_is_no_failure(
+async def test_a_restart_at_once_is_not_a_failure(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -69,7 +69,7 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_daemon_that_is_broken_fails_its_check_and_a_healthy_one_passes(
+def test_a_broken_daemon_fails_its_check_and_a_sound_one_passes(
     way: str, node: Node, host: NodeHost, new_daemon: NewDaemon, tmp_path: Path
 ) -> None:
     host.add_gpus(dict.fromkeys(range(4), 1))

@@ -74,7 +74,7 @@ async def test_each_resource_of_the_node_is_served(
     assert not sockets_of(node), "the end of the daemon removes them"
 
 
-async def test_resource_that_starts_again_leaves_the_others_streams_alone(
+async def test_a_restarting_resource_does_not_affect_the_others_streams(
     node: NodeInProcess, fast_clock: MockClock
 ) -> None:
     node.host.add_gpus({0: 1, 1: 2})
@@ -90,7 +90,7 @@ async def test_resource_that_starts_again_leaves_the_others_streams_alone(
                 assert [device.healthy for device in await lists.receive()] == [False, True]
 
 
-async def test_subtree_comes_and_goes_with_its_resource(
+async def test_a_subtree_starts_and_ends_with_its_resource(
     node: NodeInProcess, fast_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -109,7 +109,7 @@ async def test_subtree_comes_and_goes_with_its_resource(
     assert f"{HALF}: the node has no such device any more" in caplog.text
 
 
-async def test_hundred_new_splits_leave_nothing_behind(
+async def test_a_hundred_re_splits_leave_nothing_behind(
     node: NodeInProcess, fast_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     fast_clock.rate = 50
@@ -141,7 +141,7 @@ async def test_hundred_new_splits_leave_nothing_behind(
 
 
 @pytest.mark.parametrize("missing", ["driver", "cards", "folder", "kubelet"])
-async def test_what_is_late_is_said_once_and_waited_for(
+async def test_missing_parts_are_logged_once_and_waited_for(
     node: NodeInProcess, fast_clock: MockClock, caplog: pytest.LogCaptureFixture, missing: str
 ) -> None:
     class_folder = node.host.root / "sys/class/biren"
@@ -171,7 +171,7 @@ async def test_what_is_late_is_said_once_and_waited_for(
     assert len([message for message in caplog.messages if sentence in message]) == 1
 
 
-async def test_kubelet_that_restarts_sees_everything_again(
+async def test_a_restarted_kubelet_sees_everything_again(
     node: NodeInProcess, fast_clock: MockClock
 ) -> None:
     node.host.add_gpus({0: 1, 1: 2})
@@ -182,7 +182,7 @@ async def test_kubelet_that_restarts_sees_everything_again(
         await node.sees(node.truth())
 
 
-async def test_folder_made_anew_is_moved_to(
+async def test_the_daemon_moves_over_to_a_recreated_directory(
     node: NodeInProcess, fast_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     node.host.add_gpus({0: 1})
@@ -195,7 +195,9 @@ async def test_folder_made_anew_is_moved_to(
     assert f"{node.plugins} was deleted or re-created" in caplog.text
 
 
-async def test_folder_made_anew_is_locked_again(node: NodeInProcess, fast_clock: MockClock) -> None:
+async def test_a_recreated_directory_is_locked_again(
+    node: NodeInProcess, fast_clock: MockClock
+) -> None:
     """Or a second daemon would serve beside the first."""
 
     def is_locked() -> bool:
@@ -216,7 +218,7 @@ async def test_folder_made_anew_is_locked_again(node: NodeInProcess, fast_clock:
         await wait_until(is_locked)
 
 
-async def test_folder_that_is_dead_under_its_mount_ends_the_process_with_the_reason(
+async def test_a_directory_deleted_under_its_mount_ends_the_process_with_the_reason(
     node: NodeInProcess, fast_clock: MockClock
 ) -> None:
     node.host.add_gpus({0: 1})
@@ -237,7 +239,7 @@ async def test_folder_that_is_dead_under_its_mount_ends_the_process_with_the_rea
         os.close(held)
 
 
-async def test_second_instance_stands_by_and_takes_over(
+async def test_a_second_instance_stands_by_and_takes_over(
     node: NodeInProcess, fast_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -263,7 +265,7 @@ async def test_second_instance_stands_by_and_takes_over(
     assert caplog.text.count("taking over") == 1
 
 
-async def test_cdi_file_follows_the_node_and_outlives_the_daemon(
+async def test_the_cdi_file_follows_the_node_and_outlives_the_daemon(
     node: NodeInProcess, fast_clock: MockClock, tmp_path: Path
 ) -> None:
     node.host.add_gpus({0: 1})
@@ -282,7 +284,7 @@ async def test_cdi_file_follows_the_node_and_outlives_the_daemon(
     assert names() == ["card_0", "card_1", "card_2"], "containers may start again meanwhile"
 
 
-async def test_cdi_file_loses_the_cards_of_a_resource_that_the_node_no_longer_has(
+async def test_the_cdi_file_loses_the_cards_of_a_removed_resource(
     node: NodeInProcess, fast_clock: MockClock, tmp_path: Path
 ) -> None:
     node.host.add_gpus({0: 1, 1: 2})
@@ -300,7 +302,7 @@ async def test_cdi_file_loses_the_cards_of_a_resource_that_the_node_no_longer_ha
         assert len(names()) == 2
 
 
-async def test_without_cdi_there_is_no_file(
+async def test_without_cdi_no_file_is_written(
     node: NodeInProcess, fast_clock: MockClock, tmp_path: Path
 ) -> None:
     node.host.add_gpus({0: 1})
@@ -309,7 +311,7 @@ async def test_without_cdi_there_is_no_file(
     assert not list(tmp_path.iterdir())
 
 
-async def test_kata_node_serves_its_groups_and_not_its_cards(
+async def test_a_kata_node_serves_its_groups_and_not_its_cards(
     node: NodeInProcess, fast_clock: MockClock
 ) -> None:
     node.host.add_gpus({0: 1})
@@ -332,7 +334,9 @@ async def test_kata_node_serves_its_groups_and_not_its_cards(
         )
 
 
-async def test_heartbeat_sends_every_list_again(node: NodeInProcess, fast_clock: MockClock) -> None:
+async def test_a_heartbeat_sends_every_list_again(
+    node: NodeInProcess, fast_clock: MockClock
+) -> None:
     node.host.add_gpus({0: 1})
     async with node.running(pulse=2):
         await node.sees(node.truth())
@@ -342,7 +346,7 @@ async def test_heartbeat_sends_every_list_again(node: NodeInProcess, fast_clock:
                     assert await lists.receive() == [ListedDevice("card_0", True, (0,))]
 
 
-async def test_socket_of_a_split_that_a_killed_daemon_served_goes_at_the_start(
+async def test_a_killed_daemons_socket_is_removed_at_the_start(
     node: NodeInProcess, fast_clock: MockClock
 ) -> None:
     node.host.add_gpus({0: 1})

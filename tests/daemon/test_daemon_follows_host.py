@@ -156,5 +156,5 @@ async def live_through(happening: Sequence[Step]) -> None:
     suppress_health_check=[HealthCheck.too_slow],
 )
 @given(steps)
-def test_kubelet_last_sees_what_the_host_last_was(happening: list[Step]) -> None:
+def test_the_kubelets_last_list_matches_the_hosts_last_state(happening: list[Step]) -> None:
     trio.run(live_through, happening, clock=MockClock(rate=RATE))

@@ -11,14 +11,14 @@ from tests.support.cards import GPU, HALF, devices, listed
 from tests.support.daemon_states import hold, new_state, register
 
 
-async def test_ready_once_every_resource_is_registered() -> None:
+async def test_the_daemon_is_ready_once_every_resource_is_registered() -> None:
     state = new_state(listed(GPU, *devices(GPU, 0)), listed(HALF, *devices(HALF, 1, 2)))
     assert state.unready() == []
     register(state, HALF, taken=False)
     assert state.unready() == [f"{HALF}: not registered with the kubelet"]
 
 
-async def test_resource_that_a_rival_has_taken_is_unready_with_the_rivals_socket() -> None:
+async def test_a_resource_taken_by_a_rival_is_unready_with_the_rivals_socket() -> None:
     state = new_state(listed(GPU, *devices(GPU, 0)))
     register(state, GPU, taken=False)
     state.rivals[GPU] = Rival(("vendor.sock",), "its name is a Biren plugin's")
@@ -26,7 +26,7 @@ async def test_resource_that_a_rival_has_taken_is_unready_with_the_rivals_socket
     assert sentence.startswith(f"{GPU}: another plugin has taken it, vendor.sock in ")
 
 
-async def test_doubt_lasts_as_long_as_the_longest_of_those_who_doubt() -> None:
+async def test_the_longest_doubt_counts() -> None:
     state = new_state()
     for seconds in (5.0, 20.0, 1.0):
         state.doubt_for(seconds)
@@ -34,7 +34,7 @@ async def test_doubt_lasts_as_long_as_the_longest_of_those_who_doubt() -> None:
     assert state.doubts.latest.until > trio.current_time() + 15.0
 
 
-async def test_resource_whose_subtree_waits_to_start_again_is_not_registered() -> None:
+async def test_a_resource_waiting_for_its_restart_is_not_registered() -> None:
     state = new_state(listed(GPU, *devices(GPU, 0)))
     told = Board[bool]()
     with state.life_of(GPU, told, Board()):
@@ -43,7 +43,7 @@ async def test_resource_whose_subtree_waits_to_start_again_is_not_registered() -
     assert not state.is_registered(GPU)
 
 
-async def test_end_of_an_earlier_life_leaves_the_later_ones_registration() -> None:
+async def test_the_end_of_an_earlier_life_keeps_the_later_ones_registration() -> None:
     state = new_state()
     earlier, later = Board[bool](), Board[bool]()
     later.post(True)
@@ -52,7 +52,7 @@ async def test_end_of_an_earlier_life_leaves_the_later_ones_registration() -> No
     assert state.is_registered(GPU)
 
 
-async def test_node_without_cards_is_ready_and_one_not_yet_read_is_not() -> None:
+async def test_a_node_without_cards_is_ready_but_an_unread_one_is_not() -> None:
     state = new_state()
     assert state.unready() == []
     state.role = "waiting"
@@ -63,7 +63,7 @@ async def test_node_without_cards_is_ready_and_one_not_yet_read_is_not() -> None
     assert state.unready() == ["the host has not been read yet"]
 
 
-async def test_instance_that_stands_by_is_ready_unless_the_holder_serves_nothing() -> None:
+async def test_a_standby_instance_is_ready_unless_the_holder_serves_nothing() -> None:
     state = new_state(listed(GPU, *devices(GPU, 0)))
     state.registered.clear()
     state.role = "standing by"
@@ -73,7 +73,7 @@ async def test_instance_that_stands_by_is_ready_unless_the_holder_serves_nothing
 
 
 @pytest.mark.parametrize("turned", [False, True], ids=["from the start", "after a turn"])
-async def test_loop_without_progress_is_named(autojump_clock: MockClock, *, turned: bool) -> None:
+async def test_a_loop_without_progress_is_named(autojump_clock: MockClock, *, turned: bool) -> None:
     state = new_state(host=10.0, library=3600.0)
     if turned:
         await trio.sleep(30.0)

@@ -13,7 +13,7 @@ def look(times: HealthTimes, now: float, *devices: Device) -> None:
     times.update(Inventory((listed(GPU, *devices),)), now)
 
 
-def test_time_is_that_of_the_last_turn_not_of_the_last_reason() -> None:
+def test_the_time_is_that_of_the_last_change_of_health_not_of_the_last_reason() -> None:
     times = HealthTimes()
     look(times, 1.0, WELL)
     look(times, 2.0, WELL)
@@ -26,7 +26,7 @@ def test_time_is_that_of_the_last_turn_not_of_the_last_reason() -> None:
     assert times.since(WELL) == 5.0
 
 
-def test_card_that_left_is_forgotten_and_begins_anew() -> None:
+def test_a_card_that_left_is_forgotten_and_starts_again() -> None:
     times = HealthTimes()
     look(times, 1.0, WELL)
     look(times, 2.0)

@@ -71,7 +71,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     goes_on.set()
 
 
-async def test_writer_has_started_when_the_file_holds_its_devices(
+async def test_the_writer_has_started_when_the_file_holds_its_devices(
     stage: Stage, mock_clock: MockClock
 ) -> None:
     stage.judged.post(BOTH)
@@ -80,7 +80,7 @@ async def test_writer_has_started_when_the_file_holds_its_devices(
         assert stage.offered.latest == BOTH
 
 
-async def test_writer_that_has_nothing_to_write_yet_has_not_started(
+async def test_a_writer_without_a_first_list_has_not_started(
     stage: Stage, mock_clock: MockClock
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -97,7 +97,7 @@ async def advance(clock: MockClock, seconds: float) -> None:
     await jump(clock, seconds)
 
 
-async def test_new_device_is_offered_once_the_file_holds_it(
+async def test_a_new_device_is_offered_once_the_file_holds_it(
     stage: Stage, mock_clock: MockClock, hanging: Gate
 ) -> None:
     stage.judged.post(BOTH)
@@ -111,7 +111,7 @@ async def test_new_device_is_offered_once_the_file_holds_it(
         assert load(stage.path) == spec_for([ALL])
 
 
-async def test_bad_news_does_not_wait_for_a_disk_that_hangs(
+async def test_a_worse_verdict_does_not_wait_for_a_hanging_disk(
     stage: Stage, mock_clock: MockClock, hanging: Gate
 ) -> None:
     stage.judged.post(BOTH)
@@ -123,7 +123,7 @@ async def test_bad_news_does_not_wait_for_a_disk_that_hangs(
         await stage.offers(SICK)
 
 
-async def test_disk_that_hangs_makes_new_devices_unhealthy_and_keeps_the_others(
+async def test_a_hanging_disk_makes_new_devices_unhealthy_and_keeps_the_others(
     stage: Stage, mock_clock: MockClock, hanging: Gate
 ) -> None:
     stage.judged.post(BOTH)
@@ -137,7 +137,7 @@ async def test_disk_that_hangs_makes_new_devices_unhealthy_and_keeps_the_others(
         await stage.offers(ALL)
 
 
-async def test_endless_changes_on_a_disk_that_hangs_do_not_starve_a_card_that_recovers(
+async def test_endless_changes_on_a_hanging_disk_do_not_starve_a_recovering_card(
     stage: Stage, mock_clock: MockClock, hanging: Gate
 ) -> None:
     stage.judged.post(SICK)
@@ -152,7 +152,7 @@ async def test_endless_changes_on_a_disk_that_hangs_do_not_starve_a_card_that_re
         assert [device.healthy for device in offered.devices] == [True, True, False]
 
 
-async def test_first_file_that_hangs_is_no_obstacle_to_starting(
+async def test_a_first_file_that_hangs_does_not_prevent_the_start(
     stage: Stage, mock_clock: MockClock, hanging: Gate
 ) -> None:
     hanging.clear()
@@ -166,7 +166,7 @@ async def test_first_file_that_hangs_is_no_obstacle_to_starting(
             await stage.offers(BOTH)
 
 
-async def test_card_that_recovers_is_offered_without_a_new_file(
+async def test_a_recovered_card_is_offered_without_a_new_file(
     stage: Stage, mock_clock: MockClock, hanging: Gate
 ) -> None:
     stage.judged.post(SICK)
@@ -176,7 +176,7 @@ async def test_card_that_recovers_is_offered_without_a_new_file(
         await stage.offers(BOTH)
 
 
-async def test_what_a_foreign_file_lacks_is_unhealthy_until_the_file_is_mended(
+async def test_devices_missing_from_a_foreign_file_are_unhealthy_until_it_is_corrected(
     stage: Stage, mock_clock: MockClock
 ) -> None:
     spec = spec_for([BOTH])
@@ -194,7 +194,7 @@ async def test_what_a_foreign_file_lacks_is_unhealthy_until_the_file_is_mended(
         assert load(stage.path) == spec_for([ALL])
 
 
-async def test_device_is_withdrawn_before_the_file_loses_it(
+async def test_a_device_is_withdrawn_before_the_file_loses_it(
     stage: Stage, mock_clock: MockClock
 ) -> None:
     """Whoever reads the file in the moment of each list finds what the list offers."""

@@ -26,7 +26,7 @@ def counted(offered: Board[DeviceList]) -> tuple[CountedPlugin, DevicePlugin, Co
     return CountedPlugin(plugin, GPU, counters), plugin, counters
 
 
-async def test_answers_are_the_plain_plugins() -> None:
+async def test_the_answers_are_those_of_the_plain_plugin() -> None:
     offered = Board[DeviceList]()
     offered.post(listed(GPU, *devices(GPU, 0, 1)))
     both, plugin, counters = counted(offered)
@@ -38,7 +38,7 @@ async def test_answers_are_the_plain_plugins() -> None:
     assert sum(counters.allocating.counts) == sum(counters.preferring.counts) == 1
 
 
-async def test_refusals_and_bugs_are_counted_and_let_through(
+async def test_refusals_and_bugs_are_counted_and_passed_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     offered = Board[DeviceList]()

@@ -52,18 +52,18 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
 
-def test_folder_that_is_not_there_is_told_from_an_empty_one(path: Path) -> None:
+def test_a_missing_directory_differs_from_an_empty_one(path: Path) -> None:
     assert read_kubelet_folder(path) == KubeletFolder()
     path.mkdir()
     assert read_kubelet_folder(path) == KubeletFolder(exists=True)
 
 
-def test_file_in_the_place_of_the_folder_is_no_folder(path: Path) -> None:
+def test_a_file_in_place_of_the_directory_counts_as_missing(path: Path) -> None:
     path.touch()
     assert not read_kubelet_folder(path).exists
 
 
-def test_only_sockets_names_count(path: Path) -> None:
+def test_only_names_of_sockets_count(path: Path) -> None:
     path.mkdir()
     for name in ("kubelet.sock", "biren-gpu.sock"):
         listen(path / name)
@@ -74,7 +74,7 @@ def test_only_sockets_names_count(path: Path) -> None:
     assert seen.kubelet == seen.sockets["kubelet.sock"]
 
 
-def test_new_socket_of_the_same_name_is_another_kubelet(path: Path) -> None:
+def test_a_new_socket_with_the_same_name_is_another_kubelet(path: Path) -> None:
     path.mkdir()
     socket_path = path / KUBELET_SOCKET
     listen(socket_path)
@@ -85,7 +85,7 @@ def test_new_socket_of_the_same_name_is_another_kubelet(path: Path) -> None:
     assert read_kubelet_folder(path).kubelet not in (None, before.kubelet)
 
 
-async def test_folder_is_posted_at_once_and_whenever_it_changed(
+async def test_the_directory_is_posted_at_once_and_at_each_change(
     path: Path, board: Board[KubeletFolder], bell: SteppedEvents
 ) -> None:
     with board.subscribe() as posted:
@@ -112,7 +112,7 @@ async def test_events_are_armed_before_each_scan(bell: SteppedEvents) -> None:
     assert bell.armed == 3
 
 
-async def test_missing_folder_is_said_once_with_what_to_check(
+async def test_a_missing_directory_is_logged_once_with_advice(
     path: Path, bell: SteppedEvents, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(3):
@@ -121,7 +121,7 @@ async def test_missing_folder_is_said_once_with_what_to_check(
     assert text == f"waiting for {path}: no such directory; is it mounted into the container?"
 
 
-async def test_missing_kubelet_is_said_once_whatever_else_changes(
+async def test_a_missing_kubelet_is_logged_once_whatever_else_changes(
     path: Path, bell: SteppedEvents, caplog: pytest.LogCaptureFixture
 ) -> None:
     path.mkdir()
@@ -131,7 +131,7 @@ async def test_missing_kubelet_is_said_once_whatever_else_changes(
     assert warnings(caplog)[1:] == [f"waiting for the kubelet: no {path}/kubelet.sock"]
 
 
-async def test_each_new_wait_is_said_again(
+async def test_each_new_wait_is_logged_again(
     path: Path, bell: SteppedEvents, caplog: pytest.LogCaptureFixture
 ) -> None:
     path.mkdir()
@@ -148,7 +148,7 @@ async def test_each_new_wait_is_said_again(
     assert warnings(caplog) == [folder, kubelet, kubelet, folder]
 
 
-def test_sockets_of_ours_that_a_killed_daemon_left_are_removed_and_no_others(path: Path) -> None:
+def test_only_a_killed_daemons_own_sockets_are_removed(path: Path) -> None:
     path.mkdir()
     ours, foreign, kubelet = "birentech.com-1-2-gpu.sock", "vendor.sock", KUBELET_SOCKET
     for name in (ours, foreign, kubelet):
@@ -161,11 +161,11 @@ def test_sockets_of_ours_that_a_killed_daemon_left_are_removed_and_no_others(pat
     assert left == {"birentech.com-gpu.sock", foreign, kubelet}
 
 
-def test_directory_that_is_missing_has_no_abandoned_socket(path: Path) -> None:
+def test_a_missing_directory_has_no_abandoned_socket(path: Path) -> None:
     assert remove_abandoned(path) == []
 
 
-async def test_new_kubelet_is_one_line_and_its_absence_in_between_none(
+async def test_a_new_kubelet_is_one_line_and_its_absence_in_between_none(
     path: Path, bell: SteppedEvents, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")

@@ -31,7 +31,7 @@ def folder(path: Path) -> Board[KubeletFolder]:
     return board
 
 
-async def test_second_holder_waits_for_the_first(
+async def test_a_second_holder_waits_for_the_first(
     path: Path,
     folder: Board[KubeletFolder],
     autojump_clock: MockClock,
@@ -56,7 +56,7 @@ async def test_second_holder_waits_for_the_first(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become a user that cannot write")
-async def test_daemon_that_cannot_write_leaves_the_lock_to_one_that_can(
+async def test_a_daemon_that_cannot_write_leaves_the_lock_to_one_that_can(
     autojump_clock: MockClock,
 ) -> None:
     with tempfile.TemporaryDirectory() as made:
@@ -81,7 +81,7 @@ async def test_daemon_that_cannot_write_leaves_the_lock_to_one_that_can(
             pass
 
 
-async def test_folder_that_comes_late_is_waited_for(path: Path, autojump_clock: MockClock) -> None:
+async def test_a_late_directory_is_waited_for(path: Path, autojump_clock: MockClock) -> None:
     board = Board[KubeletFolder]()
     board.post(KubeletFolder())
     async with trio.open_nursery() as nursery:
@@ -96,7 +96,7 @@ async def test_folder_that_comes_late_is_waited_for(path: Path, autojump_clock: 
         board.post(read_kubelet_folder(path))
 
 
-async def test_lock_is_on_the_folder_that_the_path_leads_to(
+async def test_the_lock_is_on_the_directory_that_the_path_leads_to(
     path: Path, folder: Board[KubeletFolder]
 ) -> None:
     with await hold_folder(path, folder):
@@ -106,7 +106,7 @@ async def test_lock_is_on_the_folder_that_the_path_leads_to(
             pass  # another folder, another lock
 
 
-async def test_lock_on_a_folder_that_was_replaced_just_before_is_not_enough(
+async def test_a_lock_on_a_directory_replaced_just_before_does_not_count(
     path: Path,
     folder: Board[KubeletFolder],
     autojump_clock: MockClock,
@@ -133,7 +133,7 @@ async def test_lock_on_a_folder_that_was_replaced_just_before_is_not_enough(
         os.close(other)
 
 
-async def test_file_system_without_locks_is_served_with_a_warning(
+async def test_a_file_system_without_locks_is_served_with_a_warning(
     path: Path,
     folder: Board[KubeletFolder],
     monkeypatch: pytest.MonkeyPatch,
@@ -148,7 +148,7 @@ async def test_file_system_without_locks_is_served_with_a_warning(
 
 
 @pytest.mark.parametrize("made_anew", [False, True])
-async def test_holder_notices_that_its_folder_was_replaced(
+async def test_the_holder_notices_that_its_directory_was_replaced(
     path: Path, folder: Board[KubeletFolder], made_anew: bool, autojump_clock: MockClock
 ) -> None:
     with await hold_folder(path, folder) as held:
@@ -158,7 +158,7 @@ async def test_holder_notices_that_its_folder_was_replaced(
         await held.until_replaced(folder)
 
 
-async def test_dead_folder_at_the_end_of_the_path_ends_the_process(
+async def test_a_deleted_directory_at_the_end_of_the_path_ends_the_process(
     path: Path, folder: Board[KubeletFolder], autojump_clock: MockClock
 ) -> None:
     # A bind mount whose source was deleted, without mounting: the descriptor's own path leads to
@@ -177,7 +177,7 @@ async def test_dead_folder_at_the_end_of_the_path_ends_the_process(
             path.rmdir()
 
 
-async def test_folder_that_cannot_be_opened_is_not_taken_for_held_by_another(
+async def test_a_directory_that_cannot_be_opened_does_not_count_as_held(
     path: Path,
     folder: Board[KubeletFolder],
     autojump_clock: MockClock,

@@ -53,7 +53,7 @@ def node() -> Iterator[Stage]:
         yield Stage(Path(path))
 
 
-async def test_new_kubelet_is_noticed_at_the_event(node: Stage, mock_clock: MockClock) -> None:
+async def test_a_new_kubelet_is_noticed_at_the_event(node: Stage, mock_clock: MockClock) -> None:
     new_file(node.kubelet)
     with pytest.RaisesGroup(KubeletRestarted):
         async with trio.open_nursery() as nursery:
@@ -65,7 +65,7 @@ async def test_new_kubelet_is_noticed_at_the_event(node: Stage, mock_clock: Mock
             pytest.fail("the event alone was not enough")
 
 
-async def test_new_kubelet_is_noticed_by_looking(node: Stage, autojump_clock: MockClock) -> None:
+async def test_a_new_kubelet_is_noticed_by_polling(node: Stage, autojump_clock: MockClock) -> None:
     new_file(node.kubelet)
     with pytest.RaisesGroup(KubeletRestarted):
         async with trio.open_nursery() as nursery:
@@ -77,7 +77,7 @@ async def test_new_kubelet_is_noticed_by_looking(node: Stage, autojump_clock: Mo
 
 
 @pytest.mark.parametrize("change", [Path.unlink, new_file], ids=["deleted", "replaced"])
-async def test_socket_of_ours_that_is_gone_is_noticed_by_looking(
+async def test_a_missing_own_socket_is_noticed_by_polling(
     node: Stage, autojump_clock: MockClock, change: Callable[[Path], None]
 ) -> None:
     new_file(node.kubelet)
@@ -90,7 +90,7 @@ async def test_socket_of_ours_that_is_gone_is_noticed_by_looking(
             nursery.cancel_scope.cancel()
 
 
-async def test_first_kubelet_and_one_that_stops_are_no_restart(
+async def test_neither_the_first_kubelet_nor_its_stop_is_a_restart(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -105,7 +105,7 @@ async def test_first_kubelet_and_one_that_stops_are_no_restart(
         nursery.cancel_scope.cancel()
 
 
-async def test_kubelet_that_comes_after_one_that_stopped_is_a_restart(
+async def test_a_kubelet_that_follows_a_stopped_one_is_a_restart(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     new_file(node.kubelet)
@@ -120,7 +120,7 @@ async def test_kubelet_that_comes_after_one_that_stopped_is_a_restart(
             nursery.cancel_scope.cancel()
 
 
-async def test_directory_that_a_starting_kubelet_has_emptied_is_a_restart(
+async def test_a_directory_emptied_by_a_starting_kubelet_is_a_restart(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     new_file(node.kubelet)

@@ -103,7 +103,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     return lambda: [record.getMessage() for record in caplog.records]
 
 
-async def test_kubelet_is_told_that_it_may_ask(tmp_path: Path) -> None:
+async def test_the_kubelet_learns_that_it_may_ask_for_preferences(tmp_path: Path) -> None:
     async with serving(tmp_path, inventory_of(8)) as asking:
         assert await asking.offers_preferences()
 
@@ -123,12 +123,12 @@ async def test_unhealthy_and_unknown_ids_are_dropped(tmp_path: Path) -> None:
         assert await asking.prefer((range(8), (), 3)) == [[1, 2, 3]]
 
 
-async def test_what_must_be_in_the_choice_is_even_if_it_has_turned_sick(tmp_path: Path) -> None:
+async def test_required_cards_are_chosen_even_if_they_became_unhealthy(tmp_path: Path) -> None:
     async with serving(tmp_path, inventory_of(8, 5)) as asking:
         assert await asking.prefer((range(8), [5], 2)) == [[4, 5]]
 
 
-async def test_size_that_cannot_be_met_is_answered_with_all_there_is_and_said(
+async def test_a_too_large_request_is_answered_with_all_cards_and_logged(
     tmp_path: Path, warnings: Callable[[], list[str]]
 ) -> None:
     async with serving(tmp_path, inventory_of(8, 0)) as asking:
@@ -147,7 +147,7 @@ async def test_size_that_cannot_be_met_is_answered_with_all_there_is_and_said(
         ((range(8), [4, 4], 2), "card_4 is named twice"),
     ],
 )
-async def test_only_a_request_that_contradicts_itself_is_refused(
+async def test_only_a_contradictory_request_is_refused(
     tmp_path: Path, warnings: Callable[[], list[str]], request_: Request, says: str
 ) -> None:
     async with serving(tmp_path, inventory_of(8)) as asking:
@@ -159,7 +159,7 @@ async def test_only_a_request_that_contradicts_itself_is_refused(
         assert await asking.prefer((range(8), (), 1)) == [[0]], "it is over with that call"
 
 
-async def test_placement_of_instances_is_as_the_daemon_was_told(tmp_path: Path) -> None:
+async def test_instances_are_placed_as_configured(tmp_path: Path) -> None:
     node = inventory_of(8, split=4)
     async with serving(tmp_path, node) as asking:
         assert await asking.prefer((range(1, 8), (), 1), (range(8), (), 2)) == [[1], [0, 1]]
@@ -167,7 +167,7 @@ async def test_placement_of_instances_is_as_the_daemon_was_told(tmp_path: Path) 
         assert await asking.prefer((range(1, 8), (), 1), (range(8), (), 2)) == [[4], [0, 4]]
 
 
-async def test_choice_follows_the_topology_of_the_last_inventory(tmp_path: Path) -> None:
+async def test_the_choice_follows_the_topology_of_the_last_inventory(tmp_path: Path) -> None:
     node = inventory_of(8)
     async with serving(tmp_path, node) as asking:
         assert await asking.prefer(([0, 1, 7], (), 2)) == [[0, 1]]

@@ -125,7 +125,7 @@ def node() -> Iterator[Stage]:
         yield Stage(Path(path))
 
 
-async def test_nothing_is_tried_before_the_kubelets_socket_is_seen(
+async def test_nothing_is_tried_before_the_kubelets_socket_exists(
     node: Stage, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -139,7 +139,7 @@ async def test_nothing_is_tried_before_the_kubelets_socket_is_seen(
     assert len(node.registrations) == 1
 
 
-async def test_socket_that_a_new_kubelet_has_wiped_is_not_registered(
+async def test_a_socket_removed_by_a_new_kubelet_is_not_registered(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     async with node.kubelet():
@@ -149,7 +149,7 @@ async def test_socket_that_a_new_kubelet_has_wiped_is_not_registered(
     assert not node.registrations
 
 
-async def test_stream_that_ends_before_anybody_looked_is_an_end_all_the_same(
+async def test_a_stream_that_ended_before_it_was_noticed_counts_as_ended(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     async def take(_registration: Registration) -> None:
@@ -163,7 +163,7 @@ async def test_stream_that_ends_before_anybody_looked_is_an_end_all_the_same(
     assert trio.current_time() - started < STREAM_DEADLINE
 
 
-async def test_registration_names_the_file_and_carries_the_options(
+async def test_the_registration_has_the_file_name_and_the_options(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     async with node.kubelet(), trio.open_nursery() as nursery:
@@ -174,7 +174,7 @@ async def test_registration_names_the_file_and_carries_the_options(
     assert node.registrations == [Registration("plugin.sock", RESOURCE, "v1beta1", options)]
 
 
-async def test_registration_lasts_while_the_stream_is_open(
+async def test_the_registration_lasts_while_the_stream_is_open(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     async with node.kubelet():
@@ -184,7 +184,7 @@ async def test_registration_lasts_while_the_stream_is_open(
     assert len(node.registrations) == 1
 
 
-async def test_kubelet_that_opens_its_stream_only_after_it_answered_is_waited_for(
+async def test_a_kubelet_that_opens_its_stream_after_its_answer_is_waited_for(
     node: Stage, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -202,7 +202,7 @@ async def test_kubelet_that_opens_its_stream_only_after_it_answered_is_waited_fo
         nursery.cancel_scope.cancel()
 
 
-async def test_answer_without_a_stream_is_no_registration(
+async def test_an_answer_without_a_stream_is_not_a_registration(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     async def take(_registration: Registration) -> None:
@@ -213,9 +213,7 @@ async def test_answer_without_a_stream_is_no_registration(
             await node.stay()
 
 
-async def test_refusal_is_told_in_the_kubelets_words(
-    node: Stage, autojump_clock: MockClock
-) -> None:
+async def test_a_refusal_has_the_kubelets_text(node: Stage, autojump_clock: MockClock) -> None:
     async def take(_registration: Registration) -> None:
         raise InvalidRequest("the resource name is invalid")
 
@@ -224,7 +222,7 @@ async def test_refusal_is_told_in_the_kubelets_words(
             await node.stay()
 
 
-async def test_kubelet_may_dial_for_as_long_as_it_does_before_it_answers(
+async def test_the_kubelet_may_dial_for_its_full_time_before_it_answers(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     async def take(registration: Registration) -> None:
@@ -237,7 +235,7 @@ async def test_kubelet_may_dial_for_as_long_as_it_does_before_it_answers(
     assert minute.cancelled_caught
 
 
-async def test_kubelet_that_never_answers_is_given_up(
+async def test_a_kubelet_that_never_answers_is_abandoned(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     async def take(_registration: Registration) -> None:
@@ -248,7 +246,7 @@ async def test_kubelet_that_never_answers_is_given_up(
             await node.stay()
 
 
-async def test_kubelet_that_dies_while_it_is_asked_broke_off(
+async def test_a_kubelet_that_dies_during_the_call_broke_off(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     listener = UnixListener(node.path / KUBELET_SOCKET)
@@ -265,7 +263,7 @@ async def test_kubelet_that_dies_while_it_is_asked_broke_off(
         nursery.cancel_scope.cancel()
 
 
-async def test_socket_that_a_stopped_kubelet_left_is_knocked_at_and_said_once(
+async def test_a_stopped_kubelets_socket_is_tried_repeatedly_and_logged_once(
     node: Stage, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     node.leave_dead_socket()
@@ -291,14 +289,14 @@ async def end_of_stream(node: Stage) -> str:
     return str(error)
 
 
-async def test_stream_that_ends_ends_the_registration(
+async def test_the_end_of_the_stream_ends_the_registration(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     async with node.kubelet():
         assert await end_of_stream(node) == f"the kubelet ended the stream of {RESOURCE}"
 
 
-async def test_streams_that_a_living_kubelet_ends_again_and_again_point_to_a_rival(
+async def test_streams_ended_repeatedly_by_a_live_kubelet_suggest_a_rival(
     node: Stage,
     autojump_clock: MockClock,
 ) -> None:
@@ -308,7 +306,7 @@ async def test_streams_that_a_living_kubelet_ends_again_and_again_point_to_a_riv
     assert f"see the sockets in {node.path}" in texts[-1]
 
 
-async def test_streams_that_end_with_a_kubelet_still_there_and_soon_replaced_point_to_nobody(
+async def test_streams_ended_just_before_a_kubelet_restart_suggest_no_rival(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     for _ in range(5):
@@ -317,7 +315,7 @@ async def test_streams_that_end_with_a_kubelet_still_there_and_soon_replaced_poi
             assert "another plugin" not in await end_of_stream(node)
 
 
-async def test_stream_that_ends_with_its_kubelet_is_the_kubelets_restart_and_points_to_nobody(
+async def test_a_stream_that_ends_with_its_kubelet_is_a_restart_and_suggests_no_rival(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     for _ in range(5):
@@ -332,7 +330,7 @@ async def test_stream_that_ends_with_its_kubelet_is_the_kubelets_restart_and_poi
 
 
 @pytest.mark.parametrize("ends_last", ["one", "two"])
-async def test_end_of_any_stream_since_the_registration_ends_it(
+async def test_the_end_of_any_stream_since_the_registration_ends_it(
     node: Stage, autojump_clock: MockClock, ends_last: str
 ) -> None:
     # A kubelet that answered two Registers holds both streams, and drops its client with either.
@@ -355,7 +353,7 @@ async def test_end_of_any_stream_since_the_registration_ends_it(
     assert lasted, "none of its own had ended"
 
 
-async def test_stream_that_ends_before_anyone_has_looked_again_is_noticed(
+async def test_a_stream_that_ends_between_two_checks_is_noticed(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     answered = trio.Event()
@@ -376,7 +374,7 @@ async def test_stream_that_ends_before_anyone_has_looked_again_is_noticed(
                 pytest.fail("it goes on as if it were watched")
 
 
-async def test_somebody_who_only_looks_later_on_ends_no_registration(
+async def test_an_observers_later_stream_ends_no_registration(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     lasted = False

@@ -90,11 +90,11 @@ def node() -> Iterator[Stage]:
         yield Stage(Path(path))
 
 
-def test_socket_is_named_after_its_resource() -> None:
+def test_the_socket_is_named_after_its_resource() -> None:
     assert socket_name("birentech.com/gpu") == "birentech.com-gpu.sock"
 
 
-async def test_socket_listens_only_once_there_are_verdicts(
+async def test_the_socket_listens_only_once_there_are_verdicts(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -108,7 +108,7 @@ async def test_socket_listens_only_once_there_are_verdicts(
         nursery.cancel_scope.cancel()
 
 
-async def test_resource_is_served_while_the_kubelet_is_away(
+async def test_a_resource_is_served_without_a_kubelet(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     node.inventory.post(BOTH)
@@ -119,7 +119,7 @@ async def test_resource_is_served_while_the_kubelet_is_away(
         nursery.cancel_scope.cancel()
 
 
-async def test_life_without_a_first_verdict_is_too_slow(
+async def test_a_life_without_a_first_verdict_is_too_slow(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     with pytest.RaisesGroup(pytest.RaisesExc(StartTooSlow, match="did not start in 10 s")):
@@ -127,7 +127,7 @@ async def test_life_without_a_first_verdict_is_too_slow(
     assert not node.socket.exists()
 
 
-async def test_folder_that_cannot_hold_a_socket_ends_the_life_with_the_reason(
+async def test_a_directory_that_cannot_hold_a_socket_ends_the_life_with_the_reason(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     node.inventory.post(BOTH)
@@ -138,7 +138,7 @@ async def test_folder_that_cannot_hold_a_socket_ends_the_life_with_the_reason(
         await node.live()
 
 
-async def test_kubelet_gets_the_list_and_every_change_of_it(
+async def test_the_kubelet_gets_the_list_and_every_change(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     async with node.running():
@@ -151,7 +151,7 @@ async def test_kubelet_gets_the_list_and_every_change_of_it(
         await node.sees()
 
 
-async def test_pod_gets_healthy_cards_only(node: Stage, autojump_clock: MockClock) -> None:
+async def test_a_pod_gets_only_healthy_cards(node: Stage, autojump_clock: MockClock) -> None:
     async with node.running(ONE_PULLED):
         pod = await node.kubelet.admit(RESOURCE, 1)
         assert pod.ids == ("card_0",)
@@ -168,7 +168,9 @@ async def ask(node: Stage, *ids: str) -> None:
     await with_channel(await trio.open_unix_socket(node.socket), allocate)
 
 
-async def test_refusal_says_whose_fault_it_was(node: Stage, autojump_clock: MockClock) -> None:
+async def test_a_refusals_status_shows_whose_fault_it_is(
+    node: Stage, autojump_clock: MockClock
+) -> None:
     async with node.running(ONE_PULLED):
         with pytest.raises(FailedPreconditionError, match=r"card_1 is Unhealthy: .*is missing"):
             await ask(node, "card_1")
@@ -177,7 +179,7 @@ async def test_refusal_says_whose_fault_it_was(node: Stage, autojump_clock: Mock
         await ask(node, "card_0")
 
 
-async def test_list_that_would_read_the_same_is_sent_with_the_heartbeat_only(
+async def test_an_equal_list_is_sent_only_with_a_heartbeat(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     async with node.running(ONE_PULLED):
@@ -194,14 +196,14 @@ async def test_list_that_would_read_the_same_is_sent_with_the_heartbeat_only(
                 await views.receive()
 
 
-async def test_deleted_socket_ends_the_life(node: Stage, autojump_clock: MockClock) -> None:
+async def test_a_deleted_socket_ends_the_life(node: Stage, autojump_clock: MockClock) -> None:
     with pytest.RaisesGroup(PluginSocketGone, flatten_subgroups=True):
         async with node.running():
             node.socket.unlink()
             await trio.sleep(60)
 
 
-async def test_kubelet_that_stops_ends_the_life(node: Stage, autojump_clock: MockClock) -> None:
+async def test_a_stopping_kubelet_ends_the_life(node: Stage, autojump_clock: MockClock) -> None:
     node.inventory.post(BOTH)
     with pytest.RaisesGroup(KubeletRestarted, flatten_subgroups=True):
         async with trio.open_nursery() as nursery:
@@ -216,7 +218,7 @@ async def test_kubelet_that_stops_ends_the_life(node: Stage, autojump_clock: Moc
     assert not node.socket.exists()
 
 
-async def test_end_of_a_life_ends_its_streams_and_removes_its_socket(
+async def test_the_end_of_a_life_ends_its_streams_and_removes_its_socket(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     ended = trio.Event()

@@ -27,7 +27,7 @@ def path() -> Iterator[Path]:
         yield Path(made)
 
 
-async def test_possible_rival_takes_the_registration_until_the_kubelet_tells_or_it_has_gone(
+async def test_a_possible_rival_suspends_the_registration_until_the_kubelet_answers_or_it_has_gone(
     path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -33,7 +33,7 @@ def path() -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("left", "names"), [((GPUS,), ["card_0", "card_1"]), ((HALVES,), ["card_5", "card_6"])]
 )
-async def test_cdi_file_loses_the_cards_of_a_resource_that_is_gone(
+async def test_the_cdi_file_loses_the_cards_of_a_resource_that_is_gone(
     path: Path, tmp_path: Path, mock_clock: MockClock, left: tuple[DeviceList], names: list[str]
 ) -> None:
     folder = Board[KubeletFolder]()

@@ -80,7 +80,7 @@ async def served(node: Node) -> AsyncIterator[None]:
         nursery.cancel_scope.cancel()
 
 
-async def test_holder_that_serves_nothing_is_named_after_some_seconds_and_once(
+async def test_a_holder_that_serves_nothing_is_named_once_after_some_seconds(
     waiting: Waiting,
     node: Node,
     caplog: pytest.LogCaptureFixture,
@@ -109,7 +109,7 @@ async def test_holder_that_serves_nothing_is_named_after_some_seconds_and_once(
     assert "taking over" in caplog.text
 
 
-async def test_proc_that_hangs_delays_the_warning_by_seconds_only(
+async def test_a_hanging_proc_delays_the_warning_only_by_seconds(
     waiting: Waiting,
     node: Node,
     holders: Callable[[Callable[[], LockHolder | None]], None],
@@ -123,7 +123,7 @@ async def test_proc_that_hangs_delays_the_warning_by_seconds_only(
     gate.set()
 
 
-async def test_holder_that_cannot_be_seen_is_looked_for_on_the_node(
+async def test_the_warning_about_an_invisible_holder_gives_advice(
     waiting: Waiting, node: Node, autojump_clock: MockClock
 ) -> None:
     await wait_for(LONG, waiting, node)
@@ -132,7 +132,7 @@ async def test_holder_that_cannot_be_seen_is_looked_for_on_the_node(
     assert "lslocks" in sentence
 
 
-async def test_holder_that_serves_is_no_trouble_however_long_it_does(
+async def test_a_holder_that_serves_is_never_a_fault(
     waiting: Waiting, node: Node, autojump_clock: MockClock
 ) -> None:
     async with served(node):
@@ -140,7 +140,7 @@ async def test_holder_that_serves_is_no_trouble_however_long_it_does(
         assert node.state.unready() == []
 
 
-async def test_holder_that_is_stopped_does_not_serve(
+async def test_a_stopped_holder_does_not_serve(
     waiting: Waiting, node: Node, autojump_clock: MockClock
 ) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
@@ -151,7 +151,7 @@ async def test_holder_that_is_stopped_does_not_serve(
     assert f"{IDLE} ({socket_name(GPU)}: no answer in {ANSWER_DEADLINE:g} s)" in sentence
 
 
-async def test_holder_that_serves_again_is_no_trouble_any_more_and_its_return_is_logged(
+async def test_the_return_of_a_holder_is_logged(
     waiting: Waiting, node: Node, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -164,7 +164,7 @@ async def test_holder_that_serves_again_is_no_trouble_any_more_and_its_return_is
     assert caplog.text.count("serves the node") == 1
 
 
-async def test_socket_that_a_dead_instance_left_is_not_served(
+async def test_a_dead_instances_socket_is_not_served(
     waiting: Waiting, node: Node, autojump_clock: MockClock
 ) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
@@ -174,7 +174,7 @@ async def test_socket_that_a_dead_instance_left_is_not_served(
     assert "Connection refused" in sentence
 
 
-async def test_holder_on_a_node_without_cards_has_nothing_to_serve(
+async def test_a_holder_on_a_node_without_cards_has_nothing_to_serve(
     waiting: Waiting, node: Node, autojump_clock: MockClock
 ) -> None:
     node.state.inventory.post(Inventory())
@@ -182,7 +182,7 @@ async def test_holder_on_a_node_without_cards_has_nothing_to_serve(
     assert node.state.unready() == []
 
 
-async def test_directory_that_cannot_be_written_is_logged_once_with_its_end_and_makes_it_unready(
+async def test_an_unwritable_directory_is_logged_once_and_makes_the_instance_unready(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

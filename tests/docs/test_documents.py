@@ -32,12 +32,12 @@ def table_with(path: str, heading: str) -> set[str]:
     return {name for row in rows for name in re.findall(r"`(.*?)`", row.split(" | ")[0])}
 
 
-def test_table_of_flags_has_each_setting_and_no_other() -> None:
+def test_the_table_of_flags_has_exactly_the_settings() -> None:
     flags = {flag.partition(" ")[0] for flag in table_with("docs/configuration.md", "| flag |")}
     settings = {f"--{key_of(field.name)}" for field in SETTINGS}
     assert flags == settings | {"--config", "--config-dir"}, "docs/configuration.md, table of flags"
 
 
-def test_table_of_verdicts_has_each_probe_and_no_other() -> None:
+def test_the_table_of_verdicts_has_exactly_the_probes() -> None:
     probes = table_with("docs/health.md", "| probe |")
     assert probes == {probe.name for probe in PROBES}, "docs/health.md, table of verdicts"

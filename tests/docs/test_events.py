@@ -64,11 +64,11 @@ def documented() -> set[str]:
     return {name for row in rows for name in re.findall(r"`(\w+)`", row)}
 
 
-def test_log_is_written_through_notice_only() -> None:
+def test_the_log_is_written_only_through_notice() -> None:
     assert {path for path, tree in sources().items() if imports_logging(tree)} == _LOGGING
 
 
-def test_name_of_each_event_is_written_out_where_it_is_logged() -> None:
+def test_each_events_name_is_written_out_where_it_is_logged() -> None:
     assert [
         f"{path}:{number}"
         for path, tree in sources().items()
@@ -77,6 +77,6 @@ def test_name_of_each_event_is_written_out_where_it_is_logged() -> None:
     ] == []
 
 
-def test_each_event_is_documented_and_no_other() -> None:
+def test_exactly_the_logged_events_are_documented() -> None:
     logged = {name for tree in sources().values() for name in events(tree)}
     assert documented() == logged, "docs/operations.md, Logs"

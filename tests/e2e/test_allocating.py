@@ -27,7 +27,7 @@ def only_response(answer: Event) -> Event:
     return response
 
 
-def test_pod_gets_the_nodes_and_the_environment_of_its_cards(
+def test_a_pod_gets_its_cards_nodes_and_environment(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus(dict.fromkeys(range(4), 1))
@@ -45,7 +45,7 @@ def test_pod_gets_the_nodes_and_the_environment_of_its_cards(
     daemon.wait_for_line(f"{GPU}: allocated card_[01], card_[01]$")
 
 
-def test_pod_keeps_the_cards_of_its_init_container(
+def test_a_pod_keeps_its_init_containers_cards(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus(dict.fromkeys(range(4), 1))
@@ -54,7 +54,7 @@ def test_pod_keeps_the_cards_of_its_init_container(
     assert kubelet.admit(GPU, 2, must_include=["card_3"])["ids"] == ["card_0", "card_3"]
 
 
-def test_pods_get_cards_that_are_close_and_leave_groups_whole(
+def test_pods_get_close_cards_and_groups_stay_whole(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus(dict.fromkeys(range(8), 1))
@@ -65,7 +65,7 @@ def test_pods_get_cards_that_are_close_and_leave_groups_whole(
     assert kubelet.admit(GPU, 2)["ids"] == ["card_1", "card_2"]
 
 
-def test_instances_are_packed_unless_the_daemon_was_told_to_spread_them(
+def test_instances_are_packed_unless_placement_is_spread(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus(dict.fromkeys(range(2), 2))
@@ -99,7 +99,7 @@ def test_each_container_is_answered_in_the_order_of_the_request(
     ]
 
 
-def test_older_driver_has_no_control_node_to_hand_out(
+def test_with_an_older_driver_no_control_node_is_added(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 2})
@@ -125,7 +125,7 @@ def add_render_node(host: SimulatedHost, name: str, driver: str) -> None:
     (host.root / "dev/dri" / name).symlink_to("/dev/null")
 
 
-def test_render_node_of_vgem_is_handed_out_if_asked_for(
+def test_vgems_render_node_is_added_if_requested(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})
@@ -137,7 +137,7 @@ def test_render_node_of_vgem_is_handed_out_if_asked_for(
     assert nodes_of(response) == ["/dev/biren/card_0", CONTROL_NODE, "/dev/dri/renderD129"]
 
 
-def test_render_node_is_not_handed_out_unless_asked_for(
+def test_the_render_node_is_not_added_unless_requested(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})
@@ -148,7 +148,7 @@ def test_render_node_is_not_handed_out_unless_asked_for(
     assert nodes_of(response) == ["/dev/biren/card_0", CONTROL_NODE]
 
 
-def test_render_node_that_is_not_there_is_warned_of_and_left_out(
+def test_a_missing_render_node_is_logged_and_left_out(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})
@@ -160,7 +160,7 @@ def test_render_node_that_is_not_there_is_warned_of_and_left_out(
     assert nodes_of(response) == ["/dev/biren/card_0", CONTROL_NODE]
 
 
-def test_driver_files_are_mounted_from_where_they_really_are(
+def test_driver_files_are_mounted_from_their_real_paths(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})
@@ -179,7 +179,7 @@ def test_driver_files_are_mounted_from_where_they_really_are(
     assert str(host.root) not in strings_of(response)
 
 
-def test_driver_files_that_are_not_there_are_warned_of_and_left_out(
+def test_missing_driver_files_are_logged_and_left_out(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})
@@ -197,7 +197,7 @@ def test_driver_files_that_are_not_there_are_warned_of_and_left_out(
         assert len(daemon.matching(f"WARNING .*{absent}")) == 1
 
 
-def test_request_that_can_never_be_right_is_refused_as_invalid(
+def test_an_impossible_request_is_refused_as_invalid(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1, 1: 1, 2: 2})
@@ -219,7 +219,7 @@ def test_request_that_can_never_be_right_is_refused_as_invalid(
     assert kubelet.allocate(GPU, ["card_0"], ["card_1"])["ok"], "refusals leave nothing behind"
 
 
-def test_card_that_is_unhealthy_is_refused_with_the_reason(
+def test_an_unhealthy_card_is_refused_with_the_reason(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1, 1: 1})

@@ -66,7 +66,7 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_daemon_that_is_broken_fails_its_check_and_a_healthy_one_passes(
+def test_a_broken_daemon_fails_its_check_and_a_sound_one_passes(
     way: str,
     folder: Path,
     kubelet: KubeletProcess,

@@ -78,7 +78,7 @@ def named(response: Event) -> list[str]:
     return names
 
 
-def test_absent_file_is_written_before_the_kubelet_hears_of_its_devices(
+def test_a_missing_file_is_written_before_its_devices_are_listed(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, file: Path
 ) -> None:
     host.add_gpus({0: 1, 1: 1, 2: 2})
@@ -97,7 +97,7 @@ def test_absent_file_is_written_before_the_kubelet_hears_of_its_devices(
     assert str(host.root) not in file.read_text()
 
 
-def test_answer_is_what_it_would_be_without_cdi(
+def test_the_answer_is_the_same_as_without_cdi(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, file: Path
 ) -> None:
     host.add_gpus({0: 1, 1: 1})
@@ -118,7 +118,7 @@ def test_answer_is_what_it_would_be_without_cdi(
     assert response["envs"] == direct["envs"]
 
 
-def test_file_that_was_there_is_left_and_what_it_lacks_is_unhealthy(
+def test_an_existing_file_is_kept_and_its_missing_devices_are_unhealthy(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, vendors: Path
 ) -> None:
     host.add_gpus({0: 1, 1: 1})
@@ -137,7 +137,7 @@ def test_file_that_was_there_is_left_and_what_it_lacks_is_unhealthy(
     assert len(daemon.matching("WARNING .*left as it is.*it lacks")) == 1
 
 
-def test_file_that_was_there_is_written_afresh_with_overwrite(
+def test_overwrite_replaces_an_existing_file(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, vendors: Path
 ) -> None:
     host.add_gpus({0: 1, 1: 1})
@@ -146,7 +146,7 @@ def test_file_that_was_there_is_written_afresh_with_overwrite(
     assert names_in(vendors) == ["card_0", "card_1"]
 
 
-def test_new_split_on_a_live_node_is_in_the_file_before_it_is_listed(
+def test_a_new_split_is_in_the_file_before_it_is_listed(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, file: Path
 ) -> None:
     host.add_gpus({0: 1, 1: 1})
@@ -164,7 +164,7 @@ def test_new_split_on_a_live_node_is_in_the_file_before_it_is_listed(
     assert run_command(*check).returncode == 0
 
 
-def test_new_split_is_unhealthy_where_the_file_may_not_follow(
+def test_a_new_split_is_unhealthy_if_the_file_may_not_be_written(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, vendors: Path
 ) -> None:
     host.add_gpus({0: 1})
@@ -176,7 +176,7 @@ def test_new_split_is_unhealthy_where_the_file_may_not_follow(
     assert vendors.read_text() == VENDORS
 
 
-def test_vfio_groups_have_names_that_a_runtime_takes(
+def test_vfio_groups_have_names_that_runtimes_accept(
     folder: Path, kubelet: KubeletProcess, daemon: DaemonProcess, file: Path
 ) -> None:
     root = copy_host("sriov_mixed", folder / "host")
@@ -208,7 +208,7 @@ def small_disk(file: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(file.parent)], check=True)
 
 
-def test_full_disk_costs_only_the_cards_that_are_not_on_it_yet(
+def test_a_full_disk_affects_only_cards_not_yet_written(
     host: SimulatedHost,
     kubelet: KubeletProcess,
     daemon: DaemonProcess,
@@ -231,7 +231,7 @@ def test_full_disk_costs_only_the_cards_that_are_not_on_it_yet(
     daemon.wait_for_line("serves every device again")
 
 
-def test_second_instance_that_stands_by_writes_nothing(
+def test_a_standby_instance_writes_nothing(
     host: SimulatedHost,
     kubelet: KubeletProcess,
     daemon: DaemonProcess,

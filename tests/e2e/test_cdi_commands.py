@@ -44,7 +44,9 @@ def node(host: SimulatedHost, folder: Path) -> Node:
 
 @pytest.mark.parametrize("name", RECORDED)
 @pytest.mark.parametrize("flags", [[], ["--mount-host-path", "--mount-dri-device"]], ids=len)
-def test_file_of_each_recorded_host_is_valid(name: str, flags: list[str], tmp_path: Path) -> None:
+def test_the_file_of_each_recorded_host_is_valid(
+    name: str, flags: list[str], tmp_path: Path
+) -> None:
     root = f"--host-root={HOSTS / name}"
     result = run_command("cdi", "generate", root, f"--cdi-dir={tmp_path}", *flags)
     assert result.returncode == 0
@@ -57,7 +59,7 @@ def test_file_of_each_recorded_host_is_valid(name: str, flags: list[str], tmp_pa
     assert as_yaml.stdout == (tmp_path / "biren.yaml").read_text()
 
 
-def test_unsettled_gpu_is_named_and_left_out(tmp_path: Path) -> None:
+def test_an_unsettled_gpu_is_reported_and_left_out(tmp_path: Path) -> None:
     result = run_command(
         "cdi", "generate", f"--host-root={HOSTS / 'unsettled'}", f"--cdi-dir={tmp_path}"
     )
@@ -65,14 +67,14 @@ def test_unsettled_gpu_is_named_and_left_out(tmp_path: Path) -> None:
     assert "GPU 1 is being re-split" in result.stderr
 
 
-def test_host_without_a_card_gets_no_file(tmp_path: Path) -> None:
+def test_a_host_without_a_card_gets_no_file(tmp_path: Path) -> None:
     result = run_command("cdi", "generate", f"--host-root={tmp_path}", f"--cdi-dir={tmp_path}/cdi")
     assert result.returncode == 1
     assert "no Biren card on this host" in result.stderr
     assert not (tmp_path / "cdi").exists()
 
 
-def test_file_that_is_there_is_left_unless_it_says_the_same(node: Node) -> None:
+def test_an_existing_file_with_other_content_is_kept(node: Node) -> None:
     assert node.generate()[0] == 0
     assert node.file.stat().st_mode & 0o777 == 0o644
     before = node.file.read_text()
@@ -85,7 +87,7 @@ def test_file_that_is_there_is_left_unless_it_says_the_same(node: Node) -> None:
     assert node.file.read_text() != before
 
 
-def test_file_that_nobody_can_load_is_replaced_with_overwrite_only(node: Node) -> None:
+def test_an_unloadable_file_is_replaced_only_with_overwrite(node: Node) -> None:
     node.file.parent.mkdir()
     node.file.write_text("kind: [")
     assert node.generate()[0] == 1
@@ -95,7 +97,7 @@ def test_file_that_nobody_can_load_is_replaced_with_overwrite_only(node: Node) -
 
 
 @pytest.mark.parametrize("flags", [[], ["--overwrite"]])
-def test_what_is_no_file_is_left_with_one_line(node: Node, flags: list[str]) -> None:
+def test_a_path_that_is_not_a_file_is_kept_with_one_line(node: Node, flags: list[str]) -> None:
     node.file.mkdir(parents=True)
     status, said = node.generate(*flags)
     assert status == 1
@@ -104,24 +106,24 @@ def test_what_is_no_file_is_left_with_one_line(node: Node, flags: list[str]) -> 
     assert node.file.is_dir()
 
 
-def test_output_may_be_elsewhere(node: Node, tmp_path: Path) -> None:
+def test_the_output_may_be_elsewhere(node: Node, tmp_path: Path) -> None:
     elsewhere = tmp_path / "other.json"
     assert node.generate("--output", str(elsewhere), "--format", "json")[0] == 0
     validate(json.loads(elsewhere.read_text()))
     assert not node.file.exists()
 
 
-def test_file_as_the_node_needs_it_has_no_finding(node: Node) -> None:
+def test_a_file_with_what_the_node_needs_has_no_finding(node: Node) -> None:
     node.generate()
     assert node.check() == (0, [f"{node.file}: has what the node needs"])
 
 
-def test_node_without_a_card_needs_no_file(tmp_path: Path) -> None:
+def test_a_node_without_a_card_needs_no_file(tmp_path: Path) -> None:
     result = run_command("cdi", "check", f"--host-root={tmp_path}", f"--cdi-dir={tmp_path}")
     assert result.returncode == 0
 
 
-def test_missing_file_is_found(node: Node) -> None:
+def test_a_missing_file_is_found(node: Node) -> None:
     status, (line,) = node.check()
     assert status == 1
     assert line == f"{node.file}: missing; `br-gpu-device-plugin cdi generate` writes it"
@@ -134,7 +136,7 @@ def test_missing_file_is_found(node: Node) -> None:
         ("kind: birentech.com/1-2-gpu\n", "not a valid CDI spec"),
     ],
 )
-def test_file_that_nobody_can_load_is_found(node: Node, content: str, said: str) -> None:
+def test_an_unloadable_file_is_found(node: Node, content: str, said: str) -> None:
     node.file.parent.mkdir()
     node.file.write_text(content)
     status, (line,) = node.check()
@@ -148,7 +150,7 @@ def edit(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps(spec | changes))
 
 
-def test_wrong_kind_is_found(node: Node) -> None:
+def test_a_wrong_kind_is_found(node: Node) -> None:
     node.generate()
     edit(node.file, kind="vendor.com/gpu")
     assert node.check() == (
@@ -157,7 +159,7 @@ def test_wrong_kind_is_found(node: Node) -> None:
     )
 
 
-def test_stale_file_is_found_with_what_is_stale(node: Node) -> None:
+def test_a_stale_file_is_found_with_its_stale_devices(node: Node) -> None:
     node.generate()
     node.host.remove_gpu(1)
     node.host.add_gpus({5: 4})
@@ -175,7 +177,7 @@ def test_stale_file_is_found_with_what_is_stale(node: Node) -> None:
     )
 
 
-def test_device_with_other_edits_is_found(node: Node) -> None:
+def test_a_device_with_other_edits_is_found(node: Node) -> None:
     node.generate()
     spec = load(node.file)
     assert spec is not None
@@ -185,7 +187,7 @@ def test_device_with_other_edits_is_found(node: Node) -> None:
 
 
 @pytest.mark.parametrize("where", ["cdi", "host/etc/cdi", "host/var/run/cdi"])
-def test_duplicate_in_another_file_is_found(node: Node, folder: Path, where: str) -> None:
+def test_a_duplicate_in_another_file_is_found(node: Node, folder: Path, where: str) -> None:
     node.generate()
     other = folder / where / "vendor.json"
     other.parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +201,7 @@ def test_duplicate_in_another_file_is_found(node: Node, folder: Path, where: str
     assert node.check()[0] == 0
 
 
-def test_own_file_seen_through_the_hosts_root_is_no_duplicate(
+def test_the_own_file_seen_through_the_host_root_is_not_a_duplicate(
     host: SimulatedHost, folder: Path
 ) -> None:
     host.add_gpus({0: 1})
@@ -211,7 +213,7 @@ def test_own_file_seen_through_the_hosts_root_is_no_duplicate(
     assert node.check() == (0, [f"{node.file}: has what the node needs"])
 
 
-def test_help_documents_the_exit_statuses() -> None:
+def test_the_help_documents_the_exit_statuses() -> None:
     for command in ("generate", "check"):
         text = run_command("cdi", command, "--help").stdout
         assert "Exit status" in text

@@ -20,7 +20,7 @@ def lists_of(kubelet: KubeletProcess, resource: str, since: int) -> list[dict[st
 
 
 @pytest.mark.usefixtures("either_way")
-def test_card_whose_node_is_pulled_is_unhealthy_until_it_is_put_back(
+def test_a_card_without_its_node_is_unhealthy_until_the_node_is_back(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1, 1: 1})
@@ -38,7 +38,7 @@ def test_card_whose_node_is_pulled_is_unhealthy_until_it_is_put_back(
     assert rest == [{"card_0": "Healthy", "card_1": "Unhealthy"}, first], "each change once"
 
 
-def test_regular_file_in_the_place_of_a_node_is_no_device(
+def test_a_regular_file_in_place_of_a_node_is_not_a_device(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})
@@ -55,7 +55,7 @@ def test_regular_file_in_the_place_of_a_node_is_no_device(
     kubelet.wait_for_list(GPU, healthy=["card_0"])
 
 
-def test_whole_folder_of_nodes_may_vanish_and_come_back(
+def test_the_whole_directory_of_nodes_may_vanish_and_return(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1, 1: 1})
@@ -71,7 +71,7 @@ def test_whole_folder_of_nodes_may_vanish_and_come_back(
     kubelet.wait_for_list(GPU, healthy=["card_1"], unhealthy=["card_0"])
 
 
-def test_gpu_that_fell_off_the_bus_stays_listed_until_it_returns(
+def test_a_gpu_that_fell_off_the_bus_stays_listed_until_it_returns(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1, 1: 1})
@@ -87,7 +87,7 @@ def test_gpu_that_fell_off_the_bus_stays_listed_until_it_returns(
     assert not streams_ended(kubelet, GPU, mark)
 
 
-def test_gpu_that_appears_is_listed(
+def test_a_new_gpu_is_listed(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})
@@ -100,7 +100,7 @@ def test_gpu_that_appears_is_listed(
     assert not streams_ended(kubelet, GPU, mark)
 
 
-def test_new_splits_move_gpus_from_resource_to_resource(
+def test_re_splits_move_gpus_between_resources(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1, 1: 1, 2: 2})
@@ -125,7 +125,7 @@ def test_new_splits_move_gpus_from_resource_to_resource(
     assert not (kubelet.folder / "birentech.com-1-2-gpu.sock").exists()
 
 
-def test_split_that_has_not_settled_is_announced_to_nobody(
+def test_an_unsettled_split_is_not_offered(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1, 1: 4})
@@ -141,7 +141,7 @@ def test_split_that_has_not_settled_is_announced_to_nobody(
     assert not kubelet.latest(QUARTER)
 
 
-def test_daemon_keeps_up_with_the_host_while_the_kubelet_is_away(
+def test_the_daemon_follows_the_host_without_a_kubelet(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1, 1: 1})
@@ -156,7 +156,7 @@ def test_daemon_keeps_up_with_the_host_while_the_kubelet_is_away(
     kubelet.wait_for_list(HALF, healthy=["card_2", "card_3"])
 
 
-def test_pulse_sends_the_list_again_from_a_fresh_look(
+def test_a_pulse_sends_the_list_again_after_a_full_scan(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})

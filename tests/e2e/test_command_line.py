@@ -37,7 +37,7 @@ OWN_FLAGS = (
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_names_every_flag_and_command(flag: str) -> None:
+def test_the_help_lists_every_flag_and_command(flag: str) -> None:
     result = run_command(flag)
     assert result.returncode == 0
     assert not result.stderr
@@ -46,7 +46,7 @@ def test_help_names_every_flag_and_command(flag: str) -> None:
 
 
 @pytest.mark.parametrize("flag", ["--version", "-V"])
-def test_version_is_printed(flag: str) -> None:
+def test_the_version_is_printed(flag: str) -> None:
     result = run_command(flag)
     assert (result.returncode, result.stdout) == (0, f"br-gpu-device-plugin {__version__}\n")
 
@@ -71,7 +71,7 @@ def test_version_is_printed(flag: str) -> None:
     ],
     ids=lambda value: " ".join(sorted(value) if isinstance(value, set) else value),
 )  # fmt: skip
-def test_flags_are_taken_in_the_forms_of_the_vendors_parser(
+def test_flags_are_accepted_in_the_forms_of_the_vendors_parser(
     daemon: DaemonProcess, flags: list[str], settings: set[str]
 ) -> None:
     daemon.start(*flags)
@@ -115,7 +115,7 @@ def test_flags_are_taken_in_the_forms_of_the_vendors_parser(
     ],
     ids=lambda value: repr(" ".join(value)) if isinstance(value, list) else "",
 )
-def test_wrong_words_cost_one_line_and_status_2(words: list[str], what: str) -> None:
+def test_wrong_words_give_one_line_and_status_2(words: list[str], what: str) -> None:
     result = run_command(*words, timeout=DEADLINE)
     assert result.returncode == 2
     assert not result.stdout
@@ -124,18 +124,18 @@ def test_wrong_words_cost_one_line_and_status_2(words: list[str], what: str) -> 
     assert what in result.stderr
 
 
-def test_overwriting_a_file_that_is_not_written_is_warned_of(daemon: DaemonProcess) -> None:
+def test_overwrite_without_cdi_causes_a_warning(daemon: DaemonProcess) -> None:
     daemon.start("--overwrite-cdi-config")
     daemon.wait_for_line("WARNING --overwrite-cdi-config has no effect: give --cdi-feature too")
 
 
-def test_flags_that_mean_nothing_for_kata_are_warned_of(daemon: DaemonProcess) -> None:
+def test_flags_without_effect_for_kata_cause_a_warning(daemon: DaemonProcess) -> None:
     daemon.start("--container-runtime", "kata", "--mount-host-path", "--mount-dri-device")
     daemon.wait_for_line("WARNING --mount-host-path has no effect: a virtual machine")
     daemon.wait_for_line("WARNING --mount-dri-device has no effect: a virtual machine")
 
 
-def test_log_level_leaves_out_what_is_less_important(
+def test_the_log_level_leaves_out_less_important_lines(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})
@@ -146,7 +146,7 @@ def test_log_level_leaves_out_what_is_less_important(
     assert not daemon.matching(" INFO ")
 
 
-def test_one_line_for_each_thing_that_an_operator_would_want_to_know(
+def test_each_important_event_is_one_log_line(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1, 1: 1})
@@ -186,7 +186,7 @@ def test_settings_come_from_the_environment_and_a_file_too(
     assert len(daemon.matching("WARNING .*BR_GPU_PULZE: unknown setting")) == 1
 
 
-def test_wrong_settings_file_costs_one_line_and_status_2(folder: Path) -> None:
+def test_a_wrong_settings_file_gives_one_line_and_status_2(folder: Path) -> None:
     path = folder / "settings.yaml"
     path.write_text("pulse: 300\nhealth-mod: off\n")
     result = run_command("--config", f"{path}", timeout=DEADLINE)
@@ -197,13 +197,13 @@ def test_wrong_settings_file_costs_one_line_and_status_2(folder: Path) -> None:
     )
 
 
-def test_help_of_doctor_begins_with_its_own_flags() -> None:
+def test_the_help_of_doctor_starts_with_its_own_flags() -> None:
     shown = run_command("doctor", "--help").stdout
     assert shown.index("--report") < shown.index("Settings of the daemon") < shown.index("--pulse")
 
 
 @pytest.mark.parametrize("command", ["devices", "doctor", "status"])
-def test_schemas_that_help_names_are_installed(command: str) -> None:
+def test_the_schemas_named_in_the_help_are_installed(command: str) -> None:
     shown = " ".join(re.sub(r"[│\n]", " ", run_command(command, "--help").stdout).split())
     folder = Path(sysconfig.get_path("data")) / "share/br-gpu-device-plugin/schema"
     assert "share/br-gpu-device-plugin/schema" in shown
@@ -221,14 +221,14 @@ def test_too_few_descriptors_are_not_blamed_on_standard_output() -> None:
     )
 
 
-def test_full_disk_below_standard_output_is_named() -> None:
+def test_a_full_disk_below_standard_output_is_reported() -> None:
     with Path("/dev/full").open("w") as full:
         said = subprocess.run([*COMMAND, "--help"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert said.returncode == 1
     assert said.stderr == "br-gpu-device-plugin: No space left on device: standard output\n"
 
 
-def test_ctrl_c_while_modules_are_imported_costs_no_traceback(tmp_path: Path) -> None:
+def test_ctrl_c_during_imports_causes_no_traceback(tmp_path: Path) -> None:
     # A module that is imported early, and that is interrupted while it is.
     (tmp_path / "cyclopts.py").write_text(
         "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
@@ -242,7 +242,7 @@ def test_ctrl_c_while_modules_are_imported_costs_no_traceback(tmp_path: Path) ->
     assert (said.returncode, said.stdout, said.stderr) == (130, "", "")
 
 
-def test_status_names_a_status_dir_that_is_not_a_directory(tmp_path: Path) -> None:
+def test_status_reports_a_status_dir_that_is_not_a_directory(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch()
     said = run_command("status", f"--status-dir={path}")
@@ -251,7 +251,7 @@ def test_status_names_a_status_dir_that_is_not_a_directory(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("words", [["devices"], ["devices", "--topology"], ["--help"], ["status"]])
-def test_closed_output_costs_no_traceback(words: list[str]) -> None:
+def test_a_closed_output_causes_no_traceback(words: list[str]) -> None:
     # >&- of a shell: Python then has None where its standard output was.
     said = subprocess.run(
         ["sh", "-c", '"$@" >&-', "sh", *COMMAND, *words],
@@ -263,7 +263,9 @@ def test_closed_output_costs_no_traceback(words: list[str]) -> None:
     assert said.returncode == (1 if "status" in words else 0)
 
 
-def test_daemon_runs_on_though_nobody_hears_its_log(host: SimulatedHost, folder: Path) -> None:
+def test_the_daemon_keeps_running_without_a_reader_of_its_log(
+    host: SimulatedHost, folder: Path
+) -> None:
     command = [*COMMAND, f"--host-root={host.root}", f"--status-dir={folder / 'status'}"]
     process = subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command])
     try:

@@ -44,7 +44,7 @@ def show(root: Path) -> list[str]:
     return result.stdout.splitlines()
 
 
-def test_document_tells_everything_of_each_card(host: SimulatedHost) -> None:
+def test_the_document_has_everything_about_each_card(host: SimulatedHost) -> None:
     host.add_gpus({0: 1, 5: 2})
     document = read_document(host.root)
     assert document["driver_loaded"] is True
@@ -86,7 +86,7 @@ def test_the_table_has_a_row_for_each_card(host: SimulatedHost) -> None:
     assert rows[0].endswith("Healthy")
 
 
-def test_card_without_its_node_is_shown_with_the_reason(host: SimulatedHost) -> None:
+def test_a_card_without_its_node_is_shown_with_the_reason(host: SimulatedHost) -> None:
     host.add_gpus({0: 1})
     host.pull_node("card_0")
     (device,) = read_document(host.root)["devices"]
@@ -98,7 +98,7 @@ def test_card_without_its_node_is_shown_with_the_reason(host: SimulatedHost) -> 
     assert reason.startswith("    device node /dev/biren/card_0 is missing")
 
 
-def test_card_of_an_unsettled_split_has_no_resource(host: SimulatedHost) -> None:
+def test_a_card_of_an_unsettled_split_has_no_resource(host: SimulatedHost) -> None:
     host.add_gpus({0: 4})
     host.remove_card("card_3")
     for device in read_document(host.root)["devices"]:
@@ -108,7 +108,7 @@ def test_card_of_an_unsettled_split_has_no_resource(host: SimulatedHost) -> None
     assert all("not settled" in row for row in rows[:3])
 
 
-def test_attribute_that_cannot_be_read_is_null_and_spoils_no_other(host: SimulatedHost) -> None:
+def test_an_unreadable_attribute_is_null_and_affects_no_other(host: SimulatedHost) -> None:
     spoiled = ["numa_node", "mem_info", "max_link_speed", "physical_id"]
     host.add_gpus(dict.fromkeys(range(len(spoiled)), 1))
     for number, attribute in enumerate(spoiled):
@@ -127,7 +127,7 @@ def test_attribute_that_cannot_be_read_is_null_and_spoils_no_other(host: Simulat
     assert len(rows) == len(spoiled)
 
 
-def test_host_without_a_driver_is_no_error(tmp_path: Path) -> None:
+def test_a_host_without_a_driver_is_not_an_error(tmp_path: Path) -> None:
     assert read_document(tmp_path) == {
         "driver_loaded": False,
         "control_node": False,
@@ -138,7 +138,7 @@ def test_host_without_a_driver_is_no_error(tmp_path: Path) -> None:
     assert "modprobe biren" in line
 
 
-def test_topology_has_a_row_and_a_column_for_each_card_and_says_what_the_words_mean(
+def test_the_topology_has_a_row_and_a_column_for_each_card_and_explains_its_words(
     host: SimulatedHost,
 ) -> None:
     host.add_gpus({0: 1, 3: 2, 4: 1})
@@ -157,7 +157,7 @@ def test_topology_has_a_row_and_a_column_for_each_card_and_says_what_the_words_m
         assert f"\n  {word:4} " in legend
 
 
-def test_topology_document_tells_of_each_pair_once(host: SimulatedHost) -> None:
+def test_the_topology_document_has_each_pair_once(host: SimulatedHost) -> None:
     host.add_gpus({0: 2, 4: 1})
     document = read_topology(host.root)
     assert document["links_known"] is False
@@ -169,14 +169,14 @@ def test_topology_document_tells_of_each_pair_once(host: SimulatedHost) -> None:
     assert pairs["card_0", "card_1"]["score"] > pairs["card_0", "card_2"]["score"]
 
 
-def test_topology_of_a_host_without_cards_is_no_error(tmp_path: Path) -> None:
+def test_the_topology_of_a_host_without_cards_is_not_an_error(tmp_path: Path) -> None:
     assert read_topology(tmp_path) == {"links_known": False, "cards": [], "pairs": []}
     result = run_command("devices", "--topology", f"--host-root={tmp_path}")
     assert (result.returncode, result.stderr) == (0, "")
     assert "No Biren card" in result.stdout
 
 
-def test_topology_of_vfio_groups_is_told_by_their_place_in_the_pci_tree() -> None:
+def test_the_topology_of_vfio_groups_follows_the_pci_tree() -> None:
     root = Path(__file__).parent.parent / "hosts/sriov_mixed"
     flags = ("--topology", "--container-runtime=kata", f"--host-root={root}")
     lines = run_command("devices", *flags).stdout.splitlines()
@@ -184,7 +184,7 @@ def test_topology_of_vfio_groups_is_told_by_their_place_in_the_pci_tree() -> Non
     assert row == ["/dev/vfio/50", *["PHB"] * 3, "X", *["GPU"] * 3, *["SYS"] * 3, "0"]
 
 
-def test_host_root_is_taken_from_the_daemons_variable(
+def test_the_host_root_comes_from_the_daemons_variable(
     host: SimulatedHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host.add_gpus({0: 1})
@@ -193,13 +193,13 @@ def test_host_root_is_taken_from_the_daemons_variable(
     assert "card_0" in result.stdout
 
 
-def test_topology_of_a_kata_node_is_of_its_groups() -> None:
+def test_the_topology_of_a_kata_node_shows_its_groups() -> None:
     document = read_topology(HOSTS / "sriov_mixed", "--container-runtime=kata")
     assert document["cards"][0] == {"card": "/dev/vfio/17", "numa_node": 0}
     assert document["pairs"][0]["cards"] == ["/dev/vfio/17", "/dev/vfio/18"]
 
 
-def test_kata_node_without_a_group_is_referred_to_the_command_that_says_why(tmp_path: Path) -> None:
+def test_a_kata_node_without_a_group_gets_advice(tmp_path: Path) -> None:
     kata = ("--container-runtime=kata", f"--host-root={tmp_path}")
     result = run_command("devices", "--topology", *kata)
     assert "devices --container-runtime kata" in result.stdout

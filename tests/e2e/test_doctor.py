@@ -50,7 +50,7 @@ def read_document(result: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
     return document
 
 
-def test_node_that_serves_has_no_failure_and_what_is_missing_is_told(
+def test_a_serving_node_has_no_failure_but_missing_parts_are_shown(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, doctor: Doctor
 ) -> None:
     host.add_gpus({0: 1, 1: 1})
@@ -81,7 +81,7 @@ def test_node_that_serves_has_no_failure_and_what_is_missing_is_told(
     assert "/dev/biren/card_1 is missing" in line
 
 
-def test_what_only_the_daemon_has_seen_is_a_failure_too(
+def test_faults_seen_only_by_the_daemon_are_failures_too(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, doctor: Doctor
 ) -> None:
     # One look does not show that a counter rose, or what the management library said.
@@ -99,7 +99,7 @@ def test_what_only_the_daemon_has_seen_is_a_failure_too(
     assert "card_1: " in row["seen"]
 
 
-def test_node_without_anything_fails_with_what_to_do(doctor: Doctor) -> None:
+def test_an_empty_node_fails_with_advice(doctor: Doctor) -> None:
     result = doctor("--json")
     assert result.returncode == 2
     checks = read_document(result)["checks"]
@@ -108,7 +108,7 @@ def test_node_without_anything_fails_with_what_to_do(doctor: Doctor) -> None:
     assert checks["kubelet's directory"]["result"] == "failure"
 
 
-def test_pod_says_which_mounts_it_lacks(
+def test_a_pods_missing_mounts_are_shown(
     host: SimulatedHost, doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
@@ -117,7 +117,7 @@ def test_pod_says_which_mounts_it_lacks(
     assert document["checks"]["mount of sys"]["result"] == "failure"
 
 
-def test_report_shows_another_machine_what_this_one_shows(
+def test_a_report_shows_the_same_on_another_machine(
     host: SimulatedHost, doctor: Doctor, folder: Path
 ) -> None:
     host.add_gpus({0: 1, 1: 2})
@@ -134,7 +134,7 @@ def test_report_shows_another_machine_what_this_one_shows(
     assert shown[0] == shown[1] == (folder / "there/devices.json").read_text()
 
 
-def test_report_that_cannot_be_written_costs_one_line(doctor: Doctor, folder: Path) -> None:
+def test_an_unwritable_report_gives_one_line(doctor: Doctor, folder: Path) -> None:
     result = run_command("doctor", f"--report={folder / 'none/report.tar.gz'}")
     assert result.returncode == 3  # 1 and 2 are about the node
     assert result.stdout.startswith("RESULT")  # and the table all the same
@@ -144,7 +144,7 @@ def test_report_that_cannot_be_written_costs_one_line(doctor: Doctor, folder: Pa
     )
 
 
-def test_report_goes_to_standard_output_where_no_file_can_be_written(
+def test_a_report_can_go_to_standard_output(
     host: SimulatedHost, doctor: Doctor, folder: Path
 ) -> None:
     host.add_gpus({0: 1})
@@ -155,7 +155,7 @@ def test_report_goes_to_standard_output_where_no_file_can_be_written(
         assert {"doctor.json", "devices.json"} <= set(archive.getnames())
 
 
-def test_report_and_document_do_not_share_standard_output(doctor: Doctor) -> None:
+def test_the_report_and_the_document_do_not_share_standard_output(doctor: Doctor) -> None:
     result = run_command("doctor", "--json", "--report=-")
     assert (result.returncode, result.stdout) == (2, "")
     assert "--report -: leave out --json" in result.stderr

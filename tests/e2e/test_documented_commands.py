@@ -41,7 +41,7 @@ def test_files_that_a_command_names_are_there(command: str) -> None:
             assert (ROOT / word).exists()
 
 
-def test_main_job_runs_by_one_command_on_a_fresh_copy(tmp_path: Path) -> None:
+def test_the_main_job_runs_with_one_command_on_a_fresh_copy(tmp_path: Path) -> None:
     (command,) = [line for line in commands() if line.endswith(f"{OURS} simulate")]
     for name in ("pyproject.toml", "README.md", "LICENSE", "biren_plugin"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -53,7 +53,7 @@ def test_main_job_runs_by_one_command_on_a_fresh_copy(tmp_path: Path) -> None:
     assert "Every step succeeded." in result.stdout
 
 
-def test_commands_of_a_node_answer(
+def test_the_documented_commands_of_a_node_answer(
     folder: Path,
     host: SimulatedHost,
     kubelet: KubeletProcess,

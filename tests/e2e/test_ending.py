@@ -25,7 +25,7 @@ FIRST_IN_CONTAINER = ["unshare", "--fork", "--pid", "--kill-child"]
     [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT],
     ids=lambda each: each.name,
 )
-def test_signal_ends_streams_and_removes_sockets(
+def test_a_signal_ends_streams_and_removes_sockets(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, number: signal.Signals
 ) -> None:
     host.add_gpus({0: 1, 1: 2, 2: 4})
@@ -42,7 +42,7 @@ def test_signal_ends_streams_and_removes_sockets(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
-def test_signal_ends_a_daemon_that_waits_for_everything(
+def test_a_signal_ends_a_daemon_that_waits_for_everything(
     daemon: DaemonProcess, number: signal.Signals
 ) -> None:
     daemon.start()
@@ -52,7 +52,7 @@ def test_signal_ends_a_daemon_that_waits_for_everything(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
-def test_signal_is_heeded_from_the_first_line_of_the_log_on(
+def test_a_signal_works_from_the_first_log_line_on(
     daemon: DaemonProcess, number: signal.Signals
 ) -> None:
     daemon.start()
@@ -63,7 +63,7 @@ def test_signal_is_heeded_from_the_first_line_of_the_log_on(
 @pytest.mark.parametrize(
     "number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM], ids=lambda each: each.name
 )
-def test_stray_signal_changes_nothing(
+def test_a_stray_signal_changes_nothing(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, number: signal.Signals
 ) -> None:
     host.add_gpus({0: 1})
@@ -76,7 +76,7 @@ def test_stray_signal_changes_nothing(
     assert daemon.end() == 0
 
 
-def test_peer_that_neither_reads_nor_leaves_does_not_hold_up_the_end(
+def test_a_peer_that_neither_reads_nor_leaves_does_not_delay_the_end(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})
@@ -87,7 +87,7 @@ def test_peer_that_neither_reads_nor_leaves_does_not_hold_up_the_end(
         assert daemon.end() == 0
 
 
-def test_second_signal_ends_the_daemon_at_once_with_its_log_written(
+def test_a_second_signal_ends_the_daemon_at_once_with_its_log_written(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})
@@ -102,7 +102,7 @@ def test_second_signal_ends_the_daemon_at_once_with_its_log_written(
 
 
 @pytest.mark.parametrize("prefix", [[], FIRST_IN_CONTAINER], ids=["process", "first process"])
-def test_signal_that_comes_while_modules_are_imported_ends_the_daemon_with_a_line(
+def test_a_signal_during_imports_ends_the_daemon_with_a_line(
     prefix: list[str], tmp_path: Path
 ) -> None:
     slow = "print('importing', flush=True); import time; time.sleep(60)"
@@ -123,7 +123,7 @@ def test_signal_that_comes_while_modules_are_imported_ends_the_daemon_with_a_lin
     assert errors == "br-gpu-device-plugin: stopping: SIGTERM\n"
 
 
-def test_end_in_the_middle_of_a_registration_is_clean(
+def test_an_end_during_a_registration_is_clean(
     host: SimulatedHost, plugins: Path, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})
@@ -134,7 +134,7 @@ def test_end_in_the_middle_of_a_registration_is_clean(
         assert not list(plugins.glob(OWN_SOCKETS))
 
 
-def test_socket_of_a_killed_daemon_does_not_hinder_the_next(
+def test_a_killed_daemons_socket_does_not_hinder_the_next(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})
@@ -149,7 +149,7 @@ def test_socket_of_a_killed_daemon_does_not_hinder_the_next(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda each: each.name)
-def test_second_daemon_stands_by_until_the_first_has_gone(
+def test_a_second_daemon_stands_by_until_the_first_has_gone(
     host: SimulatedHost,
     kubelet: KubeletProcess,
     new_daemon: Callable[[], DaemonProcess],
@@ -168,7 +168,7 @@ def test_second_daemon_stands_by_until_the_first_has_gone(
     assert events.index("stream_ended") < events.index("register"), "old first, then new"
 
 
-def test_daemon_that_stands_by_ends_too_and_leaves_the_first_alone(
+def test_a_standby_daemon_ends_without_affecting_the_first(
     host: SimulatedHost, kubelet: KubeletProcess, new_daemon: Callable[[], DaemonProcess]
 ) -> None:
     host.add_gpus({0: 1})

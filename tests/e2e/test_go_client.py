@@ -43,7 +43,7 @@ def call(socket: Path, method: str, request: object) -> Any:
     return json.loads(done.stdout or done.stderr)
 
 
-def test_go_client_allocates(socket: Path) -> None:
+def test_a_go_client_allocates(socket: Path) -> None:
     answer = call(socket, "Allocate", {"container_requests": [{"devices_ids": ["card_1"]}]})
     (container,) = answer["containerResponses"]
     assert container["envs"] == {"BR_PHY_CARDS": "card_1"}
@@ -54,13 +54,13 @@ def test_go_client_allocates(socket: Path) -> None:
     }
 
 
-def test_go_client_reads_a_refusal(socket: Path) -> None:
+def test_a_go_client_reads_a_refusal(socket: Path) -> None:
     answer = call(socket, "Allocate", {"container_requests": [{"devices_ids": ["card_9"]}]})
     assert answer["code"] == "invalid_argument"
     assert "card_9 is not a device of this node" in answer["message"]
 
 
-def test_go_client_may_leave_a_stream_and_the_kubelets_goes_on(
+def test_a_go_client_may_leave_a_stream_while_the_kubelets_continues(
     socket: Path, kubelet: KubeletProcess, host: SimulatedHost
 ) -> None:
     with subprocess.Popen(

@@ -96,7 +96,7 @@ def test_pods_with_1_2_and_4_cards_get_what_hami_chose(
     assert (shown["registered"], shown["locked_for"], shown["mismatches"]) == (True, None, [])
 
 
-def test_a_card_that_fails_is_scheduled_to_nobody_and_a_restarted_scheduler_keeps_its_books(
+def test_a_faulty_card_is_not_scheduled_and_a_restarted_scheduler_keeps_its_records(
     host: SimulatedHost,
     kubelet: KubeletProcess,
     daemon: DaemonProcess,

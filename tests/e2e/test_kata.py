@@ -26,7 +26,7 @@ def ids(*numbers: int) -> list[str]:
     return [f"/dev/vfio/{number}" for number in numbers]
 
 
-def test_recorded_kata_host_allocates_what_can_be_passed_through(
+def test_a_recorded_kata_host_allocates_its_usable_groups(
     folder: Path, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     copy_host("sriov_mixed", folder / "host")
@@ -62,7 +62,7 @@ def test_virtual_functions_are_listed_with_their_numa_node(
     assert [device["numa"] for device in devices] == [[1]] * parts
 
 
-def test_function_that_is_rebound_is_unhealthy_with_the_reason_until_it_is_back(
+def test_a_rebound_function_is_unhealthy_with_the_reason_until_it_is_back(
     groups: VfioHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     groups.add_whole(0, 9)
@@ -87,7 +87,7 @@ def test_function_that_is_rebound_is_unhealthy_with_the_reason_until_it_is_back(
     assert not streams_ended(kubelet, HALF, mark)
 
 
-def test_silent_function_and_pulled_node_count_for_their_own_group(
+def test_a_silent_function_and_a_pulled_node_affect_their_own_group(
     groups: VfioHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     functions = groups.add_split(0, [20, 21, 22, 23])
@@ -121,7 +121,7 @@ def test_groups_appear_and_vanish_on_a_live_node(
     kubelet.wait_for_list(GPU, healthy=ids(9), unhealthy=[])
 
 
-def test_gpu_that_is_split_anew_changes_its_resource(
+def test_a_re_split_gpu_changes_its_resource(
     groups: VfioHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     groups.add_split(1, [20, 21])
@@ -136,7 +136,7 @@ def test_gpu_that_is_split_anew_changes_its_resource(
     daemon.wait_for_line(f"replaced by a new split of GPU {physical(1)}")
 
 
-def test_document_of_groups_is_as_its_schema_says() -> None:
+def test_the_document_of_groups_matches_its_schema() -> None:
     result = run_command(
         "devices", "--container-runtime=kata", "--json", f"--host-root={HOSTS / 'sriov_mixed'}"
     )
@@ -163,7 +163,9 @@ def test_document_of_groups_is_as_its_schema_says() -> None:
     assert len(document["left_out"]) == 3
 
 
-def test_table_of_groups_has_a_row_for_each_and_names_what_is_left_out(groups: VfioHost) -> None:
+def test_the_table_of_groups_has_a_row_for_each_and_names_unused_functions(
+    groups: VfioHost,
+) -> None:
     root = f"--host-root={groups.root}"
     (line,) = run_command("devices", "--container-runtime", "kata", root).stdout.splitlines()
     assert line.startswith("No Biren function for VFIO on this host")

@@ -17,7 +17,7 @@ from tests.kubelet.client import KubeletProcess
 RIVAL = "another plugin on this node registers birentech.com/gpu too"
 
 
-def test_refused_registration_is_tried_again(
+def test_a_refused_registration_is_tried_again(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})
@@ -27,7 +27,7 @@ def test_refused_registration_is_tried_again(
     assert daemon.matching("the kubelet refused: .*not today")
 
 
-def test_stream_that_the_kubelet_ends_is_registered_again_and_others_are_left_alone(
+def test_a_resource_whose_stream_ends_is_registered_again_without_affecting_others(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1, 1: 2})
@@ -40,7 +40,7 @@ def test_stream_that_the_kubelet_ends_is_registered_again_and_others_are_left_al
     assert not streams_ended(kubelet, HALF, mark)
 
 
-def test_stream_ended_again_and_again_names_a_rival_as_the_likely_cause(
+def test_repeatedly_ended_streams_name_a_rival_as_the_likely_cause(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})
@@ -56,7 +56,7 @@ def test_stream_ended_again_and_again_names_a_rival_as_the_likely_cause(
     kubelet.wait_for_list(GPU, healthy=1, since=mark)
 
 
-def test_restarts_of_the_kubelet_are_no_rival(
+def test_kubelet_restarts_do_not_suggest_a_rival(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1, 1: 2})
@@ -71,7 +71,7 @@ def test_restarts_of_the_kubelet_are_no_rival(
 
 
 @pytest.mark.usefixtures("either_way")
-def test_deleted_socket_is_made_anew_and_registered(
+def test_a_deleted_socket_is_recreated_and_registered(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})
@@ -84,7 +84,7 @@ def test_deleted_socket_is_made_anew_and_registered(
 
 
 @pytest.mark.usefixtures("either_way")
-def test_folder_made_anew_is_moved_over_to(
+def test_the_daemon_moves_over_to_the_recreated_directory(
     host: SimulatedHost, plugins: Path, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})
@@ -98,7 +98,7 @@ def test_folder_made_anew_is_moved_over_to(
     daemon.wait_for_line("was deleted or re-created: starting over in it")
 
 
-def test_folder_deleted_under_its_mount_ends_the_process_with_the_reason(
+def test_a_directory_deleted_below_its_mount_ends_the_process_with_the_reason(
     host: SimulatedHost, folder: Path, plugins: Path
 ) -> None:
     host.add_gpus({0: 1})
@@ -134,7 +134,7 @@ def test_folder_deleted_under_its_mount_ends_the_process_with_the_reason(
     assert "Traceback" not in said
 
 
-def test_kubelet_that_was_stopped_for_a_while_is_served_again(
+def test_a_kubelet_stopped_for_a_while_is_served_again(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})
@@ -148,7 +148,7 @@ def test_kubelet_that_was_stopped_for_a_while_is_served_again(
 
 
 @pytest.mark.parametrize("stays_away", [False, True], ids=["at once", "after a while"])
-def test_restart_of_the_kubelet_is_one_line_and_one_for_each_resource(
+def test_a_kubelet_restart_is_one_line_and_one_for_each_resource(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, *, stays_away: bool
 ) -> None:
     host.add_gpus({0: 1, 1: 2, 2: 4})

@@ -38,7 +38,7 @@ def test_labels_are_on_disk_while_the_daemon_serves(
     assert list(features.iterdir()) == []
 
 
-def test_instance_that_takes_over_keeps_the_labels(
+def test_an_instance_that_takes_over_keeps_the_labels(
     host: SimulatedHost,
     kubelet: KubeletProcess,
     new_daemon: Callable[[], DaemonProcess],

@@ -38,7 +38,7 @@ def test_three_resources_are_registered_with_options_and_listed(
         daemon.wait_for_line("registered and watched", count=3)
 
 
-def test_lists_carry_the_numa_node_where_the_host_has_one(
+def test_lists_have_the_numa_node_if_the_host_has_one(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1, 4: 1, 5: 1})
@@ -54,7 +54,7 @@ def test_lists_carry_the_numa_node_where_the_host_has_one(
 
 @pytest.mark.parametrize("dials", ["during", "after"])
 @pytest.mark.usefixtures("either_way")
-def test_restarted_kubelet_soon_has_every_list_again(
+def test_a_restarted_kubelet_soon_has_every_list_again(
     host: SimulatedHost, plugins: Path, daemon: DaemonProcess, dials: str
 ) -> None:
     host.add_gpus(MIXED)
@@ -65,7 +65,7 @@ def test_restarted_kubelet_soon_has_every_list_again(
         wait_for_all(kubelet)
 
 
-def test_kubelet_may_take_its_time_to_answer(
+def test_the_kubelet_may_answer_slowly(
     host: SimulatedHost, plugins: Path, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1, 1: 2})
@@ -79,7 +79,7 @@ def test_kubelet_may_take_its_time_to_answer(
 
 
 @pytest.mark.usefixtures("either_way")
-def test_deleted_socket_is_replaced_and_the_other_resources_stay(
+def test_a_deleted_socket_is_replaced_and_the_other_resources_stay(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus(MIXED)
@@ -93,7 +93,7 @@ def test_deleted_socket_is_replaced_and_the_other_resources_stay(
     assert not streams_ended(kubelet, QUARTER, mark)
 
 
-def test_sockets_are_for_their_owner_only(
+def test_only_the_owner_can_use_the_sockets(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})

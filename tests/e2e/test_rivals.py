@@ -58,7 +58,7 @@ def wait_until_pods_are_known(kubelet: KubeletProcess) -> None:
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-def test_plugin_that_takes_the_resource_is_named_and_its_end_is_noticed(
+def test_a_plugin_that_takes_the_resource_is_named_and_its_end_is_noticed(
     host: SimulatedHost,
     kubelet: KubeletProcess,
     daemon: DaemonProcess,
@@ -88,7 +88,7 @@ def test_plugin_that_takes_the_resource_is_named_and_its_end_is_noticed(
     assert endpoints == ["vendor.sock", "birentech.com-gpu.sock"], "nobody fights"
 
 
-def test_plugin_that_lists_the_same_cards_is_noticed_by_the_first_pod(
+def test_a_plugin_that_lists_the_same_cards_is_noticed_by_the_first_pod(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})
@@ -101,7 +101,7 @@ def test_plugin_that_lists_the_same_cards_is_noticed_by_the_first_pod(
         assert "pod default/train holds card_0, which this plugin did not allocate" in line
 
 
-def test_without_the_pod_resources_socket_the_directory_alone_shows_it_and_the_log_says_so(
+def test_without_the_pod_resources_socket_only_the_directory_shows_a_rival_and_the_log_says_so(
     host: SimulatedHost, plugins: Path, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})
@@ -117,7 +117,7 @@ def test_without_the_pod_resources_socket_the_directory_alone_shows_it_and_the_l
         kubelet.wait_for_list(GPU, healthy=1)
 
 
-def test_pods_that_this_plugin_served_are_no_sign_of_a_rival(
+def test_this_plugins_own_pods_do_not_suggest_a_rival(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1, 1: 1})

@@ -79,7 +79,7 @@ def status_of(folder: Path) -> dict[str, Any]:
     return document
 
 
-def test_metrics_tell_a_card_that_falls_sick(
+def test_metrics_show_a_card_that_fails(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, address: str
 ) -> None:
     host.add_gpus({0: 1, 1: 1, 2: 2})
@@ -100,7 +100,7 @@ def test_metrics_tell_a_card_that_falls_sick(
     assert get(address, "/readyz")[0] == 200, "a sick card is no fault of the daemon's"
 
 
-def test_what_happens_is_counted(
+def test_registrations_and_allocations_are_counted(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, address: str
 ) -> None:
     host.add_gpus({0: 1})
@@ -127,7 +127,7 @@ def test_what_happens_is_counted(
         assert value(address, "br_gpu_probe_seconds", probe=probe) is not None, probe
 
 
-def test_not_ready_while_no_kubelet_takes_the_registration(
+def test_the_daemon_is_not_ready_until_a_kubelet_accepts_the_registration(
     host: SimulatedHost, plugins: Path, daemon: DaemonProcess, address: str
 ) -> None:
     host.add_gpus({0: 1})
@@ -139,7 +139,7 @@ def test_not_ready_while_no_kubelet_takes_the_registration(
     assert get(address, "/healthz")[0] == 200, "waiting is no reason to be restarted"
 
 
-def test_taken_address_is_said_and_costs_no_card(
+def test_an_address_in_use_is_logged_and_affects_no_card(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})
@@ -150,7 +150,7 @@ def test_taken_address_is_said_and_costs_no_card(
 
 
 @pytest.mark.usefixtures("training_pod")
-def test_status_tells_what_the_daemon_knows_as_typed(
+def test_status_shows_the_daemons_state(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, folder: Path
 ) -> None:
     host.add_gpus({0: 1, 1: 1})
@@ -175,7 +175,7 @@ def test_status_tells_what_the_daemon_knows_as_typed(
     assert "default/train" in table.stdout
 
 
-def test_status_without_a_daemon_is_one_line(folder: Path) -> None:
+def test_status_without_a_daemon_gives_one_line(folder: Path) -> None:
     result = run_command("status", f"--status-dir={folder / 'status'}")
     assert result.returncode == 1
     assert result.stdout == ""
@@ -183,7 +183,7 @@ def test_status_without_a_daemon_is_one_line(folder: Path) -> None:
     assert line.startswith("br-gpu-device-plugin: no daemon runs here: no process serves")
 
 
-def test_instance_that_stands_by_is_ready_and_answers_for_itself(
+def test_a_standby_instance_is_ready_and_answers_for_itself(
     host: SimulatedHost,
     kubelet: KubeletProcess,
     new_daemon: Callable[[], DaemonProcess],
@@ -204,7 +204,7 @@ def test_instance_that_stands_by_is_ready_and_answers_for_itself(
     assert status_of(folder)["role"] == "serving", "the end of the older one left the socket"
 
 
-def test_log_in_a_cluster_is_one_object_a_line(
+def test_the_log_in_a_cluster_has_one_object_a_line(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     host.add_gpus({0: 1})

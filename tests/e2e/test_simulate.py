@@ -31,7 +31,7 @@ def steps_in(text: str) -> list[str]:
     return re.findall(r"^ *[0-9.]+ ms  (.+)$", text, re.MULTILINE)
 
 
-def test_story_of_eight_whole_gpus_comes_out_right() -> None:
+def test_the_demo_with_eight_whole_gpus_succeeds() -> None:
     result = run_command("simulate")
     assert (result.returncode, result.stderr) == (0, "")
     assert steps_in(result.stdout) == STEPS
@@ -53,7 +53,7 @@ def test_story_of_eight_whole_gpus_comes_out_right() -> None:
     assert "\x1b" not in result.stdout, "no colours in a pipe"
 
 
-def test_story_of_a_mixed_node_comes_out_right() -> None:
+def test_the_demo_with_a_mixed_node_succeeds() -> None:
     result = run_command("simulate", "--gpus", "4", "--svi", "2:2,3:4")
     assert (result.returncode, result.stderr) == (0, "")
     for line in (f"{GPU}: 2 of 2 healthy", f"{HALF}: 2 of 2 healthy", f"{QUARTER}: 4 of 4 healthy"):
@@ -67,14 +67,14 @@ def test_cards_with_numbers_of_two_lengths_keep_their_order() -> None:
     assert "BR_PHY_CARDS=card_9,card_10" in result.stdout
 
 
-def test_story_of_one_gpu_comes_out_right() -> None:
+def test_the_demo_with_one_gpu_succeeds() -> None:
     result = run_command("simulate", "--gpus=1")
     assert result.returncode == 0
     assert f"1 of {GPU}: card_0" in result.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
-def test_keep_running_stays_until_it_is_asked_to_go(number: signal.Signals) -> None:
+def test_keep_running_stays_until_a_signal(number: signal.Signals) -> None:
     process = subprocess.Popen(
         [*COMMAND, "simulate", "--gpus=2", "--keep-running"],
         stdout=subprocess.PIPE,
@@ -103,7 +103,7 @@ def test_keep_running_stays_until_it_is_asked_to_go(number: signal.Signals) -> N
     assert not folder.exists()
 
 
-def test_ctrl_c_in_the_middle_of_the_story_ends_it_without_a_traceback() -> None:
+def test_ctrl_c_during_the_demo_ends_it_without_a_traceback() -> None:
     process = subprocess.Popen(
         [*COMMAND, "simulate", "--gpus=100"],
         stdout=subprocess.PIPE,
@@ -121,7 +121,7 @@ def test_ctrl_c_in_the_middle_of_the_story_ends_it_without_a_traceback() -> None
         assert process.wait(END_DEADLINE) == 130
 
 
-def test_reader_that_has_seen_enough_is_no_error_worth_a_traceback() -> None:
+def test_a_reader_that_closes_the_pipe_causes_no_traceback() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:

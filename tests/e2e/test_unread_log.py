@@ -67,7 +67,7 @@ def unread(
         unread.process.communicate(timeout=DEADLINE)
 
 
-def test_unread_log_holds_up_neither_calls_nor_lists_nor_the_end(
+def test_an_unread_log_delays_neither_calls_nor_lists_nor_the_end(
     host: SimulatedHost, kubelet: KubeletProcess, unread: UnreadDaemon
 ) -> None:
     assert kubelet.admit(GPU, 1)["ok"]
@@ -78,7 +78,7 @@ def test_unread_log_holds_up_neither_calls_nor_lists_nor_the_end(
     assert unread.process.wait(END_DEADLINE) == 0
 
 
-def test_lines_that_were_dropped_are_counted_once_the_log_is_read(unread: UnreadDaemon) -> None:
+def test_dropped_lines_are_counted_once_the_log_is_read(unread: UnreadDaemon) -> None:
     *lines, last = unread.read_until("lines of this log were dropped")
     count = re.search(r"(\d+) lines", last)
     assert count is not None

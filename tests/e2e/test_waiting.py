@@ -17,7 +17,7 @@ NO_FOLDER = "waiting for .*plugins: no such directory; is it mounted"
 NO_SOCKET = r"waiting for the kubelet: no .*plugins/kubelet\.sock"
 
 
-def test_driver_may_be_loaded_late(
+def test_the_driver_may_be_loaded_late(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     class_folder = host.root / "sys/class/biren"
@@ -30,7 +30,7 @@ def test_driver_may_be_loaded_late(
     assert len(daemon.matching(NO_DRIVER)) == 1
 
 
-def test_cards_may_come_late(
+def test_cards_may_appear_late(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
     daemon.start()
@@ -40,7 +40,9 @@ def test_cards_may_come_late(
     assert len(daemon.matching(NO_CARD)) == 1
 
 
-def test_kubelet_may_start_late(host: SimulatedHost, plugins: Path, daemon: DaemonProcess) -> None:
+def test_the_kubelet_may_start_late(
+    host: SimulatedHost, plugins: Path, daemon: DaemonProcess
+) -> None:
     host.add_gpus({0: 1})
     daemon.start()
     daemon.wait_for_line(NO_SOCKET)
@@ -50,7 +52,7 @@ def test_kubelet_may_start_late(host: SimulatedHost, plugins: Path, daemon: Daem
 
 
 @pytest.mark.usefixtures("either_way")
-def test_everything_may_come_late_at_once(folder: Path, daemon: DaemonProcess) -> None:
+def test_everything_may_be_late_at_once(folder: Path, daemon: DaemonProcess) -> None:
     plugins = folder / "plugins"
     daemon.start()
     daemon.wait_for_line(NO_DRIVER)
@@ -63,7 +65,7 @@ def test_everything_may_come_late_at_once(folder: Path, daemon: DaemonProcess) -
     assert len(daemon.matching(NO_FOLDER)) == 1
 
 
-def test_missing_inotify_is_said_with_what_to_do(
+def test_missing_inotify_is_logged_with_advice(
     host: SimulatedHost, daemon: DaemonProcess, without_inotify: None
 ) -> None:
     daemon.start()
@@ -71,7 +73,7 @@ def test_missing_inotify_is_said_with_what_to_do(
     daemon.wait_for_line(NO_CARD)
 
 
-def test_process_that_holds_the_lock_and_serves_nothing_is_named_and_its_end_is_noticed(
+def test_an_idle_holder_of_the_lock_is_named_and_its_end_is_noticed(
     host: SimulatedHost, kubelet: KubeletProcess, daemon: DaemonProcess, folder: Path
 ) -> None:
     host.add_gpus({0: 1})

@@ -18,7 +18,7 @@ GREETING = frames.PREFACE + frames.settings()
 
 
 @pytest.mark.parametrize("part", [b"", frames.PREFACE[:10], frames.PREFACE, GREETING[:-1]])
-async def test_a_peer_that_says_too_little_is_closed_after_a_while(
+async def test_a_peer_that_sends_too_little_is_closed_after_a_while(
     autojump_clock: MockClock, part: bytes
 ) -> None:
     async with well_afterwards() as served:
@@ -76,7 +76,7 @@ async def test_trailers_of_a_request_are_ignored(autojump_clock: MockClock) -> N
 
 
 @pytest.mark.parametrize("late", [frames.reset(1), frames.window_update(1, 9)])
-async def test_what_comes_late_for_an_answered_call_is_ignored(
+async def test_late_frames_for_an_answered_call_are_ignored(
     autojump_clock: MockClock, late: bytes
 ) -> None:
     async with well_afterwards() as served:
@@ -92,7 +92,7 @@ async def test_what_comes_late_for_an_answered_call_is_ignored(
         assert await peer.messages(3, 2) == [b"before", b"news"]
 
 
-async def test_data_on_a_closed_stream_costs_its_own_connection_at_most(
+async def test_data_on_a_closed_stream_affects_at_most_its_own_connection(
     autojump_clock: MockClock,
 ) -> None:
     async with well_afterwards() as served:
@@ -104,7 +104,7 @@ async def test_data_on_a_closed_stream_costs_its_own_connection_at_most(
         await wait_all_tasks_blocked()
 
 
-async def test_data_after_the_end_costs_no_other_call(autojump_clock: MockClock) -> None:
+async def test_data_after_the_end_affects_no_other_call(autojump_clock: MockClock) -> None:
     async with well_afterwards() as served:
         peer = await served.connect()
         await peer.send(peer.write.call(1, "Hang"), peer.write.call(3, "Watch"))
@@ -150,7 +150,7 @@ async def test_a_compressed_message_is_refused(autojump_clock: MockClock, flag: 
 
 
 @pytest.mark.parametrize("body", [b"\x00", frames.message(b"hello")[:-1]])
-async def test_a_message_that_never_gets_whole_is_internal(
+async def test_a_message_that_is_never_complete_is_internal(
     autojump_clock: MockClock, body: bytes
 ) -> None:
     async with well_afterwards() as served:
@@ -273,7 +273,7 @@ async def test_data_in_the_smallest_pieces_takes_no_more_memory_than_in_large_on
         assert grown < 250_000, "25 bytes for each of the 10,000"
 
 
-async def test_settings_without_end_cost_the_connection_and_no_memory(
+async def test_endless_settings_end_the_connection_without_using_memory(
     autojump_clock: MockClock,
 ) -> None:
     async with well_afterwards() as served:
@@ -282,7 +282,7 @@ async def test_settings_without_end_cost_the_connection_and_no_memory(
         await peer.until_closed()
 
 
-async def test_empty_messages_without_end_cost_their_call_only(autojump_clock: MockClock) -> None:
+async def test_endless_empty_messages_end_only_their_call(autojump_clock: MockClock) -> None:
     async with well_afterwards() as served:
         peer = await served.connect()
         await peer.send(peer.write.request(1), frames.data(1, frames.message(b"") * 3000))

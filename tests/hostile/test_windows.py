@@ -63,7 +63,7 @@ async def test_a_window_that_turns_negative_holds_the_answer(autojump_clock: Moc
         assert (await peer.answer(1)).messages == [b"x" * 200]
 
 
-async def test_frames_are_no_longer_than_the_peer_takes(autojump_clock: MockClock) -> None:
+async def test_frames_are_not_longer_than_the_peer_accepts(autojump_clock: MockClock) -> None:
     async with well_afterwards() as served:
         peer = await served.connect()
         await peer.send(peer.write.call(1, "Grow", b"40000"))
@@ -84,7 +84,7 @@ async def test_a_window_kept_closed_ends_the_call(autojump_clock: MockClock, met
         assert served.service.running == 1
 
 
-async def test_a_closed_window_of_one_call_holds_up_no_other(autojump_clock: MockClock) -> None:
+async def test_a_closed_window_of_one_call_delays_no_other(autojump_clock: MockClock) -> None:
     async with well_afterwards() as served:
         peer = await served.connect(greets=False)
         await peer.greet(SMALL)

@@ -49,7 +49,7 @@ def undeclared(source: str, requirements: set[str]) -> list[str]:
 
 
 @pytest.mark.parametrize(("folder", "groups"), [("biren_plugin", ()), ("tests", ("test",))])
-def test_what_is_imported_is_declared(folder: str, groups: tuple[str, ...]) -> None:
+def test_imported_packages_are_declared(folder: str, groups: tuple[str, ...]) -> None:
     requirements = declared(*groups, *(("package",) if folder == "tests" else ()))
     missing = [
         f"{path.relative_to(ROOT)}: {name}"
@@ -67,5 +67,5 @@ def test_what_is_imported_is_declared(folder: str, groups: tuple[str, ...]) -> N
         "import os, not_installed_at_all",
     ],
 )
-def test_import_of_what_another_package_brings_is_undeclared(source: str) -> None:
+def test_an_import_of_another_packages_dependency_is_undeclared(source: str) -> None:
     assert undeclared(source, declared()) != []

@@ -40,7 +40,7 @@ def add(path: Path, line: str) -> None:
     path.write_text(f"{text}\n{line}\n")
 
 
-def test_package_as_it_is_breaks_none(package: Path) -> None:
+def test_the_package_breaks_no_contract(package: Path) -> None:
     assert broken_contracts(package) == set()
 
 
@@ -60,6 +60,8 @@ def test_package_as_it_is_breaks_none(package: Path) -> None:
         ("core/model.py", "import trio", PURE),
     ],
 )
-def test_contract_breaks(package: Path, module: str, line: str, contract: str) -> None:
+def test_each_upward_import_breaks_its_contract(
+    package: Path, module: str, line: str, contract: str
+) -> None:
     add(package / module, line)
     assert contract in broken_contracts(package)

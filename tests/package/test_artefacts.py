@@ -32,7 +32,7 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("pattern", ["*.whl", "*.tar.gz"])
-def test_artefact_installs_and_runs(artefacts: Path, tmp_path: Path, pattern: str) -> None:
+def test_each_artefact_installs_and_runs(artefacts: Path, tmp_path: Path, pattern: str) -> None:
     [artefact] = artefacts.glob(pattern)
     venv.create(tmp_path / "venv", with_pip=True)
     pip: list[str | Path] = [tmp_path / "venv/bin/python", "-m", "pip", "install", "--quiet"]
@@ -43,7 +43,7 @@ def test_artefact_installs_and_runs(artefacts: Path, tmp_path: Path, pattern: st
     assert "card_0" in run(command, "devices", "--host-root", HOST, cwd=tmp_path)
 
 
-def test_sdist_has_no_links(artefacts: Path) -> None:
+def test_the_sdist_has_no_links(artefacts: Path) -> None:
     """A link out of the archive is refused by newer versions of Python and pip."""
     [sdist] = artefacts.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:

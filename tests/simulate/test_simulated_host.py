@@ -66,7 +66,7 @@ def test_number_of_gpus_has_bounds(number: int) -> None:
         ("1:0", "1, 2 or 4 instances"),
     ],
 )
-def test_wrong_split_is_refused_with_what_would_be_right(svi: str, says: str) -> None:
+def test_a_wrong_split_is_refused_with_the_valid_values(svi: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         read_splits(8, svi)
 
@@ -99,7 +99,7 @@ def test_gpus_are_numbered_in_order(host: SimulatedHost) -> None:
     }
 
 
-def test_cards_tell_all_that_a_driver_tells(host: SimulatedHost) -> None:
+def test_cards_have_all_attributes_of_the_driver(host: SimulatedHost) -> None:
     host.add_gpus({0: 1, 4: 2})
     whole, half, _ = read(host).cards
     assert (whole.memory, half.memory) == (GPU_MEMORY * 1024, GPU_MEMORY * 1024 // 2)
@@ -116,7 +116,7 @@ def test_instances_of_a_gpu_share_its_address_and_no_other_gpus(host: SimulatedH
     assert len(addresses) == len(cards) // 2
 
 
-def test_node_can_be_pulled_and_put_back(host: SimulatedHost) -> None:
+def test_a_node_can_be_pulled_and_put_back(host: SimulatedHost) -> None:
     host.add_gpus({0: 1, 1: 1})
     host.pull_node("card_0")
     host.pull_node("card_0")
@@ -128,13 +128,13 @@ def test_node_can_be_pulled_and_put_back(host: SimulatedHost) -> None:
     assert {card.node for card in read(host).cards} == {NodeState.CHARACTER_DEVICE}
 
 
-def test_removed_card_leaves_the_others_of_its_gpu(host: SimulatedHost) -> None:
+def test_a_removed_card_does_not_affect_the_others_of_its_gpu(host: SimulatedHost) -> None:
     host.add_gpus({0: 4})
     host.remove_card("card_1")
     assert gpus(read(host)) == {0: ["card_0", "card_2", "card_3"]}
 
 
-def test_new_split_takes_the_lowest_free_numbers(host: SimulatedHost) -> None:
+def test_a_new_split_gets_the_lowest_free_numbers(host: SimulatedHost) -> None:
     host.add_gpus({0: 2, 1: 1})
     assert host.split(0, 4) == ["card_0", "card_1", "card_3", "card_4"]
 
@@ -144,7 +144,7 @@ CHANGES = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0, 1, 2, 4])), 
 
 @settings(max_examples=30)
 @given(CHANGES)
-def test_reader_follows_every_change(changes: list[tuple[int, int]]) -> None:
+def test_a_reader_follows_every_change(changes: list[tuple[int, int]]) -> None:
     """A GPU removed (0) or split; a reader that looks after each change sees what a new one sees."""
     with tempfile.TemporaryDirectory() as folder:
         host = SimulatedHost(Path(folder) / "host")

@@ -31,7 +31,7 @@ async def ask(folder: Path, registration: Registration) -> None:
     await register(stream, registration, deadline=20)
 
 
-async def test_plugin_whose_socket_is_gone_is_refused(
+async def test_a_plugin_without_its_socket_is_refused(
     folder: Path, autojump_clock: MockClock
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -42,7 +42,7 @@ async def test_plugin_whose_socket_is_gone_is_refused(
         nursery.cancel_scope.cancel()
 
 
-async def test_plugin_that_hangs_up_when_it_is_dialled_is_refused(
+async def test_a_plugin_that_hangs_up_when_dialled_is_refused(
     folder: Path, autojump_clock: MockClock
 ) -> None:
     async def hang_up(stream: trio.SocketStream) -> None:
@@ -68,7 +68,7 @@ async def test_another_version_of_the_api_is_refused(
         nursery.cancel_scope.cancel()
 
 
-async def test_start_wipes_the_sockets_of_the_folder(
+async def test_the_start_removes_the_sockets_in_the_directory(
     folder: Path, autojump_clock: MockClock
 ) -> None:
     (folder / "stale.sock").touch()
@@ -80,7 +80,7 @@ async def test_start_wipes_the_sockets_of_the_folder(
         nursery.cancel_scope.cancel()
 
 
-async def test_pod_that_finds_no_card_is_not_admitted(
+async def test_a_pod_without_a_free_card_is_not_admitted(
     folder: Path, autojump_clock: MockClock
 ) -> None:
     with pytest.raises(NotAdmitted, match=r"0 of birentech.com/gpu are free, 1 are requested"):

@@ -18,7 +18,7 @@ async def work_until(finish: threading.Event, done: list[float]) -> None:
         done.append(trio.current_time())
 
 
-async def test_jump_waits_for_a_thread_that_is_at_work(mock_clock: MockClock) -> None:
+async def test_a_jump_waits_for_a_running_thread(mock_clock: MockClock) -> None:
     finish = threading.Event()
     done: list[float] = []
     async with trio.open_nursery() as nursery:
@@ -30,7 +30,7 @@ async def test_jump_waits_for_a_thread_that_is_at_work(mock_clock: MockClock) ->
     assert (done, trio.current_time()) == ([0.0], 3600.0)
 
 
-async def test_jump_does_not_wait_for_a_thread_at_a_gate(mock_clock: MockClock) -> None:
+async def test_a_jump_does_not_wait_for_a_thread_at_a_gate(mock_clock: MockClock) -> None:
     gate = Gate()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: trio.to_thread.run_sync(gate.wait))
@@ -39,7 +39,7 @@ async def test_jump_does_not_wait_for_a_thread_at_a_gate(mock_clock: MockClock) 
     assert trio.current_time() == 3600
 
 
-async def test_jump_waits_for_what_a_gate_lets_through(mock_clock: MockClock) -> None:
+async def test_a_jump_waits_for_a_thread_released_by_a_gate(mock_clock: MockClock) -> None:
     gate, finish = Gate(), threading.Event()
     done: list[float] = []
 
@@ -61,7 +61,7 @@ async def test_jump_waits_for_what_a_gate_lets_through(mock_clock: MockClock) ->
     assert (done, trio.current_time()) == ([1.0], 2.0)
 
 
-async def test_clock_that_jumps_by_itself_waits_for_a_thread(autojump_clock: MockClock) -> None:
+async def test_an_autojump_clock_waits_for_a_thread(autojump_clock: MockClock) -> None:
     def come_back_often() -> list[float]:
         return [trio.from_thread.run_sync(trio.current_time) for _ in range(100)]
 

@@ -18,7 +18,7 @@ def test_splits_decide_the_resource(tmp_path: Path) -> None:
     assert cards_by_gpu(tmp_path) == {0: ["card_0"], 1: ["card_1", "card_2"]}
 
 
-def test_a_pulled_node_and_a_silent_function_are_sick(tmp_path: Path) -> None:
+def test_a_pulled_node_and_a_silent_function_are_faulty(tmp_path: Path) -> None:
     host = SimulatedHost(tmp_path)
     host.add_gpus({0: 1, 1: 1, 2: 1})
     host.pull_node("card_0")

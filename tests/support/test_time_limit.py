@@ -35,7 +35,7 @@ def test_that_hangs_without_a_loop():
         ("test_that_hangs_without_a_loop", "in test_that_hangs_without_a_loop"),
     ],
 )
-def test_hanging_test_is_named_with_its_stacks(
+def test_a_hanging_test_is_named_with_its_stacks(
     tmp_path: Path, workers: int, test: str, stack: str
 ) -> None:
     path = tmp_path / "test_hanging.py"

@@ -29,7 +29,7 @@ def request(**changed: bytes | None) -> list[Header]:
     return [(name, value) for name, value in fields.items() if value is not None]
 
 
-def test_what_we_write_is_what_we_read() -> None:
+def test_written_headers_read_back_the_same() -> None:
     assert read_request(request()) == RequestHeaders("v1beta1.DevicePlugin", "Allocate", None)
 
 
@@ -57,7 +57,7 @@ def test_a_timeout_is_seconds() -> None:
         ({"grpc_timeout": b"-5S"}, StatusCode.INTERNAL, b"200"),
     ],
 )
-def test_what_is_no_grpc_request_is_refused(
+def test_a_request_that_is_not_grpc_is_refused(
     changes: dict[str, bytes | None], code: StatusCode, http_status: bytes
 ) -> None:
     refusal = read_request(request(**changes))
@@ -115,7 +115,7 @@ def test_a_status_survives_the_wire(code: StatusCode, text: str) -> None:
     assert set(written) <= set(string.printable) - set("\t\n\r\v\f")
 
 
-def test_a_status_text_that_is_no_unicode_is_written_all_the_same() -> None:
+def test_a_status_text_that_is_not_unicode_is_written_anyway() -> None:
     assert read_status(write_trailers(Status(StatusCode.INTERNAL, "caf\udce9"))).status_message
 
 

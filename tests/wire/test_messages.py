@@ -107,6 +107,6 @@ def test_a_registration_reads_as_another_kubelet_reads_it() -> None:
 
 
 @given(options)
-def test_options_arrive_as_they_are(given_options: PluginOptions) -> None:
+def test_options_arrive_unchanged(given_options: PluginOptions) -> None:
     written = messages.write_options(given_options).SerializeToString()
     assert messages.read_options(pb.DevicePluginOptions.FromString(written)) == given_options

@@ -59,7 +59,7 @@ async def asked(lister: Lister) -> KubeletView:
         return await ask_kubelet(near, "birentech.com", 5.0)
 
 
-async def test_holder_of_each_of_our_devices_is_told_down_to_its_container() -> None:
+async def test_the_holder_of_each_device_is_returned_with_its_container() -> None:
     view = await asked(Lister(training_pod, 0.0))
     assert view.pods == {("default", "train")}
     assert view.holders == {
@@ -87,7 +87,7 @@ def claiming_pod() -> pb.ListPodResourcesResponse:
     return answer
 
 
-async def test_each_device_of_a_claim_is_told_once_and_those_of_other_drivers_not_at_all() -> None:
+async def test_each_device_of_a_claim_is_returned_once_and_other_drivers_not_at_all() -> None:
     view = await asked(Lister(claiming_pod, 0.0))
     devices = tuple(ClaimDevice("uid-1", "cards", f"gpu-{number}") for number in range(2))
     holder = Holder("team", "train", "main")
@@ -95,13 +95,13 @@ async def test_each_device_of_a_claim_is_told_once_and_those_of_other_drivers_no
     assert view.unprepared == {("team", "failed")}
 
 
-async def test_kubelet_that_does_not_answer_is_not_waited_for(autojump_clock: MockClock) -> None:
+async def test_a_kubelet_that_does_not_answer_is_not_waited_for(autojump_clock: MockClock) -> None:
     with pytest.raises(ExceptionGroup) as caught:
         await asked(Lister(training_pod, 60.0))
     assert caught.group_contains(PodResourcesUnknown, match="did not answer in 5 s")
 
 
-async def test_allocatable_devices_are_told_by_resource_and_only_ours() -> None:
+async def test_allocatable_devices_are_returned_by_resource_for_this_vendor_only() -> None:
     lister = Lister(training_pod, 0.0)
     lister.allocatable = pb.AllocatableResourcesResponse()
     for resource, ids in (
@@ -114,7 +114,7 @@ async def test_allocatable_devices_are_told_by_resource_and_only_ours() -> None:
     assert allocatable == {GPU: frozenset({"card_0", "card_1", "card_2"})}
 
 
-async def test_kubelet_that_does_not_tell_what_is_allocatable_still_tells_who_holds_what() -> None:
+async def test_an_old_kubelet_without_allocatable_devices_still_reports_holders() -> None:
     view = await asked(Lister(training_pod, 0.0))
     holders, allocatable = view.holders, view.allocatable
     assert holders

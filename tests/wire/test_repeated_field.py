@@ -49,6 +49,6 @@ def test_each_element_is_found_between_whatever_fields(
         b"\x19123",  # fewer than eight bytes
     ],
 )
-def test_bytes_that_are_no_message_are_an_error(message: bytes) -> None:
+def test_bytes_that_are_not_a_message_are_an_error(message: bytes) -> None:
     with pytest.raises(DecodeError):
         list(encoded_elements(memoryview(message), FIELD))

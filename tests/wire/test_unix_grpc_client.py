@@ -138,7 +138,7 @@ async def test_an_answer_that_ends_with_data_has_no_status(autojump_clock: MockC
         await peer.send(peer.write.headers(1, RESPONSE), frames.data(1, b"", end=True))
 
 
-async def test_a_status_nobody_knows_ends_its_call_only(autojump_clock: MockClock) -> None:
+async def test_an_unknown_status_ends_only_its_call(autojump_clock: MockClock) -> None:
     async def use(channel: Channel) -> None:
         await fails_with(RpcFailedError, "UNKNOWN")(channel)
         await fails_with(RpcFailedError, "UNAVAILABLE")(channel)
@@ -280,7 +280,7 @@ async def test_a_reader_who_leaves_a_stream_resets_it(autojump_clock: MockClock)
         await peer.until(lambda: peer.answers[1].reset is not None)
 
 
-async def test_what_the_user_raises_comes_out_as_it_is(autojump_clock: MockClock) -> None:
+async def test_the_users_exception_comes_out_unchanged(autojump_clock: MockClock) -> None:
     async def use(channel: Channel) -> None:
         raise KeyError("mine")
 
@@ -291,7 +291,7 @@ async def test_what_the_user_raises_comes_out_as_it_is(autojump_clock: MockClock
     await peer.until_closed()
 
 
-async def test_a_server_that_never_says_a_word_is_given_up(autojump_clock: MockClock) -> None:
+async def test_a_silent_server_is_abandoned(autojump_clock: MockClock) -> None:
     _near, far = memory_stream_pair()
     started = trio.current_time()
     with trio.fail_after(1e6), pytest.raises(ConnectionEnded, match="SETTINGS"):

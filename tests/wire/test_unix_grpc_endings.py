@@ -140,7 +140,7 @@ async def test_a_reset_call_gets_no_answer(autojump_clock: MockClock) -> None:
         assert peer.answers.get(1, Answer()) == Answer()
 
 
-async def test_a_bug_while_cleaning_up_is_told_though_nobody_waits_for_the_answer(
+async def test_a_bug_during_cleanup_is_reported_even_without_a_waiting_caller(
     autojump_clock: MockClock,
 ) -> None:
     class Untidy(Service):

@@ -125,7 +125,7 @@ async def test_a_servicers_own_status_reaches_the_caller(autojump_clock: MockClo
 
 
 @pytest.mark.parametrize("method", ["Fail", "FailLate"])
-async def test_a_bug_is_opaque_to_the_caller_and_told_to_us(
+async def test_a_bug_is_opaque_to_the_caller_and_reported_to_on_bug(
     autojump_clock: MockClock, method: str
 ) -> None:
     async with serving() as served:
@@ -151,7 +151,7 @@ async def test_a_status_text_that_is_no_unicode_still_arrives(autojump_clock: Mo
         assert answer.status == FAILED_PRECONDITION
 
 
-async def test_what_on_bug_raises_ends_the_server(autojump_clock: MockClock) -> None:
+async def test_an_exception_from_on_bug_ends_the_server(autojump_clock: MockClock) -> None:
     def give_up(error: Exception) -> None:
         raise error
 
@@ -169,7 +169,7 @@ async def test_what_on_bug_raises_ends_the_server(autojump_clock: MockClock) -> 
 @pytest.mark.parametrize(
     ("encoding", "status"), [("identity", OK), ("gzip", UNIMPLEMENTED), ("snappy", UNIMPLEMENTED)]
 )
-async def test_any_encoding_but_identity_is_unimplemented(
+async def test_every_encoding_except_identity_is_unimplemented(
     autojump_clock: MockClock, encoding: str, status: int
 ) -> None:
     async with well_afterwards() as served:

@@ -100,7 +100,7 @@ async def test_closing_removes_the_file(path: Path) -> None:
     assert not path.exists()
 
 
-async def test_a_cancelled_close_removes_the_file_all_the_same(path: Path) -> None:
+async def test_a_cancelled_close_still_removes_the_file(path: Path) -> None:
     with trio.CancelScope() as scope:
         async with UnixListener(path):
             scope.cancel()
@@ -125,7 +125,7 @@ async def test_closing_leaves_a_successors_socket_alone(path: Path) -> None:
                 pass
 
 
-async def test_closing_is_no_error_when_the_folder_has_gone(tmp_path: Path) -> None:
+async def test_closing_is_not_an_error_when_the_directory_has_gone(tmp_path: Path) -> None:
     folder = tmp_path / "device-plugins"
     folder.mkdir()
     async with UnixListener(folder / "plugin.sock"):
@@ -148,14 +148,14 @@ def test_a_path_that_cannot_be_listened_on_is_an_os_error(tmp_path: Path, name: 
         UnixListener(tmp_path / name)
 
 
-def test_a_folder_in_its_place_is_an_os_error_and_stays(path: Path) -> None:
+def test_a_directory_in_its_place_is_an_os_error_and_stays(path: Path) -> None:
     path.mkdir()
     with pytest.raises(OSError, match=r"directory|permitted"):
         UnixListener(path)
     assert path.is_dir()
 
 
-def test_a_file_is_the_same_only_while_nobody_made_it_anew(path: Path) -> None:
+def test_a_recreated_file_has_another_identity(path: Path) -> None:
     assert FileIdentity.of(path) is None
     path.touch()
     first = FileIdentity.of(path)
@@ -166,6 +166,6 @@ def test_a_file_is_the_same_only_while_nobody_made_it_anew(path: Path) -> None:
     assert FileIdentity.of(path) not in (None, first)
 
 
-def test_what_may_not_be_looked_at_has_no_identity(tmp_path: Path) -> None:
+def test_an_inaccessible_file_has_no_identity(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert FileIdentity.of(tmp_path / "file" / "below") is None
