@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from biren_plugin.commands.flags_from_settings import StatusDir, Switch
+from biren_plugin.commands.node_problem import report_problem
 from biren_plugin.commands.tables import Row, print_cards, print_table
 from biren_plugin.core.health.modes import ProbeMode, describe_modes
 from biren_plugin.core.settings import DEFAULT_STATUS_DIR, STATUS_SOCKET
-from biren_plugin.errors import StatusUnavailable
+from biren_plugin.errors import StatusUnavailable, UsageError
 
 ANSWER_DEADLINE: Final = 5.0
 REDRAW: Final = 1.0
@@ -24,7 +25,11 @@ _CLEAR: Final = "\033[H\033[2J"
 
 
 def status(
-    *, json: Switch = False, watch: Switch = False, status_dir: StatusDir = DEFAULT_STATUS_DIR
+    *,
+    json: Switch = False,
+    watch: Switch = False,
+    problem: Switch = False,
+    status_dir: StatusDir = DEFAULT_STATUS_DIR,
 ) -> int:
     """Show the running daemon's resources and cards, and which pod holds each card.
 
@@ -35,9 +40,16 @@ def status(
         share/br-gpu-device-plugin/schema of the Python environment).
     watch
         Show it again each second, until Ctrl-C.
+    problem
+        Print one line about the cards that have a fault, for Node Problem Detector. Exit status: 0: none.
+        1: some. 2: unknown.
     status_dir
         The directory of the daemon's socket, as in the daemon's flag.
     """
+    if problem:
+        if json or watch:
+            raise UsageError("--problem: leave out --json and --watch")
+        return report_problem(status_dir, ask)
     show_status(status_dir, as_json=json, watch=watch)
     return 0
 

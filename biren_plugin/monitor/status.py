@@ -117,6 +117,7 @@ def _device(device: Device, since: float | None, holder: Holder | None) -> dict[
         "card": device.id,
         "healthy": device.healthy,
         "since": _timestamp(since),
+        "faults": list(device.faults),
         "reasons": list(device.reasons),
         "warnings": list(device.warnings),
         "product": device.card.called,

@@ -50,6 +50,7 @@ async def test_the_document_has_each_cards_health_its_start_and_its_holder(
         "card": "card_1",
         "healthy": False,
         "since": "2023-11-14T22:13:20Z",
+        "faults": [],
         "reasons": ["it is hot"],
         "warnings": [],
         "product": None,
