@@ -1,4 +1,4 @@
-"""The whole tree of tasks on one node: what stands alone stands alone, what is late is waited for."""
+"""The whole task tree on one node: subtrees are independent, and late parts are waited for."""
 
 import contextlib
 import fcntl
@@ -31,7 +31,7 @@ HALF_SOCKET = "birentech.com-1-2-gpu.sock"
 
 @pytest.fixture
 def fast_clock() -> MockClock:
-    """Twenty of the daemon's seconds in one of ours: see `tests.support.node_in_process`."""
+    """Run the daemon's clock twenty times as fast: see `tests.support.node_in_process`."""
     return MockClock(rate=20)
 
 
@@ -48,7 +48,7 @@ def sockets_of(node: NodeInProcess) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def watching(socket: Path) -> AsyncIterator[trio.MemoryReceiveChannel[list[ListedDevice]]]:
-    """The lists of a stream of one's own, as a kubelet's; it raises when the stream breaks."""
+    """Open a separate stream, as a kubelet does, and yield its lists; raises when the stream breaks."""
     send, receive = trio.open_memory_channel[list[ListedDevice]](10)
 
     async def watch(channel: Channel) -> None:
@@ -198,7 +198,7 @@ async def test_the_daemon_moves_over_to_a_recreated_directory(
 async def test_a_recreated_directory_is_locked_again(
     node: NodeInProcess, fast_clock: MockClock
 ) -> None:
-    """Or a second daemon would serve beside the first."""
+    """Otherwise a second daemon would serve beside the first."""
 
     def is_locked() -> bool:
         descriptor = os.open(node.plugins, os.O_RDONLY | os.O_DIRECTORY)

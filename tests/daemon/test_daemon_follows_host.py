@@ -1,4 +1,4 @@
-"""Whatever happens to host and kubelet, after a quiet time the kubelet sees what the host is."""
+"""Whatever happens to host and kubelet, after a quiet time the kubelet's lists match the host."""
 
 import tempfile
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ STEADY = 5.0
 
 @attrs.frozen
 class Step:
-    """One thing that happens; `which` chooses among what it can happen to, modulo their number."""
+    """One event; `which` chooses its target, modulo the number of targets."""
 
     kind: str
     which: int = 0
@@ -64,7 +64,7 @@ steps = st.lists(
 
 
 class Trouble:
-    """Takes steps on a node; one that has nothing to happen to does nothing."""
+    """Takes steps on a node; a step without a target does nothing."""
 
     def __init__(self, node: NodeInProcess, nursery: trio.Nursery) -> None:
         self._node = node
@@ -72,7 +72,7 @@ class Trouble:
         self._nursery = nursery
 
     async def take(self, step: Step) -> None:
-        """Does what the step says, then lets its pause pass."""
+        """Take the step, then let its pause pass."""
         cards = self._node.cards()
         sockets = sorted(self._node.plugins.glob("birentech*.sock"))
         gpu = step.which % GPUS
@@ -112,7 +112,7 @@ class Trouble:
 
 
 def agree(node: NodeInProcess) -> bool:
-    """Whether the kubelet sees what the host is."""
+    """Return whether the kubelet's lists match the host."""
     seen, truth = node.seen(), node.truth()
     if node.settled() and all(node.host.cards_of(gpu) for gpu in range(GPUS)):
         return seen == truth
@@ -122,7 +122,7 @@ def agree(node: NodeInProcess) -> bool:
 
 
 def healthy(devices: Devices) -> set[tuple[str, str]]:
-    """Resource and id of each device that a pod may get."""
+    """Return resource and id of each device that a pod may get."""
     return {
         (resource, id_)
         for resource, states in devices.items()

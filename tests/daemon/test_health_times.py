@@ -1,4 +1,4 @@
-"""Since when a card is as healthy as it is."""
+"""The time of a card's last change of health."""
 
 from biren_plugin.core.model import Device, Inventory
 from biren_plugin.daemon_state import HealthTimes

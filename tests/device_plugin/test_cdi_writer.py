@@ -1,4 +1,4 @@
-"""Nothing is offered that the file lacks; bad news waits for no disk.
+"""No device is offered that the file lacks; worse verdicts do not wait for the disk.
 
 Threads touch the disk, so time stands still here unless a test moves it.
 """
@@ -57,7 +57,7 @@ def stage(tmp_path: Path) -> Stage:
 
 @pytest.fixture
 def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    """A disk that hangs while the event is not set; it is, at first."""
+    """A disk that hangs while the event is not set; it is set at first."""
     goes_on = Gate()
     goes_on.set()
     fsync = os.fsync
@@ -197,7 +197,7 @@ async def test_devices_missing_from_a_foreign_file_are_unhealthy_until_it_is_cor
 async def test_a_device_is_withdrawn_before_the_file_loses_it(
     stage: Stage, mock_clock: MockClock
 ) -> None:
-    """Whoever reads the file in the moment of each list finds what the list offers."""
+    """A reader of the file at the moment of each list finds all offered devices."""
     stage.judged.post(ALL)
 
     async def read_along(*, task_status: trio.TaskStatus[None]) -> None:

@@ -1,4 +1,4 @@
-"""The counted plugin answers as the plain one, and each call is counted once, by how it came out."""
+"""The counted plugin answers as the plain one, and each call is counted once, by its outcome."""
 
 import pytest
 

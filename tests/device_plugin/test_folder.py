@@ -1,4 +1,4 @@
-"""The kubelet's folder is known as it is, and what the daemon waits for in it is said once."""
+"""The state of the kubelet's directory is posted, and missing parts are logged once."""
 
 import socket
 import tempfile
@@ -21,7 +21,7 @@ from tests.support.stepped_events import SteppedEvents
 
 @pytest.fixture
 def path() -> Iterator[Path]:
-    """A short path: that of a Unix socket has at most 107 bytes, and pytest's tmp_path is long."""
+    """A short path: a Unix socket's path has at most 107 bytes, and pytest's tmp_path is long."""
     with tempfile.TemporaryDirectory(prefix="br") as folder:
         yield Path(folder, "plugins")
 
@@ -33,7 +33,7 @@ def board() -> Board[KubeletFolder]:
 
 @pytest.fixture
 async def bell(path: Path, board: Board[KubeletFolder]) -> AsyncIterator[SteppedEvents]:
-    """Rings for a watcher that posts on `board`, and that has looked once: no folder was there."""
+    """Wakes a watcher that posts on `board` and has found no directory so far."""
     bell = SteppedEvents()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch_kubelet_folder, path, bell, board)
@@ -43,7 +43,7 @@ async def bell(path: Path, board: Board[KubeletFolder]) -> AsyncIterator[Stepped
 
 
 def listen(path: Path) -> None:
-    """Puts a socket there, as a process leaves one behind."""
+    """Create a socket file, as left behind by a process."""
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(str(path))
 

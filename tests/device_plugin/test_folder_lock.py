@@ -1,4 +1,4 @@
-"""One holder at a time for each folder, whatever becomes of the holder and of the folder."""
+"""One holder at a time for each directory, whatever happens to the holder and the directory."""
 
 import errno
 import fcntl

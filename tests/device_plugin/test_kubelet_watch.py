@@ -1,4 +1,4 @@
-"""A new kubelet, or a socket of ours that is gone, is noticed by an event, or by looking at the latest."""
+"""A new kubelet, or a missing own socket, is noticed by an event, or by polling at the latest."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from biren_plugin.unix_sockets import FileIdentity
 
 
 class Stage:
-    """A kubelet's folder; its sockets are plain files, because nobody connects to them here."""
+    """A kubelet's directory; its sockets are plain files, because nothing connects to them here."""
 
     def __init__(self, path: Path) -> None:
         self.kubelet = path / KUBELET_SOCKET
@@ -26,11 +26,11 @@ class Stage:
         self.folder = Board[KubeletFolder]()
 
     def look(self) -> None:
-        """Posts what is in the folder now, as the daemon's watcher does after an event."""
+        """Post the directory's content, as the daemon's watcher does after an event."""
         self.folder.post(read_kubelet_folder(self.socket.parent))
 
     async def notice(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """The task under test, with a socket of ours that is there."""
+        """Run the task under test, with an existing own socket."""
         self.socket.touch()
         identity = FileIdentity.of(self.socket)
         assert identity is not None

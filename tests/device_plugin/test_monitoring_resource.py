@@ -1,4 +1,4 @@
-"""The resource for monitoring gives a container every card, and takes none from anybody."""
+"""The resource for monitoring gives a container every card, and takes none from other pods."""
 
 import tempfile
 from collections.abc import AsyncGenerator, Iterator

@@ -1,4 +1,4 @@
-"""GetPreferredAllocation on the wire, asked by grpcio: as good an answer as there is, or a refusal.
+"""GetPreferredAllocation on the wire, called by grpcio: the best answer, or a refusal.
 
 Real time and a real socket, for grpcio has no mock clock; each wait has a deadline, and none is
 waited out.
@@ -71,7 +71,7 @@ class Asking:
         ]
 
     async def offers_preferences(self) -> bool:
-        """As GetDevicePluginOptions has it."""
+        """Return the value in GetDevicePluginOptions."""
         answer = await self._call(lambda: self._stub.GetDevicePluginOptions(load().Empty()))
         return bool(answer.get_preferred_allocation_available)
 

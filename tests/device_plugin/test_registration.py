@@ -1,4 +1,4 @@
-"""A registration counts while the kubelet holds a stream; whatever ends it is told apart by name.
+"""A registration counts while the kubelet holds a stream; each cause of its end has its own error.
 
 The mock clock jumps whenever nothing is left to do. That goes with these Unix sockets, because both
 ends are in this process: what one end has written is there for the other at once.
@@ -41,7 +41,7 @@ KUBELETS_DIAL = 10.0
 
 @attrs.define
 class Stage:
-    """A kubelet's folder, and what a resource's subtree knows of it."""
+    """A kubelet's directory, and what a resource's subtree knows of it."""
 
     path: Path
     folder: Board[KubeletFolder] = attrs.Factory(Board)
@@ -64,11 +64,11 @@ class Stage:
         return self.path / "plugin.sock"
 
     def look(self) -> None:
-        """Posts what is in the folder now, as the daemon's watcher does."""
+        """Post the directory's content, as the daemon's watcher does."""
         self.folder.post(read_kubelet_folder(self.path))
 
     def hold(self, streams: Iterable[object]) -> None:
-        """The kubelet holds just these streams."""
+        """Make the kubelet hold exactly these streams."""
         seen, wanted = self.streams.latest or Streams(), frozenset(streams)
         for stream in sorted(wanted - seen.open, key=str):
             seen = seen.with_new(stream)
@@ -77,7 +77,7 @@ class Stage:
         self.streams.post(seen)
 
     async def take(self, registration: Registration) -> None:
-        """A kubelet that takes every registration and opens a stream at once."""
+        """Accept every registration, and open a stream at once."""
         self.registrations.append(registration)
         self.hold({"a stream"})
 
@@ -85,7 +85,7 @@ class Stage:
     async def kubelet(
         self, take: Callable[[Registration], Awaitable[None]] | None = None
     ) -> AsyncIterator[None]:
-        """A kubelet that serves for the length of the block, and is seen to do so."""
+        """Run a kubelet for the length of the block, and post its socket."""
         server = new_registration_server(take or self.take, on_bug=_raise)
         async with trio.open_nursery() as nursery:
             listener = UnixListener(self.path / KUBELET_SOCKET)
@@ -103,13 +103,13 @@ class Stage:
             await stay_registered(RESOURCE, socket, node, memory, self.streams)
 
     async def stream(self) -> None:
-        """Waits until the kubelet has opened its stream."""
+        """Wait until the kubelet has opened its stream."""
         with trio.fail_after(60):
             await self.streams.wait_for(lambda seen: bool(seen.open))
         await wait_all_tasks_blocked()
 
     def leave_dead_socket(self) -> None:
-        """What a kubelet that stopped leaves behind."""
+        """Leave the socket of a stopped kubelet behind."""
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(str(self.path / KUBELET_SOCKET))
 
@@ -279,7 +279,7 @@ async def test_a_stopped_kubelets_socket_is_tried_repeatedly_and_logged_once(
 
 
 async def end_of_stream(node: Stage) -> str:
-    """Registers, loses the stream; why, in the error's words."""
+    """Register, lose the stream, and return the error's text."""
     with pytest.RaisesGroup(StreamEnded) as caught:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(node.stay)

@@ -1,4 +1,4 @@
-"""One life of a resource: its start order, what it tells the kubelet, and what ends it.
+"""One life of a resource: its start order, what it sends to the kubelet, and what ends it.
 
 The mock clock jumps whenever nothing is left to do. That goes with these Unix sockets, because both
 ends are in this process: what one end has written is there for the other at once.
@@ -42,7 +42,7 @@ ONE_PULLED = inventory_of(CARD_0, CARD_1.because("its node is missing"))
 
 
 class Stage:
-    """What a life of the resource is given, a kubelet, and what the kubelet sees."""
+    """The inputs of a resource's life, a kubelet, and the lists it received."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -53,13 +53,13 @@ class Stage:
         self.socket = path / socket_name(RESOURCE)
 
     async def live(self) -> None:
-        """One life, which ends only by raising; two hours at most."""
+        """Run one life, which ends only by raising; two hours at most."""
         with trio.fail_after(7200):
             node = Node(self.path, self.folder, DaemonState(inventory=self.inventory))
             await run_resource(RESOURCE, node, ResourceMemory(offered=self.offered))
 
     def look(self) -> None:
-        """Posts what is in the folder now, as the daemon's watcher does."""
+        """Post the directory's content, as the daemon's watcher does."""
         self.folder.post(read_kubelet_folder(self.path))
 
     @contextlib.asynccontextmanager
@@ -78,7 +78,7 @@ class Stage:
             nursery.cancel_scope.cancel()
 
     async def sees(self, *devices: ListedDevice) -> None:
-        """Waits until the kubelet's last list is this one."""
+        """Wait until the kubelet's last list is this one."""
         with trio.fail_after(60):
             await self.kubelet.view.wait_for(lambda view: view.devices.get(RESOURCE) == devices)
 
@@ -160,7 +160,7 @@ async def test_a_pod_gets_only_healthy_cards(node: Stage, autojump_clock: MockCl
 
 
 async def ask(node: Stage, *ids: str) -> None:
-    """`Allocate` with just these ids, as the kubelet's client."""
+    """Call `Allocate` with exactly these ids, as the kubelet's client."""
 
     async def allocate(channel: Channel) -> None:
         await PluginClient(channel).allocate(ids)

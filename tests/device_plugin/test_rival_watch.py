@@ -1,4 +1,4 @@
-"""What becomes of a registration while another plugin's socket stands in the directory."""
+"""The state of a registration while another plugin's socket is in the directory."""
 
 import logging
 import socket

@@ -1,4 +1,4 @@
-"""The instance that serves runs a subtree for each resource, and tells the CDI file which are gone."""
+"""The serving instance runs a subtree for each resource, and removes lost resources from the CDI file."""
 
 import tempfile
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""An instance that waits says for whom; a holder that serves nothing is named, and makes it unready."""
+"""A waiting instance reports the holder; one that serves nothing is named, and makes it unready."""
 
 import logging
 import socket

@@ -1,4 +1,4 @@
-"""A node in a folder for each test: a simulated host, a kubelet's folder, the daemon."""
+"""A node in a directory for each test: a simulated host, a kubelet's directory, the daemon."""
 
 import json
 import os
@@ -34,7 +34,7 @@ inotify_simple.INotify = Exhausted
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A short path: that of a Unix socket has at most 107 bytes, and pytest's tmp_path is long."""
+    """A short path: a Unix socket's path has at most 107 bytes, and pytest's tmp_path is long."""
     with tempfile.TemporaryDirectory(prefix="br") as path:
         yield Path(path)
 
@@ -47,7 +47,7 @@ def host(folder: Path) -> SimulatedHost:
 
 @pytest.fixture
 def plugins(folder: Path) -> Path:
-    """The kubelet's folder, empty."""
+    """The kubelet's directory, empty."""
     path = folder / "plugins"
     path.mkdir()
     return path
@@ -55,14 +55,14 @@ def plugins(folder: Path) -> Path:
 
 @pytest.fixture
 def kubelet(plugins: Path) -> Iterator[KubeletProcess]:
-    """A kubelet of today, running."""
+    """A running, current kubelet."""
     with KubeletProcess(plugins) as running:
         yield running
 
 
 @pytest.fixture
 def new_daemon(folder: Path) -> Iterator[Callable[[], DaemonProcess]]:
-    """Makes daemons for this node, not started. In the end each must go when asked, without a bug."""
+    """Create daemons for this node, not started. At the end each must stop when asked, without a bug."""
     (folder / "host").mkdir(exist_ok=True)
     made: list[DaemonProcess] = []
 
@@ -97,7 +97,7 @@ def daemon(new_daemon: Callable[[], DaemonProcess]) -> DaemonProcess:
 
 @pytest.fixture
 def without_inotify(folder: Path, daemon: DaemonProcess) -> None:
-    """The daemon will find that inotify instances have run out."""
+    """Make the daemon find no free inotify instance."""
     patched = folder / "patched"
     patched.mkdir()
     (patched / "sitecustomize.py").write_text(_NO_INOTIFY)
@@ -107,13 +107,13 @@ def without_inotify(folder: Path, daemon: DaemonProcess) -> None:
 
 @pytest.fixture(params=["with inotify", "without inotify"])
 def either_way(request: pytest.FixtureRequest) -> None:
-    """The test runs twice: with inotify, and where there is none to be had."""
+    """Run the test twice: with inotify, and without a free instance."""
     if request.param == "without inotify":
         request.getfixturevalue("without_inotify")
 
 
 def streams_ended(kubelet: KubeletProcess, resource: str, since: int) -> list[dict[str, Any]]:
-    """What the kubelet said of ended streams of a resource since that mark."""
+    """Return the kubelet's events about ended streams of a resource since that mark."""
     return [
         event
         for event in kubelet.events[since:]
@@ -122,5 +122,5 @@ def streams_ended(kubelet: KubeletProcess, resource: str, since: int) -> list[di
 
 
 def strings_of(answer: object) -> str:
-    """Everything in an answer as one text, to look for what must not be in it."""
+    """Return everything in an answer as one text, to search for forbidden words."""
     return json.dumps(answer)

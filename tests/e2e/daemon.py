@@ -27,7 +27,7 @@ COMMAND: Final[Sequence[str]] = (
 
 
 def run_command(*words: str, timeout: float = 30.0) -> "subprocess.CompletedProcess[str]":
-    """The command run to its end, with what it printed."""
+    """Run the command to its end, and return its output."""
     return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=timeout)
 
 
@@ -46,7 +46,7 @@ class DaemonProcess:
 
     @property
     def running(self) -> bool:
-        """Whether a process is there that was not waited for."""
+        """Return whether the process runs and was not waited for."""
         return self._process is not None
 
     def start(self, *flags: str) -> None:

@@ -1,4 +1,4 @@
-"""A pod gets what its container needs for its cards, or a refusal that says what to do."""
+"""A pod gets what its container needs for its cards, or a refusal with advice."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""The test kubelet notices each way in which a daemon can be broken, and nothing in a healthy one."""
+"""The test kubelet detects each kind of broken daemon, and no fault in a sound one."""
 
 import signal
 from collections.abc import Callable

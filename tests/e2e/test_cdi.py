@@ -36,27 +36,27 @@ devices: []
 
 @pytest.fixture
 def file(folder: Path) -> Path:
-    """Where the daemon's CDI file is to be."""
+    """The path of the daemon's CDI file."""
     return folder / "cdi/biren.yaml"
 
 
 @pytest.fixture
 def daemon(daemon: DaemonProcess, file: Path) -> DaemonProcess:
-    """The daemon with that folder; whether it writes is up to the test."""
+    """The daemon with that directory; the test decides whether it writes."""
     daemon.flags += (f"--cdi-dir={file.parent}",)
     return daemon
 
 
 @pytest.fixture
 def vendors(file: Path) -> Path:
-    """A file that was there before: it holds card_0 and no other."""
+    """An existing file with only card_0."""
     file.parent.mkdir()
     file.write_text(VENDORS)
     return file
 
 
 def spec_in(file: Path) -> dict[str, Any]:
-    """What the daemon wrote, which must be as its schema says."""
+    """Return the spec that the daemon wrote, after a check against its schema."""
     spec = load(file)
     assert spec is not None
     validate(spec)
@@ -68,7 +68,7 @@ def names_in(file: Path) -> list[str]:
 
 
 def named(response: Event) -> list[str]:
-    """The names in one container's response, which holds nothing else but the variable."""
+    """Return the names in one container's response, which has nothing else but the variable."""
     assert not response["devices"]
     assert not response["mounts"]
     names = [device["name"] for device in response["cdi_devices"]]
@@ -199,7 +199,7 @@ def test_vfio_groups_have_names_that_runtimes_accept(
 
 @pytest.fixture
 def small_disk(file: Path) -> Iterator[Path]:
-    """The CDI folder as a file system of 16 KiB of its own."""
+    """Mount a file system of 16 KiB on the CDI directory."""
     file.parent.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(file.parent)]
     if subprocess.run(mount, capture_output=True).returncode != 0:

@@ -1,4 +1,4 @@
-"""`cdi generate` writes what the node needs, and `cdi check` finds each way in which a file does not."""
+"""`cdi generate` writes what the node needs, and `cdi check` finds each fault of a file."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ class Node:
         self._flags = (f"--host-root={host.root}", f"--cdi-dir={cdi_dir}")
 
     def generate(self, *flags: str) -> tuple[int, str]:
-        """Exit status, and what it said."""
+        """Return exit status and message."""
         result = run_command("cdi", "generate", *self._flags, *flags)
         assert not result.stdout
         return result.returncode, result.stderr

@@ -1,4 +1,4 @@
-"""The kubelet's lists follow the host while the daemon runs, in the steps that it can bear."""
+"""The kubelet's lists follow the host while the daemon runs, in steps that the kubelet can handle."""
 
 from pathlib import Path
 

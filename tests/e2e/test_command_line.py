@@ -1,4 +1,4 @@
-"""The vendor's flags in all their forms are taken; a wrong one costs one line and status 2."""
+"""The vendor's flags are accepted in all their forms; a wrong one gives one line and status 2."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""`doctor` beside a running daemon: what a person and a program see, and what a report is worth."""
+"""`doctor` beside a running daemon: its output for people and programs, and its report."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Each command of README and docs/ that can be run here does what it says."""
+"""Each command of README and docs/ that can be run here works as documented."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The daemon goes when it is asked, leaves nothing, and is not hindered by one that left something."""
+"""The daemon ends when asked, leaves nothing behind, and is not hindered by another's leftovers."""
 
 import os
 import signal

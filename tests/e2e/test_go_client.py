@@ -1,4 +1,4 @@
-"""A Go client, which frames its calls as the kubelet's grpc-go does, is answered and let go."""
+"""A Go client, which frames its calls as the kubelet's grpc-go does, gets answers and may leave."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""A kata node: VFIO groups are listed, allocated, judged and followed as cards are."""
+"""A kata node: VFIO groups are listed, allocated, judged and followed like cards."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whatever the kubelet does, or is done to its folder, every resource is registered again by itself."""
+"""Whatever happens to the kubelet or its directory, every resource is registered again by itself."""
 
 import os
 import shutil

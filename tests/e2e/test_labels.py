@@ -1,4 +1,4 @@
-"""Labels for Node Feature Discovery: there when asked for, true while the node changes, gone at the end."""
+"""Labels for Node Feature Discovery: written if requested, current while the node changes, removed at the end."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The daemon with a real management library: what it says of a card reaches the kubelet's wire.
+"""The daemon with a real shared library: its readings of a card reach the kubelet.
 
 Also what only the kubelet's second socket tells: a card that a pod holds is not given away.
 """

@@ -1,4 +1,4 @@
-"""Containers really start from the file that was written, with the right things in them.
+"""Real containers start from the written file, with the right devices and mounts.
 
 podman resolves CDI names itself. It runs in a mount namespace in which the recorded host's nodes and
 files lie over this machine's, so that nothing of this machine is touched, and CDI's paths are true.
@@ -56,7 +56,7 @@ echo cards $BR_PHY_CARDS
 
 @attrs.frozen
 class Inside:
-    """What a container finds in itself."""
+    """The devices, mounts and variables inside a container."""
 
     nodes: dict[str, int]
     """Minor number of each Biren or VFIO node, all of which it may read and write."""
@@ -98,7 +98,7 @@ class Machine:
         assert self._keeper.stdout.readline() == "ready\n"
 
     def close(self) -> None:
-        """The machine is gone, with all its mounts."""
+        """Remove the machine, with all its mounts."""
         self._keeper.kill()
         self._keeper.communicate()
 

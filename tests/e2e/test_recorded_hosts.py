@@ -1,4 +1,4 @@
-"""Hosts as they were recorded, whole and broken ones, are served as far as they can be."""
+"""Recorded hosts, sound and broken, are served as far as possible."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Another plugin takes a resource: it is named, nobody fights it, and its end is noticed."""
+"""Another plugin takes a resource: it is named and left alone, and its end is noticed."""
 
 import contextlib
 import re

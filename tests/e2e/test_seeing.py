@@ -1,4 +1,4 @@
-"""What an operator sees from outside while things go wrong: metrics, probes, status, the log."""
+"""What an operator sees while faults occur: metrics, probes, status, the log."""
 
 import json
 import socket
@@ -25,7 +25,7 @@ SCHEMA = Path(__file__).parents[2] / "schema/status.schema.json"
 
 @pytest.fixture
 def address() -> str:
-    """A port that is free now."""
+    """A free port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return f"127.0.0.1:{server.getsockname()[1]}"
 

@@ -1,4 +1,4 @@
-"""`simulate` tells the whole story without a node, and its exit status says whether it is true."""
+"""`simulate` runs the whole demo without a node, and its exit status shows whether it succeeded."""
 
 import os
 import re
@@ -27,7 +27,7 @@ STEPS = [
 
 
 def steps_in(text: str) -> list[str]:
-    """The titles of the steps that were told with a time."""
+    """Return the titles of the steps that were printed with a time."""
     return re.findall(r"^ *[0-9.]+ ms  (.+)$", text, re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""A log that nobody reads, as behind a stopped container runtime, holds up nothing."""
+"""An unread log, as behind a stopped container runtime, delays nothing."""
 
 import re
 import signal
@@ -32,7 +32,7 @@ class UnreadDaemon:
         )
 
     def is_live(self) -> bool:
-        """Whether `/healthz` says so."""
+        """Return whether `/healthz` answers 200."""
         with urllib.request.urlopen(f"http://{self.address}/healthz", timeout=DEADLINE) as answer:
             return bool(answer.status == 200)
 

@@ -1,4 +1,4 @@
-"""What is late is waited for, said once, and used when it comes: the daemon never gives up."""
+"""Late parts are waited for, logged once, and used when they appear: the daemon never gives up."""
 
 import subprocess
 import sys

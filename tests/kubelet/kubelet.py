@@ -1,4 +1,4 @@
-"""The kubelet: it wipes the folder, serves Registration, and holds a client for each resource.
+"""The kubelet: it cleans its directory, serves Registration, and holds a client for each resource.
 
 1. At start every socket in the folder is deleted, then `kubelet.sock` is created.
 2. `during` (1.25 and later): the plugin is dialled and asked for its options before Register is

@@ -1,4 +1,4 @@
-"""What the kubelet believes about devices, and how it gives them to containers.
+"""The kubelet's view of devices, and how it allocates them to containers.
 
 1. A list is the whole truth of its resource: what it leaves out is gone.
 2. The last sender wins, whichever of several streams it came on.
@@ -67,7 +67,7 @@ class DeviceManager:
         self._read_checkpoint()
 
     def connected(self, client: PluginClient, options: Mapping[str, bool]) -> None:
-        """From now on `client` is whom the kubelet asks about its resource."""
+        """Use `client` for its resource from now on."""
         with self._lock:
             self._endpoints[client.resource] = (client, options)
             self._stopped.pop(client.resource, None)
@@ -84,7 +84,7 @@ class DeviceManager:
             self._tell("list", resource=client.resource, stream=client.number, devices=devices)
 
     def disconnected(self, resource: str) -> None:
-        """Nobody answers for `resource` any more: its devices count as unhealthy."""
+        """Note that no plugin serves `resource` any more: its devices count as unhealthy."""
         with self._lock:
             if resource not in self._endpoints:
                 return

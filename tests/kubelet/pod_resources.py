@@ -1,4 +1,4 @@
-"""The kubelet's other socket: it tells whoever asks which pod holds what, and which devices it offers.
+"""The kubelet's other socket: it reports which pod holds which device, and which devices are allocatable.
 
 As the kubelet's, it stays on disk when its process ends, and the next one makes it anew.
 """

@@ -1,4 +1,4 @@
-"""What the demo prints in a terminal: wrapped to its width, in colour where that is wanted."""
+"""The demo's output in a terminal: wrapped to its width, and in colour if wanted."""
 
 import re
 import sys

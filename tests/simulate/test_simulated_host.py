@@ -1,4 +1,4 @@
-"""A simulated host reads as a real one would, after any change that hardware can make."""
+"""A simulated host reads like a real one, after every change of the hardware."""
 
 import tempfile
 from pathlib import Path
@@ -145,7 +145,7 @@ CHANGES = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0, 1, 2, 4])), 
 @settings(max_examples=30)
 @given(CHANGES)
 def test_a_reader_follows_every_change(changes: list[tuple[int, int]]) -> None:
-    """A GPU removed (0) or split; a reader that looks after each change sees what a new one sees."""
+    """A GPU is removed (0) or split; a reader that scans after each change sees the same as a new one."""
     with tempfile.TemporaryDirectory() as folder:
         host = SimulatedHost(Path(folder) / "host")
         reader = DriverCardReader(host.root)

@@ -1,4 +1,4 @@
-"""The embedded kubelet takes plugins as the real one does: one that is not there is refused, no more."""
+"""The embedded kubelet accepts plugins like the real one: a missing plugin is only refused."""
 
 import tempfile
 from collections.abc import Iterator

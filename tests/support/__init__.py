@@ -1,1 +1,1 @@
-"""What tests share: hosts, cards, states, documents and real tools."""
+"""Helpers for tests: hosts, cards, states, documents and real tools."""

@@ -1,4 +1,4 @@
-"""CDI as its consumers see it: the schema of what is written, and what a runtime makes of a spec.
+"""CDI from a consumer's view: the schema of a written spec, and a runtime's interpretation of it.
 
 Nothing here is taken from the plugin: it reads a spec as the CDI specification says.
 """
@@ -25,7 +25,7 @@ class Resolved:
 
 
 def validate(spec: dict[str, Any]) -> None:
-    """Raises unless the spec is what schema/ says and holds no device twice."""
+    """Raise unless the spec matches the schema and has no duplicate device."""
     _VALIDATOR.check_schema(_SCHEMA)
     _VALIDATOR.validate(spec)
     names = [device["name"] for device in spec["devices"]]
@@ -33,7 +33,7 @@ def validate(spec: dict[str, Any]) -> None:
 
 
 def resolve(spec: dict[str, Any], full_names: list[str]) -> Resolved:
-    """What a runtime injects for these names; `KeyError` for one that it cannot resolve."""
+    """Return what a runtime injects for these names; raises `KeyError` for an unknown name."""
     devices = {f"{spec['kind']}={each['name']}": each["containerEdits"] for each in spec["devices"]}
     edits = [devices[name] for name in full_names]
     if edits:

@@ -1,4 +1,4 @@
-"""Moves a mock clock only while no thread is at work.
+"""Moves a mock clock only while no thread is running.
 
 A task that waits for a thread counts as blocked, so neither `wait_all_tasks_blocked` nor a clock that
 jumps by itself knows of the thread: a jump passes the deadline of work that is about to finish.
@@ -166,7 +166,7 @@ class Gate:
 
 
 async def settled(*, hanging: int = 0) -> None:
-    """Returns when every task is blocked and no thread is at work.
+    """Return when every task is blocked and no thread is running.
 
     `hanging`: how many threads hang somewhere else than at a `Gate`.
     """
@@ -179,7 +179,7 @@ async def settled(*, hanging: int = 0) -> None:
 
 
 async def jump(clock: MockClock, seconds: float, *, hanging: int = 0) -> None:
-    """Moves the clock once everything has settled."""
+    """Move the clock once everything has settled."""
     await settled(hanging=hanging)
     clock.jump(seconds)
 
