@@ -16,7 +16,9 @@ pytest_plugins = ["tests.support.time_limit"]
 
 # No example has a deadline: on a busy machine, hypothesis' 200 ms fail without a fault.
 hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
+# Which rules hold does not depend on the Python: one of them tries many examples, the others some.
+hypothesis.settings.register_profile("brief", deadline=None, max_examples=20)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "untimed"))
 
 
 @pytest.fixture
