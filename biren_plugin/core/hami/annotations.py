@@ -10,12 +10,14 @@ from typing import Any, Final
 
 import attrs
 
+from biren_plugin.core.parse.vendor import HAMI_BACKEND
+
 Object = Mapping[str, Any]
 """An object of the API, as JSON has it."""
 
-CARDS: Final = "hami.io/node-biren-register"
+CARDS: Final = f"hami.io/node-{HAMI_BACKEND}-register"
 """Of a node, written by the plugin: a JSON array of its cards."""
-HANDSHAKE: Final = "hami.io/node-handshake-biren"
+HANDSHAKE: Final = f"hami.io/node-handshake-{HAMI_BACKEND}"
 """Of a node: `Reported_<time>` by the plugin, `Requesting_<time>` by the scheduler."""
 LOCK: Final = "hami.io/mutex.lock"
 """Of a node, taken by the scheduler for one pod, released by the plugin."""
