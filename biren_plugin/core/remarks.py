@@ -47,7 +47,7 @@ def remark_inventory(before: Inventory | None, after: Inventory) -> list[Remark]
     remarks += [
         Remark(
             "card_excluded",
-            f"{each.device.id} is excluded by --exclude {each.word}, and offered to nobody",
+            f"{each.device.id} is excluded by --exclude {each.word}, and not offered",
             fields={"card": each.device.id},
         )
         for each in after.excluded

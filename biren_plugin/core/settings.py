@@ -140,12 +140,12 @@ class Settings:
     monitoring_resource: bool = setting(
         False,
         f"Also offer {vendor.MONITORING_RESOURCE}, one device with which a container gets the nodes of all cards, "
-        "whoever holds them: for an exporter.",
+        "including cards that pods hold: for an exporter.",
     )
     exclude: tuple[str, ...] = setting(
         (),
         "A card to leave out: its name (card_3), its PCI address or its UUID; may be repeated. It is shown "
-        "as excluded and offered to nobody.",
+        "as excluded and not offered.",
         EachMatching(EXCLUDE_PATTERN, "card_N, a PCI address such as 0000:3b:00.0, or a UUID"),
     )
     pod_resources_dir: Path = setting(

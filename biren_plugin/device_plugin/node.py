@@ -56,7 +56,7 @@ class Node:
     cdi: CdiOwner | None = None
     """The owner of the node's CDI file; None: containers get nodes and mounts instead of CDI names."""
     scheduler: CardScheduler | None = None
-    """Who chooses cards besides the kubelet; None: nobody."""
+    """The chooser of cards besides the kubelet; None: there is none."""
     kubelet_notice: Notice = attrs.Factory(Notice)
     """The wait for the kubelet is logged once for the node, not for each resource."""
 

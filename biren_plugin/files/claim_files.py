@@ -1,4 +1,4 @@
-"""The CDI files of claims: one for each claim that is prepared, named by its uid. Blocking.
+"""The CDI files of claims: one for each prepared claim, named by its uid. Blocking.
 
 1. The files are all that is remembered of claims: they are shared by two instances, and lie on a
    tmpfs, so that a reboot forgets them as it ends the containers.
@@ -37,7 +37,7 @@ class ClaimFiles:
         self._directory = directory
 
     def path_of(self, uid: str) -> Path:
-        """Where the claim's file stands. Raises `ClaimFileUnusable` for what is no uid."""
+        """Return the path of the claim's file. Raises `ClaimFileUnusable` for an invalid uid."""
         if _UID.fullmatch(uid) is None:
             raise ClaimFileUnusable(f"{uid[:80]!r} is not the uid of a claim")
         return self._directory / f"{CLAIM_FILE_PREFIX}{uid}.json"
@@ -57,7 +57,7 @@ class ClaimFiles:
         return {uid: file for uid, file in found.items() if file is not None}
 
     def write(self, uid: str, spec: Spec) -> None:
-        """Makes the claim's file hold `spec`. Raises `ClaimFileUnusable`."""
+        """Make the claim's file hold `spec`. Raises `ClaimFileUnusable`."""
         try:
             cdi_file.write(self.path_of(uid), cdi_file.render(spec, "json"))
         except CdiFileUnusable as error:
@@ -71,7 +71,7 @@ class ClaimFiles:
         return True
 
     def remove(self, uid: str) -> None:
-        """Removes the claim's file, if there is one. Raises `ClaimFileUnusable`."""
+        """Remove the claim's file, if there is one. Raises `ClaimFileUnusable`."""
         path = self.path_of(uid)
         try:
             path.unlink(missing_ok=True)

@@ -80,7 +80,7 @@ class NodeObjects:
                 return lock
             except ApiConflict:
                 await trio.sleep(_FIRST_WAIT * 2**again)
-        raise ApiUnreachable("somebody else keeps changing this node: HAMi's lock is still there")
+        raise ApiUnreachable("another client keeps changing this node: HAMi's lock is still there")
 
     async def _path(self) -> str:
         return f"/api/v1/nodes/{await self.name()}"

@@ -116,7 +116,7 @@ class PromisedCards:
                 return
 
     async def _waiting(self) -> list[Promise] | None:
-        """The promises that the kubelet may ask for; None if nobody knows."""
+        """The promises that the kubelet may ask for; None if unknown."""
         trouble = f"no answer from the API server in {PATIENCE:g} s"
         try:
             with trio.move_on_after(PATIENCE):

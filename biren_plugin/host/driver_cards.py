@@ -87,8 +87,8 @@ class DriverCardReader:
         )
         return sorted(numbers, key=lambda name: numbers[name])
 
-    def read(self, name: str, *, anew: bool = False) -> Card | None:
-        """Return one card, None if it has gone; `anew`: nothing is reused from an earlier scan."""
+    def read(self, name: str, *, fresh: bool = False) -> Card | None:
+        """Return one card, None if it has gone; `fresh`: nothing is reused from an earlier scan."""
         number = sysfs.card_number(name)
         assert number is not None  # it was listed
         folder = f"{self._root}{vendor.CLASS_FOLDER}/{name}"  # not `under`: a Path costs as much as a read
@@ -102,7 +102,7 @@ class DriverCardReader:
         fixed = self._fixed.get(name)
         if fixed is not None and fixed.identity != identity:
             fixed = None
-        if anew or fixed is None or (fixed.read_asleep and not asleep):
+        if fresh or fixed is None or (fixed.read_asleep and not asleep):
             known = fixed.texts if fixed is not None and asleep else {}
             wanted = sysfs.without_waking(sysfs.FIXED_ATTRIBUTES, asleep=asleep)
             texts = {**known, **read_texts(device, wanted)}

@@ -23,8 +23,8 @@ class Reader(Protocol[T]):
     def names(self) -> list[str]:
         """Return the names to read. Raises `HostUnreadable`."""
 
-    def read(self, name: str, *, anew: bool) -> T | None:
-        """Return one reading, None if it has gone; `anew`: nothing is reused from an earlier scan."""
+    def read(self, name: str, *, fresh: bool) -> T | None:
+        """Return one reading, None if it has gone; `fresh`: nothing is reused from an earlier scan."""
 
     def snapshot(self, readings: Mapping[str, T], hung: Collection[str]) -> Snapshot:
         """Return the whole host from the last readings."""
@@ -57,12 +57,12 @@ def read_host(settings: Settings) -> Snapshot:
 async def scan_once(settings: Settings) -> Snapshot:
     """Do the same as `read_host`, for a command that runs trio itself."""
     reader = reader_of(settings)
-    reads = PatientReads(reader.names, partial(reader.read, anew=False), "/sys and /dev")
+    reads = PatientReads(reader.names, partial(reader.read, fresh=False), "/sys and /dev")
     found = await reads.look()
     return reader.snapshot(found.values, found.pending)
 
 
 def read_once(reader: Reader[Card]) -> Snapshot:
     """Read the whole host in this thread, however long that takes. Raises `HostUnreadable`."""
-    readings = {name: reader.read(name, anew=False) for name in reader.names()}
+    readings = {name: reader.read(name, fresh=False) for name in reader.names()}
     return reader.snapshot({name: card for name, card in readings.items() if card is not None}, ())

@@ -75,13 +75,13 @@ class VfioGroupReader:
         self._layout = vfio.lay_out(functions, self._layout.wholes)
         return list(self._layout.groups)
 
-    def read(self, name: str, *, anew: bool = False) -> Card | None:
-        """Return one group, None if it has gone; `anew`: nothing is reused from an earlier scan."""
+    def read(self, name: str, *, fresh: bool = False) -> Card | None:
+        """Return one group, None if it has gone; `fresh`: nothing is reused from an earlier scan."""
         group = self._layout.groups.get(name)
         if group is None or not any(map(self._is_there, group.functions)):
             return None
-        fixed = {address: self._fixed_of(address, anew) for address in group.functions}
-        behind = fixed.get(group.physical) or self._fixed_of(group.physical, anew)
+        fixed = {address: self._fixed_of(address, fresh) for address in group.functions}
+        behind = fixed.get(group.physical) or self._fixed_of(group.physical, fresh)
         asleep = self._is_asleep(group.physical)
         wanted = sysfs.without_waking(vfio.CHANGING_ATTRIBUTES, asleep=asleep)
         changing = read_texts(self._folder(group.physical), wanted)
@@ -186,13 +186,13 @@ class VfioGroupReader:
             return None
         return target.rpartition("/")[2] if target is not None else None
 
-    def _fixed_of(self, address: str, anew: bool) -> _Fixed:
+    def _fixed_of(self, address: str, fresh: bool) -> _Fixed:
         inode = self._inodes.get(address, 0)
         known = self._fixed.get(address)
         if known is not None and known.inode != inode:
             known = None
         asleep = self._is_asleep(address)
-        if anew or known is None or (known.read_asleep and not asleep):
+        if fresh or known is None or (known.read_asleep and not asleep):
             kept = known.texts if known is not None and asleep else {}
             wanted = sysfs.without_waking(vfio.FIXED_ATTRIBUTES, asleep=asleep)
             texts = {**kept, **read_texts(self._folder(address), wanted)}

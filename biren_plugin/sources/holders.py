@@ -48,7 +48,7 @@ RIGHT_AFTER: Final = 0.2
 """Seconds from the first news to the question: an allocation is recorded after it was answered."""
 SETTLING: Final = 0.1
 LISTING: Final = 30.0
-"""Seconds from a kubelet's first answer: whoever is not listed then is gone."""
+"""Seconds from a kubelet's first answer: a pod that is not listed then is gone."""
 FORGET_AFTER: Final = 60.0
 DEADLINE: Final = 5.0
 

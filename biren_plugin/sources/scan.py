@@ -35,9 +35,9 @@ async def scan_host(
     `on_turn` gets the seconds that each scan took. A host that cannot be read is logged once, and the last
     snapshot stays.
     """
-    anew = stale = False
+    fresh = stale = False
     patient_reads = PatientReads(
-        reader.names, lambda name: reader.read(name, anew=anew or stale), "/sys and /dev"
+        reader.names, lambda name: reader.read(name, fresh=fresh or stale), "/sys and /dev"
     )
     readings: Mapping[str, T] = {}
     next_beat = trio.current_time() + pulse
@@ -46,7 +46,7 @@ async def scan_host(
     while True:
         folder_events.arm()
         began = trio.current_time()
-        anew |= bool(pulse) and began >= next_beat
+        fresh |= bool(pulse) and began >= next_beat
         stale = began >= next_reread
         try:
             look = await patient_reads.look()
@@ -61,12 +61,12 @@ async def scan_host(
             hung = look.hung | (look.pending - readings.keys())
             seen = observed.latest or Observed()
             seen = attrs.evolve(seen, snapshot=reader.snapshot(readings, hung))
-            if anew or stale:
+            if fresh or stale:
                 next_reread = began + REREAD
-            if anew:
+            if fresh:
                 seen = attrs.evolve(seen, pulse=seen.pulse + 1)
                 next_beat = trio.current_time() + pulse
-                anew = False
+                fresh = False
             observed.post(seen)
         on_turn(trio.current_time() - began)
         await folder_events.wait(interval)

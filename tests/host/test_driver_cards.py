@@ -22,7 +22,7 @@ def read(name: str) -> Snapshot:
 
 
 def read_anew(reader: DriverCardReader) -> Snapshot:
-    cards = {name: reader.read(name, anew=True) for name in reader.names()}
+    cards = {name: reader.read(name, fresh=True) for name in reader.names()}
     return reader.snapshot({name: card for name, card in cards.items() if card is not None}, ())
 
 

@@ -180,7 +180,7 @@ def test_constant_attributes_are_read_once_for_each_function(host: VfioHost) -> 
     host.write(physical(0), "vendor", "0x8086")
     assert read_once(reader) == before
     assert reader.names() == ["/dev/vfio/9"]
-    card = reader.read("/dev/vfio/9", anew=True)
+    card = reader.read("/dev/vfio/9", fresh=True)
     assert card is not None
     assert card.numa_node == 7
     host.remove(physical(0))
@@ -272,7 +272,7 @@ def test_a_suspended_function_keeps_its_pcie_link_even_in_a_full_scan(
     host.write(address, "power/runtime_status", "suspended")
     host.write(address, "current_link_speed", "2.5 GT/s PCIe")
     [name] = reader.names()
-    card = reader.read(name, anew=True)
+    card = reader.read(name, fresh=True)
     assert card is not None
     assert card.link.speed == before.speed
 

@@ -49,8 +49,8 @@ class ScriptedReader:
         self._hang_if_told("listing")
         return names
 
-    def read(self, name: str, *, anew: bool) -> Card | None:
-        self.reads.append(anew)
+    def read(self, name: str, *, fresh: bool) -> Card | None:
+        self.reads.append(fresh)
         held = self.holds
         self._hang_if_told(name)
         return next((card for card in held.cards if card.name == name), None)

@@ -1,4 +1,4 @@
-"""When the node's lock has served its purpose, whoever should have released it.
+"""When the node's lock has served its purpose, whichever party should have released it.
 
 HAMi locks the node for a pod until its cards were allocated, five minutes at most, and binds no other
 pod with cards meanwhile. Releasing it early can only let two pods wait at once, which `promises` keeps
