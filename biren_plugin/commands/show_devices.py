@@ -2,7 +2,7 @@
 
 import json as json_text
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,8 +10,9 @@ from biren_plugin.commands.flags_from_settings import Exclude, HostRoot, Runtime
 from biren_plugin.commands.tables import Row, print_cards
 from biren_plugin.core.health.verdicts import HealthKeeper
 from biren_plugin.core.inventory.excluded_cards import without_uuids
+from biren_plugin.core.inventory.gpu_grouping import name_of_gpu
 from biren_plugin.core.inventory.keeper import InventoryKeeper
-from biren_plugin.core.inventory.physical_gpus import on_their_gpus
+from biren_plugin.core.inventory.physical_gpus import SPLIT_SETTLE, on_their_gpus
 from biren_plugin.core.inventory.pool_names import pool_name_of
 from biren_plugin.core.model import Device, Inventory, Snapshot
 from biren_plugin.core.observed import Observed
@@ -164,7 +165,7 @@ def _show_cards(host_root: Path, snapshot: Snapshot, inventory: Inventory) -> No
             f"No Biren card on this host: {under(host_root, vendor.CLASS_FOLDER)}: {found}. "
             f"Is the driver loaded (`{vendor.MODPROBE}`)?"
         )
-    for sentence in (*inventory.unsettled, *inventory.unmatched):
+    for sentence in (*inventory.unsettled, *_settling(snapshot, inventory), *inventory.unmatched):
         print(sentence)
 
 
@@ -177,8 +178,19 @@ def _show_groups(snapshot: Snapshot, inventory: Inventory) -> None:
             "No Biren function for VFIO on this host, neither bound to vfio-pci nor split by SR-IOV: "
             f"see `{vendor.LSPCI_DRIVERS}`"
         )
-    for sentence in (*inventory.unsettled, *inventory.unmatched):
+    for sentence in (*inventory.unsettled, *_settling(snapshot, inventory), *inventory.unmatched):
         print(sentence)
+
+
+def _settling(snapshot: Snapshot, inventory: Inventory) -> Iterator[str]:
+    """Yield a sentence for each card that one scan cannot settle and that `unsettled` does not explain."""
+    for card, device, _ in _devices(snapshot, inventory):
+        about = f"{card.name}:", f"{name_of_gpu(card)} "
+        if device is None and not any(each.startswith(about) for each in inventory.unsettled):
+            yield (
+                f"{card.name}: {name_of_gpu(card)} holds less memory than another GPU of this node, as while "
+                f"it is re-split; the daemon offers it after {SPLIT_SETTLE:g} s without a change"
+            )
 
 
 def _card_row(card: Card, device: Device | None, word: str) -> Row:

@@ -108,6 +108,18 @@ def test_a_card_of_an_unsettled_split_has_no_resource(host: SimulatedHost) -> No
     assert all("not settled" in row for row in rows[:3])
 
 
+def test_a_card_that_one_scan_cannot_settle_has_a_reason(host: SimulatedHost) -> None:
+    host.add_gpus({0: 1, 1: 1})
+    memory = host.root / "sys/class/biren/card_1/device/mem_info"
+    memory.write_text("MemTotal: 8388608 kB\n")
+    *_, row, reason = run_command("devices", f"--host-root={host.root}").stdout.splitlines()
+    assert "not settled" in row
+    assert reason == (
+        "card_1: GPU 1 holds less memory than another GPU of this node, as while it is re-split; "
+        "the daemon offers it after 3 s without a change"
+    )
+
+
 def test_an_unreadable_attribute_is_null_and_affects_no_other(host: SimulatedHost) -> None:
     spoiled = ["numa_node", "mem_info", "max_link_speed", "physical_id"]
     host.add_gpus(dict.fromkeys(range(len(spoiled)), 1))
@@ -215,6 +227,6 @@ def test_two_gpus_with_one_physical_id_are_two_gpus_everywhere(host: SimulatedHo
     [pair] = read_topology(host.root)["pairs"]
     assert pair["same_gpu"] is False
     text = "\n".join(show(host.root))
-    assert "physical_id 0 in common" in text
+    assert "share physical_id 0" in text
     doctor = run_command("doctor", f"--host-root={host.root}").stdout
     assert "2 cards, on 2 GPUs" in doctor

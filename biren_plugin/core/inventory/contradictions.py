@@ -5,13 +5,18 @@ decides: no GPU has clearly more memory than the node's largest. Either way an o
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 import attrs
 
 from biren_plugin.core.inventory.gpu_grouping import MEMORY_TOLERANCE, Cards, memory_of
 from biren_plugin.core.parse.card import Card
+from biren_plugin.core.parse.sysfs import shorten_names
 from biren_plugin.core.parse.vendor import LARGEST_GPU_MEMORY, RESOURCE_OF_SPLIT, TOOL_LIST
 from biren_plugin.core.parse.vfio import pci_number
+
+_NAMED: Final = 4
+"""Addresses in a sentence."""
 
 
 def resolve_contradictions(
@@ -40,10 +45,12 @@ def resolve_contradictions(
         else:
             resolved[gpu] = cards
             taken = f"they are offered as one GPU split into {len(cards)}"
-        addresses = dict.fromkeys(card.pci_address for card in cards if card.pci_address)
+        addresses = list(dict.fromkeys(card.pci_address for card in cards if card.pci_address))
+        more = len(addresses) - _NAMED
+        shown = ", ".join(addresses[:_NAMED]) + (f" and {more} more" if more > 0 else "")
         sentences.append(
-            f"{', '.join(card.name for card in cards)} share physical_id {gpu} but not "
-            f"their PCI function ({', '.join(addresses)}): {taken}; check the driver with `{TOOL_LIST}`"
+            f"{shorten_names([card.name for card in cards])} share physical_id {gpu} but not "
+            f"their PCI function ({shown}): {taken}; check the driver with `{TOOL_LIST}`"
         )
     return resolved, sentences
 

@@ -524,7 +524,7 @@ def test_a_card_that_never_reported_its_gpu_is_not_offered() -> None:
     node.look(10, *gpu_cards(0, 0), card(1))
     assert node.healthy(GPU) == ["card_0"]
     [sentence] = node.inventory.unsettled
-    assert "card_1: physical_id cannot be read" in sentence
+    assert "card_1: physical_id is missing, empty or unreadable" in sentence
 
 
 def test_a_card_with_the_same_name_but_other_memory_is_another_split() -> None:
