@@ -124,16 +124,17 @@ async def run_daemon(settings: Settings) -> None:
         monitoring = settings.monitoring_resource and not settings.offers_groups
         node = Node(plugins, folder, state, settings.placement, visible, monitoring, cdi, scheduler)
         # only in the serving instance
-        beside = (*_labels_loop(settings, state), *_hami_loop(hami))
+        loops_beside = (*_labels_loop(settings, state), *_hami_loop(hami))
+        beside = [partial(each.keep, state.counters) for each in loops_beside]
         async with trio.open_nursery() as nursery:
             for loop in loops:
                 nursery.start_soon(loop.keep, state.counters)
             if settings.offer_by == "dra":
                 from biren_plugin.dra.offering import offer_by_dra  # the API client: h11, TLS
 
-                await offer_by_dra(settings, state, folder)
+                await offer_by_dra(settings, state, folder, beside)
             else:
-                await Serving(node, [partial(each.keep, state.counters) for each in beside]).run()
+                await Serving(node, beside).run()
 
 
 def _library_loop(settings: Settings, state: DaemonState) -> Iterator[Loop]:

@@ -5,6 +5,7 @@
 3. Callers set the deadlines.
 """
 
+import os
 import ssl
 from typing import Final
 
@@ -130,8 +131,9 @@ async def connect(access: Access) -> HttpConnection:
     try:
         tcp = await trio.open_tcp_stream(access.host, access.port)
     except (OSError, UnicodeError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        raise ApiUnreachable(f"cannot connect to the API server at {where}: {reason}") from error
+        raise ApiUnreachable(
+            f"cannot connect to the API server at {where}: {_first_cause(error)}"
+        ) from error
     tls = trio.SSLStream(tcp, access.tls, server_hostname=access.host, https_compatible=True)
     done = False
     try:
@@ -147,6 +149,16 @@ async def connect(access: Access) -> HttpConnection:
         ):  # after a cancelled handshake too: the socket must not wait for the garbage collector
             await trio.aclose_forcefully(tcp)
     return HttpConnection(tls, access)
+
+
+def _first_cause(error: OSError | UnicodeError) -> str:
+    """Return why the connection failed: trio words the reasons of its attempts around the address."""
+    cause = error.__cause__
+    if isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    if isinstance(cause, OSError) and cause.errno:
+        return os.strerror(cause.errno)
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def _type_of(method: str) -> str:

@@ -5,7 +5,7 @@
 2. Faults of the API server affect publishing and new claims, never the registration.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -50,12 +50,15 @@ class Identity:
 
 
 async def offer_by_dra(
-    settings: Settings, state: DaemonState, folder: Board[KubeletFolder]
+    settings: Settings,
+    state: DaemonState,
+    folder: Board[KubeletFolder],
+    beside: Sequence[Callable[[], Awaitable[None]]] = (),
 ) -> None:
-    """Offer the cards until failing or cancelled."""
+    """Offer the cards until failing or cancelled; `beside` are tasks of the instance that publishes."""
     state.driver = DriverState()
     await keep_running(
-        partial(_offer, settings, state, folder),
+        partial(_offer, settings, state, folder, beside),
         "dra",
         expected=(NodeError,),
         is_working=lambda: state.driver is not None and state.driver.registered,
@@ -69,13 +72,22 @@ def _note_failure(state: DaemonState, cause: Exception) -> None:
     state.driver = DriverState(trouble=str(cause))
 
 
-async def _offer(settings: Settings, state: DaemonState, folder: Board[KubeletFolder]) -> None:
+async def _offer(
+    settings: Settings,
+    state: DaemonState,
+    folder: Board[KubeletFolder],
+    beside: Sequence[Callable[[], Awaitable[None]]],
+) -> None:
     async with ApiServer(load_from(settings.kubeconfig)) as api:
-        await _offer_in(api, settings, state, folder)
+        await _offer_in(api, settings, state, folder, beside)
 
 
 async def _offer_in(
-    api: ApiServer, settings: Settings, state: DaemonState, folder: Board[KubeletFolder]
+    api: ApiServer,
+    settings: Settings,
+    state: DaemonState,
+    folder: Board[KubeletFolder],
+    beside: Sequence[Callable[[], Awaitable[None]]],
 ) -> None:
     identity = await _identify(api, settings)
     sockets = sockets_of(settings.kubelet_root, identity.instance)
@@ -114,6 +126,8 @@ async def _offer_in(
                         _publish, api, identity.owner, publisher, pools,
                         partial(_note_slices, state, publisher),
                     )  # fmt: skip
+                    for task in beside:
+                        serving.start_soon(task)
                     await held.until_replaced(folder)
                     serving.cancel_scope.cancel()
 

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from biren_plugin.commands.doctor.diagnosis import Check, Verdict
 from biren_plugin.commands.doctor.dra_checks import RIGHTS, check_dra
 from biren_plugin.commands.show_status import ask, show_status
+from biren_plugin.core.parse.vendor import FEATURE_FILE
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon_state import DaemonState, DriverState
 from biren_plugin.monitor.metrics import Metrics
@@ -192,3 +193,12 @@ async def test_metrics_of_the_driver_are_there_with_dra_only() -> None:
     state.driver = DriverState(registered=True, wanted=2, stored=2)
     assert value(state, "br_gpu_registered", resource=GPU) == 1
     assert value(state, "br_gpu_dra_published") == 1
+
+
+async def test_the_node_is_labelled_as_long_as_the_daemon_publishes(
+    idle_node: DraNode, tmp_path: Path
+) -> None:
+    file = tmp_path / FEATURE_FILE
+    async with idle_node.running(nfd_features_dir=tmp_path):
+        await idle_node.until(file.exists)
+    assert not file.exists()

@@ -8,6 +8,7 @@ from typing import Any, Final
 import cel
 import pytest
 
+from biren_plugin.commands.doctor.dra_checks import RIGHTS
 from biren_plugin.core.parse.vendor import DRA_DRIVER, RESOURCE_OF_SPLIT
 from tests.manifests.overlays import FIRST_VERSION
 from tests.manifests.render import (
@@ -115,6 +116,14 @@ def test_the_policy_covers_every_way_to_change_a_slice() -> None:
     # Every version that a server with resource.k8s.io/v1 can serve as well.
     assert set(rule["apiVersions"]) == {"v1", "v1beta2", "v1beta1"}
     assert spec["failurePolicy"] == "Fail"
+
+
+def test_doctor_asks_for_each_right_and_no_other() -> None:
+    rules = of_kind(overlay("dra"), "ClusterRole")["rules"]
+    granted = {
+        (verb, name) for rule in rules for name in rule["resources"] for verb in rule["verbs"]
+    }
+    assert granted == set(RIGHTS)
 
 
 def test_rights_are_the_verbs_that_the_driver_uses() -> None:
