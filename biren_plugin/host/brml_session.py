@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from biren_plugin.core.parse.brml import (
+    MAX_LINKS,
     CardReading,
     CommonAncestor,
     KnownCard,
@@ -32,6 +33,7 @@ _GPU_SENSOR: Final = 0
 _SHUTDOWN, _SLOWDOWN = 0, 1
 _CORRECTED, _UNCORRECTED = 0, 1
 _SINCE_DRIVER_LOAD: Final = 0
+_ENABLED: Final = 1
 _Fields = tuple[str | None, ...]
 _READINGS: Final[tuple[tuple[str, tuple[int, ...], _Fields], ...]] = (
     ("brmlDeviceGetHealthStatus", (), ("status",)),
@@ -48,6 +50,7 @@ _READINGS: Final[tuple[tuple[str, tuple[int, ...], _Fields], ...]] = (
     ("brmlDeviceGetTotalEccErrors", (_CORRECTED, _SINCE_DRIVER_LOAD), ("ecc_corrected",)),
     ("brmlDeviceGetTotalEccErrors", (_UNCORRECTED, _SINCE_DRIVER_LOAD), ("ecc_uncorrected",)),
     ("brmlDeviceGetPowerUsage", (), ("power",)),
+    ("brmlDeviceGetCurrentClocksThrottleReasons", (), ("throttle",)),
     ("brmlDeviceGetUtilizationRates", (), ("gpu_utilization", "memory_utilization")),
 )
 """Function, arguments after the device, and the field of `CardReading` for each value that it writes."""
@@ -136,7 +139,18 @@ class Brml:
             if code == ReturnCode.SUCCESS:
                 pairs = zip(fields, values, strict=True)
                 reported |= {field: value for field, value in pairs if field}
+        reported |= self._links_of(device)
         return card_reading(number, reported, timed_out=timed_out)
+
+    def _links_of(self, device: int) -> dict[str, int | bytes]:
+        """Return how many links to other GPUs the card has, and how many are up; nothing if one is unknown."""
+        number = self._ask("brmlDeviceGetBrLinkNumber", device)
+        if not number or number[0] not in range(1, MAX_LINKS + 1):
+            return {}
+        states = [self._ask("brmlDeviceGetBrLinkState", device, link) for link in range(number[0])]
+        if None in states:
+            return {}
+        return {"links": number[0], "links_up": sum(state == [_ENABLED] for state in states)}
 
     def link(self, a: int, b: int) -> P2PLink | None:
         """Return the link between two cards, by node id. Raises as `read_card` does."""

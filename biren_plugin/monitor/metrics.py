@@ -8,7 +8,7 @@
 Names and units: https://prometheus.io/docs/practices/naming/.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import Final
 
@@ -24,10 +24,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from biren_plugin import __version__
-from biren_plugin.core.inventory.held_cards import holder_of
-from biren_plugin.core.model import Device, Inventory
+from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import NO_CLAIMS, Observed
-from biren_plugin.core.parse.brml import CardReading
 from biren_plugin.daemon_state import (
     CALL_BOUNDS,
     Counters,
@@ -36,21 +34,9 @@ from biren_plugin.daemon_state import (
     HamiState,
     Latency,
 )
+from biren_plugin.monitor.reading_metrics import reading_metrics
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
-
-_CARD: Final = ("card", "pod", "namespace", "container")
-_READINGS: Final[tuple[tuple[str, str, Callable[[CardReading], float | None]], ...]] = (
-    ("br_gpu_temperature_celsius", "Temperature of the GPU's die.", lambda it: it.temperature),
-    ("br_gpu_power_watts", "Power that the card draws.", lambda it: _part(it.power, 1000)),
-    (
-        "br_gpu_utilization_ratio",
-        "Part of the last sample period in which the GPU was busy, 0 to 1.",
-        lambda it: _part(it.gpu_utilization, 100),
-    ),
-    ("br_gpu_memory_used_bytes", "Memory of the card in use.", lambda it: it.memory_used),
-    ("br_gpu_memory_total_bytes", "Memory of the card.", lambda it: it.memory_total),
-)
 
 
 class Metrics(Collector):
@@ -74,7 +60,7 @@ class Metrics(Collector):
         build.add_metric([], {"version": __version__})
         yield build
         yield from self._of_devices(inventory, observed)
-        yield from self._of_cards(inventory, observed)
+        yield from reading_metrics(inventory, observed)
         yield from self._of_kubelet(inventory, observed)
         yield from self._of_daemon()
         if self._state.hami is not None:
@@ -115,38 +101,6 @@ class Metrics(Collector):
                 }
                 info.add_metric(labels, facts)
         yield from (counts, healthy, info)
-
-    def _of_cards(self, inventory: Inventory, observed: Observed) -> Iterator[Metric]:
-        """Yield the library's readings; those of a hanging card are old, and left out."""
-        library = observed.library
-        if library is None:
-            return
-        cards: list[tuple[list[str], CardReading]] = []
-        for device in _present(inventory):
-            reading = library.readings.get(device.card.number)
-            if reading is not None and device.card.number not in library.hung:
-                holder = holder_of(device, observed)
-                held = (holder.pod, holder.namespace, holder.container) if holder else ("",) * 3
-                cards.append(([device.id, *held], reading))
-        for name, help_, value_of in _READINGS:
-            family = GaugeMetricFamily(name, help_, labels=_CARD)
-            for labels, reading in cards:
-                if (value := value_of(reading)) is not None:
-                    family.add_metric(labels, value)
-            yield family
-        errors = CounterMetricFamily(
-            "br_gpu_ecc_errors",
-            "Memory errors since the driver was loaded, corrected and uncorrected.",
-            labels=[*_CARD, "kind"],
-        )
-        for labels, reading in cards:
-            for kind, count in (
-                ("corrected", reading.ecc_corrected),
-                ("uncorrected", reading.ecc_uncorrected),
-            ):
-                if count is not None:
-                    errors.add_metric([*labels, kind], count)
-        yield errors
 
     def _of_kubelet(self, inventory: Inventory, observed: Observed) -> Iterator[Metric]:
         counters = self._state.counters
@@ -282,16 +236,6 @@ def _of_hami(hami: HamiState) -> Iterator[Metric]:
     )
 
 
-def _present(inventory: Inventory) -> Iterator[Device]:
-    """Yield each present card once: the id of an old split may still be listed elsewhere."""
-    seen = set()
-    for each in inventory.lists:
-        for device in each.devices:
-            if device.card.present and device.id not in seen:
-                seen.add(device.id)
-                yield device
-
-
 def _counter(
     name: str, help_: str, labels: list[str], samples: Iterable[tuple[list[str], int]]
 ) -> Metric:
@@ -306,10 +250,6 @@ def _histogram(name: str, help_: str, latency: Latency) -> Metric:
     cumulative = accumulate(latency.counts)
     buckets = [(bound, float(count)) for bound, count in zip(bounds, cumulative, strict=True)]
     return HistogramMetricFamily(name, help_, buckets=buckets, sum_value=latency.total)
-
-
-def _part(value: int | None, whole: int) -> float | None:
-    return value / whole if value is not None else None
 
 
 def _text(value: object) -> str:

@@ -32,6 +32,9 @@ WELL: Final = {
     "ecc_corrected": 3,
     "ecc_uncorrected": 0,
     "power": 120_500,
+    "throttle": 6,
+    "links": 4,
+    "link_states": "1 1 0 1",
     "utilization": "17 4",
 }
 """Everything that there is to be said of a card, and nothing wrong with it."""

@@ -287,6 +287,35 @@ int brmlDeviceGetPowerUsage(device_t device, unsigned *milliwatts)
     return SUCCESS;
 }
 
+int brmlDeviceGetCurrentClocksThrottleReasons(device_t device, unsigned long long *reasons)
+{
+    BEGIN(node_of(device));
+    KEY("card.%d.throttle", node_of(device));
+    NUMBERS(1);
+    *reasons = list[0];
+    return SUCCESS;
+}
+
+int brmlDeviceGetBrLinkNumber(device_t device, unsigned *number)
+{
+    BEGIN(node_of(device));
+    KEY("card.%d.links", node_of(device));
+    NUMBERS(1);
+    *number = list[0];
+    return SUCCESS;
+}
+
+int brmlDeviceGetBrLinkState(device_t device, unsigned link, int *state)
+{
+    BEGIN(node_of(device));
+    KEY("card.%d.link_states", node_of(device));
+    NUMBERS(32);
+    if (link >= 32)
+        return BAD_ARGUMENT;
+    *state = list[link];
+    return SUCCESS;
+}
+
 int brmlDeviceGetUtilizationRates(device_t device, utilization_t *rates)
 {
     BEGIN(node_of(device));

@@ -12,10 +12,11 @@ _SUFFIX = re.compile(r"_(total|info)$")
 
 def exported() -> set[str]:
     """Names that stand in the sources as strings of their own."""
-    tree = ast.parse((ROOT / "biren_plugin/monitor/metrics.py").read_text())
+    modules = (ROOT / "biren_plugin/monitor").glob("*metrics.py")
     strings = [
         node.value
-        for node in ast.walk(tree)
+        for module in modules
+        for node in ast.walk(ast.parse(module.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
     return {text for text in strings if _NAME.fullmatch(text)}

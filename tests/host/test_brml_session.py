@@ -14,6 +14,7 @@ from biren_plugin.core.parse.brml import (
     LibraryStatus,
     P2PLink,
     ReturnCode,
+    Throttle,
 )
 from biren_plugin.errors import LibraryCallFailed, LibraryMissing, LibraryUnusable
 from biren_plugin.host.brml_session import Brml, find_library
@@ -38,6 +39,9 @@ EVERYTHING = CardReading(
     ecc_corrected=3,
     ecc_uncorrected=0,
     power=120_500,
+    throttle=frozenset({Throttle.THERMAL, Throttle.POWER_BRAKE}),
+    links=4,
+    links_up=3,
     gpu_utilization=17,
     memory_utilization=4,
 )
@@ -54,6 +58,7 @@ FIELDS_OF = {
     "brmlDeviceGetTemperatureThreshold": {"shutdown_temperature", "slowdown_temperature"},
     "brmlDeviceGetTotalEccErrors": {"ecc_corrected", "ecc_uncorrected"},
     "brmlDeviceGetPowerUsage": {"power"},
+    "brmlDeviceGetCurrentClocksThrottleReasons": {"throttle"},
     "brmlDeviceGetUtilizationRates": {"gpu_utilization", "memory_utilization"},
 }
 
@@ -358,3 +363,21 @@ def test_the_library_is_found_in_the_vendors_directories_through_the_hosts_links
 
 def test_on_the_host_itself_the_loaders_choice_comes_first() -> None:
     assert find_library(Path("/"))[0] == "libbiren-ml.so.1"
+
+
+@pytest.mark.parametrize("function", ["brmlDeviceGetBrLinkNumber", "brmlDeviceGetBrLinkState"])
+@pytest.mark.parametrize("code", [ReturnCode.NOT_SUPPORTED, ReturnCode.TIMEOUT])
+def test_unknown_links_cost_only_the_links(
+    library: Brml, brml: BrmlState, function: str, code: ReturnCode
+) -> None:
+    brml.add_gpu(3, **WELL)
+    brml.fail(function, code)
+    assert library.read_card(3) == without("links", "links_up")
+
+
+@pytest.mark.parametrize("number", [0, 33, 2**32 - 1])
+def test_an_impossible_number_of_links_is_left_out(
+    library: Brml, brml: BrmlState, number: int
+) -> None:
+    brml.add_gpu(3, **WELL | {"links": number})
+    assert library.read_card(3) == without("links", "links_up")

@@ -32,6 +32,7 @@ METRICS = {
     "br_gpu_dra_published",
     "br_gpu_ecc_errors_total",
     "br_gpu_last_list_timestamp_seconds",
+    "br_gpu_links",
     "br_gpu_memory_total_bytes",
     "br_gpu_memory_used_bytes",
     "br_gpu_power_watts",
@@ -42,6 +43,7 @@ METRICS = {
     "br_gpu_restarts_total",
     "br_gpu_rival",
     "br_gpu_temperature_celsius",
+    "br_gpu_throttled",
     "br_gpu_utilization_ratio",
 }
 """What the daemon exports, as Prometheus names the series."""

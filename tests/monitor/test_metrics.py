@@ -12,7 +12,7 @@ from biren_plugin.board import Board
 from biren_plugin.core.cdi.findings import Finding, OnDisk
 from biren_plugin.core.model import Device
 from biren_plugin.core.observed import Holder
-from biren_plugin.core.parse.brml import CardReading
+from biren_plugin.core.parse.brml import CardReading, Throttle
 from biren_plugin.core.rivals import Rival
 from biren_plugin.daemon_state import CALL_BOUNDS, Counters, DaemonState, HamiState, Latency
 from biren_plugin.errors import StreamEnded
@@ -34,7 +34,7 @@ def samples(state: DaemonState) -> dict[Sample, float]:
     }
 
 
-def value(state: DaemonState, name: str, **labels: str) -> float | None:
+def value(state: DaemonState, name: str, /, **labels: str) -> float | None:
     return samples(state).get((name, frozenset(labels.items())))
 
 
@@ -100,7 +100,8 @@ async def test_readings_are_labelled_with_the_pod_that_holds_the_card() -> None:
     state = new_state(listed(GPU, *devices(GPU, 0, 1)))
     hot = CardReading(
         0, temperature=71, power=250_500, gpu_utilization=93, memory_used=5, memory_total=9,
-        ecc_corrected=3, ecc_uncorrected=0,
+        ecc_corrected=3, ecc_uncorrected=0, links=8, links_up=5,
+        throttle=frozenset({Throttle.THERMAL}),
     )  # fmt: skip
     observe(state, hot, CardReading(1, temperature=40), holders={(GPU, "card_0"): TRAIN})
     held = {"card": "card_0", "namespace": "default", "pod": "train", "container": "main"}
@@ -112,6 +113,10 @@ async def test_readings_are_labelled_with_the_pod_that_holds_the_card() -> None:
     assert value(state, "br_gpu_memory_total_bytes", **held) == 9
     assert value(state, "br_gpu_ecc_errors_total", kind="corrected", **held) == 3
     assert value(state, "br_gpu_ecc_errors_total", kind="uncorrected", **held) == 0
+    assert value(state, "br_gpu_throttled", reason="thermal", **held) == 1
+    assert value(state, "br_gpu_throttled", reason="power_brake", **held) == 0
+    assert value(state, "br_gpu_links", state="up", **held) == 5
+    assert value(state, "br_gpu_links", state="down", **held) == 3
     assert value(state, "br_gpu_temperature_celsius", **free) == 40
     assert value(state, "br_gpu_power_watts", **free) is None, "unknown is not zero"
 

@@ -46,6 +46,8 @@ class History:
     ecc: Rising = attrs.Factory(Rising)
     widest: int = 0
     """The greatest number of lanes that its PCIe link has had."""
+    most_links: int = 0
+    """The greatest number of links to other GPUs that were up at once."""
 
 
 @attrs.frozen

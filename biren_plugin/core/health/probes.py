@@ -11,39 +11,17 @@ from typing import Final
 
 import attrs
 
+from biren_plugin.core.health import library_probes
 from biren_plugin.core.health.evidence import Evidence
+from biren_plugin.core.health.symptoms import Symptom, severe, warning
 from biren_plugin.core.inventory.gpu_grouping import name_of_gpu
 from biren_plugin.core.parse import vendor
-from biren_plugin.core.parse.brml import CardReading, LibraryStatus
+from biren_plugin.core.parse.brml import CardReading
 from biren_plugin.core.parse.card import Card, FunctionState, NodeState
 from biren_plugin.core.parse.vfio import noiommu_node
 
-
-@attrs.frozen
-class Symptom:
-    """A fault that a probe found."""
-
-    text: str
-    """A sentence, with advice."""
-    severe: bool
-    """Whether the symptom puts the card out of service; otherwise it is a warning."""
-
-
-def severe(text: str) -> Symptom:
-    """Return a symptom that puts the card out of service."""
-    return Symptom(text, severe=True)
-
-
-def warning(text: str) -> Symptom:
-    """Return a symptom with which the card stays in service."""
-    return Symptom(text, severe=False)
-
-
 _UNLOADED: Final = f"the driver's module was unloaded; on the node: `{vendor.MODPROBE}`"
 """The common cause of everything that goes with an unloaded module: cards and nodes."""
-
-
-_RESET: Final = f"see `dmesg`, and reset the GPU once no pod uses it: `{vendor.TOOL_RESET}`"
 
 
 def _any(_evidence: Evidence) -> bool:
@@ -175,67 +153,6 @@ def _link_width(evidence: Evidence) -> Iterator[Symptom]:
         )
 
 
-def _library_hang(evidence: Evidence) -> Iterator[Symptom]:
-    if evidence.library_hung:
-        yield severe(f"the management library did not answer for 5 s; {_RESET}")
-    elif evidence.reading is not None and evidence.reading.timed_out:
-        yield severe(f"the management library timed out over it; {_RESET}")
-
-
-def _library_status(evidence: Evidence) -> Iterator[Symptom]:
-    status = evidence.reading.status if evidence.reading is not None else None
-    if status is not None and status > LibraryStatus.OK:
-        counts = severe if status >= evidence.unhealthy_on else warning
-        yield counts(
-            f"the management library reports health status {status.name.lower()}; "
-            f"see `{vendor.TOOL_HEALTH}` for {evidence.card.name}"
-        )
-
-
-def _library_ecc(evidence: Evidence) -> Iterator[Symptom]:
-    errors = evidence.reading.ecc_uncorrected if evidence.reading is not None else None
-    before = evidence.history.ecc.risen_above(errors, evidence.now)
-    if before is not None:
-        yield severe(
-            f"uncorrected ECC errors have risen above {before}: its memory loses data; "
-            "replace the card if they go on"
-        )
-
-
-def _library_temperature(evidence: Evidence) -> Iterator[Symptom]:
-    reading = evidence.reading
-    if reading is None or reading.temperature is None:
-        return
-    for limit, name, counts in (
-        (reading.shutdown_temperature, "shutdown", severe),
-        (reading.slowdown_temperature, "slowdown", warning),
-    ):
-        if limit and reading.temperature >= limit:
-            yield counts(
-                f"its temperature has reached the {name} threshold of {limit} °C; "
-                "check the node's cooling"
-            )
-            return
-
-
-def _library_split(evidence: Evidence) -> Iterator[Symptom]:
-    mode = evidence.reading.svi_current if evidence.reading is not None else None
-    if mode is None:
-        return
-    if vendor.RESOURCE_OF_SPLIT.get(mode) != evidence.device.resource:
-        yield severe(
-            f"the management library reports that its GPU is split into {mode}, "
-            f"which does not make a {evidence.device.resource}; see `{vendor.TOOL_LIST}`"
-        )
-
-
-def _library_presence(evidence: Evidence) -> Iterator[Symptom]:
-    if evidence.card.present and not evidence.library_knows:
-        yield warning(
-            f"sysfs shows it, but the management library does not know it; see `{vendor.TOOL_LIST}`"
-        )
-
-
 def _lspci(card: Card, options: str) -> str:
     """Return the command that shows the card's PCI function; all Biren functions if its address is unknown."""
     which = f"-s {card.pci_address}" if card.pci_address else f"-d {vendor.PCI_VENDOR[2:]}:"
@@ -286,34 +203,41 @@ PROBES: Final = (
     Probe(
         "library-hang",
         "the management library answers",
-        _library_hang,
+        library_probes.find_hang,
         _in_library(lambda _reading: True),
     ),
     Probe(
         "library-status",
         "the health status that the library reports",
-        _library_status,
+        library_probes.find_status,
         _in_library(lambda reading: reading.status is not None),
     ),
     Probe(
         "library-ecc",
         "uncorrected ECC errors do not rise",
-        _library_ecc,
+        library_probes.find_ecc,
         _in_library(lambda reading: reading.ecc_uncorrected is not None),
     ),
     Probe(
         "library-temperature",
         "its temperature is below its thresholds",
-        _library_temperature,
+        library_probes.find_temperature,
         _in_library(lambda reading: reading.temperature is not None),
     ),
     Probe(
         "library-split",
         "library and sysfs agree on the split",
-        _library_split,
+        library_probes.find_split,
         _in_library(lambda reading: reading.svi_current is not None),
     ),
-    Probe("library-presence", "the library knows the card (a warning)", _library_presence),
+    Probe(
+        "library-links",
+        "its fast links to other GPUs stay up (a warning)",
+        library_probes.find_lost_links,
+    ),
+    Probe(
+        "library-presence", "the library knows the card (a warning)", library_probes.find_unknown
+    ),
 )
 
 OPTIONAL: Final = tuple(probe.name for probe in PROBES if not probe.always)

@@ -36,6 +36,15 @@ class LibraryStatus(enum.IntEnum):
     ERROR = 3
 
 
+class Throttle(enum.Enum):
+    """Why the hardware lowers a GPU's clocks; the value is the name in metrics."""
+
+    HARDWARE = "hardware"
+    """Any of the others, or a reason that the library does not tell apart."""
+    THERMAL = "thermal"
+    POWER_BRAKE = "power_brake"
+
+
 class P2PLink(enum.IntEnum):
     """How two cards reach each other beside PCIe."""
 
@@ -97,6 +106,12 @@ class CardReading:
     """Uncorrected memory errors since the driver was loaded."""
     power: int | None = None
     """Milliwatts."""
+    throttle: frozenset[Throttle] | None = None
+    """Why its clocks are lowered now; empty: they are not."""
+    links: int | None = None
+    """Ports for fast links to other GPUs, connected or not."""
+    links_up: int | None = None
+    """Those of them that are up."""
     gpu_utilization: int | None = None
     """Percent of the last sample period."""
     memory_utilization: int | None = None
@@ -129,6 +144,8 @@ class LibraryFacts:
     """Functions that this package uses and an older library does not have."""
 
 
+MAX_LINKS: Final = 32
+"""More ports than a GPU has: a number beyond is garbage."""
 _MAX_TEXT: Final = 80
 """Bytes: the size of the library's longest strings, the final 0 included."""
 _BUS_ID: Final = re.compile(r"([0-9A-Fa-f]{8}):([0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7])")
@@ -175,6 +192,16 @@ def _within(believable: range) -> Callable[[int], int | None]:
     return lambda value: value if value in believable else None
 
 
+_THROTTLE_BITS: Final = {1: Throttle.HARDWARE, 2: Throttle.THERMAL, 4: Throttle.POWER_BRAKE}
+
+
+def throttle_reasons(bits: int) -> frozenset[Throttle] | None:
+    """Return the reasons in the library's bit mask; None for one that is not available."""
+    if bits == _ULONGLONG_MAX or bits < 0:
+        return None
+    return frozenset(reason for bit, reason in _THROTTLE_BITS.items() if bits & bit)
+
+
 _RULES: Final[Mapping[str, Callable[[Any], Any]]] = {
     "uuid": text,
     "product_name": text,
@@ -193,6 +220,9 @@ _RULES: Final[Mapping[str, Callable[[Any], Any]]] = {
     "ecc_corrected": _within(range(_ULONGLONG_MAX)),
     "ecc_uncorrected": _within(range(_ULONGLONG_MAX)),
     "power": _within(range(_UINT_MAX)),
+    "throttle": throttle_reasons,
+    "links": _within(range(1, MAX_LINKS + 1)),
+    "links_up": _within(range(MAX_LINKS + 1)),
     "gpu_utilization": _within(range(101)),
     "memory_utilization": _within(range(101)),
 }

@@ -283,6 +283,14 @@ def test_no_value_that_a_host_may_show_makes_a_probe_raise(
             assert finding.text
 
 
+def test_links_that_went_down_are_a_warning_until_they_are_up_again() -> None:
+    history = History()
+    up = [look(history=history, reading=reading(links=8, links_up=up)) for up in (5, 3, 5)]
+    assert found(up[0]) == [], "ports that were never up are not connected"
+    assert found(up[1]) == [("library-links", False)]
+    assert found(up[2]) == []
+
+
 @pytest.mark.parametrize("name", ["card_0", "/dev/vfio/0"])
 def test_a_card_with_unknown_address_has_advice_without_one(name: str) -> None:
     unknown = Card(name, 0, function=FunctionState.SILENT, node=NodeState.MISSING)
