@@ -63,6 +63,9 @@ def remark_inventory(before: Inventory | None, after: Inventory) -> list[Remark]
         for text in after.suspects
         if text not in old.suspects
     ]
+    if old.suspects and not after.suspects:
+        text = "no probe condemns every card any more: each counts again"
+        remarks.append(Remark("suspects_cleared", text))
     remarks += [
         Remark(
             "file_missing",
@@ -72,6 +75,11 @@ def remark_inventory(before: Inventory | None, after: Inventory) -> list[Remark]
         )
         for absent in after.host.absent
         if absent not in old.host.absent
+    ]
+    remarks += [
+        Remark("file_found", f"containers get {found} again", fields={"what": found})
+        for found in old.host.absent
+        if found not in after.host.absent
     ]
     return remarks
 

@@ -100,9 +100,10 @@ async def watch_kubelet_folder(
         folder_events.arm()
         began = trio.current_time()
         current = read_kubelet_folder(path)
-        _log(board.latest or KubeletFolder(), current, path, notice)
         if kubelet is not None and current.kubelet not in (None, kubelet):
             say("kubelet_restarted", "the kubelet has restarted")
+            notice.forget()
+        _log(board.latest or KubeletFolder(), current, path, notice)
         kubelet = current.kubelet or kubelet
         if current != board.latest:
             board.post(current)
@@ -121,4 +122,4 @@ def _log(before: KubeletFolder, folder: KubeletFolder, path: Path, notice: Notic
         if before.kubelet is None:  # a restarting kubelet is back at the next read
             notice.begin("kubelet_missing", f"waiting for the kubelet: no {path / KUBELET_SOCKET}")
     else:
-        notice.forget()
+        notice.end("kubelet_found", f"the kubelet's socket is there: {path / KUBELET_SOCKET}")

@@ -110,7 +110,7 @@ async def _connect(node: Node) -> trio.SocketStream:
                 text = f"waiting for the kubelet: {node.kubelet_socket}: {reason_of(error)}"
                 node.kubelet_notice.begin("kubelet_not_serving", text)
         else:
-            node.kubelet_notice.forget()
+            node.kubelet_notice.forget()  # kubelet_restarted is the end of it: the socket is a new one
             return stream
         await trio.sleep(wait)
         wait = min(wait * 2, _LONGEST_WAIT)

@@ -65,7 +65,9 @@ def test_unsettled_cards_and_absent_files_are_reported_once() -> None:
             bad=True,
         ),
     ]
-    assert remark_inventory(second, first) == []
+    assert remark_inventory(second, first) == [
+        Remark("file_found", "containers get /usr/lib/libbiren-ml.so again")
+    ]
 
 
 def test_the_first_list_reports_the_found_cards() -> None:
@@ -133,6 +135,15 @@ def test_a_probe_that_is_set_aside_is_reported_once() -> None:
         Remark("probe_suspect", "probe pci-config condemned all", bad=True)
     ]
     assert remark_inventory(suspect, suspect) == []
+
+
+def test_the_end_of_a_suspicion_and_of_a_missing_file_is_reported() -> None:
+    host = HostFacts(absent=("/usr/bin/brsmi",))
+    before = Inventory(ONE_CARD.lists, suspects=("probe pci-config condemned all",), host=host)
+    assert [each.event for each in remark_inventory(before, ONE_CARD)] == [
+        "suspects_cleared",
+        "file_found",
+    ]
 
 
 def test_cards_that_left_are_reported() -> None:

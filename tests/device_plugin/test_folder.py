@@ -1,5 +1,6 @@
 """The state of the kubelet's directory is posted, and missing parts are logged once."""
 
+import logging
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -131,9 +132,10 @@ async def test_a_missing_kubelet_is_logged_once_whatever_else_changes(
     assert warnings(caplog)[1:] == [f"waiting for the kubelet: no {path}/kubelet.sock"]
 
 
-async def test_each_new_wait_is_logged_again(
+async def test_each_new_wait_is_logged_again_and_its_end_but_for_a_restart(
     path: Path, bell: SteppedEvents, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     path.mkdir()
     await bell.ring()
     listen(path / KUBELET_SOCKET)
@@ -145,7 +147,12 @@ async def test_each_new_wait_is_logged_again(
     await bell.ring()
     folder = f"waiting for {path}: no such directory; is it mounted into the container?"
     kubelet = f"waiting for the kubelet: no {path}/kubelet.sock"
-    assert warnings(caplog) == [folder, kubelet, kubelet, folder]
+    found = f"the kubelet's socket is there: {path}/kubelet.sock"
+    assert caplog.messages == [folder, kubelet, found, kubelet, folder]
+    path.mkdir()
+    listen(path / KUBELET_SOCKET)
+    await bell.ring()
+    assert caplog.messages[5:] == ["the kubelet has restarted"]
 
 
 def test_only_a_killed_daemons_own_sockets_are_removed(path: Path) -> None:

@@ -63,6 +63,7 @@ def test_the_document_has_everything_about_each_card(host: SimulatedHost) -> Non
         "healthy": True,
         "reasons": [],
         "excluded_by": None,
+        "dra_device": "gpu-0000-03-00-0",
     }
     assert half["resource"] == HALF
     assert half["physical_gpu"] == 5
