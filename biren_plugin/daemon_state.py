@@ -170,6 +170,10 @@ class HamiState:
     mismatches: deque[str] = attrs.Factory(lambda: deque(maxlen=5))
     """The last sentences about containers that could not be matched with HAMi's record."""
 
+    def problems(self) -> list[str]:
+        """Return a sentence if HAMi cannot know the node's cards."""
+        return [f"HAMi does not know the node's cards: {self.trouble}"] if self.trouble else []
+
     def note(self, outcome: HamiOutcome, text: str) -> None:
         """A container could not be matched, and why."""
         self.containers[outcome] += 1

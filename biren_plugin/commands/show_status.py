@@ -205,9 +205,8 @@ def _print_hami(hami: dict[str, Any], now: str) -> None:
     known = "reported" if hami["registered"] else "NOT reported"
     lock = f"locked for {hami['locked_for']}" if hami["locked_for"] else "not locked"
     print(f"HAMi: cards {known} (last: {_span(hami['last_report'], now)} ago), node {lock}")
-    for text in (hami["trouble"], *hami["mismatches"]):
-        if text:
-            print(f"  {text}")
+    for text in hami["mismatches"]:
+        print(f"  {text}")
 
 
 def _row(resource: str, device: dict[str, Any], now: str, *, holders_known: bool) -> Row:

@@ -23,8 +23,8 @@ from biren_plugin.hami.promised_cards import PromisedCards
 from biren_plugin.notice import WARNING, say
 from biren_plugin.supervise import Pace, keep_running
 
-PACE: Final = Pace(first_wait=0.5, longest_wait=5.0)
-FAREWELL: Final = 1.5
+PACE: Final = Pace(first_wait=0.5, longest_wait=5.0, quiet=10.0)
+FAREWELL: Final = 1.0
 """Seconds for the last calls of a daemon that stops."""
 
 

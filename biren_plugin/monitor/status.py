@@ -29,6 +29,7 @@ def status_document(state: DaemonState) -> dict[str, Any]:
             *inventory.unsettled,
             *inventory.unmatched,
             *inventory.suspects,
+            *(state.hami.problems() if state.hami is not None else ()),
         ],
         "resources": [
             _resource(each, state, observed) for each in (*inventory.lists, *state.monitored())

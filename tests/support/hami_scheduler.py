@@ -37,14 +37,25 @@ class HamiScheduler:
 
     def add_node(self) -> None:
         """The node joins the cluster, as a new object."""
-        self.api.put(f"{_NODES}/{self.node}", {"metadata": {"name": self.node}, "spec": {}})
+        self.api.put(self._path(), {"metadata": {"name": self.node}, "spec": {}})
+
+    def read(self, path: str) -> Object:
+        """An object."""
+        with self.api.changed:
+            return self.api.objects[path]
+
+    def annotate(self, path: str, values: dict[str, str | None]) -> None:
+        """Changes annotations of an object."""
+        self.api.annotate(path, values)
+
+    def bind(self, name: str) -> None:
+        """The kubelet of the node gets the pod."""
+        self.api.annotate(self._path(name), {}, spec={"nodeName": self.node})
 
     def annotation(self, name: str, pod: str | None = None) -> str | None:
         """Of the node, or of a pod."""
-        with self.api.changed:
-            found = self.api.objects[self._path(pod)]
-            value = found["metadata"].get("annotations", {}).get(name)
-            return None if value is None else str(value)
+        value = self.read(self._path(pod))["metadata"].get("annotations", {}).get(name)
+        return None if value is None else str(value)
 
     @property
     def lock(self) -> str | None:
@@ -66,9 +77,9 @@ class HamiScheduler:
         if "Requesting" in shake:
             if self.books is not None and shake == "Requesting_2000-01-01 00:00:00":
                 self.books = None  # nothing is allocatable then
-                self.api.annotate(self._path(), {HANDSHAKE: None})
+                self.annotate(self._path(), {HANDSHAKE: None})
             return
-        self.api.annotate(self._path(), {HANDSHAKE: "Requesting_2026-11-28 01:35:41"})
+        self.annotate(self._path(), {HANDSHAKE: "Requesting_2026-11-28 01:35:41"})
         self.books = self.books or Books()
         self.books.take_list(self.annotation(CARDS) or "")
         if not self.books.cards:
@@ -100,8 +111,7 @@ class HamiScheduler:
         """Filters and binds; gives `bound`, or why not."""
         if self.books is None:
             return "node unregistered"
-        init, containers = self.pods()[name]["spec"]["wish"]
-        wish = Wish(tuple(containers), tuple(init))
+        wish = self.wish_of(self.pods()[name])
         used = {
             card
             for other, entries in self.record.items()
@@ -115,19 +125,23 @@ class HamiScheduler:
         self.now += 1
         self.record[name] = entries
         text = write(entries)
-        chosen = {
+        chosen: dict[str, str | None] = {
             NODE: self.node, ALLOCATED: text, TO_ALLOCATE: text, "hami.io/vgpu-time": f"{self.now}",
         }  # fmt: skip
-        self.api.annotate(self._path(name), chosen)
+        self.annotate(self._path(name), chosen)
         if sum(wish.containers):
             held = (self.lock or "").split(",")
             if len(held) == 3 and held[2] in self.pods() and held[2] != name:
                 return "node lock contention"
-            self.api.annotate(self._path(), {LOCK: f"2026-11-28T01:35:41Z,default,{name}"})
-        binding = {PHASE: "allocating", "hami.io/bind-time": f"{self.now}"}
-        self.api.annotate(self._path(name), binding)
-        self.api.annotate(self._path(name), {}, spec={"nodeName": self.node})
+            self.annotate(self._path(), {LOCK: f"2026-11-28T01:35:41Z,default,{name}"})
+        self.annotate(self._path(name), {PHASE: "allocating", "hami.io/bind-time": f"{self.now}"})
+        self.bind(name)
         return "bound"
+
+    def wish_of(self, pod: Object) -> Wish:
+        """What a pod asks for."""
+        init, containers = pod["spec"]["wish"]
+        return Wish(tuple(containers), tuple(init))
 
     def run_pod(self, name: str, wish: Wish) -> str:
         """Creates and schedules one."""

@@ -7,7 +7,7 @@ apart; holding it late blocks the node.
 
 import attrs
 
-from biren_plugin.core.hami.annotations import FAILED, SUCCESS, Lock, Object
+from biren_plugin.core.hami.annotations import FAILED, NODE, SUCCESS, Lock, Object, annotation
 from biren_plugin.core.hami.promises import Promise, promise_of
 
 
@@ -36,6 +36,8 @@ def fate_of(lock: Lock, pod: Object | None, node: str) -> Release | Keep:
     """What to do about `lock`, with its pod as the API server has it; None if there is no such pod."""
     if pod is None:
         return Release("its pod was deleted")
+    if annotation(pod, NODE) not in ("", node):
+        return Release("HAMi has chosen another node for its pod")
     promise = promise_of(pod, node)
     if promise is None:
         return Keep(f"{lock.namespace}/{lock.pod} has no Biren card on this node", is_ours=False)

@@ -62,7 +62,9 @@ def test_a_daemon_that_stops_leaves_no_lock() -> None:
     assert fate.promise is None, "its pod still waits for its cards"
 
 
-def test_the_pod_of_another_node_is_not_ours() -> None:
-    assert fate_of(LOCK, pod(), "n2") == Keep(
+def test_a_pod_for_which_hami_chose_another_node_since_needs_no_lock_here() -> None:
+    assert isinstance(fate_of(LOCK, pod(), "n2"), Release)
+    bare = {"metadata": {"name": "p1"}, "spec": {}}
+    assert fate_of(LOCK, bare, "n1") == Keep(
         "default/p1 has no Biren card on this node", is_ours=False
     )

@@ -1,0 +1,121 @@
+"""The real node under the stand-in for HAMi's scheduler, which annotates and binds real pods.
+
+The daemon runs as a process of the test with a token of the overlay's account, bound to a pod, so that its
+rights and the admission policy are those of the DaemonSet's pods.
+"""
+
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from tests.cluster.api import PATHS, PODS, place_of
+from tests.cluster.images import BUSYBOX
+from tests.cluster.isolation import SERVICE_ADDRESS
+from tests.cluster.node import NAME, Node
+from tests.cluster.pods import WHOLE, start_pod
+from tests.cluster.processes import poll
+from tests.manifests.render import NAMESPACE, overlay, pod_of
+from tests.support.api_server import StandInApiServer
+from tests.support.hami_books import Object, Wish
+from tests.support.hami_scheduler import CARDS, HANDSHAKE, LOCK, HamiScheduler
+
+ENVIRONMENT: Final = {
+    "KUBERNETES_SERVICE_HOST": SERVICE_ADDRESS,
+    "KUBERNETES_SERVICE_PORT": "443",
+    "BR_GPU_HAMI": "true",
+}
+_FILES: Final = Path("/run/secrets/kubernetes.io/serviceaccount")
+_WAIT: Final = 20.0
+
+
+class ClusterHami(HamiScheduler):
+    """HAMi's scheduler for the node of the cluster."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(StandInApiServer(), NAME)  # which is not started
+        self.cluster = node.api
+        self._authority = node.authority
+        self.now = int(time.time())
+
+    def deploy(self) -> None:
+        """Creates the overlay's account, rights and policy, and gives daemons a token of the account."""
+        objects = overlay("hami")
+        for each in objects:
+            path = f"{place_of(each)}/{each['metadata']['name']}" if _is_ours(each) else ""
+            if path and not self.cluster.exists(path):
+                self.cluster.make(each)
+        account = pod_of(objects)["serviceAccountName"]
+        body = {
+            "kind": "Pod",
+            "metadata": {"namespace": NAMESPACE, "name": "hami-plugin"},
+            "spec": {
+                "nodeName": NAME, "serviceAccountName": account, "terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "main", "image": BUSYBOX, "imagePullPolicy": "Never"}],
+            },
+        }  # fmt: skip
+        uid = self.cluster.make(body)["metadata"]["uid"]
+        bound = {"apiVersion": "v1", "kind": "Pod", "name": "hami-plugin", "uid": uid}
+        path = f"{PATHS['ServiceAccount'].format(NAMESPACE)}/{account}/token"
+        token = self.cluster.create(path, {"spec": {"boundObjectRef": bound}})["status"]["token"]
+        _FILES.mkdir(parents=True, exist_ok=True)
+        (_FILES / "token").write_text(token)
+        (_FILES / "ca.crt").write_bytes(self._authority.read_bytes())
+
+    def remove(self) -> None:
+        """Removes what `deploy` created, and HAMi's annotations of the node."""
+        self.cluster.delete(f"{PATHS['Pod'].format(NAMESPACE)}/hami-plugin")
+        for each in overlay("hami"):
+            if _is_ours(each) and each["kind"] != "Namespace":
+                self.cluster.delete(f"{place_of(each)}/{each['metadata']['name']}")
+        self.annotate(self._path(), {CARDS: None, HANDSHAKE: None, LOCK: None})
+
+    def read(self, path: str) -> Object:
+        found: Object = self.cluster.get(path)
+        return found
+
+    def annotate(self, path: str, values: dict[str, str | None]) -> None:
+        self.cluster.patch(path, {"metadata": {"annotations": values}})
+
+    def bind(self, name: str) -> None:
+        target = {"apiVersion": "v1", "kind": "Node", "name": NAME}
+        self.cluster.create(
+            f"{PODS}/{name}/binding",
+            {
+                "apiVersion": "v1",
+                "kind": "Binding",
+                "metadata": {"name": name},
+                "target": target,
+            },
+        )
+
+    def pods(self) -> dict[str, Object]:
+        return {each["metadata"]["name"]: each for each in self.cluster.get(PODS)["items"]}
+
+    def wish_of(self, pod: Object) -> Wish:
+        init, containers = (
+            tuple(int(each["resources"].get("limits", {}).get(WHOLE, 0)) for each in group)
+            for group in (pod["spec"].get("initContainers", ()), pod["spec"]["containers"])
+        )
+        return Wish(containers, init)
+
+    def start(self, name: str, *containers: dict[str, Any], **spec: Any) -> None:
+        """Creates a pod as HAMi's webhook leaves it, and binds it."""
+        start_pod(
+            self.cluster, name, *containers, nodeName=None, schedulerName="hami-scheduler", **spec
+        )
+        assert self.schedule(name) == "bound"
+
+    def wait_for_report(self) -> None:
+        """The plugin has reported its cards; the scheduler takes the list."""
+        poll(
+            lambda: "Reported" in (self.annotation(HANDSHAKE) or ""), "the report", _WAIT
+        )  # fmt: skip
+        self.tick()
+
+    def wait_for_release(self) -> None:
+        """The node is not locked any more."""
+        poll(lambda: self.lock is None, "the lock's release", _WAIT, lambda: self.lock)
+
+
+def _is_ours(found: Object) -> bool:
+    return found["kind"] not in ("DaemonSet",)
