@@ -149,6 +149,7 @@ class WhoAmI:
 
     node: str
     node_uid: str
+    pod: str
     pod_uid: str
     namespace: str
     account: str
@@ -166,6 +167,7 @@ def who_am_i(token: str) -> WhoAmI:
         return WhoAmI(
             node=about["node"]["name"],
             node_uid=about["node"]["uid"],
+            pod=about["pod"]["name"],
             pod_uid=about["pod"]["uid"],
             namespace=about["namespace"],
             account=about["serviceaccount"]["name"],

@@ -2,7 +2,8 @@
 
 1. The list and the handshake go in one patch: at the first list, at each change, when the node object
    is another one, and every `INTERVAL` for ever. HAMi forgets all nodes when it restarts, and asks none.
-2. A node that has lost its whole cards is taken off HAMi's list; a daemon that is replaced writes nothing.
+2. A node that has lost its whole cards, or that the plugin leaves for good, is taken off HAMi's list; a
+   daemon that makes room for its successor writes nothing.
 """
 
 import json
@@ -68,7 +69,7 @@ class CardReports:
         if inventory is None:
             return
         if inventory.list_of(RESOURCE_OF_SPLIT[1]) is None:
-            await self._leave()
+            await self.leave("the node has no whole card any more")
         elif offered is not None:
             before = self._written or self._stored()
             cards = write_cards(offered.devices, inventory.topology) or faulty_cards(before)
@@ -97,11 +98,11 @@ class CardReports:
         self._written, self._uid = cards, uid
         self._state.registered, self._state.trouble, self._state.reported = True, "", now
 
-    async def _leave(self) -> None:
-        """Takes back what this daemon, or one before it, reported."""
+    async def leave(self, why: str) -> None:
+        """Takes back what this daemon, or one before it, reported. Raises `ApiError`."""
         if self._written or self._stored():
             await self._objects.annotate(LEAVING)
-            say("hami_left", "the node has no whole card any more: it leaves HAMi's list")
+            say("hami_left", f"{why}: its cards leave HAMi's list")
         self._written, self._state.registered = "", False
 
     def _is_another_node(self) -> bool:

@@ -20,7 +20,7 @@ from biren_plugin.hami.card_reports import CardReports
 from biren_plugin.hami.lock_keeper import LockKeeper
 from biren_plugin.hami.node_objects import NodeObjects
 from biren_plugin.hami.promised_cards import PromisedCards
-from biren_plugin.notice import WARNING, say
+from biren_plugin.notice import DEBUG, WARNING, say
 from biren_plugin.supervise import Pace, keep_running
 
 PACE: Final = Pace(first_wait=0.5, longest_wait=5.0, quiet=10.0)
@@ -92,3 +92,8 @@ class HamiMode:
             await self._keeper.release_at_end()
         except NodeError as error:
             say("hami_lock_left", f"HAMi's lock on the node may stay: {error}", WARNING)
+        try:
+            if await self._objects.is_left_for_good():
+                await self._reports.leave("the plugin leaves the node for good")
+        except NodeError as error:
+            say("hami_list_left", f"HAMi's list of the node stays: {error}", DEBUG)

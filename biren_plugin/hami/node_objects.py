@@ -13,6 +13,7 @@ import trio
 from biren_plugin.cluster.api_server import ApiServer, Object
 from biren_plugin.cluster.credentials import who_am_i
 from biren_plugin.core.hami.annotations import LOCK, Lock, annotating, annotation, read_lock
+from biren_plugin.core.hami.leaving import daemonset_of, is_leaving
 from biren_plugin.core.hami.promises import Promise
 from biren_plugin.errors import ApiConflict, ApiNotFound, ApiUnreachable
 
@@ -81,6 +82,20 @@ class NodeObjects:
             except ApiConflict:
                 await trio.sleep(_FIRST_WAIT * 2**again)
         raise ApiUnreachable("another client keeps changing this node: HAMi's lock is still there")
+
+    async def is_left_for_good(self) -> bool:
+        """Whether no pod follows this one on the node. Raises `ApiError`, outside of a pod too."""
+        me = who_am_i((await self._api.access()).token or "")
+        pod = await self.pod(me.namespace, me.pod)
+        name = daemonset_of(pod) if pod is not None else None
+        if name is None:
+            return False
+        path = f"/apis/apps/v1/namespaces/{me.namespace}/daemonsets/{name}"
+        try:
+            daemonset: Object | None = await self._api.call("GET", path, deadline=DEADLINE)
+        except ApiNotFound:
+            daemonset = None
+        return is_leaving(daemonset, await self.node())
 
     async def _path(self) -> str:
         return f"/api/v1/nodes/{await self.name()}"

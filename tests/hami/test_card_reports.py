@@ -1,11 +1,13 @@
 """HAMi's list of the node follows our verdicts, survives HAMi's restarts, and is taken back for good."""
 
+import base64
 import json
 
 import pytest
 
 from biren_plugin.core.model import Inventory
 from biren_plugin.hami import card_reports
+from tests.support.api_server import StandInApiServer
 from tests.support.hami_books import Wish
 from tests.support.hami_node import HamiNode, inventory_of, until
 from tests.support.hami_scheduler import CARDS, HANDSHAKE
@@ -101,6 +103,43 @@ async def test_a_daemon_that_is_replaced_writes_nothing(node: HamiNode) -> None:
     async with node.running():
         await until(lambda: node.hami.registered)
     assert len(node.api.writes()) == before + 1
+
+
+OWNED = {
+    "metadata": {"ownerReferences": [{"kind": "DaemonSet", "name": "br-gpu-device-plugin"}]},
+    "spec": {},
+}
+DAEMONSETS = "/apis/apps/v1/namespaces/biren-gpu/daemonsets"
+
+
+@pytest.fixture
+def as_pod(api: StandInApiServer) -> None:
+    """The daemon's token is that of a pod of the DaemonSet."""
+    about = {
+        "node": {"name": "n1", "uid": "n"},
+        "pod": {"name": "plugin", "uid": "p"},
+        "namespace": "biren-gpu",
+        "serviceaccount": {"name": "br-gpu-hami"},
+    }
+    claims = base64.urlsafe_b64encode(json.dumps({"kubernetes.io": about}).encode()).decode()
+    api.token = f"e30.{claims.rstrip('=')}.sig"
+    api.put("/api/v1/namespaces/biren-gpu/pods/plugin", OWNED)
+    api.put(f"{DAEMONSETS}/br-gpu-device-plugin", {"spec": {"template": {"spec": {}}}})
+
+
+@pytest.mark.usefixtures("as_pod")
+async def test_a_node_whose_daemonset_is_deleted_leaves_hamis_list(
+    node: HamiNode, api: StandInApiServer
+) -> None:
+    async with node.registered():
+        pass
+    assert len(healthy(node)) == 8, "another pod follows"
+    async with node.running():
+        await until(lambda: node.hami.registered)
+        api.delete(f"{DAEMONSETS}/br-gpu-device-plugin")
+    assert node.scheduler.annotation(CARDS) is None
+    node.scheduler.tick()
+    assert node.scheduler.books is None
 
 
 async def test_a_right_that_is_missing_is_shown(node: HamiNode) -> None:

@@ -23,14 +23,14 @@ _SCHEMAS: Final = ("kubernetes-validate==1.24.1", "kubernetes-validate==1.37.0")
 """The first has the versions up to 1.24, the second those from 1.25 on."""
 _KINDS: Final = (
     "clusterrole-rbac", "clusterrolebinding-rbac", "daemonset-apps", "deviceclass-resource",
-    "namespace", "pod", "resourceclaim-resource", "resourceclaimtemplate-resource", "service",
-    "serviceaccount", "validatingadmissionpolicy-admissionregistration",
+    "namespace", "pod", "resourceclaim-resource", "resourceclaimtemplate-resource", "role-rbac",
+    "rolebinding-rbac", "service", "serviceaccount", "validatingadmissionpolicy-admissionregistration",
     "validatingadmissionpolicybinding-admissionregistration",
 )  # fmt: skip
 _SCHEMA: Final = re.compile(
     rf"v(1\.[0-9]+)\.0-local-strict/((?:{'|'.join(_KINDS)})-v1|_definitions)\.json$"
 )
-_NEWEST: Final = "schemas/1.37/deviceclass-resource-v1.json"
+_NEWEST: Final = "schemas/1.37/rolebinding-rbac-v1.json"
 """One of those that were added last: a folder without it is filled again."""
 
 

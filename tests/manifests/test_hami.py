@@ -15,6 +15,17 @@ def test_rights_are_the_verbs_that_the_mode_uses() -> None:
     ]
 
 
+def test_the_plugin_may_see_its_own_daemonset() -> None:
+    assert of_kind(overlay("hami"), "Role")["rules"] == [
+        {
+            "apiGroups": ["apps"],
+            "resources": ["daemonsets"],
+            "resourceNames": [of_kind(overlay("hami"), "DaemonSet")["metadata"]["name"]],
+            "verbs": ["get"],
+        }
+    ]
+
+
 def test_the_policy_covers_what_the_rights_can_change() -> None:
     spec = of_kind(overlay("hami"), "ValidatingAdmissionPolicy")["spec"]
     [rule] = spec["matchConstraints"]["resourceRules"]
@@ -31,6 +42,7 @@ def test_the_account_with_the_rights_is_the_pods_own_and_restricted(
         [subject] = of_kind(objects, "ClusterRoleBinding")["subjects"]
         named = f"system:serviceaccount:{subject['namespace']}:{subject['name']}"
         assert account_of(objects) == named
+        assert of_kind(objects, "RoleBinding")["subjects"] == [subject]
         assert is_restricted(objects, named)
         assert not is_restricted(objects, "system:node:n1")
         assert pod_of(objects)["automountServiceAccountToken"] is True

@@ -24,9 +24,9 @@ LOCK: Final = "hami.io/mutex.lock"
 NODE: Final = "hami.io/vgpu-node"
 """Of a pod: the node that was chosen for it."""
 TO_ALLOCATE: Final = "hami.io/Biren-devices-to-allocate"
-"""Of a pod: the cards of each container, emptied entry by entry as the plugin allocates them.
-
-The scheduler's own record, `hami.io/Biren-devices-allocated`, is never written here."""
+"""Of a pod: the cards of each container, emptied entry by entry as the plugin allocates them."""
+ALLOCATED: Final = "hami.io/Biren-devices-allocated"
+"""Of a pod: the same, never emptied. It is the scheduler's own record, and never written here."""
 PHASE: Final = "hami.io/bind-phase"
 """Of a pod: `allocating` by the scheduler, `success` or `failed` by the plugin."""
 BIND_TIME: Final = "hami.io/bind-time"

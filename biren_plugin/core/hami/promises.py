@@ -6,7 +6,8 @@
 2. The kubelet admits a pod whole, init containers first, one Allocate for each container with cards:
    so a pod whose allocation has begun goes on before any other, with its next entry.
 3. Of a pod that was bound before this daemon started, another daemon may have allocated the first
-   entries: as long as this one has allocated none, any entry of it may be meant.
+   entries: as long as this one has allocated none, any entry of it may be meant. Where two entries share
+   cards, as those of init containers do, that would not tell which: the next one is meant.
 4. Cards that are promised to one pod are allocated to no other.
 
 Source of the kubelet's order: `devicemanager` of Kubernetes 1.36.
@@ -17,6 +18,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import attrs
 
 from biren_plugin.core.hami.annotations import (
+    ALLOCATED,
     BIND_TIME,
     NODE,
     PHASE,
@@ -38,6 +40,8 @@ class Promise:
     uid: str
     text: str
     """The annotation with the cards that are left to allocate, as it is stored."""
+    record: str = ""
+    """HAMi's record of all cards of the pod."""
     phase: str = ""
     """HAMi's, not the pod's."""
     bound_at: tuple[int, int] = (0, 0)
@@ -80,11 +84,17 @@ class Progress:
         """Those of them that the kubelet may ask for now."""
         left = self.left(promise)
         begun_by_another = promise.bound_at[0] <= self.since and not self.has_begun(promise)
-        return left if begun_by_another else left[:1]
+        is_plain = begun_by_another and _are_apart(read_entries(promise.record))
+        return left if is_plain else left[:1]
 
     def plus(self, promise: Promise, place: int) -> "Progress":
         """With the entries up to that place, of the one pod whose admission goes on."""
         return attrs.evolve(self, done={promise.uid: place + 1})
+
+
+def _are_apart(entries: Sequence[frozenset[str]]) -> bool:
+    """Whether no card is in two of the entries."""
+    return len(frozenset[str]().union(*entries)) == sum(map(len, entries))
 
 
 def promise_of(pod: Object, node: str) -> Promise | None:
@@ -99,6 +109,7 @@ def promise_of(pod: Object, node: str) -> Promise | None:
         pod=str(metadata.get("name", "")),
         uid=str(metadata.get("uid", "")),
         text=text,
+        record=annotation(pod, ALLOCATED),
         phase=annotation(pod, PHASE),
         bound_at=(
             _whole(annotation(pod, BIND_TIME)),

@@ -33,6 +33,7 @@ def pod(name: str, text: str, **about: Any) -> dict[str, Any]:
             "annotations": {
                 "hami.io/vgpu-node": about.get("chosen", "n1"),
                 "hami.io/Biren-devices-to-allocate": text,
+                "hami.io/Biren-devices-allocated": about.get("record", text),
                 "hami.io/bind-phase": about.get("bind_phase", "allocating"),
                 "hami.io/bind-time": about.get("bind_time", "1795829741"),
             },
