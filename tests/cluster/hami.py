@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from tests.cluster.api import PATHS, PODS, place_of
 from tests.cluster.images import BUSYBOX
-from tests.cluster.isolation import SERVICE_ADDRESS
-from tests.cluster.node import NAME, Node
+from tests.cluster.isolation import NODE_NAME, SERVICE_ADDRESS
+from tests.cluster.node import Node
 from tests.cluster.pods import WHOLE, start_pod
 from tests.cluster.processes import poll
 from tests.manifests.render import NAMESPACE, overlay, pod_of
@@ -32,7 +32,7 @@ class ClusterHami(HamiScheduler):
     """HAMi's scheduler for the node of the cluster."""
 
     def __init__(self, node: Node) -> None:
-        super().__init__(StandInApiServer(), NAME)  # which is not started
+        super().__init__(StandInApiServer(), NODE_NAME)  # which is not started
         self.cluster = node.api
         self._authority = node.authority
         self.now = int(time.time())
@@ -49,7 +49,7 @@ class ClusterHami(HamiScheduler):
             "kind": "Pod",
             "metadata": {"namespace": NAMESPACE, "name": "hami-plugin"},
             "spec": {
-                "nodeName": NAME, "serviceAccountName": account, "terminationGracePeriodSeconds": 0,
+                "nodeName": NODE_NAME, "serviceAccountName": account, "terminationGracePeriodSeconds": 0,
                 "containers": [{"name": "main", "image": BUSYBOX, "imagePullPolicy": "Never"}],
             },
         }  # fmt: skip
@@ -77,7 +77,7 @@ class ClusterHami(HamiScheduler):
         self.cluster.patch(path, {"metadata": {"annotations": values}})
 
     def bind(self, name: str) -> None:
-        target = {"apiVersion": "v1", "kind": "Node", "name": NAME}
+        target = {"apiVersion": "v1", "kind": "Node", "name": NODE_NAME}
         self.cluster.create(
             f"{PODS}/{name}/binding",
             {
