@@ -86,18 +86,25 @@ def context_for(authority: bytes, where: str) -> ssl.SSLContext:
 
 def load_kubeconfig(path: Path) -> Access:
     """Return the access of a kubeconfig's current context. Raises `ApiUnreachable`."""
-    from ruamel.yaml import YAML  # only for a manual start: imports 60 modules
-    from ruamel.yaml.error import YAMLError
-
     try:
-        document = YAML(typ="safe", pure=True).load(path)
-        return _access(document, path)
-    except (OSError, UnicodeDecodeError, YAMLError, ssl.SSLError, binascii.Error) as error:
+        text = path.read_text()
+        return _access(json.loads(text) if text.startswith("{") else _parse_yaml(text), path)
+    except (OSError, UnicodeDecodeError, ssl.SSLError, binascii.Error) as error:
         raise ApiUnreachable(f"cannot use the kubeconfig {path}: {_reason(error)}") from error
     except (KeyError, StopIteration, TypeError, AttributeError, ValueError) as error:
         raise ApiUnreachable(
             f"the kubeconfig {path} has no usable current context: {_reason(error)}"
         ) from error
+
+
+def _parse_yaml(text: str) -> Any:
+    from ruamel.yaml import YAML  # imports 60 modules, which a kubeconfig in JSON does not need
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise ValueError(f"not YAML: {error}") from error
 
 
 def load_from(kubeconfig: Path | None) -> Load:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.bench.calls import measure_calls
 from tests.bench.document import print_comparison, print_table, read_document, write_document
+from tests.bench.dra import measure_dra
 from tests.bench.faults import measure_faults, measure_restarts
 from tests.bench.figures import Figure, growth
 from tests.bench.hami import measure_hami
@@ -33,6 +34,7 @@ def main() -> None:
         "restarts": measure_restarts,
         "faults": measure_faults,
         "hami": measure_hami,
+        "dra": measure_dra,
         "looks": measure_looks,
         "preferred": measure_preferred,
         "replay": measure_replay,
