@@ -32,6 +32,7 @@ _OPTIONS = (
 KNOWN = {"v1.DRAPlugin": "dra_v1", "v1beta1.DRAPlugin": "dra_v1beta1"}
 GET_INFO_DEADLINE = 1.0
 NOTIFY_DEADLINE = 5.0
+PROBE_DEADLINE = 20.0
 CALL_DEADLINE = 45.0
 STREAM_AGAIN = 5.0
 
@@ -55,7 +56,7 @@ class DriverInstance:
     @property
     def connected(self) -> bool:
         try:
-            grpc.channel_ready_future(self.channel).result(timeout=1)
+            grpc.channel_ready_future(self.channel).result(timeout=5)
         except grpc.FutureTimeoutError:
             return False
         return True
@@ -290,7 +291,7 @@ class DraManager:
         """A Prepare of nothing, as liveness probes make it."""
         instance = self.instance()
         instance.stub.NodePrepareResources(
-            instance.protos.NodePrepareResourcesRequest(), timeout=NOTIFY_DEADLINE
+            instance.protos.NodePrepareResourcesRequest(), timeout=PROBE_DEADLINE
         )
 
     def claims(self) -> dict[str, dict[str, Any]]:
