@@ -13,7 +13,7 @@ import attrs
 
 from biren_plugin.core.model import HostFacts, Snapshot
 from biren_plugin.core.parse import sysfs, vendor
-from biren_plugin.core.parse.card import Card
+from biren_plugin.core.parse.card import Card, NodeState
 from biren_plugin.errors import HostUnreadable, reason_of
 from biren_plugin.host.driver_files import read_host_facts
 from biren_plugin.host.host_paths import (
@@ -41,6 +41,25 @@ class _Fixed:
     """Whether only a part could be read, since the card was suspended."""
 
 
+@attrs.frozen
+class _Function:
+    """The changing data of a PCI function in one scan. The cards of a split GPU share it."""
+
+    asleep: bool
+    texts: Mapping[str, str]
+    config: bytes | None
+
+
+@attrs.frozen
+class _Reading:
+    """Everything that a card was made from: the same reading is the same card."""
+
+    fixed: _Fixed
+    function: _Function
+    node: NodeState
+    host_node: str | None
+
+
 class DriverCardReader:
     """Reads a host below `root`. Keeps the constant data of a card between scans.
 
@@ -56,6 +75,9 @@ class DriverCardReader:
         self._mount_dri_device = mount_dri_device
         self._about_host = Snapshot(driver_loaded=False)
         self._fixed: dict[str, _Fixed] = {}
+        self._functions: dict[tuple[str, ...], _Function] = {}
+        """What this scan has read of functions, by their place in the PCI tree."""
+        self._cards: dict[str, tuple[_Reading, Card]] = {}
 
     def names(self) -> list[str]:
         """Return the names of the cards, ordered by number; also reads what the host has besides cards.
@@ -78,6 +100,8 @@ class DriverCardReader:
         }
         for gone in self._fixed.keys() - numbers:
             del self._fixed[gone]
+            self._cards.pop(gone, None)
+        self._functions = {}
         self._about_host = Snapshot(
             host=self._read_facts(),
             driver_loaded=driver_loaded,
@@ -98,10 +122,11 @@ class DriverCardReader:
             return None  # gone since it was listed, or a link that leads nowhere
         identity = (status.st_dev, status.st_ino, status.st_ctime_ns)
         device = f"{folder}/device"
-        asleep = sysfs.is_suspended(read_text(f"{device}/{sysfs.RUNTIME_STATUS}"))
         fixed = self._fixed.get(name)
         if fixed is not None and fixed.identity != identity:
             fixed = None
+        function = self._read_function(device, fixed.path if fixed is not None else ())
+        asleep = function.asleep
         if fresh or fixed is None or (fixed.read_asleep and not asleep):
             known = fixed.texts if fixed is not None and asleep else {}
             wanted = sysfs.without_waking(sysfs.FIXED_ATTRIBUTES, asleep=asleep)
@@ -109,13 +134,33 @@ class DriverCardReader:
             read_asleep = asleep and (fixed is None or fixed.read_asleep)
             fixed = _Fixed(identity, texts, self._pci_path(name), read_asleep)
             self._fixed[name] = fixed
-        wanted = sysfs.without_waking(sysfs.CHANGING_ATTRIBUTES, asleep=asleep)
-        changing = read_texts(device, wanted)
-        config = None if asleep else read_bytes(f"{device}/config", sysfs.VENDOR_ID_BYTES)
         node, real = find_node(self._root, f"{vendor.NODE_FOLDER}/{name}")
-        texts = {**fixed.texts, **changing}
-        card = sysfs.read_card(name, number, texts, fixed.path, node, config)
-        return attrs.evolve(card, host_node=real) if real is not None else card
+        return self._card(name, number, _Reading(fixed, function, node, real))
+
+    def _read_function(self, device: str, path: tuple[str, ...]) -> _Function:
+        """Return the function behind a card; one with a known `path` is read once in a scan."""
+        functions = self._functions  # a read that hangs does not tell a later scan
+        if (read := functions.get(path)) is not None:
+            return read
+        asleep = sysfs.is_suspended(read_text(f"{device}/{sysfs.RUNTIME_STATUS}"))
+        texts = read_texts(device, sysfs.without_waking(sysfs.CHANGING_ATTRIBUTES, asleep=asleep))
+        config = None if asleep else read_bytes(f"{device}/config", sysfs.VENDOR_ID_BYTES)
+        read = _Function(asleep, texts, config)
+        if path:
+            functions[path] = read
+        return read
+
+    def _card(self, name: str, number: int, reading: _Reading) -> Card:
+        before = self._cards.get(name)
+        if before is not None and before[0] == reading:
+            return before[1]
+        texts = {**reading.fixed.texts, **reading.function.texts}
+        path, config = reading.fixed.path, reading.function.config
+        card = sysfs.read_card(name, number, texts, path, reading.node, config)
+        if reading.host_node is not None:
+            card = attrs.evolve(card, host_node=reading.host_node)
+        self._cards[name] = reading, card
+        return card
 
     def snapshot(self, readings: Mapping[str, Card], hung: Collection[str]) -> Snapshot:
         """Return the whole host from its cards' `readings`.

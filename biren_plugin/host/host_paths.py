@@ -3,8 +3,7 @@
 import errno
 import os
 import stat
-from collections.abc import Generator
-from contextlib import suppress
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Final
 
@@ -34,23 +33,24 @@ def node_state(root: Path, path: str) -> NodeState:
 
 def find_node(root: Path, path: str) -> tuple[NodeState, str | None]:
     """Return the state as `node_state` does, and the node's real path on the host if `path` is a link."""
-    here = f"{root}{path}"  # not `under`: each card is read each second
-    try:
-        mode = os.stat(here).st_mode
-    except OSError as error:
-        if error.errno not in NOT_THERE:
-            return NodeState.UNKNOWN, None
-        mode = 0
-    if not os.path.islink(here):  # noqa: PTH114 - a string costs less than a Path
+    mode = _mode(os.lstat, f"{root}{path}")  # not `under`: each card is read each second
+    if mode is None or not stat.S_ISLNK(mode):
         return _state(mode), None
     real = resolve(root, path)  # an absolute link of the host begins at its root, not at ours
-    if mode == 0 and real is not None:
-        with suppress(OSError):
-            mode = os.stat(f"{root}{real}").st_mode
-    return _state(mode), real
+    return _state(_mode(os.stat, f"{root}{real or path}")), real
 
 
-def _state(mode: int) -> NodeState:
+def _mode(look: Callable[[str], os.stat_result], path: str) -> int | None:
+    """Return the file's mode, 0 where nothing is, None if that is unknown."""
+    try:
+        return look(path).st_mode
+    except OSError as error:
+        return 0 if error.errno in NOT_THERE else None
+
+
+def _state(mode: int | None) -> NodeState:
+    if mode is None:
+        return NodeState.UNKNOWN
     if mode == 0:
         return NodeState.MISSING
     return NodeState.CHARACTER_DEVICE if stat.S_ISCHR(mode) else NodeState.OTHER
@@ -62,6 +62,7 @@ def walk(root: Path, path: str) -> Generator[tuple[str, str | None], None, str]:
     Returns the real path. An absolute link of the host points below `root`, which `os.path.realpath`
     cannot know. Raises `OSError` with the missing path of the host if the path leads nowhere.
     """
+    base = str(root).rstrip("/")  # a string costs less than a Path
     todo = _parts(path)
     done: list[str] = []
     links = 0
@@ -72,7 +73,7 @@ def walk(root: Path, path: str) -> Generator[tuple[str, str | None], None, str]:
             continue
         here = "/" + "/".join([*done, part])
         try:
-            target = os.readlink(under(root, here))
+            target = os.readlink(f"{base}{here}")
         except OSError as error:
             if error.errno != errno.EINVAL:  # EINVAL: it exists, and is not a link
                 wanted = "/" + "/".join([*done, part, *reversed(todo)])

@@ -122,9 +122,15 @@ def test_an_inaccessible_path_does_not_count_as_missing(
     def refuse(_path: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    assert node_state(tmp_path, "/dev/biren-m") is NodeState.MISSING
-    monkeypatch.setattr(os, "stat", refuse)
-    assert node_state(tmp_path, "/dev/biren-m") is NodeState.UNKNOWN
+    (tmp_path / "biren-m").touch()
+    (tmp_path / "link").symlink_to("/biren-m")
+    assert node_state(tmp_path, "/link") is NodeState.OTHER
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", refuse)
+        assert node_state(tmp_path, "/link") is NodeState.UNKNOWN
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", refuse)
+        assert node_state(tmp_path, "/dev/biren-m") is NodeState.UNKNOWN
 
 
 def test_a_double_slash_in_a_link_counts_as_one(root: Path) -> None:
