@@ -5,6 +5,7 @@ or is gone; so this is no part of a resource's subtree, and outlives each of the
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import attrs
 import trio
@@ -19,6 +20,11 @@ from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.topology_builder import TopologyKeeper
 from biren_plugin.core.remarks import remark_driver, remark_inventory, remark_lists
 from biren_plugin.notice import say_remarks
+
+CALM: Final = 20.0
+"""Seconds: above every time that a verdict without a fault, a split or a resource waits for."""
+SELDOM: Final = 10.0
+"""Seconds between two judgements of a calm node that looks the same."""
 
 
 async def survey_node(
@@ -38,6 +44,8 @@ async def survey_node(
     health = HealthKeeper(policy)
     names = ProductNames()
     driver: str | None = None
+    judged = Observed()
+    changed_at = judged_at = trio.current_time()
     with observed.subscribe() as looks:
         async for seen in looks:
             if seen.snapshot is None:
@@ -45,6 +53,11 @@ async def survey_node(
             say_remarks(remark_driver(driver, seen.driver_version))
             driver = seen.driver_version or driver
             now = trio.current_time()
+            if seen != judged:
+                changed_at = now
+            elif now - changed_at > CALM and now - judged_at < SELDOM and _is_calm(inventory):
+                continue
+            judged, judged_at = seen, now
             current = health.judge(keeper.update(seen, now), seen, now)
             library = seen.library
             current = names.add(current, library.readings if library else {})
@@ -56,6 +69,14 @@ async def survey_node(
                 say_remarks(remark_inventory(before, current))
                 say_remarks(remark_lists(before.lists if before is not None else (), current.lists))
                 inventory.post(current)
+                changed_at = now
+
+
+def _is_calm(inventory: Board[Inventory]) -> bool:
+    """Return whether no verdict changes with time alone: no card is Unhealthy or warned about."""
+    lists = inventory.latest.lists if inventory.latest is not None else ()
+    devices = [device for each in lists for device in each.devices]
+    return all(device.healthy and not device.warnings for device in devices)
 
 
 def _cards(inventory: Inventory) -> Iterable[Card]:

@@ -8,13 +8,13 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
-from biren_plugin.core.health.verdicts import HealthPolicy
+from biren_plugin.core.health.verdicts import HealthKeeper, HealthPolicy
 from biren_plugin.core.inventory.physical_gpus import SPLIT_SETTLE
 from biren_plugin.core.model import Inventory, Snapshot
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import LibraryFacts, P2PLink
 from biren_plugin.core.parse.card import NodeState
-from biren_plugin.sources.survey import survey_node
+from biren_plugin.sources.survey import CALM, SELDOM, survey_node
 from tests.support.cards import GPU, QUARTER, gpu_cards, ids, snapshot
 from tests.support.clocks import jump
 
@@ -110,6 +110,50 @@ async def test_a_split_settles_while_nothing_else_changes(
     await jump(mock_clock, 1)
     await look(observed, TWO)
     assert listed(inventory) == ["card_0", "card_1"]
+
+
+async def test_a_calm_node_is_judged_seldom_and_a_change_at_once(
+    observed: Board[Observed],
+    inventory: Board[Inventory],
+    mock_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judged = 0
+    judge = HealthKeeper.judge
+
+    def counting(keeper: HealthKeeper, found: Inventory, seen: Observed, now: float) -> Inventory:
+        nonlocal judged
+        judged += 1
+        return judge(keeper, found, seen, now)
+
+    monkeypatch.setattr(HealthKeeper, "judge", counting)
+    for _ in range(int(CALM) + 1):
+        await look(observed, ONE)
+        await jump(mock_clock, 1)
+    assert judged == CALM + 1
+    for _ in range(3 * int(SELDOM)):
+        await look(observed, ONE)
+        await jump(mock_clock, 1)
+    assert judged == CALM + 1 + 3
+    await look(observed, faulty(ONE))
+    assert not healthy(inventory)
+    for _ in range(3 * int(SELDOM)):
+        await look(observed, faulty(ONE))
+        await jump(mock_clock, 1)
+    assert judged == CALM + 1 + 3 + 1 + 3 * SELDOM, "an Unhealthy card is judged at each look"
+
+
+def faulty(seen: Observed) -> Observed:
+    assert seen.snapshot is not None
+    cards = tuple(attrs.evolve(card, node=NodeState.MISSING) for card in seen.snapshot.cards)
+    return attrs.evolve(seen, snapshot=attrs.evolve(seen.snapshot, cards=cards))
+
+
+def healthy(inventory: Board[Inventory]) -> list[str]:
+    assert inventory.latest is not None
+    return [
+        device.id for each in inventory.latest.lists for device in each.devices if device.healthy
+    ]
 
 
 async def test_a_restarted_survey_logs_only_what_has_changed(
