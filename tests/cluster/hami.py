@@ -44,6 +44,7 @@ class ClusterHami(HamiScheduler):
             path = f"{place_of(each)}/{each['metadata']['name']}" if _is_ours(each) else ""
             if path and not self.cluster.exists(path):
                 self.cluster.make(each)
+        self._forget()
         account = pod_of(objects)["serviceAccountName"]
         body = {
             "kind": "Pod",
@@ -67,6 +68,9 @@ class ClusterHami(HamiScheduler):
         for each in overlay("hami"):
             if _is_ours(each) and each["kind"] != "Namespace":
                 self.cluster.delete(f"{place_of(each)}/{each['metadata']['name']}")
+        self._forget()
+
+    def _forget(self) -> None:
         self.annotate(self._path(), {CARDS: None, HANDSHAKE: None, LOCK: None})
 
     def read(self, path: str) -> Object:
