@@ -43,7 +43,7 @@ class HamiMode:
             NodeObjects(self._asking, settings.node_name),
             self._state,
             self._keeper.settle,
-            lambda: self._keeper.pod,
+            lambda: self._keeper.held,
         )
         self._reports = CardReports(
             self._objects, self.cards.offered, state.inventory, self._node, self._state
@@ -55,8 +55,11 @@ class HamiMode:
             try:
                 await self._run_tasks()
             finally:
-                with trio.move_on_after(FAREWELL, shield=True):
+                with trio.move_on_after(FAREWELL, shield=True) as late:
                     await self._end()
+                if late.cancelled_caught:
+                    text = f"HAMi's lock on the node may stay: no answer in {FAREWELL:g} s"
+                    say("hami_lock_left", text, WARNING)
 
     async def _run_tasks(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -80,7 +83,8 @@ class HamiMode:
 
     async def _watch_node(self) -> None:
         query = {"fieldSelector": f"metadata.name={await self._objects.name()}"}
-        await watch_objects(self._telling, "/api/v1/nodes", query, self._node)
+        failed = partial(self._note_failure, "hami-node")
+        await watch_objects(self._telling, "/api/v1/nodes", query, self._node, failed)
 
     def _note_failure(self, name: str, cause: Exception) -> None:
         self._daemon.counters.restarted(name, cause)

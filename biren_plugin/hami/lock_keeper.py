@@ -27,8 +27,9 @@ from biren_plugin.core.hami.annotations import (
     without_entries,
 )
 from biren_plugin.core.hami.lock_fate import Keep, Release, fate_at_end, fate_of
+from biren_plugin.core.hami.promises import Promise
 from biren_plugin.daemon_state import HamiState
-from biren_plugin.errors import ApiError
+from biren_plugin.errors import NodeError
 from biren_plugin.hami.node_objects import NodeObjects
 from biren_plugin.hami.promised_cards import Settled
 from biren_plugin.notice import DEBUG, INFO, WARNING, Notice, say
@@ -53,8 +54,8 @@ class LockKeeper:
         self._put, self._answers = trio.open_memory_channel[Settled](_ROOM)
         self._unsettled = Notice()
         self._unreadable = Notice()
-        self.pod: Object | None = None
-        """The pod that the lock names, as it was seen last; None without a lock."""
+        self.held: Promise | None = None
+        """What the lock's pod was promised, as it was seen last; None without a lock."""
 
     def settle(self, answer: Settled) -> None:
         """Leaves `answer` to `run_settling`; waits for nothing."""
@@ -83,7 +84,7 @@ class LockKeeper:
                 await self._objects.release(
                     lambda lock: lock.is_for(promise.namespace, promise.pod)
                 )
-        except ApiError as error:
+        except NodeError as error:
             text = f"HAMi's lock and record of {promise.name} are updated later: {error}"
             self._unsettled.begin("hami_unsettled", text, pod=promise.name, reason=str(error))
             return False
@@ -111,7 +112,7 @@ class LockKeeper:
                     with trio.move_on_after(wait):
                         await changes.receive()
                 else:
-                    self.pod, self._state.lock = None, ""
+                    self.held, self._state.lock = None, ""
                     self._unreadable.forget()
                     await changes.receive()
                 before = text
@@ -133,8 +134,9 @@ class LockKeeper:
             self._unreadable.begin("hami_lock_unreadable", advice)
             return
         self._state.lock = f"{lock.namespace}/{lock.pod}"
-        self.pod = await self._objects.pod(lock.namespace, lock.pod)
-        fate = judge(lock, self.pod, await self._objects.name())
+        pod = await self._objects.pod(lock.namespace, lock.pod)
+        fate = judge(lock, pod, await self._objects.name())
+        self.held = fate.promise if isinstance(fate, Keep) else None
         if isinstance(fate, Keep):
             say("hami_lock_kept", f"HAMi's lock stays: {fate.why}", DEBUG)
             return

@@ -15,7 +15,6 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.cluster.api_server import Object
 from biren_plugin.core.admission import PreferenceRequest
 from biren_plugin.core.hami.annotations import FAILED, SUCCESS
 from biren_plugin.core.hami.promises import (
@@ -32,7 +31,7 @@ from biren_plugin.core.model import DeviceList
 from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 from biren_plugin.daemon_state import HamiState
-from biren_plugin.errors import ApiError, NotReady
+from biren_plugin.errors import NodeError, NotReady
 from biren_plugin.hami.node_objects import NodeObjects
 from biren_plugin.notice import DEBUG, WARNING, Notice, say
 
@@ -61,14 +60,14 @@ class PromisedCards:
         objects: NodeObjects,
         state: HamiState,
         settle: Callable[[Settled], None],
-        pod_of_lock: Callable[[], Object | None],
+        held: Callable[[], Promise | None],
     ) -> None:
-        """`pod_of_lock` gives the pod that the node's lock names, as it was seen last."""
+        """`held` gives what the pod of the node's lock was promised, as it was seen last."""
         self.offered = Board[DeviceList]()
         self._objects = objects
         self._state = state
         self._settle = settle
-        self._pod_of_lock = pod_of_lock
+        self._held = held
         self._progress = Progress(since=int(time.time()))
         self._away = Notice()
 
@@ -126,13 +125,11 @@ class PromisedCards:
                     "hami_pods_known", "HAMi's choice is known again: the API server answers"
                 )
                 return waiting(pods, node, self._progress)
-        except ApiError as error:
+        except NodeError as error:
             trouble = str(error)
+        held = self._held()
+        if held is not None and self._progress.left(held):
+            return [held]
         text = f"HAMi's choice is unknown, the kubelet's own is allocated: {trouble}"
-        pod = self._pod_of_lock()
-        if pod is not None:
-            known = waiting([pod], await self._objects.name(), self._progress)
-            if known:
-                return known
         self._away.begin("hami_pods_unknown", text, cause="away", reason=trouble)
         return None

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from biren_plugin.hami import promised_cards
+from biren_plugin.hami import hami_mode, promised_cards
 from tests.support.hami_books import Wish
 from tests.support.hami_node import HamiNode, until
 from tests.support.hami_scheduler import LOCK, PHASE, TO_ALLOCATE
@@ -80,7 +80,7 @@ async def test_without_the_api_server_the_promised_cards_are_allocated_and_the_l
     caplog.set_level(logging.INFO)
     async with node.registered():
         assert node.scheduler.run_pod("p1", Wish((2,))) == "bound"
-        await until(lambda: node.hami.lock == "default/p1" and node.mode._keeper.pod is not None)
+        await until(lambda: node.hami.lock == "default/p1" and node.mode._keeper.held is not None)
         node.api.refuse = lambda _method, _path: (503, "away")
         await node.admit("p1", Wish((2,)))
         assert node.agrees(), "the pod was seen before"
@@ -99,7 +99,7 @@ async def test_an_api_server_that_was_away_all_the_time_keeps_no_pod_from_its_ca
         await until(lambda: node.state.hami is not None)
         node.api.refuse = lambda _method, _path: (503, "away")
         assert node.scheduler.run_pod("p1", Wish((1,))) == "bound"
-        node.mode._keeper.pod = None
+        node.mode._keeper.held = None
         await node.admit("p1", Wish((1,)))
         assert node.hami.containers == {"unasked": 1}
         assert "HAMi's choice is unknown" in caplog.text
@@ -113,7 +113,7 @@ async def test_an_api_server_that_hangs_costs_the_patience_and_no_more(
     monkeypatch.setattr(promised_cards, "PATIENCE", 0.1)
     async with node.registered():
         assert node.scheduler.run_pod("p1", Wish((1,))) == "bound"
-        await until(lambda: node.mode._keeper.pod is not None)
+        await until(lambda: node.mode._keeper.held is not None)
         node.api.hang = threading.Event()
         await node.admit("p1", Wish((1,)))
         assert node.agrees()
@@ -178,3 +178,13 @@ async def test_a_pod_that_was_replaced_by_another_of_its_name_is_not_written(
         hold.set()
         await until(lambda: node.scheduler.lock is None)
         assert node.scheduler.annotation(PHASE, "p1") is None
+
+
+async def test_an_api_server_that_hangs_at_the_end_does_not_hold_the_daemon_up(
+    node: HamiNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hami_mode, "FAREWELL", 0.1)
+    async with node.registered():
+        node.api.hang = threading.Event()
+    assert "HAMi's lock on the node may stay: no answer in 0.1 s" in caplog.text
+    node.api.hang.set()

@@ -28,8 +28,8 @@ class Keep:
     """The lock stays for now."""
 
     why: str
-    is_ours: bool = True
-    """Whether this plugin has to release it; else another vendor's plugin has."""
+    promise: Promise | None = None
+    """What its pod was promised; None if another vendor's plugin has to release it."""
 
 
 def fate_of(lock: Lock, pod: Object | None, node: str) -> Release | Keep:
@@ -40,19 +40,19 @@ def fate_of(lock: Lock, pod: Object | None, node: str) -> Release | Keep:
         return Release("HAMi has chosen another node for its pod")
     promise = promise_of(pod, node)
     if promise is None:
-        return Keep(f"{lock.namespace}/{lock.pod} has no Biren card on this node", is_ours=False)
+        return Keep(f"{lock.namespace}/{lock.pod} has no Biren card on this node")
     if promise.failed:
         return Release("its pod has failed", promise, FAILED)
     if promise.admitted:
         return Release("the kubelet has admitted its pod", promise)
     if promise.phase == SUCCESS:
         return Release("its pod has its cards", promise)
-    return Keep(f"{promise.name} waits for its cards")
+    return Keep(f"{promise.name} waits for its cards", promise)
 
 
 def fate_at_end(lock: Lock, pod: Object | None, node: str) -> Release | Keep:
     """The same for a daemon that stops: it leaves no lock of its pods behind."""
     fate = fate_of(lock, pod, node)
-    if isinstance(fate, Keep) and fate.is_ours:
+    if isinstance(fate, Keep) and fate.promise is not None:
         return Release("the device plugin stops")
     return fate

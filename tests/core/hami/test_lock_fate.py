@@ -53,7 +53,7 @@ def test_another_vendors_lock_stays_even_at_the_end() -> None:
     del other["metadata"]["annotations"]["hami.io/Biren-devices-to-allocate"]
     for fate in (fate_of(LOCK, other, "n1"), fate_at_end(LOCK, other, "n1")):
         assert isinstance(fate, Keep)
-        assert not fate.is_ours
+        assert fate.promise is None
 
 
 def test_a_daemon_that_stops_leaves_no_lock() -> None:
@@ -65,6 +65,4 @@ def test_a_daemon_that_stops_leaves_no_lock() -> None:
 def test_a_pod_for_which_hami_chose_another_node_since_needs_no_lock_here() -> None:
     assert isinstance(fate_of(LOCK, pod(), "n2"), Release)
     bare = {"metadata": {"name": "p1"}, "spec": {}}
-    assert fate_of(LOCK, bare, "n1") == Keep(
-        "default/p1 has no Biren card on this node", is_ours=False
-    )
+    assert fate_of(LOCK, bare, "n1") == Keep("default/p1 has no Biren card on this node")
