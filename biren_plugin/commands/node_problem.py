@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.errors import StatusUnavailable
 
 OK: Final = 0
@@ -25,7 +26,12 @@ def report_problem(folder: Path, ask: Callable[[Path], dict[str, Any]]) -> int:
     except StatusUnavailable as error:
         print(f"unknown: {error}")
         return UNKNOWN
-    devices = [device for each in document["resources"] for device in each["devices"]]
+    devices = [
+        device
+        for each in document["resources"]
+        if each["resource"] != MONITORING_RESOURCE
+        for device in each["devices"]
+    ]
     faulty = [device for device in devices if device["faults"]]
     if not faulty:
         print(f"no fault in {len(devices)} Biren cards")

@@ -9,7 +9,6 @@ import trio
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.device_plugin.folder import remove_abandoned
 from biren_plugin.device_plugin.folder_lock import HeldFolder, hold_folder
-from biren_plugin.device_plugin.monitoring_resource import run_monitoring
 from biren_plugin.device_plugin.node import Node
 from biren_plugin.device_plugin.resource import run_resource
 from biren_plugin.device_plugin.waiting import Waiting
@@ -98,6 +97,8 @@ class Serving:
             kubelet = folder.latest.kubelet if folder.latest is not None else None
             with self.node.state.life_of(resource, memory.registered, memory.offered):
                 if resource == MONITORING_RESOURCE:
+                    from biren_plugin.device_plugin.monitoring_resource import run_monitoring
+
                     await run_monitoring(self.node, memory)
                 else:
                     await run_resource(resource, self.node, memory)
