@@ -5,7 +5,8 @@
    writes.
 2. A conflict or a slice that vanished in between starts the round again.
 3. An object that the server refuses as invalid is logged, and not sent again until the pool changes.
-4. A field that the server drops is logged once, and not sent again and again.
+4. A field that the server drops is logged once, and not sent again until the connection to the server has
+   failed: another server may answer then.
 """
 
 from collections.abc import Mapping
@@ -84,7 +85,13 @@ class SlicePublisher:
                     self._post(Published(len(pool.devices), 0, str(error)))
 
     def note_failure(self, cause: Exception) -> None:
-        """The slices, or the watch of them, failed: what is stored may not be as wanted."""
+        """The slices, or the watch of them, failed: what is stored may not be as wanted.
+
+        The server that answers next may be a newer one, with other features.
+        """
+        self._refused = None
+        self._accepted.clear()
+        self._dropped = frozenset()
         self._post(attrs.evolve(self.published.latest or Published(), trouble=str(cause)))
 
     def _post(self, published: Published) -> None:
