@@ -16,7 +16,7 @@ from biren_plugin.board import Board, news_of
 from biren_plugin.cluster.api_server import ApiServer
 from biren_plugin.cluster.credentials import load_from, who_am_i
 from biren_plugin.cluster.object_watch import PACE, Objects, watch_objects
-from biren_plugin.core.dra.pool import Pool, pool_of
+from biren_plugin.core.dra.pool import Pool, Uuids, known_uuids, pool_of
 from biren_plugin.core.dra.reconcile import Owner
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import NO_CLAIMS, ClaimsSeen, Holders, Observed
@@ -156,6 +156,7 @@ async def _make_offers(
     Cards that the kubelet reported as held through the device plugin stay held while it is silent.
     """
     holders: Holders | None = None
+    uuids: Uuids = {}
     with news_of(state.inventory, state.observed) as news:
         while True:
             await news.receive()
@@ -164,7 +165,9 @@ async def _make_offers(
             if inventory is None:
                 continue
             holders = holders if seen.holders is None else seen.holders
-            pool = pool_of(inventory, seen.driver_version, holders, settings.evict_on)
+            readings = seen.library.readings if seen.library is not None else {}
+            uuids = known_uuids(inventory, readings, uuids)
+            pool = pool_of(inventory, seen.driver_version, holders, settings.evict_on, uuids)
             visible = "none" if settings.offers_groups else settings.visible_devices
             lost = _lost(seen.claims or NO_CLAIMS)
             offer = Offer(pool, inventory.host, visible, holders, lost)

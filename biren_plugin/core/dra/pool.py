@@ -19,9 +19,9 @@ import attrs
 
 from biren_plugin.core.dra.reconcile import Object
 from biren_plugin.core.inventory.pool_names import pool_name_of
-from biren_plugin.core.model import Device, Inventory
+from biren_plugin.core.model import Device, Identity, Inventory
 from biren_plugin.core.observed import NO_HOLDERS, Holders
-from biren_plugin.core.parse.brml import P2PLink
+from biren_plugin.core.parse.brml import CardReading, P2PLink
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.vendor import DRA_DRIVER
 from biren_plugin.core.placement.pair_scores import Pair
@@ -38,6 +38,11 @@ _TEXT: Final = 64
 _VERSION: Final = re.compile(r"(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?")
 
 
+Uuids = Mapping[Identity, str]
+"""UUIDs by unit of hardware; a card that the management library has not named is missing."""
+NO_UUIDS: Final[Uuids] = {}
+
+
 @attrs.frozen
 class Pool:
     """What the node offers through DRA."""
@@ -52,15 +57,34 @@ class Pool:
     """Sentences about cards that are not offered because their hardware has no name."""
 
 
+def known_uuids(
+    inventory: Inventory, readings: Mapping[int, CardReading], before: Uuids
+) -> dict[Identity, str]:
+    """Return the UUID of each present card: from the library's `readings`, else as it was `before`.
+
+    A library that fails for a while must not take attributes from published devices.
+    """
+    found = {}
+    for each in inventory.lists:
+        for device in each.devices:
+            reading = None if device.card.is_group else readings.get(device.card.number)
+            known = before.get(device.identity)
+            read = reading.uuid if reading is not None and device.card.present else None
+            if (uuid := read or known) is not None:
+                found[device.identity] = uuid
+    return found
+
+
 def pool_of(
     inventory: Inventory,
     driver_version: str | None,
     holders: Holders | None = None,
     evicting: Collection[str] = (),
+    uuids: Uuids = NO_UUIDS,
 ) -> Pool:
     """Return the pool of `inventory`.
 
-    `holders` are the pods that hold cards through the device plugin API; a reason of a probe in
+    `uuids` as `known_uuids` returns them; `holders` are the pods that hold cards through the device plugin API; a reason of a probe in
     `evicting` has effect NoExecute instead of NoSchedule.
     """
     devices: dict[str, Device] = {}
@@ -83,7 +107,9 @@ def pool_of(
     entries = [
         {
             "name": name,
-            "attributes": _attributes(device, inventory.topology, driver_version),
+            "attributes": _attributes(
+                device, inventory.topology, driver_version, uuids.get(device.identity, "")
+            ),
             "capacity": {"memory": {"value": str(device.card.memory or 0)}},
             **({"taints": [dict(each) for each in taints[name]]} if taints[name] else {}),
         }
@@ -109,11 +135,14 @@ def _in_order(inventory: Inventory) -> Iterator[Device]:
         )
 
 
-def _attributes(device: Device, topology: Topology, driver_version: str | None) -> Object:
+def _attributes(
+    device: Device, topology: Topology, driver_version: str | None, uuid: str
+) -> Object:
     card = device.card
     return {
         "type": {"string": type_of(device)},
         "card": {"string": card.name[:_TEXT]},
+        "uuid": {"string": uuid[:_TEXT]},
         "product": {"string": (card.product or "")[:_TEXT]},
         "productName": {"string": (card.product_name or "")[:_TEXT]},
         "physicalGpu": {"int": -1 if card.physical_id is None else card.physical_id},

@@ -5,11 +5,11 @@ import re
 import attrs
 import pytest
 
-from biren_plugin.core.dra.pool import HELD_BY_PLUGIN, SLICE_SIZE, pool_of, semantic
+from biren_plugin.core.dra.pool import HELD_BY_PLUGIN, SLICE_SIZE, known_uuids, pool_of, semantic
 from biren_plugin.core.inventory.pool_names import pool_name_of
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.observed import Holder
-from biren_plugin.core.parse.brml import P2PLink
+from biren_plugin.core.parse.brml import CardReading, P2PLink
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.topology_builder import build_topology
 from tests.support.cards import GPU, HALF
@@ -61,6 +61,50 @@ def test_each_probe_is_a_taint_and_a_warning_has_no_effect() -> None:
     assert pool.taints["gpu-0000-02-00-0"] == ()
     evicting = pool_of(inventory(sick), None, evicting=["ecc"])
     assert evicting.taints["gpu-0000-01-00-0"][0]["effect"] == "NoExecute"
+
+
+def test_a_uuid_stays_while_the_library_is_silent_and_goes_with_its_card() -> None:
+    reading = CardReading(number=0, uuid="GPU-1")
+    first = known_uuids(inventory(whole(0), whole(1)), {0: reading}, {})
+    pool = pool_of(inventory(whole(0), whole(1)), None, uuids=first)
+    assert [each["attributes"]["uuid"]["string"] for each in pool.slices[0]] == ["GPU-1", ""]
+    assert known_uuids(inventory(whole(0), whole(1)), {}, first) == first
+    assert known_uuids(inventory(whole(1)), {}, first) == {}
+
+
+def test_the_attributes_are_those_that_others_publish_too() -> None:
+    (device,) = pool_of(inventory(whole(0, instance=0)), "1.12.0").slices[0]
+    found = {key: next(iter(kind)) for key, kind in device["attributes"].items()}
+    assert found == {
+        "type": "string", "card": "string", "uuid": "string", "product": "string",
+        "productName": "string", "physicalGpu": "int", "instance": "int", "numaNode": "int",
+        "driverVersion": "version", "linkGroup": "string",
+        "resource.kubernetes.io/pciBusID": "string", "resource.kubernetes.io/pcieRoot": "string",
+        "resource.kubernetes.io/numaNode": "int",
+    }  # fmt: skip
+    assert device["attributes"]["resource.kubernetes.io/pciBusID"] == {"string": "0000:01:00.0"}
+    assert device["attributes"]["resource.kubernetes.io/pcieRoot"] == {"string": "pci0000:00"}
+    assert device["capacity"] == {"memory": {"value": str(1 << 36)}}
+
+
+@pytest.mark.parametrize(
+    ("evicting", "faults", "warned", "effects"),
+    [
+        ((), ("ecc",), (), {"ecc": "NoSchedule"}),
+        (("ecc",), ("ecc", "pci-config"), (), {"ecc": "NoExecute", "pci-config": "NoSchedule"}),
+        (("ecc",), (), ("ecc",), {"ecc": "None"}),
+        ((), ("ecc",), ("link",), {"ecc": "NoSchedule", "link": "None"}),
+    ],
+)
+def test_each_probe_has_its_own_effect(
+    evicting: tuple[str, ...],
+    faults: tuple[str, ...],
+    warned: tuple[str, ...],
+    effects: dict[str, str],
+) -> None:
+    device = whole(0, reasons=faults, faults=faults, warned=warned)
+    (taints,) = pool_of(inventory(device), None, evicting=evicting).taints.values()
+    assert {each["key"].partition("/")[2]: each["effect"] for each in taints} == effects
 
 
 def test_a_reason_without_a_probe_is_a_taint_too() -> None:
