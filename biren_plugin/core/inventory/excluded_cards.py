@@ -88,7 +88,8 @@ class ExcludedCards:
 
     def unmatched(self, devices: Sequence[Device], cards: Sequence[Card]) -> tuple[str, ...]:
         """A sentence for each word that means none of `devices` and `cards`."""
-        if not self._words or any(map(self._is_awaited, devices)):
+        # A node without a card waits for its driver, which is another warning.
+        if not self._words or not (devices or cards) or any(map(self._is_awaited, devices)):
             return ()
         known = {name.lower() for card in cards for name in _names_of(card)}
         known |= {name.lower() for device in devices for name in _names_of(device.card)}

@@ -83,6 +83,10 @@ def test_a_word_that_no_card_matches_is_a_sentence() -> None:
     assert node.look(cards=(*CARDS, card(9, 9))).unmatched == ()
 
 
+def test_a_node_that_waits_for_its_driver_is_told_nothing_about_words() -> None:
+    assert Node("card_9").look(cards=()).unmatched == ()
+
+
 def test_a_card_of_an_unsettled_gpu_is_known_by_its_name() -> None:
     assert Node("card_2").look(cards=tuple(gpu_cards(0, 0, 1, 2))).unmatched == ()
 
