@@ -9,6 +9,7 @@ from tests.cluster.deployment import IDENTITY, NAME, NAMESPACE, SOONER, Deployme
 from tests.cluster.host import NodeHost
 from tests.cluster.node import Node
 from tests.cluster.pods import container, run_pod
+from tests.cluster.processes import poll
 from tests.cluster.vendor_daemonset import ACCOUNT, ROLE, vendor_objects
 from tests.cluster.vendor_daemonset import NAME as VENDOR_NAME
 from tests.manifests.overlays import CHOICES
@@ -62,6 +63,8 @@ def test_every_overlay_rolls_out_and_its_daemon_answers(
         assert [each["registered"] for each in resources] == [True], name
         prepared.view.wait_for(CARDS)
         assert deployment.failing_checks() - SIMULATED == DOCTOR_ALSO.get(name, set()), name
+        if name == "hami":
+            poll(lambda: deployment.ask("status")["hami"]["registered"], "the report to HAMi", 15.0)
 
 
 def test_the_chart_rolls_out_and_leaves_no_warning_event(
