@@ -4,7 +4,12 @@ The daemon runs as a process of the test with a token of the overlay's account, 
 rights and the admission policy are those of the DaemonSet's pods.
 """
 
+import contextlib
+import json
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +29,7 @@ ENVIRONMENT: Final = {
     "KUBERNETES_SERVICE_PORT": "443",
     "BR_GPU_HAMI": "true",
 }
+PROFILE: Final = "hami-scheduler"
 _FILES: Final = Path("/run/secrets/kubernetes.io/serviceaccount")
 _WAIT: Final = 20.0
 
@@ -34,7 +40,7 @@ class ClusterHami(HamiScheduler):
     def __init__(self, node: Node) -> None:
         super().__init__(StandInApiServer(), NODE_NAME)  # which is not started
         self.cluster = node.api
-        self._authority = node.authority
+        self._node = node
         self.now = int(time.time())
 
     def deploy(self) -> None:
@@ -60,7 +66,7 @@ class ClusterHami(HamiScheduler):
         token = self.cluster.create(path, {"spec": {"boundObjectRef": bound}})["status"]["token"]
         _FILES.mkdir(parents=True, exist_ok=True)
         (_FILES / "token").write_text(token)
-        (_FILES / "ca.crt").write_bytes(self._authority.read_bytes())
+        (_FILES / "ca.crt").write_bytes(self._node.authority.read_bytes())
 
     def remove(self) -> None:
         """Removes what `deploy` created, and HAMi's annotations of the node."""
@@ -104,10 +110,40 @@ class ClusterHami(HamiScheduler):
 
     def start(self, name: str, *containers: dict[str, Any], **spec: Any) -> None:
         """Creates a pod as HAMi's webhook leaves it, and binds it."""
-        start_pod(
-            self.cluster, name, *containers, nodeName=None, schedulerName="hami-scheduler", **spec
-        )
+        start_pod(self.cluster, name, *containers, nodeName=None, schedulerName=PROFILE, **spec)
         assert self.schedule(name) == "bound"
+
+    @contextlib.contextmanager
+    def as_extender(self) -> Iterator[None]:
+        """A kube-scheduler with HAMi's profile asks this scheduler, as the chart of HAMi sets it up."""
+        server = ThreadingHTTPServer(("127.0.0.1", 0), _extender(self))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        extender = {
+            "urlPrefix": f"http://127.0.0.1:{server.server_address[1]}", "weight": 1,
+            "filterVerb": "filter", "bindVerb": "bind", "nodeCacheCapable": True, "httpTimeout": "30s",
+            "managedResources": [{"name": WHOLE, "ignoredByScheduler": True}],
+        }  # fmt: skip
+        configuration = {
+            "apiVersion": "kubescheduler.config.k8s.io/v1",
+            "kind": "KubeSchedulerConfiguration",
+            "leaderElection": {"leaderElect": False},
+            "clientConnection": {"kubeconfig": str(self._node.kubeconfig)},
+            "profiles": [{"schedulerName": PROFILE}],
+            "extenders": [extender],
+        }
+        file = self._node.kubeconfig.with_name("hami-scheduler.json")
+        file.write_text(json.dumps(configuration))
+        self._node.processes.start(
+            PROFILE, "kube-scheduler", f"--config={file}", "--secure-port=0",
+            f"--authentication-kubeconfig={self._node.kubeconfig}",
+            f"--authorization-kubeconfig={self._node.kubeconfig}",
+        )  # fmt: skip
+        try:
+            yield
+        finally:
+            self._node.processes.end(PROFILE)
+            server.shutdown()
+            server.server_close()
 
     def wait_for_report(self) -> None:
         """The plugin has reported its cards; the scheduler takes the list."""
@@ -119,6 +155,40 @@ class ClusterHami(HamiScheduler):
     def wait_for_release(self) -> None:
         """The node is not locked any more."""
         poll(lambda: self.lock is None, "the lock's release", _WAIT, lambda: self.lock)
+
+
+def _extender(scheduler: ClusterHami) -> type[BaseHTTPRequestHandler]:
+    one_at_a_time = threading.Lock()
+
+    class Extender(BaseHTTPRequestHandler):
+        """Answers kube-scheduler: names of fields as in k8s.io/kube-scheduler/extender/v1."""
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            with one_at_a_time:
+                answer = self._bind(asked) if self.path == "/bind" else self._filter(asked)
+            content = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def _filter(self, asked: Object) -> Object:
+            why = scheduler.choose(asked["Pod"]["metadata"]["name"])
+            return (
+                {"NodeNames": [], "FailedNodes": {NODE_NAME: why}}
+                if why
+                else {"NodeNames": [NODE_NAME]}
+            )
+
+        def _bind(self, asked: Object) -> Object:
+            return {"Error": scheduler.lock_and_bind(asked["PodName"])}
+
+    return Extender
 
 
 def _is_ours(found: Object) -> bool:

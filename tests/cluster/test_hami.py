@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.cluster.hami import ENVIRONMENT, ClusterHami
+from tests.cluster.hami import ENVIRONMENT, PROFILE, ClusterHami
 from tests.cluster.host import NodeHost
 from tests.cluster.node import Node
-from tests.cluster.pods import WHOLE, container, look_inside
+from tests.cluster.pods import WHOLE, container, look_inside, start_pod
 from tests.e2e.daemon import DaemonProcess
 from tests.manifests.tools import find_tool
 from tests.support.hami_scheduler import PHASE
@@ -61,6 +61,20 @@ def test_pods_with_1_2_and_4_cards_run_and_everybody_agrees(
     assert_agreed(node, hami, "parts", "a", "b", "c")
     hami.wait_for_release()
     assert not daemon.matching("hami_unmatched|is not in HAMi's books")
+
+
+def test_pods_that_come_at_once_follow_each_other_and_all_run(
+    node: Node, hami: ClusterHami, daemon: DaemonProcess
+) -> None:
+    with hami.as_extender():
+        sizes = {"one": 1, "two": 2, "three": 1, "four": 4}
+        for name, number in sizes.items():
+            start_pod(node.api, name, container(gpu=number), nodeName=None, schedulerName=PROFILE)
+        for name in sizes:
+            node.api.wait_for_phase(name, "Running", timeout=60.0)
+            assert_agreed(node, hami, name, "main")
+        hami.wait_for_release()
+    assert not daemon.matching("refused an allocation|without HAMi's record")
 
 
 def test_a_pod_whose_cards_differ_from_the_promise_is_refused_and_leaves_no_lock(

@@ -109,6 +109,10 @@ class HamiScheduler:
 
     def schedule(self, name: str) -> str:
         """Filters and binds; gives `bound`, or why not."""
+        return self.choose(name) or self.lock_and_bind(name) or "bound"
+
+    def choose(self, name: str) -> str:
+        """The extender's filter: chooses cards and writes them down; why not, or nothing."""
         if self.books is None:
             return "node unregistered"
         wish = self.wish_of(self.pods()[name])
@@ -129,14 +133,18 @@ class HamiScheduler:
             NODE: self.node, ALLOCATED: text, TO_ALLOCATE: text, "hami.io/vgpu-time": f"{self.now}",
         }  # fmt: skip
         self.annotate(self._path(name), chosen)
-        if sum(wish.containers):
+        return ""
+
+    def lock_and_bind(self, name: str) -> str:
+        """The extender's bind; why not, or nothing."""
+        if sum(self.wish_of(self.pods()[name]).containers):
             held = (self.lock or "").split(",")
             if len(held) == 3 and held[2] in self.pods() and held[2] != name:
                 return "node lock contention"
             self.annotate(self._path(), {LOCK: f"2026-11-28T01:35:41Z,default,{name}"})
         self.annotate(self._path(name), {PHASE: "allocating", "hami.io/bind-time": f"{self.now}"})
         self.bind(name)
-        return "bound"
+        return ""
 
     def wish_of(self, pod: Object) -> Wish:
         """What a pod asks for."""
