@@ -41,6 +41,7 @@ from biren_plugin.errors import (
     ApiError,
     ApiForbidden,
     ApiNotFound,
+    ApiUnreachable,
     ClaimFileUnusable,
     ClaimNotReady,
     ClaimRefused,
@@ -59,6 +60,8 @@ _RETRY: Final = 0.5
 """Seconds between tries without a change of the node."""
 LOCK_DEADLINE: Final = 2.0
 _UNDO_DEADLINE: Final = 2.0
+_FORBIDDEN_PATIENCE: Final = 5.0
+"""Seconds: an API server that has just started may refuse what it allows once it knows its roles."""
 _SHORTEST_CALL: Final = 1.0
 """Seconds for a call of the API server when the patience has run out."""
 
@@ -139,16 +142,22 @@ class ClaimService:
             self._counters.claims[outcome] += 1
 
     async def _prepare_patiently(self, claim: ClaimId, until: float) -> list[PreparedDevice]:
+        forbidden_until = min(until, trio.current_time() + _FORBIDDEN_PATIENCE)
         with self._offers.subscribe() as news:
             while True:
+                wait = _RETRY
                 try:
                     return await self._prepare_once(claim, until)
-                except (ApiForbidden, ApiNotFound):
-                    raise
-                except (ApiError, ClaimNotReady, ClaimFileUnusable):
-                    if trio.current_time() >= until:
+                except ApiForbidden:
+                    if trio.current_time() >= forbidden_until:
                         raise
-                with trio.move_on_after(_RETRY):
+                except (ApiError, ClaimNotReady, ClaimFileUnusable) as error:
+                    left = until - trio.current_time()
+                    if left <= 0:
+                        raise
+                    if isinstance(error, ApiUnreachable) and error.retry_after is not None:
+                        wait = min(error.retry_after, left)
+                with trio.move_on_after(wait):
                     await news.receive()
 
     async def _prepare_once(self, claim: ClaimId, until: float) -> list[PreparedDevice]:
