@@ -137,12 +137,14 @@ def dra_node(node: Node, state: Path) -> Iterator[DraNode]:
     tree = NodeHost(state / "dra-host")
     tree.add_gpus({0: 1, 1: 1, 2: 2, 3: 4, 4: 1})
     found = DraNode(node, tree)
-    found.deploy()
-    yield found
-    found.end_drivers()
-    found.remove()
-    tree.close()
-    shutil.rmtree(tree.root)
+    try:
+        found.deploy()
+        yield found
+    finally:
+        found.end_drivers()
+        found.remove()
+        tree.close()
+        shutil.rmtree(tree.root)
 
 
 @pytest.fixture

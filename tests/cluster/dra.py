@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from biren_plugin.core.parse.vendor import DRA_DRIVER
-from tests.cluster.api import PATHS, Object, place_of
+from tests.cluster.api import PATHS, Api, ApiError, Object, place_of
 from tests.cluster.host import NodeHost
 from tests.cluster.images import BUSYBOX
 from tests.cluster.isolation import NODE_NAME, SERVICE_ADDRESS
@@ -44,12 +44,21 @@ class DraNode:
         self.account = pod_of(overlay("dra"))["serviceAccountName"]
 
     def deploy(self) -> None:
-        """Creates the overlay's objects, except for the DaemonSet."""
+        """Creates the overlay's objects, except for the DaemonSet; waits until the policy holds."""
         for each in overlay("dra"):
             if each["kind"] != "DaemonSet":
                 path = f"{place_of(each)}/{each['metadata']['name']}"
                 if not self.api.exists(path):
                     self.api.make(each)
+        poll(self._policy_holds, "the admission policy", _WAIT)
+
+    def _policy_holds(self) -> bool:
+        """Whether a token of no node is refused for that reason; nothing is created."""
+        try:
+            Api(self.token()).create(f"{SLICES}?dryRun=All", slice_of(NODE_NAME))
+        except ApiError as error:
+            return "bound to a node" in str(error)
+        return False
 
     def remove(self) -> None:
         """Removes what `deploy` created, the slices and the account's pods; the namespace stays."""
