@@ -204,7 +204,8 @@ def _name(found: dict[str, str] | None) -> str:
 def _print_hami(hami: dict[str, Any], now: str) -> None:
     known = "reported" if hami["registered"] else "NOT reported"
     lock = f"locked for {hami['locked_for']}" if hami["locked_for"] else "not locked"
-    print(f"HAMi: cards {known} (last: {_span(hami['last_report'], now)} ago), node {lock}")
+    last = f"last: {_span(hami['last_report'], now)} ago" if hami["last_report"] else "never yet"
+    print(f"HAMi: cards {known} ({last}), node {lock}")
     for text in hami["mismatches"]:
         print(f"  {text}")
 

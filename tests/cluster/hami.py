@@ -47,8 +47,8 @@ class ClusterHami(HamiScheduler):
         """Creates the overlay's account, rights and policy, and gives daemons a token of the account."""
         objects = overlay("hami")
         for each in objects:
-            path = f"{place_of(each)}/{each['metadata']['name']}" if _is_ours(each) else ""
-            if path and not self.cluster.exists(path):
+            is_part = each["kind"] != "DaemonSet"
+            if is_part and not self.cluster.exists(f"{place_of(each)}/{each['metadata']['name']}"):
                 self.cluster.make(each)
         self._forget()
         account = pod_of(objects)["serviceAccountName"]
@@ -72,7 +72,7 @@ class ClusterHami(HamiScheduler):
         """Removes what `deploy` created, and HAMi's annotations of the node."""
         self.cluster.delete(f"{PATHS['Pod'].format(NAMESPACE)}/hami-plugin")
         for each in overlay("hami"):
-            if _is_ours(each) and each["kind"] != "Namespace":
+            if each["kind"] not in ("DaemonSet", "Namespace"):
                 self.cluster.delete(f"{place_of(each)}/{each['metadata']['name']}")
         self._forget()
 
@@ -189,7 +189,3 @@ def _extender(scheduler: ClusterHami) -> type[BaseHTTPRequestHandler]:
             return {"Error": scheduler.lock_and_bind(asked["PodName"])}
 
     return Extender
-
-
-def _is_ours(found: Object) -> bool:
-    return found["kind"] not in ("DaemonSet",)

@@ -107,6 +107,21 @@ async def test_an_api_server_that_was_away_all_the_time_keeps_no_pod_from_its_ca
         await until(lambda: node.scheduler.lock is None)
 
 
+async def test_a_slow_api_server_delays_and_changes_nothing(node: HamiNode) -> None:
+    never = threading.Event()
+    async with node.registered():
+
+        def slow(_method: str, _path: str) -> None:
+            never.wait(0.2)
+
+        node.api.refuse = slow
+        await node.run_pod("p1", Wish((1, 2)))
+        assert node.agrees()
+        assert node.hami.containers == {"matched": 2}
+        await until(lambda: node.scheduler.lock is None)
+        assert node.scheduler.annotation(TO_ALLOCATE, "p1") == ";;"
+
+
 async def test_an_api_server_that_hangs_costs_the_patience_and_no_more(
     node: HamiNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -209,8 +209,8 @@ def match(
         return Mismatch(
             first,
             f"HAMi promised {in_order(cards)} to {first.name}, and the kubelet asks for "
-            f"{in_order(asked)}; let no init container ask for more cards than the pod's containers, "
-            "then create the pod again",
+            f"{in_order(asked)}; let no init container ask for more cards than the first container "
+            "with cards, then create the pod again",
         )
     for promise in promises:
         for _, cards in progress.left(promise):
