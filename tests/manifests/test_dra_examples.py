@@ -6,7 +6,8 @@ from typing import Final
 import pytest
 
 from biren_plugin.commands.show_devices import judge_once
-from biren_plugin.core.dra.pool import Pool, pool_of
+from biren_plugin.core.dra.pool import Pool, known_uuids, pool_of
+from biren_plugin.core.parse.brml import CardReading
 from biren_plugin.core.settings import Settings
 from biren_plugin.host.readers import read_host
 from biren_plugin.simulate.host import SimulatedHost
@@ -28,6 +29,7 @@ CHOSEN: Final = {
     "driver-version": ["card_0", "card_1", "card_8"],
     "card-by-name": ["card_1"],
     "card-by-address": ["card_1"],
+    "card-by-uuid": ["card_1"],
     "same-pcie-root": ["card_0", "card_1", "card_8"],
     "same-link-group": ["card_0", "card_1", "card_8"],
     "half-else-quarter": ["card_2", "card_3", "card_4", "card_5", "card_6", "card_7"],
@@ -44,7 +46,10 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     root = tmp_path_factory.mktemp("host") / "root"
     SimulatedHost(root).add_gpus({0: 1, 1: 1, 2: 2, 3: 4, 4: 1})
     snapshot = read_host(Settings(host_root=root))
-    return pool_of(judge_once(snapshot), snapshot.driver_version)
+    inventory = judge_once(snapshot)
+    readings = {number: CardReading(number=number, uuid=f"GPU-{number:04}") for number in range(9)}
+    uuids = known_uuids(inventory, readings, {})
+    return pool_of(inventory, snapshot.driver_version, uuids=uuids)
 
 
 @pytest.mark.parametrize("path", EXAMPLES.values(), ids=EXAMPLES)
