@@ -12,7 +12,10 @@
 7. A removed registration socket deregisters. Of several instances the newest connected one is called.
 """
 
+import contextlib
 import queue
+import socket
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -55,10 +58,11 @@ class DriverInstance:
 
     @property
     def connected(self) -> bool:
-        try:
-            grpc.channel_ready_future(self.channel).result(timeout=5)
-        except grpc.FutureTimeoutError:
-            return False
+        with socket.socket(socket.AF_UNIX) as probe:  # grpcio's own watch outlives its channel
+            try:
+                probe.connect(str(self.endpoint))
+            except OSError:
+                return False
         return True
 
 
@@ -123,9 +127,10 @@ class DraManager:
         while not self._closing.wait(0.02):  # inotify in the kubelet, which acts once a second
             there = {}
             for path in self.registry.iterdir():
-                if not path.name.startswith(".") and path.is_socket():
+                with contextlib.suppress(FileNotFoundError):  # it has just gone
                     status = path.stat()
-                    there[path] = (status.st_ino, status.st_mtime_ns)
+                    if not path.name.startswith(".") and stat.S_ISSOCK(status.st_mode):
+                        there[path] = (status.st_ino, status.st_mtime_ns)
             for each in list(self._instances):
                 if there.get(each.registration) != self._tried.get(each.registration):
                     with self._lock:
@@ -190,7 +195,8 @@ class DraManager:
                             state = names[each.health], each.message
                             self.health[each.device.device_name] = state
                         self.lists += 1
-                    self._say("health", devices=dict(self.health))
+                        known = dict(self.health)
+                    self._say("health", devices=known)
                 details = "ended"
             except (grpc.RpcError, ValueError) as error:  # ValueError: the channel was closed
                 details = rpc_text(error) if isinstance(error, grpc.RpcError) else str(error)
