@@ -351,3 +351,9 @@ async def test_bug_18_a_field_that_the_server_drops_is_not_sent_again_and_again(
         assert len(node.server.writes()) <= (2 if "taints" in dropped else 7)
         said = [text for text in caplog.messages if "the API server drops" in text]
         assert len(said) <= len(dropped), "each field is named once"
+
+
+def test_each_bug_of_the_list_has_a_test() -> None:
+    listed = re.findall(r"^\| (\d+) \|", __doc__ or "", re.M)
+    tested = {int(name.split("_")[2]) for name in globals() if name.startswith("test_bug_")}
+    assert [int(each) for each in listed] == sorted(tested)
