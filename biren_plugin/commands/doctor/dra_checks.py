@@ -127,7 +127,7 @@ def _slices(driver: dict[str, Any]) -> Check:
     if driver["dropped_fields"]:
         fields = ", ".join(driver["dropped_fields"])
         advice = (
-            "a feature of the cluster is off: see docs/dra.md, and `kubectl get --raw /metrics`"
+            "a feature gate of the cluster is off; `taints` need DRADeviceTaints (on since 1.36)"
         )
         return warning(name, f"{seen}; the API server drops: {fields}", advice)
     if not driver["wanted_devices"]:
