@@ -157,6 +157,7 @@ def test_the_document_of_groups_matches_its_schema() -> None:
         "healthy": True,
         "reasons": [],
         "excluded_by": None,
+        "dra_device": "vfio-0000-03-00-1",
     }
     assert by_group[52]["healthy"] is False
     assert by_group[60]["resource"] is None
