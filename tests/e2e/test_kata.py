@@ -62,6 +62,13 @@ def test_virtual_functions_are_listed_with_their_numa_node(
     assert [device["numa"] for device in devices] == [[1]] * parts
 
 
+def unbound(group: int, address: str) -> str:
+    """The line about a function that is not bound to vfio-pci."""
+    return (
+        rf"/dev/vfio/{group} is Unhealthy: .*function {address} \(biren\) .*lspci -nnk -s {address}"
+    )
+
+
 def test_a_rebound_function_is_unhealthy_with_the_reason_until_it_is_back(
     groups: VfioHost, kubelet: KubeletProcess, daemon: DaemonProcess
 ) -> None:
@@ -71,19 +78,18 @@ def test_a_rebound_function_is_unhealthy_with_the_reason_until_it_is_back(
     kubelet.wait_for_list(HALF, healthy=2)
     kubelet.wait_for_list(GPU, healthy=1)
     mark = kubelet.mark()
+    # One after the other: faults of one scan that are alike are one line, with one of the addresses.
     groups.bind(second, "biren")
-    groups.bind(physical(0), "biren")
     kubelet.wait_for_list(HALF, healthy=ids(20), unhealthy=ids(21))
+    daemon.wait_for_line(unbound(21, second))
+    groups.bind(physical(0), "biren")
     kubelet.wait_for_list(GPU, healthy=[], unhealthy=ids(9))
-    for group, address in ((21, second), (9, physical(0))):
-        daemon.wait_for_line(
-            rf"/dev/vfio/{group} is Unhealthy: .*function {address} \(biren\) .*lspci -nnk -s {address}"
-        )
+    daemon.wait_for_line(unbound(9, physical(0)))
     groups.bind(second, VFIO)
-    groups.bind(physical(0), VFIO)
     kubelet.wait_for_list(HALF, healthy=2, unhealthy=0)
-    kubelet.wait_for_list(GPU, healthy=1, unhealthy=0)
     daemon.wait_for_line("/dev/vfio/21 is Healthy again")
+    groups.bind(physical(0), VFIO)
+    kubelet.wait_for_list(GPU, healthy=1, unhealthy=0)
     assert not streams_ended(kubelet, HALF, mark)
 
 
