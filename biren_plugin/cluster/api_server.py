@@ -154,9 +154,12 @@ class ApiServer:
             with trio.move_on_after(CALL_DEADLINE) as late, self._noted("WATCH", path):
                 connection = await connect(await self.access())
                 head = await connection.request("GET", target, None)
-                if head.status >= 400:
-                    if head.status == 401:
-                        self._access = None
+                if head.status == 401:
+                    await connection.close()
+                    self._access = None
+                    connection = await connect(await self.access())
+                    head = await connection.request("GET", target, None)
+                if not _is_success(head):
                     _object("WATCH", target, head, await connection.body())
             if late.cancelled_caught or connection is None:
                 raise ApiUnreachable(f"WATCH {path}: no answer in {CALL_DEADLINE:g} s")
@@ -194,17 +197,39 @@ def _target(path: str, query: Query | None) -> str:
     return f"{path}?{urlencode(query)}" if query else path
 
 
+def items_of(listed: Object) -> list[Object]:
+    """Return the objects of a list. Raises `ApiUnreachable` for an answer that is not a list of objects."""
+    items = listed.get("items", 0)
+    if items is None:  # as Go writes an empty list
+        return []
+    if not isinstance(items, list) or not all(map(_is_object, items)):
+        raise ApiUnreachable("the API server's answer is not a list of objects")
+    return items
+
+
+def _is_object(found: object) -> bool:
+    metadata = found.get("metadata") if isinstance(found, dict) else None
+    return isinstance(metadata, dict) and isinstance(metadata.get("name"), str)
+
+
+def _is_success(head: Head) -> bool:
+    """A redirect is none: an API server sends no client elsewhere, but a proxy's login page does."""
+    return 200 <= head.status < 300
+
+
 def _object(method: str, target: str, head: Head, body: bytes) -> Object:
     """Return the answer's object, or raise its error."""
+    if head.status == 204:
+        return {}
     try:
-        answer = json.loads(body) if body else {}
-    except ValueError:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
         answer = {"message": body[:200].decode(errors="replace")}
-        if head.status < 400:
+        if _is_success(head):
             raise ApiUnreachable(f"the API server's answer is not JSON: {answer['message']}")
-    if head.status < 400:
+    if _is_success(head):
         return answer
     raise error_of(head.status, f"{method} {target.partition('?')[0]}", answer, head.retry_after)
 

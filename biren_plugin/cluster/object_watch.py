@@ -15,7 +15,7 @@ from typing import Final
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.cluster.api_server import ApiServer, Object, Query, error_of
+from biren_plugin.cluster.api_server import ApiServer, Object, Query, error_of, items_of
 from biren_plugin.errors import ApiError, ApiExpired, ApiForbidden, ApiUnreachable
 from biren_plugin.supervise import Pace, keep_running
 
@@ -27,6 +27,8 @@ _SHORTEST_WATCH: Final = 300
 _LONGEST_WATCH: Final = 600
 _SILENCE: Final = 30.0
 """Seconds beyond the requested end."""
+_TOO_SHORT: Final = 1.0
+"""Seconds: a server that ends each watch at once would otherwise be asked without a pause."""
 
 Objects = Mapping[str, Object]
 """By name."""
@@ -53,8 +55,8 @@ async def watch_objects(
 async def _list_and_watch(api: ApiServer, path: str, query: Query, objects: Board[Objects]) -> None:
     try:
         listed = await api.call("GET", path, query=query)
-        known = {each["metadata"]["name"]: each for each in listed["items"]}
-        version = listed["metadata"]["resourceVersion"]
+        known = {each["metadata"]["name"]: each for each in items_of(listed)}
+        version = _version_of(listed)
         objects.post(dict(known))
         while True:
             version = await _watch(api, path, query, version, known, objects)
@@ -65,6 +67,14 @@ async def _list_and_watch(api: ApiServer, path: str, query: Query, objects: Boar
     except ApiForbidden:
         await trio.sleep(FORBIDDEN_WAIT)
         raise
+
+
+def _version_of(listed: Object) -> str:
+    metadata = listed.get("metadata")
+    version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
+    if not isinstance(version, str):
+        raise ApiUnreachable("the API server's answer is a list without a version")
+    return version
 
 
 async def _watch(
@@ -82,12 +92,15 @@ async def _watch(
         "resourceVersion": version, "timeoutSeconds": str(seconds),
     }  # fmt: skip
     rest = bytearray()
+    began = trio.current_time()
     async with api.stream(path, asked) as connection:
         with trio.move_on_after(seconds + _SILENCE) as silent:
             while (line := await connection.line(rest)) is not None:
                 version = _take(line, path, known, objects)
         if silent.cancelled_caught:
             raise ApiUnreachable(f"WATCH {path}: the API server stopped answering")
+    if trio.current_time() - began < _TOO_SHORT:
+        raise ApiUnreachable(f"the API server ended a watch of {path} at once")
     return version
 
 
@@ -106,6 +119,6 @@ def _take(line: bytes, path: str, known: dict[str, Object], objects: Board[Objec
             else:
                 known[name] = found
             objects.post(dict(known))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ApiUnreachable(f"WATCH {path}: not a valid event: {error!r}") from error
     return version

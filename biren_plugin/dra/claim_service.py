@@ -4,7 +4,8 @@
    API server that restarts, a card that is about to be released) are waited for, up to `PATIENCE`.
 2. Checking the other claims' devices and writing the file is one step, under a lock that the other
    instance on the node takes too.
-3. A call that the kubelet abandoned leaves no new claim prepared.
+3. A call that the kubelet abandoned leaves no new claim prepared, unless another call has prepared it too:
+   pods that share a claim are started at the same time.
 4. Unprepare needs no API server: the claim may be gone.
 """
 
@@ -35,7 +36,7 @@ from biren_plugin.core.dra.claims import (
 )
 from biren_plugin.core.dra.pool import Pool
 from biren_plugin.core.model import HostFacts
-from biren_plugin.core.observed import NO_HOLDERS, Holders
+from biren_plugin.core.observed import NO_HOLDERS, ClaimFile, Holders
 from biren_plugin.daemon_state import Counters, Outcome
 from biren_plugin.errors import (
     ApiError,
@@ -83,8 +84,8 @@ class Offer:
 class _Commit:
     """The result of one try to write a claim's file."""
 
-    made: bool = False
-    """Whether the file was created."""
+    made: ClaimFile | None = None
+    """The file, if it was created; another call may have written the claim's file again since."""
 
 
 class ClaimService:
@@ -210,12 +211,14 @@ class ClaimService:
             claimed = [each.of(claim.uid) for each in allocated]
             spec = spec_of(claimed, offer.pool.devices, offer.host, offer.visible_devices)
             if spec is not None:
-                self._files.write(claim.uid, spec)
-                commit.made = claim.uid not in files
+                written = self._files.write(claim.uid, spec)
+                commit.made = written if claim.uid not in files else None
 
     def _undo(self, claim: ClaimId, commit: _Commit) -> None:
-        if commit.made:
-            self._files.remove(claim.uid)
+        """Remove the file that `commit` made. Blocking; raises `ClaimFileUnusable`."""
+        if commit.made is not None:
+            with in_turn(self._lock, LOCK_DEADLINE):
+                self._files.remove_if(claim.uid, commit.made)
 
     async def unprepare(self, claims: Sequence[ClaimId]) -> Mapping[str, str]:
         """Return by uid why the claim was not unprepared; empty if it was, or never was prepared."""

@@ -95,14 +95,21 @@ async def serve_driver(
     """
     listener = _listen(path)
     server = new_driver_server(service, _count_bugs(), on_used)
+    serving = trio.CancelScope(shield=True)
+
+    async def serve() -> None:
+        with serving:
+            await _serve(server, listener)
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_serve, server, listener)
+        nursery.start_soon(serve)
         task_status.started()
         try:
             await _until_gone(path, listener.identity)
         finally:
             with trio.move_on_after(_GOODBYE, shield=True):
                 await deregistered.wait()
+            serving.cancel()
 
 
 async def stay_registered(

@@ -29,10 +29,10 @@ from biren_plugin.dra.claim_service import ClaimService, Offer
 from biren_plugin.dra.driver import Registered, run_driver
 from biren_plugin.dra.driver_sockets import remove_stale, sockets_of
 from biren_plugin.dra.slice_publisher import PATH, Published, SlicePublisher, selection
-from biren_plugin.errors import ApiError, ApiUnreachable, NodeError
+from biren_plugin.errors import ApiError, ApiUnreachable, FolderDead, NodeError
 from biren_plugin.files.claim_files import ClaimFiles
 from biren_plugin.notice import say
-from biren_plugin.supervise import keep_running
+from biren_plugin.supervise import flatten, keep_running
 
 AFTER_CLAIM: Final = 1.5
 """Seconds after a change of a claim in which the kubelet is asked often for holders."""
@@ -55,16 +55,30 @@ async def offer_by_dra(
     folder: Board[KubeletFolder],
     beside: Sequence[Callable[[], Awaitable[None]]] = (),
 ) -> None:
-    """Offer the cards until failing or cancelled; `beside` are tasks of the instance that publishes."""
+    """Offer the cards until failing or cancelled; `beside` are tasks of the instance that publishes.
+
+    Raises `FolderDead`, and an `ExceptionGroup` of bugs.
+    """
     state.driver = DriverState()
+    dead: FolderDead | None = None
+
+    async def live() -> None:
+        nonlocal dead
+        try:
+            await _offer(settings, state, folder, beside)
+        except* FolderDead as group:  # no new life helps, and it is not a bug
+            dead = next(each for each in flatten(group) if isinstance(each, FolderDead))
+
     await keep_running(
-        partial(_offer, settings, state, folder, beside),
+        live,
         "dra",
         expected=(NodeError,),
         is_working=lambda: state.driver is not None and state.driver.registered,
         on_failure=partial(_note_failure, state),
         pace=PACE,
     )
+    if dead is not None:
+        raise dead
 
 
 def _note_failure(state: DaemonState, cause: Exception) -> None:

@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from biren_plugin.board import Board, news_of
-from biren_plugin.cluster.api_server import ApiServer, Object
+from biren_plugin.cluster.api_server import ApiServer, Object, items_of
 from biren_plugin.cluster.object_watch import Objects
 from biren_plugin.core.dra.pool import Pool
 from biren_plugin.core.dra.reconcile import (
@@ -100,7 +100,7 @@ class SlicePublisher:
     async def _publish(self, pool: Pool) -> None:
         for _ in range(_ROUNDS):
             listed = await self._api.call("GET", PATH, query=selection(self._owner.name))
-            stored = {each["metadata"]["name"]: each for each in listed["items"]}
+            stored = {each["metadata"]["name"]: each for each in items_of(listed)}
             writes = writes_for(pool.slices, stored, self._owner, self._accepted)
             try:
                 for write in writes:

@@ -56,12 +56,14 @@ class ClaimFiles:
         found = {match[1]: _read(self._directory / match[0]) for match in matches}
         return {uid: file for uid, file in found.items() if file is not None}
 
-    def write(self, uid: str, spec: Spec) -> None:
-        """Make the claim's file hold `spec`. Raises `ClaimFileUnusable`."""
+    def write(self, uid: str, spec: Spec) -> ClaimFile | None:
+        """Make the claim's file hold `spec`; return it, None if it has just gone. Raises `ClaimFileUnusable`."""
+        path = self.path_of(uid)
         try:
-            cdi_file.write(self.path_of(uid), cdi_file.render(spec, "json"))
+            cdi_file.write(path, cdi_file.render(spec, "json"))
         except CdiFileUnusable as error:
             raise ClaimFileUnusable(str(error)) from error
+        return _read(path)
 
     def remove_if(self, uid: str, seen: ClaimFile) -> bool:
         """Removes the claim's file if it is still as `seen`. Raises `ClaimFileUnusable`."""

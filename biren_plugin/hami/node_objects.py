@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from biren_plugin.cluster.api_server import ApiServer, Object
+from biren_plugin.cluster.api_server import ApiServer, Object, items_of
 from biren_plugin.cluster.credentials import who_am_i
 from biren_plugin.core.hami.annotations import LOCK, Lock, annotating, annotation, read_lock
 from biren_plugin.core.hami.leaving import daemonset_of, is_leaving
@@ -57,7 +57,7 @@ class NodeObjects:
         """The pods of the node that have not started. Raises `ApiError`."""
         query = {"fieldSelector": f"spec.nodeName={await self.name()},status.phase=Pending"}
         listed = await self._api.call("GET", "/api/v1/pods", query=query, deadline=DEADLINE)
-        return list(listed["items"])
+        return items_of(listed)
 
     async def annotate_pod(self, promise: Promise, values: Mapping[str, str | None]) -> None:
         """Sets annotations of the promise's pod; one that is gone needs none. Raises `ApiError`."""

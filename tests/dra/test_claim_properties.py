@@ -23,7 +23,7 @@ from biren_plugin.core.cdi.spec import Spec
 from biren_plugin.core.dra.claims import ClaimId
 from biren_plugin.core.dra.pool import pool_of
 from biren_plugin.core.model import DeviceList, HostFacts, Inventory
-from biren_plugin.core.observed import ClaimsSeen, ClaimUse, Holder, Observed
+from biren_plugin.core.observed import ClaimFile, ClaimsSeen, ClaimUse, Holder, Observed
 from biren_plugin.core.parse.claim_devices import ClaimDevice
 from biren_plugin.daemon_state import Counters
 from biren_plugin.dra import claim_service
@@ -43,10 +43,11 @@ class Files(ClaimFiles):
 
     give_up: trio.CancelScope | None = None
 
-    def write(self, uid: str, spec: Spec) -> None:
-        super().write(uid, spec)
+    def write(self, uid: str, spec: Spec) -> ClaimFile | None:
+        written = super().write(uid, spec)
         if self.give_up is not None:
             trio.from_thread.run_sync(self.give_up.cancel, trio_token=self.token)
+        return written
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)

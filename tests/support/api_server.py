@@ -39,6 +39,8 @@ class StandInApiServer:
     """Fields of devices that it drops silently."""
     refuse: Callable[[str, str], tuple[int, str] | None] = lambda _method, _path: None
     """A status and a message for requests that it refuses."""
+    plain: Callable[[str, str], tuple[int, bytes] | None] = lambda _method, _path: None
+    """A status and a body of any shape, for requests that something else than an API server answers."""
     allowed: Callable[[str, str], bool] = lambda _verb, _resource: True
     """What a SelfSubjectAccessReview answers, by verb and resource."""
     hang: threading.Event | None = None
@@ -221,6 +223,8 @@ def _handler(api: StandInApiServer) -> type[BaseHTTPRequestHandler]:
             api.requests.append((method, split.path))
             if (refused := api.refuse(method, split.path)) is not None:
                 return self._answer(refused[0], _status(*refused))
+            if (plain := api.plain(method, self.path)) is not None:
+                return self._answer(*plain)
             if query.get("watch"):
                 return self._watch(split.path, query)
             began = time.perf_counter()
@@ -281,8 +285,8 @@ def _handler(api: StandInApiServer) -> type[BaseHTTPRequestHandler]:
                 api.delete(path)
                 return 200, _status(200, "deleted")
 
-        def _answer(self, status: int, answer: Object) -> None:
-            content = json.dumps(answer).encode()
+        def _answer(self, status: int, answer: Object | bytes) -> None:
+            content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(content)))

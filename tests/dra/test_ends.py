@@ -1,0 +1,148 @@
+"""Whatever ends in the middle - a call, the driver, the kubelet's directory - leaves nothing wrong behind."""
+
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+import trio.testing
+
+from biren_plugin.board import Board
+from biren_plugin.cluster.api_server import ApiServer
+from biren_plugin.cluster.credentials import load_from
+from biren_plugin.core.dra.claims import ClaimId
+from biren_plugin.daemon import run_until_signal
+from biren_plugin.daemon_state import Counters
+from biren_plugin.dra.claim_service import ClaimService, Offer
+from biren_plugin.dra.driver import serve_driver
+from biren_plugin.errors import FolderDead
+from biren_plugin.files.claim_files import ClaimFiles
+from biren_plugin.unix_sockets import is_served
+from tests.dra.test_driver import FIRST, offer
+from tests.support.api_server import stand_in_api_server
+from tests.support.dra_node import NODE, DraNode
+
+
+@pytest.fixture
+def node() -> Iterator[DraNode]:
+    with tempfile.TemporaryDirectory(prefix="br") as folder, stand_in_api_server() as server:
+        yield DraNode(Path(folder), server)
+
+
+@pytest.fixture
+async def service(node: DraNode) -> AsyncIterator[ClaimService]:
+    offers = Board[Offer]()
+    offers.post(offer(0, 1))
+    async with ApiServer(load_from(node.settings.kubeconfig)) as api:
+        yield ClaimService(
+            api, NODE, offers, ClaimFiles(node.claim_dir), node.root / "claims.lock", Counters()
+        )
+
+
+async def test_a_cancelled_call_leaves_a_claim_prepared_that_another_call_has_prepared_since(
+    node: DraNode, service: ClaimService
+) -> None:
+    claim = ClaimId(*node.allocate("cards", FIRST))
+    thread = service._thread._room
+    first = trio.CancelScope()
+    answers = []
+
+    async def prepare_first() -> None:
+        with first:
+            await service.prepare([claim])
+
+    async def prepare() -> None:
+        answers.append(await service.prepare([claim]))
+
+    lock = os.open(node.root / "claims.lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(prepare_first)
+            await node.until(lambda: thread.statistics().borrowed_tokens == 1)
+            nursery.start_soon(prepare)  # for another pod that shares the claim
+            await node.until(lambda: thread.statistics().tasks_waiting == 1)
+            first.cancel()
+            await node.until(lambda: thread.statistics().tasks_waiting == 2)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+    finally:
+        os.close(lock)
+    (devices,) = answers[0].values()
+    assert not isinstance(devices, str), devices
+    assert [each.device for each in devices] == [FIRST]
+    assert list(node.files()) == [claim.uid]
+
+
+async def test_a_call_that_is_cancelled_while_its_file_is_written_leaves_none(
+    node: DraNode, service: ClaimService
+) -> None:
+    claim = ClaimId(*node.allocate("cards", FIRST))
+    thread = service._thread._room
+    lock = os.open(node.root / "claims.lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.prepare, [claim])
+            await node.until(lambda: thread.statistics().borrowed_tokens == 1)
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await node.until(lambda: thread.statistics().tasks_waiting == 1)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+    finally:
+        os.close(lock)
+    assert node.files() == {}
+
+
+async def test_an_ending_driver_is_served_until_it_is_deregistered(
+    node: DraNode, service: ClaimService
+) -> None:
+    path = node.root / "dra.sock"
+    deregistered, ended = trio.Event(), trio.Event()
+    life = trio.CancelScope()
+
+    async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+        with life:
+            await serve_driver(
+                path, service, deregistered, lambda _name: None, task_status=task_status
+            )
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve)
+        life.cancel()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert await is_served(path)
+        deregistered.set()
+        with trio.fail_after(
+            0.9
+        ):  # and not the time after which it is served no longer in any case
+            await ended.wait()
+    assert not path.exists()
+
+
+async def test_a_kubelet_directory_deleted_under_its_mount_ends_the_process_with_advice(
+    node: DraNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugins = node.settings.device_plugin_dir
+    held = os.open(plugins, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # As a bind mount does, this path leads to the folder even when that is deleted.
+        mount = Path(f"/proc/self/fd/{held}")
+        reason = pytest.RaisesExc(FolderDead, match="re-created elsewhere: .*restart the pod")
+        with pytest.RaisesGroup(reason), node.kubelet:
+            async with trio.open_nursery() as nursery:
+                settings = attrs.evolve(node.settings, device_plugin_dir=mount)
+                nursery.start_soon(run_until_signal, settings)
+                await node.until(lambda: bool(node.devices()))
+                shutil.rmtree(plugins)
+                plugins.mkdir()
+                await trio.sleep(10)
+                nursery.cancel_scope.cancel()
+    finally:
+        os.close(held)
+    assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
