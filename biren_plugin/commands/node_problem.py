@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.errors import StatusUnavailable
 
@@ -33,6 +34,7 @@ def report_problem(folder: Path, ask: Callable[[Path], dict[str, Any]]) -> int:
         for device in each["devices"]
     ]
     faulty = [device for device in devices if device["faults"]]
+    faulty.sort(key=lambda each: by_number(each["card"]))
     if not faulty:
         print(f"no fault in {len(devices)} Biren cards")
         return OK

@@ -14,7 +14,7 @@ from biren_plugin.commands.show_status import status
 from biren_plugin.core.model import Device
 from biren_plugin.errors import StatusUnavailable, UsageError
 from biren_plugin.monitor.status import status_document
-from tests.support.cards import GPU, devices, listed
+from tests.support.cards import GPU, HALF, devices, listed
 from tests.support.daemon_states import new_state
 
 FOLDER = Path(__file__).parents[2] / "manifests/monitoring/node-problem-detector"
@@ -35,6 +35,15 @@ async def test_faulty_cards_are_named_with_their_probes_first(
     assert capsys.readouterr().out == (
         "card_1 (pci-config), card_2 (pci-config): its PCI function answers 0xFF; see `dmesg`\n"
     )
+
+
+async def test_faulty_cards_of_several_resources_are_named_in_the_order_of_their_numbers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    half = attrs.evolve(faulty(2), resource=HALF)
+    document = status_document(new_state(listed(GPU, faulty(10)), listed(HALF, half)))
+    assert report_problem(Path(), lambda _folder: document) == 1
+    assert capsys.readouterr().out.startswith("card_2 (pci-config), card_10 (pci-config): ")
 
 
 async def test_a_card_that_recovers_or_is_retired_is_no_problem(

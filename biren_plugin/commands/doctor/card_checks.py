@@ -12,6 +12,7 @@ from biren_plugin.core.inventory.physical_gpus import on_their_gpus
 from biren_plugin.core.model import Inventory, Snapshot
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import Card, NodeState
+from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.core.parse.versions import driver_suffices, version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable
@@ -137,6 +138,7 @@ def _judgements(snapshot: Snapshot, exclude: Sequence[str]) -> Iterator[Check]:
     else:
         yield ok("splits", "each GPU is whole, or in 2 or 4 instances")
     devices = [device for each in inventory.lists for device in each.devices]
+    devices.sort(key=lambda each: by_number(each.id))
     unhealthy = [device for device in devices if not device.healthy]
     if unhealthy:
         yield failure(

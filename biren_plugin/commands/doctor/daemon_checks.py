@@ -6,6 +6,7 @@ from typing import Any, Final
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, some_of, unknown, warning
 from biren_plugin.commands.show_status import ask
 from biren_plugin.core.health.modes import describe_modes
+from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import StatusUnavailable
 
@@ -34,6 +35,7 @@ def check_daemon(settings: Settings) -> Iterator[Check]:
         return
     resources = document["resources"]
     devices = [device for each in resources for device in each["devices"]]
+    devices.sort(key=lambda each: by_number(each["card"]))
     unhealthy = [_reason(each, "reasons") for each in devices if not each["healthy"]]
     lost = [each["resource"] for each in resources if not each["registered"]]
     doubts = [_reason(each, "warnings") for each in devices if each["warnings"]]

@@ -8,6 +8,7 @@ from typing import Final
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, some_of, unknown, warning
 from biren_plugin.commands.show_devices import judge_once
 from biren_plugin.core.parse import vendor
+from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable, reason_of
 from biren_plugin.host.host_paths import under
@@ -106,6 +107,7 @@ def _groups(settings: Settings) -> Check:
     except HostUnreadable as error:
         return unknown(name, f"{error}", "run doctor as root")
     devices = [device for each in inventory.lists for device in each.devices]
+    devices.sort(key=lambda each: by_number(each.id))
     unhealthy = [f"{each.id}: {', '.join(each.reasons)}" for each in devices if not each.healthy]
     doubts = [*inventory.unsettled, *inventory.unmatched]
     if unhealthy or not devices:

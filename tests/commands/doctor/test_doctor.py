@@ -147,6 +147,16 @@ def test_a_missing_node_is_named_and_its_card_is_unhealthy(host: SimulatedHost) 
     assert found["health"].seen.startswith("card_1: ")
 
 
+def test_unhealthy_cards_of_several_resources_are_named_in_the_order_of_their_numbers(
+    host: SimulatedHost,
+) -> None:
+    host.add_gpus({0: 2, 1: 1})
+    host.pull_node("card_1")
+    host.pull_node("card_2")
+    seen = rows(check_cards, Settings(host_root=host.root))["health"].seen
+    assert seen.index("card_1: ") < seen.index("card_2: ")
+
+
 def test_a_device_node_without_its_link_for_systemd_is_a_warning(host: SimulatedHost) -> None:
     host.add_gpus({0: 1, 1: 1})
     settings = Settings(host_root=host.root)
