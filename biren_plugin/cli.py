@@ -14,6 +14,7 @@ Cyclopts parses, converts and prints help. The layers around it, in the order of
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Sequence
 from itertools import takewhile
@@ -135,9 +136,12 @@ def _explain(error: cyclopts.CycloptsError) -> str:
                 return f"put the command first: br-gpu-device-plugin {words[0]} ..."
             if words[0] in TRUE + FALSE:
                 return f"{words[0]}: join it to its flag by =, as in --cdi-feature={words[0]}"
+            if error.command_chain:
+                return f"{' '.join(error.command_chain)}: takes no {words[0]!r}"
             return f"there is no command {words[0]!r}"
         case _:
-            return str(error).strip().rstrip(".")
+            text = str(error).strip().rstrip(".")
+            return re.sub(r"\. Did you mean (.+)\?$", r" (did you mean \1?)", text)
 
 
 def _explain_system_error(error: OSError) -> str:

@@ -20,7 +20,7 @@ from biren_plugin.commands.flags_from_settings import CONFIG, CONFIG_DIR, FILE_S
 from biren_plugin.core.setting_field import key_of
 from biren_plugin.core.settings import SETTINGS
 from biren_plugin.errors import UsageError
-from biren_plugin.host.settings_files import settings_file_of
+from biren_plugin.host.settings_files import own_file_of, settings_file_of
 
 _MAX_SIZE: Final = 65_536
 """Bytes: a hundred times what all settings need; a larger file is not a settings file."""
@@ -74,10 +74,17 @@ def fill_from_file(_app: App, _commands: tuple[str, ...], arguments: ArgumentCol
 def _choose(folder: Token, node: str) -> Token:
     """Return the value of `--config` that the directory of `--config-dir` stands for. Raises `UsageError`."""
     place = folder.keyword or "--config-dir"
+    directory = Path(folder.value)
     try:
-        path = settings_file_of(Path(folder.value), node)
+        path = settings_file_of(directory, node)
+        has_one = path.exists()
     except OSError as error:
         raise UsageError(f"{place} {folder.value}: {error.strerror}") from error
+    if not has_one:
+        own = own_file_of(directory, node)
+        raise UsageError(
+            f"{place} {directory}: has neither {own.name} nor {path.name}; add one of the two"
+        )
     return Token(keyword=place, value=f"{path}", source=folder.source)
 
 

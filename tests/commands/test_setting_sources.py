@@ -292,7 +292,9 @@ def test_a_directory_stands_for_the_nodes_own_file_or_the_default(tmp_path: Path
 def test_a_directory_that_has_neither_file_or_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as refused:
         read(f"--config-dir={tmp_path}", "--node-name=node-7")
-    assert str(refused.value) == f"--config-dir {tmp_path}/default.yaml: No such file or directory"
+    assert str(refused.value) == (
+        f"--config-dir {tmp_path}: has neither node-7.yaml nor default.yaml; add one of the two"
+    )
     with pytest.raises(UsageError, match="BR_GPU_CONFIG_DIR /nowhere: No such file or directory"):
         read(variables={"BR_GPU_CONFIG_DIR": "/nowhere"})
     with pytest.raises(UsageError, match="give one of the two"):

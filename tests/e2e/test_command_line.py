@@ -102,6 +102,8 @@ def test_flags_are_accepted_in_the_forms_of_the_vendors_parser(
         (["--bogus"], "--bogus"),
         (["-p", "3"], "-p"),
         (["serve"], "there is no command 'serve'"),
+        (["simulate", "extra"], "simulate: takes no 'extra'"),
+        (["--puls", "3"], "--puls (did you mean --pulse?); see"),
         (["simulate", "--gpus", "0"], "--gpus 0: give a number from 1"),
         (["simulate", "--gpus", "many"], "--gpus many: give a whole number"),
         (["simulate", "--svi", "2"], "give GPU:INSTANCES, as in 6:2,7:4"),
