@@ -257,6 +257,18 @@ class Settings:
                 self.overwrite_cdi_config and not self.cdi_feature,
                 "give --cdi-feature too",
             ),
+            "--placement": (
+                self.placement != "packed" and self.offer_by == "dra",
+                "under dra, the scheduler chooses the cards",
+            ),
+            "--evict-on": (
+                bool(self.evict_on) and self.offer_by != "dra",
+                "give --offer-by dra too",
+            ),
+            "--kubeconfig": (
+                self.kubeconfig is not None and self.offer_by != "dra" and not self.hami,
+                "give --offer-by dra or --hami too",
+            ),
         }
         return {flag: why for flag, (useless, why) in candidates.items() if useless}
 

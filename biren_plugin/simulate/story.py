@@ -65,8 +65,7 @@ async def tell_story(splits: Mapping[int, int], keep_running: bool) -> Outcome:
                 await story.tell()
                 if keep_running:
                     told = True
-                    print_lines("\nStaying until Ctrl-C.", f"  host: {story.host.root}")
-                    print_lines(f"  kubelet: {story.plugins}")
+                    story.print_places()
                     with stay:
                         await trio.sleep_forever()
                 await story.stop()
@@ -90,6 +89,7 @@ class _Story:
         self._topology = build_topology(read_once(DriverCardReader(self.host.root)).cards)
         self.plugins = folder / "device-plugins"
         self.plugins.mkdir()
+        self._status_dir = folder / "status"
         self._nursery = nursery
         self._splits = splits
         self._log = log
@@ -106,6 +106,19 @@ class _Story:
             f"after {Settings().recover_after:g} s (--recover-after).",
         )
 
+    def print_places(self) -> None:
+        """Print where the node is, and the commands that show it from another terminal."""
+        root, status = f"--host-root {self.host.root}", f"--status-dir {self._status_dir}"
+        print_lines(
+            "\nStaying until Ctrl-C.",
+            f"  host: {self.host.root}",
+            f"  kubelet: {self.plugins}",
+            "In another terminal:",
+            f"  br-gpu-device-plugin status {status}",
+            f"  br-gpu-device-plugin devices {root}",
+            f"  br-gpu-device-plugin doctor {root} --device-plugin-dir {self.plugins} {status}",
+        )
+
     async def start_kubelet(self) -> None:
         self._kubelet_life = trio.CancelScope()
         await self._nursery.start(_run_kubelet, self._kubelet_life, self._kubelet)
@@ -119,7 +132,7 @@ class _Story:
             pod_resources_dir=self.plugins.parent / "pod-resources",
             health_interval=_LOOKS,
             recover_after=_RECOVER_AFTER,
-            status_dir=self.host.root.with_name("status"),
+            status_dir=self._status_dir,
         )
         self._nursery.start_soon(_run_in, self._daemon_life, settings)
         await self.step("the daemon registers", self._registered)

@@ -30,6 +30,17 @@ def test_flags_without_effect_are_reported_with_the_reason() -> None:
     assert not Settings(overwrite_cdi_config=True, cdi_feature=True).without_effect()
 
 
+def test_flags_of_another_way_of_offering_are_reported() -> None:
+    given = Settings(evict_on=("bus",), kubeconfig=Path("/k"))
+    assert given.without_effect() == {
+        "--evict-on": "give --offer-by dra too",
+        "--kubeconfig": "give --offer-by dra or --hami too",
+    }
+    assert not attrs.evolve(given, offer_by="dra").without_effect()
+    assert not Settings(kubeconfig=Path("/k"), hami=True).without_effect()
+    assert list(Settings(placement="spread", offer_by="dra").without_effect()) == ["--placement"]
+
+
 def test_only_settings_that_differ_from_the_defaults_are_shown() -> None:
     assert Settings().differing() == "all defaults"
     told = Settings(pulse=300, host_root=Path("/host")).differing()

@@ -89,10 +89,13 @@ def test_keep_running_stays_until_a_signal(number: signal.Signals) -> None:
         told = ""
         for line in process.stdout:
             told += line
-            if line.startswith("  kubelet: "):
+            if line.startswith("  br-gpu-device-plugin doctor "):
                 break
-        folder = Path(told.splitlines()[-1].partition(": ")[2])
+        folder = Path(told.partition("  kubelet: ")[2].splitlines()[0])
         assert (folder / "birentech.com-gpu.sock").is_socket()
+        words = told.partition("  br-gpu-device-plugin status ")[2].splitlines()[0].split()
+        shown = run_command("status", *words, timeout=END_DEADLINE)
+        assert f"{GPU} " in shown.stdout, "the printed command works as it is"
         process.send_signal(number)
         told += process.stdout.read()
         assert not process.stderr.read()
