@@ -62,7 +62,7 @@ class PodCredentials:
             ) from None
         try:
             authority = (self._files / "ca.crt").read_bytes()
-            token = (self._files / "token").read_text().strip()
+            token = (self._files / "token").read_text("ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ApiUnreachable(
                 f"cannot read the service account in {self._files}: {_reason(error)}; "
@@ -130,6 +130,8 @@ def _access(document: Any, path: Path) -> Access:
     token = user.get("token")
     if token is None and "tokenFile" in user:
         token = path.parent.joinpath(user["tokenFile"]).read_text().strip()
+    if token is not None and not (isinstance(token, str) and token.isascii()):
+        raise ValueError("its user's token is not ASCII text")
     return Access(server.hostname, server.port or _HTTPS, tls, token)
 
 

@@ -1,5 +1,7 @@
 """Answers that no API server gives, but a proxy before it, or one that starts or ends, are faults of the server."""
 
+import json
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import trio
 
 from biren_plugin.board import Board
 from biren_plugin.cluster.api_server import ApiServer
-from biren_plugin.cluster.credentials import PodCredentials
+from biren_plugin.cluster.credentials import PodCredentials, load_kubeconfig
 from biren_plugin.cluster.object_watch import Objects, watch_objects
 from biren_plugin.errors import ApiUnreachable
 from tests.support.api_server import StandInApiServer, stand_in_api_server
@@ -117,3 +119,36 @@ async def test_a_watch_with_a_renewed_token_goes_on_at_once(
             server.put(f"{NODES}/m", {"metadata": {"name": "m"}})
             await objects.wait_for(lambda seen: "m" in seen)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_server_whose_machine_has_gone_is_noticed_by_the_kernel(api: ApiServer) -> None:
+    await api.call("GET", f"{NODES}/n")
+    assert api._kept is not None
+    tcp = api._kept._stream.transport_stream  # type: ignore[attr-defined]
+    assert tcp.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    first, further, times = (
+        tcp.getsockopt(socket.IPPROTO_TCP, option)
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    )
+    assert first + further * times <= 60
+
+
+async def test_a_token_that_no_header_can_have_is_a_fault_of_its_file(
+    server: StandInApiServer, tmp_path: Path
+) -> None:
+    environment = server.account(tmp_path)
+    (tmp_path / "token").write_text("gehe\u00efm")
+    with pytest.raises(ApiUnreachable, match="cannot read the service account"):
+        await ApiServer(PodCredentials(environment, tmp_path).load).call("GET", NODES)
+
+
+@pytest.mark.parametrize("token", ["gehe\u00efm", 7, ["a"]])
+def test_a_kubeconfig_with_such_a_token_is_not_usable(
+    server: StandInApiServer, tmp_path: Path, token: object
+) -> None:
+    path = server.kubeconfig(tmp_path)
+    document = json.loads(path.read_text())
+    document["users"][0]["user"]["token"] = token
+    path.write_text(json.dumps(document))
+    with pytest.raises(ApiUnreachable, match="token is not ASCII text"):
+        load_kubeconfig(path)

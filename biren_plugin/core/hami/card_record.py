@@ -56,7 +56,7 @@ def faulty_cards(stored: str) -> str | None:
     """The cards of a stored annotation, all faulty; None if it holds none."""
     try:
         cards = json.loads(stored or "[]")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(cards, list):
         return None

@@ -51,7 +51,7 @@ def test_the_last_cards_leave_as_faulty_ones() -> None:
     assert books.fit(Wish((1,)), ()) is None
 
 
-@pytest.mark.parametrize("stored", ["", "[]", "not JSON", "{}", "[1]", "null"])
+@pytest.mark.parametrize("stored", ["", "[]", "not JSON", "{}", "[1]", "null", "[" * 100_000])
 def test_a_list_without_cards_has_none_to_take_back(stored: str) -> None:
     assert faulty_cards(stored) is None
 
