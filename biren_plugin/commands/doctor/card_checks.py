@@ -5,7 +5,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, some_of, unknown, warning
+from biren_plugin.commands.doctor.diagnosis import (
+    Check,
+    by_reason,
+    failure,
+    ok,
+    some_of,
+    unknown,
+    warning,
+)
 from biren_plugin.commands.show_devices import judge_once
 from biren_plugin.core.inventory.excluded_cards import is_uuid
 from biren_plugin.core.inventory.physical_gpus import on_their_gpus
@@ -143,7 +151,7 @@ def _judgements(snapshot: Snapshot, exclude: Sequence[str]) -> Iterator[Check]:
     if unhealthy:
         yield failure(
             "health",
-            some_of([f"{each.id}: {', '.join(each.reasons)}" for each in unhealthy]),
+            some_of(by_reason((each.id, each.reasons) for each in unhealthy)),
             "each reason comes with advice; all of them: br-gpu-device-plugin devices",
         )
     elif devices:

@@ -1,9 +1,17 @@
 """The running daemon: what it found over time and with the management library."""
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
-from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, some_of, unknown, warning
+from biren_plugin.commands.doctor.diagnosis import (
+    Check,
+    by_reason,
+    failure,
+    ok,
+    some_of,
+    unknown,
+    warning,
+)
 from biren_plugin.commands.show_status import ask
 from biren_plugin.core.health.modes import describe_modes
 from biren_plugin.core.parse.sysfs import by_number
@@ -36,9 +44,11 @@ def check_daemon(settings: Settings) -> Iterator[Check]:
     resources = document["resources"]
     devices = [device for each in resources for device in each["devices"]]
     devices.sort(key=lambda each: by_number(each["card"]))
-    unhealthy = [_reason(each, "reasons") for each in devices if not each["healthy"]]
+    unhealthy = by_reason(
+        (each["card"], each["reasons"]) for each in devices if not each["healthy"]
+    )
     lost = [each["resource"] for each in resources if not each["registered"]]
-    doubts = [_reason(each, "warnings") for each in devices if each["warnings"]]
+    doubts = by_reason((each["card"], each["warnings"]) for each in devices if each["warnings"])
     found = some_of([*document["problems"], *unhealthy, *doubts])
     if unhealthy or lost:
         yield failure(_NAME, f"{who}: {found}", _ADVICE)
@@ -60,7 +70,3 @@ def check_probes(settings: Settings) -> Iterator[Check]:
     """One row, of how the probes count with these settings."""
     not_enforced = describe_modes(settings.health_policy.modes)
     yield ok("probes", f"not enforced: {not_enforced}" if not_enforced else "all are enforced")
-
-
-def _reason(device: dict[str, Any], kind: str) -> str:
-    return f"{device['card']}: {', '.join(device[kind])}"

@@ -6,6 +6,8 @@ from typing import Final
 
 import attrs
 
+from biren_plugin.core.parse.sysfs import shorten_names
+
 
 class Verdict(enum.Enum):
     """The state of a prerequisite."""
@@ -63,6 +65,14 @@ def failure(name: str, seen: str, advice: str) -> Check:
 def unknown(name: str, seen: str, advice: str = "") -> Check:
     """Return a row for a check that is not possible from here."""
     return Check(name, Verdict.UNKNOWN, seen, advice)
+
+
+def by_reason(cards: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
+    """Return `CARDS: REASONS` for cards and their reasons; cards with the same reasons are named together."""
+    sharing: dict[str, list[str]] = {}
+    for name, reasons in cards:
+        sharing.setdefault(", ".join(reasons), []).append(name)
+    return [f"{shorten_names(names)}: {reason}" for reason, names in sharing.items()]
 
 
 def some_of(things: Sequence[str], most: int = 3) -> str:

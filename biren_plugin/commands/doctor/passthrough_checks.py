@@ -5,7 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, some_of, unknown, warning
+from biren_plugin.commands.doctor.diagnosis import (
+    Check,
+    by_reason,
+    failure,
+    ok,
+    some_of,
+    unknown,
+    warning,
+)
 from biren_plugin.commands.show_devices import judge_once
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.sysfs import by_number
@@ -108,7 +116,7 @@ def _groups(settings: Settings) -> Check:
         return unknown(name, f"{error}", "run doctor as root")
     devices = [device for each in inventory.lists for device in each.devices]
     devices.sort(key=lambda each: by_number(each.id))
-    unhealthy = [f"{each.id}: {', '.join(each.reasons)}" for each in devices if not each.healthy]
+    unhealthy = by_reason((each.id, each.reasons) for each in devices if not each.healthy)
     doubts = [*inventory.unsettled, *inventory.unmatched]
     if unhealthy or not devices:
         seen = some_of([*unhealthy, *doubts]) or "none that could be allocated"

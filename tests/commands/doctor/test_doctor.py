@@ -314,6 +314,13 @@ async def test_the_daemon_reports_faults_that_one_scan_does_not_show(daemon: Dae
     assert "card_1: it loses data" in found.seen
 
 
+async def test_the_daemons_reason_that_several_cards_share_comes_once(daemon: DaemonState) -> None:
+    gone = "the driver's module was unloaded"
+    faulty = [attrs.evolve(each, reasons=(gone,)) for each in devices(GPU, 0, 1, 2, 3, 4)]
+    hold(daemon, listed(GPU, *faulty))
+    assert rows(check_daemon, Settings())["daemon"].seen.endswith(f": card_0 to card_4 (5): {gone}")
+
+
 async def test_an_unregistered_daemon_is_a_failure_unless_it_stands_by(
     daemon: DaemonState,
 ) -> None:
