@@ -105,7 +105,7 @@ async def _offer_in(
 ) -> None:
     identity = await _identify(api, settings)
     sockets = sockets_of(settings.kubelet_root, identity.instance)
-    for path in await trio.to_thread.run_sync(remove_stale, sockets):
+    for path in await trio.to_thread.run_sync(remove_stale, sockets, abandon_on_cancel=True):
         say("stale_socket_removed", f"{path} removed: no process serves it", path=str(path))
     files = ClaimFiles(settings.claim_cdi_dir)
     offers, pools = Board[Offer](), Board[Pool]()

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from biren_plugin.board import Board
 from biren_plugin.cluster.api_server import ApiServer
 from biren_plugin.cluster.credentials import load_from
 from biren_plugin.core.dra.claims import ClaimId
-from biren_plugin.daemon import run_until_signal
+from biren_plugin.daemon import run_daemon, run_until_signal
 from biren_plugin.daemon_state import Counters
 from biren_plugin.dra.claim_service import ClaimService, Offer
 from biren_plugin.dra.driver import serve_driver
@@ -146,3 +147,23 @@ async def test_a_kubelet_directory_deleted_under_its_mount_ends_the_process_with
     finally:
         os.close(held)
     assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
+
+
+async def test_a_daemon_ends_while_its_sockets_directory_hangs(
+    node: DraNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, released = threading.Event(), threading.Event()
+
+    def hang(_sockets: object) -> list[Path]:
+        hangs.set()
+        released.wait(5)
+        released.set()
+        return []
+
+    monkeypatch.setattr("biren_plugin.dra.offering.remove_stale", hang)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_daemon, node.settings)
+        await node.until(hangs.is_set)
+        nursery.cancel_scope.cancel()
+    assert not released.is_set()
+    released.set()
