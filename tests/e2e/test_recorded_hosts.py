@@ -67,6 +67,8 @@ def test_broken_attributes_cost_no_other_card_its_place(
     # What is not known gives no verdict; without a physical_id it is not known what the card is.
     kubelet.wait_for_list(GPU, healthy=names(3, 4, 10), unhealthy=names(0, 9))
     for number in (1, 2, 6, 8):
-        assert len(daemon.matching(f"card_{number}: physical_id is missing, empty or unreadable")) == 1
+        assert (
+            len(daemon.matching(f"card_{number}: physical_id is missing, empty or unreadable")) == 1
+        )
     assert len(daemon.matching("card_7: physical_id .*99999999999999999999")) == 1
     assert kubelet.allocate(GPU, ["card_10"])["ok"]
