@@ -5,6 +5,7 @@ A long text is not a cell but a note below its row, so that columns stay narrow.
 
 import shutil
 import sys
+import textwrap
 from collections.abc import Collection, Sequence
 from typing import Final
 
@@ -26,6 +27,8 @@ _STYLES: Final = {
 _GAP: Final = "  "
 _INDENT: Final = 4
 """Columns by which a note is indented."""
+_NARROWEST: Final = 20
+"""Columns of text that are tried, however narrow the terminal is."""
 
 
 @attrs.frozen
@@ -92,19 +95,28 @@ def print_cards(
 
 def _print_styled(lines: Sequence[Sequence[str]], notes: Sequence[Sequence[str]]) -> None:
     from rich.console import Console  # takes 35 ms, which a pipe does not need
-    from rich.padding import Padding
     from rich.text import Text
 
     console = Console(file=sys.stdout, highlight=False)
     for number, (line, below) in enumerate(zip(lines, notes, strict=True)):
         # As Text: rich would interpret brackets in a node's texts as mark-up.
+        before = len(_GAP.join([*line[:-1], ""]))
+        cells = [*line[:-1], _wrapped(line[-1], before, console.width)]
         shown = Text(_GAP).join(
-            Text(cell, style="bold" if number == 0 else _style(cell)) for cell in line
+            Text(cell, style="bold" if number == 0 else _style(cell)) for cell in cells
         )
         shown.rstrip()
         console.print(shown, overflow="fold")
         for note in below:
-            console.print(Padding(Text(note), (0, 0, 0, _INDENT)), overflow="fold")
+            text = _wrapped(note, _INDENT, console.width)
+            console.print(Text(f"{' ' * _INDENT}{text}"), overflow="fold")
+
+
+def _wrapped(text: str, indent: int, width: int) -> str:
+    """The text in lines that begin at column `indent`; words that fit, such as paths, stay whole."""
+    room = max(width - indent, _NARROWEST)
+    lines = textwrap.wrap(text, room, break_on_hyphens=False)
+    return f"\n{' ' * indent}".join(lines or [text])
 
 
 def _style(cell: str) -> str:

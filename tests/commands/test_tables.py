@@ -9,6 +9,7 @@ import pytest
 from biren_plugin.commands.tables import Row, print_cards, print_table
 
 HEADINGS = ("CARD", "HEALTH")
+END = Row(("end", "end"))
 ROWS = [Row(("card_0", "Healthy")), Row(("card_1", "Unhealthy: [bold]gone[/bold]"))]
 
 
@@ -78,3 +79,26 @@ def test_a_note_that_several_cards_share_comes_once_below_the_table(
         "CARD     HEALTH\ncard_10  Unhealthy\ncard_2   Unhealthy\ncard_3   Unhealthy\n    hot 3\n"
         "card_2, card_3, card_10 (3): no driver\n"
     )
+
+
+def test_a_long_last_cell_goes_on_below_itself_in_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    theirs, ours = pty.openpty()
+    with os.fdopen(ours, "w") as terminal, os.fdopen(theirs, "rb", buffering=0) as reader:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        seen = "there is no /var/lib/kubelet/pods; is it mounted?"
+        print_table(("CHECK", "SEEN"), [Row(("pods", seen), ["what to do: mount it"]), END])
+        terminal.flush()
+        shown = ""
+        while "end" not in shown:
+            shown += reader.read(10_000).decode()
+    assert shown.split("\r\n")[1:5] == [
+        "pods   there is no",
+        "       /var/lib/kubelet/pods; is it",
+        "       mounted?",
+        "    what to do: mount it",
+    ]
