@@ -101,7 +101,7 @@ def tests(session: nox.Session) -> None:
     """All tests in the process, with coverage; on other Pythons, those of the package's own code."""
     session.install("-e", ".", *group("test"), *compiler())
     elsewhere = ["cluster", "e2e", "lint", "manifests", "package"]
-    measured, profile = ["coverage", "run", "-m"], "untimed"
+    measured, profile = ["coverage", "run", "-m"], "same"
     if session.python != MAIN_PYTHON:
         # Neither the tests' own parts nor texts depend on the Python.
         elsewhere += ["bench", "docs", "kubelet", "support"]

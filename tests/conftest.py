@@ -14,11 +14,13 @@ from tests.support.clocks import patient_autojump_clock
 
 pytest_plugins = ["tests.support.time_limit"]
 
-# No example has a deadline: on a busy machine, hypothesis' 200 ms fail without a fault.
-hypothesis.settings.register_profile("untimed", deadline=None)
+# No example has a deadline: on a busy machine, hypothesis' 200 ms fail without a fault. The examples are
+# the same in each run, as every test here; HYPOTHESIS_PROFILE=explore tries others.
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
 # Which rules hold does not depend on the Python: one of them tries many examples, the others some.
-hypothesis.settings.register_profile("brief", deadline=None, max_examples=20)
-hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "untimed"))
+hypothesis.settings.register_profile("brief", deadline=None, derandomize=True, max_examples=20)
+hypothesis.settings.register_profile("explore", deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture

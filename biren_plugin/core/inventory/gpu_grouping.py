@@ -21,7 +21,7 @@ def group_by_gpu(
 
     A card whose `physical_id` cannot be read belongs to the GPU at its PCI address, if another card has
     it (*assumed*: the instances of a GPU share its address); otherwise it stays with its last GPU
-    (`last_gpu_of`, by name).
+    (`last_gpu_of`, by name), unless that is at another address now: names are given away again.
     """
     cards = sorted(cards, key=lambda card: card.number)
     gpu_at = {
@@ -29,12 +29,16 @@ def group_by_gpu(
         for card in cards
         if card.pci_address is not None and card.physical_id is not None
     }
+    address_of_gpu = {gpu: address for address, gpu in gpu_at.items()}
     groups: dict[int, Cards] = {}
     strays = []
     for card in cards:
         physical_id = card.physical_id
         if physical_id is None:
             physical_id = gpu_at.get(card.pci_address or "", last_gpu_of.get(card.name))
+            if physical_id is not None and card.pci_address is not None:
+                known = address_of_gpu.setdefault(physical_id, card.pci_address)
+                physical_id = physical_id if known == card.pci_address else None
             card = attrs.evolve(card, physical_id=physical_id)
         if physical_id is None:
             strays.append(card)

@@ -139,6 +139,19 @@ def test_a_host_that_does_not_change_is_listed_unchanged(
         assert inventory.unsettled == ()
 
 
+def test_an_unreadable_card_with_the_earlier_name_of_another_gpu_leaves_nothing_behind() -> None:
+    gone = Host(("absent",) * 4, "apart")
+    split = Host(("halves", "absent", "absent", "absent"), "elsewhere")
+    unreadable = frozenset({0, 4})
+    both = Host(("halves", "whole", "absent", "absent"), "apart", unreadable)
+    one = Host(("absent", "whole", "absent", "absent"), "apart", unreadable, addresses=False)
+    history = [(0.0, attrs.evolve(split, addresses=False)), (0.0, both), (0.9, one)]
+    *_, (_, _, inventory) = live([*history, *[(1.0, gone)] * HOLD])
+    assert {device.card.physical_id for each in inventory.lists for device in each.devices} <= set(
+        GPUS
+    )
+
+
 @given(histories(mute=True), hosts(mute=True))
 def test_a_gpu_with_one_readable_card_is_listed_completely(
     history: list[tuple[float, Host]], final: Host
