@@ -76,5 +76,5 @@ def poll(
     while not (found := look()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout:g} s: {what}; {shown()}")
-        time.sleep(_POLL)
+        time.sleep(_POLL)  # the real parts notify nobody
     return found

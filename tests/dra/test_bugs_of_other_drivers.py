@@ -25,9 +25,7 @@
 import re
 import shutil
 import socket
-import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,25 +42,12 @@ from biren_plugin.dra.driver_sockets import LONGEST_PATH, sockets_of
 from biren_plugin.files.claim_files import ClaimFiles
 from tests.core.dra.test_pool import whole
 from tests.kubelet.dra_manager import PrepareError
-from tests.support.api_server import SLICES, stand_in_api_server
+from tests.support.api_server import SLICES
 from tests.support.cards import GPU
 from tests.support.documents import ROOT
 from tests.support.dra_node import CLAIMS, DraNode, in_thread
 
 MANIFESTS = ROOT / "manifests"
-
-
-@pytest.fixture
-def idle_node() -> Iterator[DraNode]:
-    """No daemon and no kubelet run yet."""
-    with tempfile.TemporaryDirectory(prefix="br") as folder, stand_in_api_server() as server:
-        yield DraNode(Path(folder), server)
-
-
-@pytest.fixture
-async def node(idle_node: DraNode) -> AsyncIterator[DraNode]:
-    async with idle_node.running():
-        yield idle_node
 
 
 def whole_gpu(node: DraNode) -> str:

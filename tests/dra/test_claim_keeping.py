@@ -1,29 +1,12 @@
 """The files of claims: lost ones come back while the kubelet believes in them, stale ones go."""
 
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-
 import pytest
 import trio.testing
 
 from biren_plugin.core.inventory import claim_keeper
 from biren_plugin.sources import holders
 from tests.kubelet.dra_manager import PrepareError
-from tests.support.api_server import stand_in_api_server
 from tests.support.dra_node import CLAIMS, DraNode, in_thread
-
-
-@pytest.fixture
-def idle_node() -> Iterator[DraNode]:
-    with tempfile.TemporaryDirectory(prefix="br") as folder, stand_in_api_server() as server:
-        yield DraNode(Path(folder), server)
-
-
-@pytest.fixture
-async def node(idle_node: DraNode) -> AsyncIterator[DraNode]:
-    async with idle_node.running():
-        yield idle_node
 
 
 async def prepared(node: DraNode, name: str, device: str) -> str:

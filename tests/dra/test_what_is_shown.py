@@ -1,8 +1,6 @@
 """What status, metrics and doctor show of a node that offers its cards through DRA."""
 
 import json
-import tempfile
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +16,10 @@ from biren_plugin.core.parse.vendor import FEATURE_FILE
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon_state import DaemonState, DriverState
 from biren_plugin.monitor.metrics import Metrics
-from tests.support.api_server import stand_in_api_server
 from tests.support.cards import GPU, devices, listed
 from tests.support.daemon_states import new_state
 from tests.support.documents import ROOT
 from tests.support.dra_node import DraNode, in_thread
-
-
-@pytest.fixture
-def idle_node() -> Iterator[DraNode]:
-    with tempfile.TemporaryDirectory(prefix="br") as folder, stand_in_api_server() as server:
-        yield DraNode(Path(folder), server)
-
-
-@pytest.fixture
-async def node(idle_node: DraNode) -> AsyncIterator[DraNode]:
-    async with idle_node.running():
-        yield idle_node
 
 
 async def status_of(node: DraNode) -> dict[str, Any]:

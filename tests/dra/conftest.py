@@ -1,0 +1,24 @@
+"""A node whose cards are offered through DRA: the daemon's driver, a kubelet and an API server."""
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.api_server import stand_in_api_server
+from tests.support.dra_node import DraNode
+
+
+@pytest.fixture
+def idle_node() -> Iterator[DraNode]:
+    """No daemon and no kubelet run yet."""
+    with tempfile.TemporaryDirectory(prefix="br") as folder, stand_in_api_server() as server:
+        yield DraNode(Path(folder), server)
+
+
+@pytest.fixture
+async def node(idle_node: DraNode) -> AsyncIterator[DraNode]:
+    """The daemon and the kubelet run."""
+    async with idle_node.running():
+        yield idle_node
