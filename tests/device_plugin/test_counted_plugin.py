@@ -1,5 +1,7 @@
 """The counted plugin answers as the plain one, and each call is counted once, by its outcome."""
 
+import time
+
 import pytest
 
 from biren_plugin.board import Board
@@ -36,6 +38,17 @@ async def test_the_answers_are_those_of_the_plain_plugin() -> None:
     assert both.watch is plugin.watch
     assert counters.allocations == {(GPU, "answered"): 1}
     assert sum(counters.allocating.counts) == sum(counters.preferring.counts) == 1
+
+
+async def test_the_seconds_of_a_call_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    offered = Board[DeviceList]()
+    offered.post(listed(GPU, *devices(GPU, 0)))
+    both, _, counters = counted(offered)
+    readings = iter([100.0, 100.25, 200.0, 200.5])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(readings))
+    await both.allocate([["card_0"]])
+    await both.prefer([PreferenceRequest(("card_0",), (), 1)])
+    assert (counters.allocating.total, counters.preferring.total) == (0.25, 0.5)
 
 
 async def test_refusals_and_bugs_are_counted_and_passed_on(

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from biren_plugin.board import Board
+from biren_plugin.device_plugin import folder
 from biren_plugin.device_plugin.folder import (
     KUBELET_SOCKET,
     KubeletFolder,
@@ -120,6 +121,20 @@ async def test_a_missing_directory_is_logged_once_with_advice(
         await bell.ring()
     [text] = warnings(caplog)
     assert text == f"waiting for {path}: no such directory; is it mounted into the container?"
+
+
+async def test_a_directory_that_cannot_be_read_is_logged_once_with_the_reason(
+    path: Path,
+    bell: SteppedEvents,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unreadable = KubeletFolder(trouble="Input/output error")
+    monkeypatch.setattr(folder, "read_kubelet_folder", lambda _path: unreadable)
+    for _ in range(3):
+        await bell.ring()
+    assert warnings(caplog)[-1:] == [f"waiting for {path}: Input/output error"]
+    assert len([text for text in warnings(caplog) if "Input/output" in text]) == 1
 
 
 async def test_a_missing_kubelet_is_logged_once_whatever_else_changes(

@@ -115,6 +115,14 @@ def test_a_choice_is_described_by_its_two_farthest_units() -> None:
     assert topology.describe(["card_0"]) == topology.describe(["card_77", "card_0"]) == ""
 
 
+def test_linked_units_stand_side_by_side() -> None:
+    topology = build_topology(FOUR, {(0, 10): P2PLink.DIRECT, (1, 2): P2PLink.DIRECT})
+    order = topology.side_by_side()
+    assert sorted(order) == sorted(topology.units)
+    assert abs(order.index("card_0") - order.index("card_10")) == 1
+    assert abs(order.index("card_1") - order.index("card_2")) == 1
+
+
 def test_one_unreported_link_affects_only_its_pair() -> None:
     all_linked = {
         (one.number, two.number): P2PLink.DIRECT
