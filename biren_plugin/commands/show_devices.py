@@ -13,7 +13,6 @@ from biren_plugin.core.inventory.excluded_cards import without_uuids
 from biren_plugin.core.inventory.gpu_grouping import name_of_gpu
 from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.inventory.physical_gpus import SPLIT_SETTLE, on_their_gpus
-from biren_plugin.core.inventory.pool_names import pool_name_of
 from biren_plugin.core.model import Device, Inventory, Snapshot
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse import vendor
@@ -114,7 +113,7 @@ def cards_document(snapshot: Snapshot, inventory: Inventory) -> dict[str, Any]:
                 "healthy": device.healthy if device is not None and not word else None,
                 "reasons": list(device.reasons) if device is not None else [],
                 "excluded_by": word or None,
-                "dra_device": pool_name_of(device) if device is not None else None,
+                "dra_device": device.pool_name if device is not None else None,
             }
             for card, device, word in _devices(snapshot, inventory)
         ],
@@ -136,7 +135,7 @@ def groups_document(snapshot: Snapshot, inventory: Inventory) -> dict[str, Any]:
                 "healthy": device.healthy if device is not None and not word else None,
                 "reasons": list(device.reasons) if device is not None else [],
                 "excluded_by": word or None,
-                "dra_device": pool_name_of(device) if device is not None else None,
+                "dra_device": device.pool_name if device is not None else None,
             }
             for card, device, word in _devices(snapshot, inventory)
         ],

@@ -15,8 +15,7 @@ from biren_plugin.core.inventory.physical_gpus import on_their_gpus
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import CommonAncestor, P2PLink
 from biren_plugin.core.placement.pair_scores import Pair
-from biren_plugin.core.placement.topology import Topology
-from biren_plugin.core.placement.topology_builder import build_topology
+from biren_plugin.core.placement.topology import Topology, build_topology
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import LibraryUnusable
 from biren_plugin.host.brml_session import Brml, find_library

@@ -5,10 +5,15 @@ on a kata node a VFIO group. A *device* is a card as it is reported to the kubel
 A *GPU* is the physical one, behind 1, 2 or 4 cards.
 """
 
+from typing import Final
+
 import attrs
 
 from biren_plugin.core.parse.card import Card
+from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 from biren_plugin.core.placement.topology import NO_TOPOLOGY, Topology
+
+_SPLIT_OF_RESOURCE: Final = {name: split for split, name in RESOURCE_OF_SPLIT.items()}
 
 Identity = tuple[int | None, str, int]
 """The unit of hardware behind a device: its GPU, its resource, its place among the GPU's cards."""
@@ -100,6 +105,22 @@ class Device:
     def healthy(self) -> bool:
         """Return whether the kubelet may allocate the device."""
         return not self.reasons
+
+    @property
+    def pool_name(self) -> str | None:
+        """Return the device's name in the node's pool and in claims; None without a PCI address.
+
+        `gpu-0000-3b-00-0`, `svi-0000-3b-00-0-2-1`, `vfio-0000-3b-00-1`: never `card_N`, which may shift.
+        """
+        card = self.card
+        address = card.functions[0] if card.functions else card.pci_address
+        if address is None:
+            return None
+        label = address.replace(":", "-").replace(".", "-").lower()
+        if card.is_group:
+            return f"vfio-{label}"
+        split = _SPLIT_OF_RESOURCE.get(self.resource, 1)
+        return f"gpu-{label}" if split == 1 else f"svi-{label}-{split}-{self.instance}"
 
     def because(self, *reasons: str) -> "Device":
         """Return the device with further reasons to be Unhealthy."""

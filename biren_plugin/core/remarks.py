@@ -10,8 +10,7 @@ from biren_plugin.core.inventory.gpu_grouping import name_of_gpu
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.sysfs import by_number, shorten_names
-from biren_plugin.core.parse.vendor import MINIMUM_DRIVER
-from biren_plugin.core.parse.versions import driver_suffices
+from biren_plugin.core.parse.vendor import MINIMUM_DRIVER, driver_suffices
 
 _BAD: Final = frozenset({"device_unhealthy", "device_warning"})
 """Events that need action."""

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from biren_plugin import __version__
-from biren_plugin.core.cdi.findings import CdiFile
-from biren_plugin.core.cdi.rules import read_spec
+from biren_plugin.core.cdi.findings import CdiFile, read_spec
 from biren_plugin.core.cdi.spec import RUNTIME_CDI_DIRS, Spec
 from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid, reason_of
 from biren_plugin.host.host_paths import resolve, under

@@ -17,8 +17,14 @@ import trio
 from biren_plugin.board import Board, news_of
 from biren_plugin.cluster.api_server import Object
 from biren_plugin.cluster.object_watch import Objects
-from biren_plugin.core.hami.annotations import CARDS, annotation
-from biren_plugin.core.hami.card_record import LEAVING, faulty_cards, reporting, write_cards
+from biren_plugin.core.hami.annotations import (
+    CARDS,
+    LEAVING,
+    annotation,
+    faulty_cards,
+    reporting,
+    write_cards,
+)
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 from biren_plugin.daemon_state import HamiState

@@ -12,8 +12,15 @@ import trio
 
 from biren_plugin.cluster.api_server import ApiServer, Object, items_of
 from biren_plugin.cluster.credentials import who_am_i
-from biren_plugin.core.hami.annotations import LOCK, Lock, annotating, annotation, read_lock
-from biren_plugin.core.hami.leaving import daemonset_of, is_leaving
+from biren_plugin.core.hami.annotations import (
+    LOCK,
+    Lock,
+    annotating,
+    annotation,
+    daemonset_of,
+    is_leaving,
+    read_lock,
+)
 from biren_plugin.core.hami.promises import Promise
 from biren_plugin.errors import ApiConflict, ApiNotFound, ApiUnreachable
 

@@ -12,7 +12,7 @@ import trio
 
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
-from biren_plugin.core.placement.topology_builder import build_topology
+from biren_plugin.core.placement.topology import build_topology
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon import run_daemon, stop_on_signal
 from biren_plugin.device_plugin.folder import KUBELET_SOCKET, read_kubelet_folder

@@ -14,8 +14,7 @@ import attrs
 from biren_plugin.core.parse.brml import P2PLink
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.choose import choose
-from biren_plugin.core.placement.topology import Topology
-from biren_plugin.core.placement.topology_builder import build_topology
+from biren_plugin.core.placement.topology import Topology, build_topology
 from tests.bench.figures import Figure
 
 PODS: Final = 10_000

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from biren_plugin.core.admission import PreferenceRequest, cards_for, preferred
 from biren_plugin.core.model import DeviceList, Inventory
-from biren_plugin.core.placement.topology_builder import build_topology
+from biren_plugin.core.placement.topology import build_topology
 from biren_plugin.errors import InvalidRequest, NotReady
 from tests.support.cards import GPU, HALF, card, devices, listed
 

@@ -21,7 +21,7 @@ from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.parse.brml import P2PLink
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.choose import Placement
-from biren_plugin.core.placement.topology_builder import build_topology
+from biren_plugin.core.placement.topology import build_topology
 from biren_plugin.device_plugin.node import Streams
 from biren_plugin.device_plugin.server import DevicePlugin, serve_plugin
 from biren_plugin.device_plugin.watch import watch_devices

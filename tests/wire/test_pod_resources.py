@@ -8,8 +8,7 @@ import trio
 from purerpc import UnimplementedError
 from trio.testing import MockClock, memory_stream_pair
 
-from biren_plugin.core.observed import ClaimUse, Holder, KubeletView
-from biren_plugin.core.parse.claim_devices import ClaimDevice
+from biren_plugin.core.observed import ClaimDevice, ClaimUse, Holder, KubeletView
 from biren_plugin.errors import PodResourcesUnknown
 from biren_plugin.wire._proto import podresources_pb2 as pb
 from biren_plugin.wire._proto.podresources_grpc import PodResourcesListerServicer

@@ -21,7 +21,7 @@ from biren_plugin.core.model import Inventory, Snapshot
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import Card, NodeState
 from biren_plugin.core.parse.sysfs import by_number
-from biren_plugin.core.parse.versions import driver_suffices, version_numbers
+from biren_plugin.core.parse.vendor import driver_suffices, version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.host_paths import under

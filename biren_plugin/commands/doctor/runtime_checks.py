@@ -18,8 +18,7 @@ from biren_plugin.commands.doctor.container_runtime import (
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, unknown
 from biren_plugin.commands.doctor.kubelet_checks import program_version
 from biren_plugin.core.parse import vendor
-from biren_plugin.core.parse.vendor import CDI_FILE
-from biren_plugin.core.parse.versions import version_numbers
+from biren_plugin.core.parse.vendor import CDI_FILE, version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.host.host_paths import under
 

@@ -18,7 +18,6 @@ from typing import Final
 import attrs
 
 from biren_plugin.core.dra.reconcile import Object
-from biren_plugin.core.inventory.pool_names import pool_name_of
 from biren_plugin.core.model import Device, Identity, Inventory
 from biren_plugin.core.observed import NO_HOLDERS, Holders
 from biren_plugin.core.parse.brml import CardReading, P2PLink
@@ -90,7 +89,7 @@ def pool_of(
     devices: dict[str, Device] = {}
     nameless = []
     for device in _in_order(inventory):
-        if (name := pool_name_of(device)) is None:
+        if (name := device.pool_name) is None:
             nameless.append(
                 f"{device.id} is not offered: its PCI address is unknown; see `lspci -D`"
             )

@@ -1,16 +1,26 @@
 """The annotations that HAMi's scheduler and a Biren device plugin exchange: names, and texts both ways.
 
-Source: HAMi v2.10.0 (`4707fb0`), with values recorded from its scheduler. Texts are other people's: a
-text that cannot be read gives None or fewer entries, never an exception.
+1. HAMi fits a pod on cards whose `type` is exactly `Biren`; a longer one loses cards of pods with init
+   containers. `count` 1: one pod for each card. A card without `health` is never chosen.
+2. HAMi takes cards from the end: the highest NUMA node first, then the last in the list. Cards that
+   are close stand side by side.
+3. HAMi keeps the last list that has a card: an empty one takes nothing back. The last cards leave as
+   faulty ones; a node is left for good by `LEAVING`.
+
+Source: HAMi v2.10.0 (`4707fb0`), `pkg/device/biren`, with values recorded from its scheduler. Texts are other
+people's: a text that cannot be read gives None or fewer entries, never an exception.
 """
 
+import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 
+from biren_plugin.core.model import Device
 from biren_plugin.core.parse.vendor import HAMI_BACKEND
+from biren_plugin.core.placement.topology import Topology
 
 Object = Mapping[str, Any]
 """An object of the API, as JSON has it."""
@@ -101,3 +111,72 @@ def annotating(values: Mapping[str, str | None], **metadata: str) -> dict[str, A
 def in_order(cards: Collection[str]) -> str:
     """Cards for a sentence: by name, or `none`."""
     return ", ".join(sorted(cards)) or "none"
+
+
+_MIB: Final = 1024**2
+_TYPE: Final = "Biren"
+
+LEAVING: Final[Mapping[str, str | None]] = {
+    CARDS: None,
+    HANDSHAKE: "Requesting_2000-01-01 00:00:00",
+}
+"""HAMi drops the node's cards at its next look, once none is allocatable."""
+
+
+def write_cards(devices: Iterable[Device], topology: Topology) -> str | None:
+    """The annotation for these devices; None for none."""
+    place = {unit: at for at, unit in enumerate(topology.side_by_side())}
+    ordered = sorted(
+        (device for device in devices if is_usable_id(device.id)),
+        key=lambda device: (place.get(device.id, len(place)), device.card.number),
+    )
+    return _write([_entry(device) for device in ordered])
+
+
+def _entry(device: Device) -> dict[str, Any]:
+    card = device.card
+    return {
+        "id": device.id,
+        "index": card.number,
+        "count": 1,
+        "devmem": (card.memory or 0) // _MIB,
+        "type": _TYPE,
+        **({} if card.numa_node is None else {"numa": card.numa_node}),
+        "health": device.healthy,
+        **({} if card.product is None else {"custominfo": {"product": card.product}}),
+    }
+
+
+def faulty_cards(stored: str) -> str | None:
+    """The cards of a stored annotation, all faulty; None if it holds none."""
+    try:
+        cards = json.loads(stored or "[]")
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(cards, list):
+        return None
+    return _write([{**card, "health": False} for card in cards if isinstance(card, dict)])
+
+
+def _write(cards: Sequence[Mapping[str, Any]]) -> str | None:
+    return json.dumps(cards, separators=(",", ":")) if cards else None
+
+
+def reporting(cards: str, time: str) -> dict[str, str]:
+    """The two annotations that HAMi takes together, and only together; `time` is for people."""
+    return {CARDS: cards, HANDSHAKE: f"Reported_{time}"}
+
+
+def daemonset_of(pod: Object) -> str | None:
+    """The name of the DaemonSet that runs a pod; None for a pod that something else runs."""
+    owners = (pod.get("metadata") or {}).get("ownerReferences") or ()
+    return next((each["name"] for each in owners if each.get("kind") == "DaemonSet"), None)
+
+
+def is_leaving(daemonset: Object | None, node: Object) -> bool:
+    """Whether no pod of the DaemonSet follows on the node; None if there is no DaemonSet any more."""
+    if daemonset is None or daemonset["metadata"].get("deletionTimestamp"):
+        return True
+    wanted = daemonset["spec"]["template"]["spec"].get("nodeSelector") or {}
+    labels = node["metadata"].get("labels") or {}
+    return not wanted.items() <= labels.items()

@@ -1,4 +1,4 @@
-"""The state of one card at one moment, and the history needed to see changes."""
+"""What a probe is given, and what it yields: the evidence on one card at one moment, and symptoms."""
 
 from typing import Final
 
@@ -7,6 +7,27 @@ import attrs
 from biren_plugin.core.model import Device
 from biren_plugin.core.parse.brml import CardReading, LibraryStatus
 from biren_plugin.core.parse.card import Card
+
+
+@attrs.frozen
+class Symptom:
+    """A fault that a probe found."""
+
+    text: str
+    """A sentence, with advice."""
+    severe: bool
+    """Whether the symptom puts the card out of service; otherwise it is a warning."""
+
+
+def severe(text: str) -> Symptom:
+    """Return a symptom that puts the card out of service."""
+    return Symptom(text, severe=True)
+
+
+def warning(text: str) -> Symptom:
+    """Return a symptom with which the card stays in service."""
+    return Symptom(text, severe=False)
+
 
 RISE_HOLD: Final = 10.0
 """Seconds for which a risen counter is a finding: by then the counters of all cards have been read."""

@@ -6,8 +6,7 @@ The rules of `probes` hold here too. Where the library reports nothing, nothing 
 from collections.abc import Iterator
 from typing import Final
 
-from biren_plugin.core.health.evidence import Evidence
-from biren_plugin.core.health.symptoms import Symptom, severe, warning
+from biren_plugin.core.health.evidence import Evidence, Symptom, severe, warning
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.brml import LibraryStatus
 

@@ -12,8 +12,7 @@ from typing import Final
 import attrs
 
 from biren_plugin.core.health import library_probes
-from biren_plugin.core.health.evidence import Evidence
-from biren_plugin.core.health.symptoms import Symptom, severe, warning
+from biren_plugin.core.health.evidence import Evidence, Symptom, severe, warning
 from biren_plugin.core.inventory.gpu_grouping import name_of_gpu
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.brml import CardReading

@@ -12,7 +12,7 @@
    holds one has gone. Until then, a reused `card_N` is not offered under another resource. If the split
    was accepted at once, `card_N` waits for at least `SPLIT_SETTLE`: a pod may just have got it under the
    old split, and the kubelet must be asked first. A card that was only renamed waits in the same way for
-   the pod that holds it under its former name (`renamed_cards`).
+   the pod that holds it under its former name (`held_cards`).
 6. A card that only the management library knows is listed as Unhealthy.
 7. A card that the operator excluded is in no list (`excluded_cards`).
 8. A resource without devices keeps an empty list for `EMPTY_LINGER`, and is then removed.
@@ -27,14 +27,14 @@ from collections.abc import Mapping, Sequence
 from biren_plugin.core.inventory.excluded_cards import ExcludedCards
 from biren_plugin.core.inventory.gpu_grouping import name_of_gpu
 from biren_plugin.core.inventory.held_cards import (
+    RenamedCards,
     held_and_gone,
     unless_claimed,
     unless_held_elsewhere,
     unless_held_unnoticed,
 )
-from biren_plugin.core.inventory.library_only import LibraryOnly
+from biren_plugin.core.inventory.library_additions import LibraryOnly
 from biren_plugin.core.inventory.physical_gpus import PhysicalGpus, Resplit
-from biren_plugin.core.inventory.renamed_cards import RenamedCards
 from biren_plugin.core.inventory.retiring import EmptyResources, RetiringDevices
 from biren_plugin.core.model import Device, DeviceList, Excluded, Inventory, Snapshot
 from biren_plugin.core.observed import NO_CLAIMS, NO_HOLDERS, ClaimsSeen, Holders, Observed

@@ -5,13 +5,13 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.inventory.contradictions import resolve_contradictions
 from biren_plugin.core.inventory.gpu_grouping import (
     Cards,
     contradicted_by_memory,
     group_by_gpu,
     most_memory,
     name_of_gpu,
+    resolve_contradictions,
     same_split,
     split_of,
     with_known_memory,

@@ -1,9 +1,12 @@
 """Every name and number of Biren's, once: no other module of this package spells one out.
 
+Also which versions of its driver are new enough: their parts compare as numbers, so 1.12.0 is after 1.2.2.
+
 Source: the vendor's public device plugin, installation guides and operations notes. To support
 another vendor, or a driver with other names, start here.
 """
 
+import re
 from typing import Final
 
 PCI_VENDOR: Final = "0x1ee0"
@@ -91,3 +94,17 @@ TOOL_TOPOLOGY: Final = "brsmi topo -m"
 """The tool's command that shows how GPUs are linked."""
 TOOL_RESET: Final = "brsmi reset -g ID"
 """The tool's command that resets the GPU with that id of `TOOL_LIST`; no process may use it."""
+
+_VERSION: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6}){1,5}(?![0-9.])")
+
+
+def version_numbers(text: str) -> tuple[int, ...] | None:
+    """Return `(1, 12, 0)` for `1.12.0` and for `1.12.0-rc1`, None if it does not begin like a version."""
+    match = _VERSION.match(text.strip())
+    return tuple(map(int, match[0].split("."))) if match else None
+
+
+def driver_suffices(text: str) -> bool | None:
+    """Return whether a driver of that version is new enough; None if unknown."""
+    numbers = version_numbers(text)
+    return None if numbers is None else numbers >= MINIMUM_DRIVER

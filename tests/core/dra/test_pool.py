@@ -6,12 +6,11 @@ import attrs
 import pytest
 
 from biren_plugin.core.dra.pool import HELD_BY_PLUGIN, SLICE_SIZE, known_uuids, pool_of, semantic
-from biren_plugin.core.inventory.pool_names import pool_name_of
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.observed import Holder
 from biren_plugin.core.parse.brml import CardReading, P2PLink
 from biren_plugin.core.parse.card import Card
-from biren_plugin.core.placement.topology_builder import build_topology
+from biren_plugin.core.placement.topology import build_topology
 from tests.support.cards import GPU, HALF
 
 
@@ -31,7 +30,7 @@ def inventory(*devices: Device) -> Inventory:
 def test_names_describe_the_hardware_and_are_dns_labels() -> None:
     half = Device(Card("card_4", 4, pci_path=("pci0000:00", "0000:3b:00.0")), HALF, instance=1)
     group = Card("/dev/vfio/9", 9, functions=("0000:3b:00.1",))
-    names = [pool_name_of(whole(2)), pool_name_of(half), pool_name_of(Device(group, GPU))]
+    names = [whole(2).pool_name, half.pool_name, Device(group, GPU).pool_name]
     assert names == ["gpu-0000-03-00-0", "svi-0000-3b-00-0-2-1", "vfio-0000-3b-00-1"]
     assert all(re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name or "") for name in names)
 

@@ -3,8 +3,7 @@
 import pytest
 
 from biren_plugin.core.inventory.claim_keeper import STALE_AFTER, ClaimKeeper
-from biren_plugin.core.observed import ClaimFile, ClaimUse, Holder, KubeletView
-from biren_plugin.core.parse.claim_devices import ClaimDevice
+from biren_plugin.core.observed import ClaimDevice, ClaimFile, ClaimUse, Holder, KubeletView
 
 DEVICE = ClaimDevice("uid-1", "cards", "gpu-0")
 FILE = ClaimFile((DEVICE,), (1, 1))

@@ -1,4 +1,4 @@
-"""core/parse/vendor.py is the only place for Biren's names."""
+"""core/parse/vendor.py is the only place for Biren's names, and driver versions compare as numbers."""
 
 import ast
 import re
@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import biren_plugin
+from biren_plugin.core.parse.vendor import MINIMUM_DRIVER, driver_suffices, version_numbers
 
 PACKAGE = Path(biren_plugin.__file__).parent
 VENDOR = PACKAGE / "core/parse/vendor.py"
@@ -49,3 +52,30 @@ def test_no_module_except_vendor_spells_out_a_biren_name(path: Path) -> None:
 
 def test_the_check_finds_the_names_in_vendor_itself() -> None:
     assert len([each for each in texts(VENDOR) if SPELLED.search(each[1])]) > 10
+
+
+@pytest.mark.parametrize("text", ["1.2.2", "1.2.10", "1.10", "1.12.0", "2.0", "1.12.0-rc1\n"])
+def test_a_new_enough_driver_suffices(text: str) -> None:
+    assert driver_suffices(text) is True
+
+
+@pytest.mark.parametrize("text", ["1.2.1", "1.2", "0.99.99", "1.1.12", "1.2.1-2.0"])
+def test_an_old_driver_does_not_suffice(text: str) -> None:
+    assert driver_suffices(text) is False
+
+
+@pytest.mark.parametrize("text", ["", "7", "unknown", "v1.2.2", "1.2.2.", "1..2", "1.2.2.1.1.1.1"])
+def test_a_text_that_is_not_a_version_is_unknown(text: str) -> None:
+    assert driver_suffices(text) is None
+
+
+@given(st.lists(st.integers(0, 999_999), min_size=2, max_size=6))
+def test_versions_are_compared_part_by_part(numbers: list[int]) -> None:
+    text = ".".join(map(str, numbers))
+    assert version_numbers(text) == tuple(numbers)
+    assert driver_suffices(text) is (tuple(numbers) >= MINIMUM_DRIVER)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_accepted_as_a_version(text: str) -> None:
+    assert driver_suffices(text) in (None, True, False)

@@ -17,8 +17,7 @@ from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.choose import Placement, choose
 from biren_plugin.core.placement.pair_scores import Pair
 from biren_plugin.core.placement.pair_search import EXACT_UP_TO
-from biren_plugin.core.placement.topology import Topology, tree_of
-from biren_plugin.core.placement.topology_builder import build_topology
+from biren_plugin.core.placement.topology import Topology, build_topology, tree_of
 
 
 def placed(number: int, gpu: int) -> Card:

@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 from biren_plugin.core.observed import LibraryRound
 from biren_plugin.core.parse.brml import CommonAncestor, LibraryFacts, P2PLink
 from biren_plugin.core.parse.card import Card
-from biren_plugin.core.placement.topology import Branch, Scores, Topology, tree_of
-from biren_plugin.core.placement.topology_builder import TopologyKeeper, build_topology
+from biren_plugin.core.placement.topology import (
+    Branch,
+    Scores,
+    Topology,
+    TopologyKeeper,
+    build_topology,
+    tree_of,
+)
 from tests.support.cards import card
 
 FOUR = [card(number, number) for number in (0, 1, 2, 10)]

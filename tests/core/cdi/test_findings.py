@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.core.cdi.findings import CdiFile, findings_of
-from biren_plugin.core.cdi.rules import read_spec
+from biren_plugin.core.cdi.findings import CdiFile, findings_of, read_spec
 from biren_plugin.core.cdi.spec import holds, spec_for
 from biren_plugin.errors import CdiSpecInvalid
 from tests.support.cards import GPU, card, devices, listed

@@ -2,7 +2,7 @@
 
 import attrs
 
-from biren_plugin.core.inventory.product_names import ProductNames
+from biren_plugin.core.inventory.library_additions import ProductNames
 from biren_plugin.core.model import Device, Inventory
 from biren_plugin.core.parse.brml import CardReading
 from tests.support.cards import GPU, HALF, card, listed
