@@ -2,12 +2,12 @@
 
 Cyclopts parses, converts and prints help. The layers around it, in the order of a command line's way:
 
-1. `commands/pflag` rewrites the words, because manifests were written for the vendor's parser: there the
+1. `commands/flags` rewrites the words, because manifests were written for the vendor's parser: there the
    last of a repeated flag counts, and a switch takes a value only after `=`.
-2. `commands/flags_from_settings` gives a command one parameter for each field of `Settings`, so that a setting is
+2. `commands/flags` gives a command one parameter for each field of `Settings`, so that a setting is
    written down once. Environment variables are cyclopts' own, on these parameters.
 3. `commands/settings_file` is a cyclopts config: it fills what neither a flag nor a variable gave.
-4. The converter of `commands/flags_from_settings` reads a value as `core/setting_field` defines it, the same from all
+4. The converter of `commands/flags` reads a value as `core/setting_field` defines it, the same from all
    three sources, and keeps where it came from, for the log and for errors.
 5. `main` turns errors into one line and an exit status.
 """
@@ -24,7 +24,7 @@ import cyclopts
 from cyclopts import App
 
 from biren_plugin import __version__
-from biren_plugin.commands import pflag
+from biren_plugin.commands import flags
 from biren_plugin.commands.run_daemon import daemon
 from biren_plugin.commands.settings_file import fill_from_file
 from biren_plugin.core.setting_field import FALSE, TRUE
@@ -121,7 +121,7 @@ def _as_cyclopts_takes_it(words: Sequence[str]) -> list[str]:
     arguments = called.assemble_argument_collection() if called.default_command else ()
     switches = {argument.name for argument in arguments if argument.hint is bool}
     several = {argument.name for argument in arguments if argument.field_info.default == ()}
-    return pflag.rewrite(words, {*switches, *called.help_flags, *called.version_flags}, several)
+    return flags.rewrite(words, {*switches, *called.help_flags, *called.version_flags}, several)
 
 
 def _drop_output() -> None:

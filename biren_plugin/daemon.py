@@ -29,7 +29,7 @@ from biren_plugin.host.readers import node_folder_of, reader_of
 from biren_plugin.host.settings_files import DEFAULT_FILE, own_file_of, settings_file_of
 from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.monitor.standard_error import exit_at_once
-from biren_plugin.monitor.status_socket import serve_status
+from biren_plugin.monitor.status import serve_status
 from biren_plugin.notice import WARNING, say
 from biren_plugin.signals import STOPPING, ignore_stray
 from biren_plugin.sources.holders import INTERVAL as HOLDERS_INTERVAL

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 
 from cyclopts import App, Parameter
 
-from biren_plugin.commands.flags_from_settings import (
+from biren_plugin.commands.flags import (
     CdiDir,
     Exclude,
     HostRoot,

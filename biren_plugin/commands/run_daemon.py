@@ -4,7 +4,7 @@ import gc
 import os
 from collections.abc import Iterable
 
-from biren_plugin.commands.flags_from_settings import CONFIG, CONFIG_DIR, with_settings
+from biren_plugin.commands.flags import CONFIG, CONFIG_DIR, with_settings
 from biren_plugin.core.setting_field import VARIABLE_PREFIX, variable_of
 from biren_plugin.core.settings import SETTINGS, Settings
 from biren_plugin.signals import STOPPING, heed_early, ignore_stray

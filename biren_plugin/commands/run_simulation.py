@@ -4,7 +4,7 @@ from typing import Final
 
 import trio
 
-from biren_plugin.commands.flags_from_settings import Switch, Whole
+from biren_plugin.commands.flags import Switch, Whole
 from biren_plugin.simulate.host import read_splits
 from biren_plugin.simulate.story import Outcome, tell_story
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 from cyclopts import App, ArgumentCollection, Token
 
-from biren_plugin.commands.flags_from_settings import CONFIG, CONFIG_DIR, FILE_SOURCE
+from biren_plugin.commands.flags import CONFIG, CONFIG_DIR, FILE_SOURCE
 from biren_plugin.core.setting_field import key_of
 from biren_plugin.core.settings import SETTINGS
 from biren_plugin.errors import UsageError

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from biren_plugin.commands.flags_from_settings import Exclude, HostRoot, Runtime, Switch
+from biren_plugin.commands.flags import Exclude, HostRoot, Runtime, Switch
 from biren_plugin.commands.tables import Row, print_cards
 from biren_plugin.core.health.verdicts import HealthKeeper
 from biren_plugin.core.inventory.excluded_cards import without_uuids

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from biren_plugin.commands.flags_from_settings import StatusDir, Switch
+from biren_plugin.commands.flags import StatusDir, Switch
 from biren_plugin.commands.node_problem import report_problem
 from biren_plugin.commands.tables import Row, print_cards, print_table
 from biren_plugin.core.health.modes import ProbeMode, describe_modes

@@ -20,7 +20,7 @@ from biren_plugin.errors import (
 )
 from biren_plugin.notice import say
 from biren_plugin.unix_sockets import FileIdentity, is_served
-from biren_plugin.wire.kubelet_registration import register
+from biren_plugin.wire.device_plugin import register
 from biren_plugin.wire.messages import Registration
 
 REGISTER_DEADLINE: Final = 15.0

@@ -11,15 +11,17 @@ from biren_plugin.core.cdi.spec import names_for
 from biren_plugin.core.container_edits import edits_for
 from biren_plugin.core.model import DeviceList
 from biren_plugin.core.rivals import Sent
-from biren_plugin.device_plugin.cdi_writer import write_cdi_spec
 from biren_plugin.device_plugin.folder import socket_name
-from biren_plugin.device_plugin.judge import probe_health
-from biren_plugin.device_plugin.kubelet_watch import watch_kubelet
 from biren_plugin.device_plugin.node import Node, OwnSocket, ResourceMemory, Streams
+from biren_plugin.device_plugin.offered_devices import probe_health, write_cdi_spec
 from biren_plugin.device_plugin.registration import stay_registered
-from biren_plugin.device_plugin.rival_watch import watch_rivals
-from biren_plugin.device_plugin.server import CountedPlugin, DevicePlugin, serve_plugin
-from biren_plugin.device_plugin.watch import watch_devices
+from biren_plugin.device_plugin.registration_watch import watch_kubelet, watch_rivals
+from biren_plugin.device_plugin.server import (
+    CountedPlugin,
+    DevicePlugin,
+    serve_plugin,
+    watch_devices,
+)
 from biren_plugin.errors import StartTooSlow
 
 _START_DEADLINE: Final = 10.0

@@ -14,7 +14,7 @@ from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.choose import Placement
 from biren_plugin.daemon_state import Counters, Outcome
-from biren_plugin.device_plugin.node import CardScheduler
+from biren_plugin.device_plugin.node import CardScheduler, Streams
 from biren_plugin.errors import NotReady, RequestRefused, SocketUnusable, reason_of
 from biren_plugin.notice import DEBUG, WARNING, is_debugging, say, say_bug
 from biren_plugin.unix_sockets import FileIdentity, UnixListener
@@ -187,3 +187,34 @@ async def serve_plugin(
     server = new_server(plugin, on_bug=count_bug)
     task_status.started(listener.identity)
     await trio.serve_listeners(server.handle, [listener])
+
+
+async def watch_devices(
+    offered: Board[DeviceList],
+    streams: Board[Streams],
+    on_sent: Callable[[DeviceList], None] = lambda _devices: None,
+    shown: Callable[[DeviceList], DeviceList] = lambda devices: devices,
+) -> AsyncGenerator[DeviceList, None]:
+    """Yield the lists for one stream, as long as it is read.
+
+    `streams` has a token for the stream while it is open, `on_sent` gets each list once it was written, and
+    `shown` turns each list into the one to send. The kubelet writes its checkpoint for each list, so an
+    equal list is only sent for a heartbeat.
+    """
+    stream = object()
+    streams.post((streams.latest or Streams()).with_new(stream))
+    try:
+        with offered.subscribe() as lists:
+            last: object = None
+            async for current in lists:
+                seen = shown(current)
+                if (wire := _as_sent(seen)) != last:
+                    last = wire
+                    yield seen
+                    on_sent(seen)
+    finally:
+        streams.post((streams.latest or Streams()).without(stream))
+
+
+def _as_sent(devices: DeviceList) -> object:
+    return devices.pulse, [(each.id, each.healthy, each.card.numa_node) for each in devices.devices]

@@ -12,10 +12,9 @@ from typing import Final
 
 import trio
 
-from biren_plugin.device_plugin.folder_lock import Hindrance
+from biren_plugin.device_plugin.folder_lock import Hindrance, find_lock_holder
 from biren_plugin.device_plugin.node import Node
 from biren_plugin.errors import NoThread
-from biren_plugin.host.lock_holder import find_lock_holder
 from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.notice import INFO, Notice
 from biren_plugin.wire.server_check import why_silent

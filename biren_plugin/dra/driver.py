@@ -15,8 +15,7 @@ from biren_plugin.dra.driver_sockets import DriverSockets
 from biren_plugin.errors import PluginSocketGone, SocketUnusable, StartTooSlow
 from biren_plugin.notice import ERROR, say, say_bug
 from biren_plugin.unix_sockets import FileIdentity, UnixListener
-from biren_plugin.wire.dra_plugin import VERSIONS, new_driver_server
-from biren_plugin.wire.plugin_registration import PluginInfo, new_info_server
+from biren_plugin.wire.dra_plugin import VERSIONS, PluginInfo, new_driver_server, new_info_server
 from biren_plugin.wire.unix_grpc import Server
 
 _START_DEADLINE: Final = 10.0

@@ -20,8 +20,7 @@ from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.device_plugin.folder import KUBELET_SOCKET
 from biren_plugin.errors import InvalidRequest, PluginError
 from biren_plugin.unix_sockets import UnixListener
-from biren_plugin.wire.device_plugin import PluginClient
-from biren_plugin.wire.kubelet_registration import new_registration_server
+from biren_plugin.wire.device_plugin import PluginClient, new_registration_server
 from biren_plugin.wire.messages import ListedDevice, Registration
 from biren_plugin.wire.unix_grpc import CallEnded, Channel, with_channel
 

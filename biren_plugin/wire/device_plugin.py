@@ -1,21 +1,36 @@
-"""The DevicePlugin service in the core's types: the plugin's side, and the kubelet's."""
+"""The DevicePlugin and Registration services in the core's types: the plugin's side, and the kubelet's."""
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Protocol
 
-from purerpc import FailedPreconditionError, InvalidArgumentError
+import trio
+from purerpc import FailedPreconditionError, InvalidArgumentError, RpcFailedError
+from purerpc.grpclib.exceptions import ProtocolError
 
 from biren_plugin.core.admission import PreferenceRequest
 from biren_plugin.core.container_edits import ContainerEdits
 from biren_plugin.core.inventory.retiring import ALLOCATE_DEADLINE
 from biren_plugin.core.model import DeviceList
-from biren_plugin.errors import InvalidRequest, NotReady
+from biren_plugin.errors import InvalidRequest, NotReady, RegistrationFailed, RequestRefused
 from biren_plugin.wire import messages
 from biren_plugin.wire._proto import deviceplugin_pb2 as pb
-from biren_plugin.wire._proto.deviceplugin_grpc import DevicePluginServicer, DevicePluginStub
-from biren_plugin.wire.messages import ListedDevice, PluginOptions
-from biren_plugin.wire.unix_grpc import Channel, Limits, Server, responses
+from biren_plugin.wire._proto.deviceplugin_grpc import (
+    DevicePluginServicer,
+    DevicePluginStub,
+    RegistrationServicer,
+    RegistrationStub,
+)
+from biren_plugin.wire.messages import ListedDevice, PluginOptions, Registration
+from biren_plugin.wire.unix_grpc import (
+    DEFAULT_LIMITS,
+    CallEnded,
+    Channel,
+    Limits,
+    Server,
+    responses,
+    with_channel,
+)
 
 
 class Plugin(Protocol):
@@ -120,3 +135,43 @@ class PluginClient:
         request = pb.AllocateRequest()
         request.container_requests.add(devices_ids=ids)
         return messages.read_allocation(await self._stub.Allocate(request))[0]
+
+
+async def register(stream: trio.abc.Stream, registration: Registration, deadline: float) -> None:
+    """Call `Register` over `stream`, a connection to kubelet.sock, and close the stream.
+
+    Raises `RegistrationFailed` if the kubelet refused, broke off, or did not answer in `deadline` seconds.
+    """
+
+    async def call(channel: Channel) -> None:
+        stub = RegistrationStub(channel)  # type: ignore[no-untyped-call]
+        await stub.Register(messages.write_registration(registration))
+
+    try:
+        with trio.fail_after(deadline):
+            await with_channel(stream, call)
+    except RpcFailedError as error:
+        raise RegistrationFailed(f"the kubelet refused: {error.status}") from error
+    except (CallEnded, ProtocolError) as error:
+        raise RegistrationFailed(f"the kubelet broke off: {error}") from error
+    except trio.TooSlowError as error:
+        raise RegistrationFailed(f"the kubelet did not answer in {deadline:g} s") from error
+
+
+def new_registration_server(
+    take: Callable[[Registration], Awaitable[None]], on_bug: Callable[[Exception], None]
+) -> Server:
+    """Return a kubelet's gRPC server, which calls `take` in each `Register` and passes its refusals on."""
+    return Server([_RegistrationServicer(take)], DEFAULT_LIMITS, on_bug)
+
+
+class _RegistrationServicer(RegistrationServicer):
+    def __init__(self, take: Callable[[Registration], Awaitable[None]]) -> None:
+        self._take = take
+
+    async def Register(self, request: pb.RegisterRequest) -> pb.Empty:
+        try:
+            await self._take(messages.read_registration(request))
+        except RequestRefused as error:
+            raise InvalidArgumentError(str(error)) from error
+        return pb.Empty()

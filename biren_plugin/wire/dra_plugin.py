@@ -1,4 +1,4 @@
-"""The services of a DRA driver in the core's types, in every version that kubelets know."""
+"""The services of a DRA driver in the core's types, in every version that kubelets know, and its registration."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -6,6 +6,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any, Final, Protocol
 
+import attrs
 from purerpc import Servicer
 
 from biren_plugin.core.dra.claims import ClaimId, DeviceHealth, PreparedDevice
@@ -15,12 +16,14 @@ from biren_plugin.wire._proto import (
     dra_v1_pb2,
     dra_v1beta1_pb2,
 )
+from biren_plugin.wire._proto import pluginregistration_pb2 as pb
 from biren_plugin.wire._proto.dra_health_v1_grpc import DRAResourceHealthServicer as HealthV1
 from biren_plugin.wire._proto.dra_health_v1alpha1_grpc import (
     DRAResourceHealthServicer as HealthV1Alpha1,
 )
 from biren_plugin.wire._proto.dra_v1_grpc import DRAPluginServicer as PluginV1
 from biren_plugin.wire._proto.dra_v1beta1_grpc import DRAPluginServicer as PluginV1Beta1
+from biren_plugin.wire._proto.pluginregistration_grpc import RegistrationServicer
 from biren_plugin.wire.unix_grpc import Limits, Server
 
 VERSIONS: Final = (
@@ -122,3 +125,41 @@ def _health(
 
 def _claim(message: Any) -> ClaimId:
     return ClaimId(message.namespace, message.name, message.uid)
+
+
+@attrs.frozen
+class PluginInfo:
+    """The driver's information for the kubelet."""
+
+    name: str
+    endpoint: str
+    """The path of its socket, the same in the container and on the host."""
+    versions: tuple[str, ...]
+
+
+def new_info_server(
+    info: PluginInfo, on_status: Callable[[str], None], on_bug: Callable[[Exception], None]
+) -> Server:
+    """Return a server of `GetInfo`; `on_status` gets the kubelet's refusal, or an empty text for registered."""
+    return Server([_InfoServicer(info, on_status)], Limits(), on_bug)
+
+
+class _InfoServicer(RegistrationServicer):
+    def __init__(self, info: PluginInfo, on_status: Callable[[str], None]) -> None:
+        self._info = info
+        self._on_status = on_status
+
+    async def GetInfo(self, _request: pb.InfoRequest) -> pb.PluginInfo:
+        return pb.PluginInfo(
+            type="DRAPlugin",
+            name=self._info.name,
+            endpoint=self._info.endpoint,
+            supported_versions=self._info.versions,
+        )
+
+    async def NotifyRegistrationStatus(
+        self, request: pb.RegistrationStatus
+    ) -> pb.RegistrationStatusResponse:
+        registered = request.plugin_registered
+        self._on_status("" if registered else request.error or "refused without a reason")
+        return pb.RegistrationStatusResponse()

@@ -15,7 +15,7 @@ from cyclopts import App
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.commands.flags_from_settings import with_settings
+from biren_plugin.commands.flags import with_settings
 from biren_plugin.commands.run_daemon import unknown_variables
 from biren_plugin.commands.settings_file import fill_from_file
 from biren_plugin.core.setting_field import (

@@ -10,8 +10,7 @@ from biren_plugin.core.container_edits import edits_for
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.daemon_state import Counters
 from biren_plugin.device_plugin.node import Streams
-from biren_plugin.device_plugin.server import CountedPlugin, DevicePlugin
-from biren_plugin.device_plugin.watch import watch_devices
+from biren_plugin.device_plugin.server import CountedPlugin, DevicePlugin, watch_devices
 from biren_plugin.errors import RequestRefused
 from tests.support.cards import GPU, devices, listed
 

@@ -30,7 +30,7 @@ from biren_plugin.errors import (
     StreamEnded,
 )
 from biren_plugin.unix_sockets import FileIdentity, UnixListener
-from biren_plugin.wire.kubelet_registration import new_registration_server
+from biren_plugin.wire.device_plugin import new_registration_server
 from biren_plugin.wire.messages import PluginOptions, Registration
 
 RESOURCE = "birentech.com/gpu"

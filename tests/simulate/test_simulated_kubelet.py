@@ -12,7 +12,7 @@ from biren_plugin.device_plugin.folder import KUBELET_SOCKET
 from biren_plugin.errors import RegistrationFailed
 from biren_plugin.simulate.kubelet import NotAdmitted, SimulatedKubelet
 from biren_plugin.unix_sockets import UnixListener
-from biren_plugin.wire.kubelet_registration import register
+from biren_plugin.wire.device_plugin import register
 from biren_plugin.wire.messages import Registration
 
 RESOURCE = "birentech.com/gpu"

@@ -1,10 +1,11 @@
-"""The driver, its cards, and the driver's files in /dev and /usr."""
+"""The driver, its cards, the driver's files in /dev and /usr, and its management library."""
 
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from biren_plugin.commands.doctor import in_pod
 from biren_plugin.commands.doctor.diagnosis import (
     Check,
     by_reason,
@@ -23,7 +24,8 @@ from biren_plugin.core.parse.card import Card, NodeState
 from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.core.parse.vendor import driver_suffices, version_numbers
 from biren_plugin.core.settings import Settings
-from biren_plugin.errors import HostUnreadable
+from biren_plugin.errors import HostUnreadable, LibraryMissing, LibraryUnusable
+from biren_plugin.host.brml_reader import BrmlReader
 from biren_plugin.host.host_paths import under
 from biren_plugin.host.readers import read_host
 
@@ -202,3 +204,28 @@ def _extras(settings: Settings, snapshot: Snapshot) -> Iterator[Check]:
             )
         else:
             yield ok("driver files", f"{len(snapshot.host.mounts)} to be mounted")
+
+
+_NAME = "management library"
+
+
+def check_library(settings: Settings) -> Iterator[Check]:
+    """Yield one row. Opens the library, which may hang with a broken driver."""
+    reader = BrmlReader(settings.host_root)
+    try:
+        reader.names()
+    except LibraryMissing:
+        if in_pod() and settings.host_root == Path("/"):
+            yield unknown(_NAME, "none in this container; the node may have one")
+        else:
+            yield ok(_NAME, "none; it is optional, and cards are judged without it")
+        return
+    except LibraryUnusable as error:
+        yield warning(_NAME, f"{error}", f"cards are judged without it; see `{vendor.TOOL_HEALTH}`")
+        return
+    assert reader.library is not None
+    facts = reader.library.facts
+    seen = f"{facts.path}, version {facts.library_version or 'unknown'}"
+    if facts.lacking:
+        seen += f", too old for {some_of(facts.lacking)}"
+    yield ok(_NAME, seen)

@@ -17,21 +17,21 @@ from cyclopts import Parameter
 
 from biren_plugin import __version__
 from biren_plugin.commands.doctor import in_pod
-from biren_plugin.commands.doctor.card_checks import check_cards
+from biren_plugin.commands.doctor.card_checks import check_cards, check_library
 from biren_plugin.commands.doctor.daemon_checks import (
     check_daemon,
+    check_limits,
+    check_mounts,
     check_probes,
     check_settings_file,
 )
 from biren_plugin.commands.doctor.diagnosis import Check, exit_status, failure, unknown
 from biren_plugin.commands.doctor.dra_checks import check_dra
 from biren_plugin.commands.doctor.kubelet_checks import check_kubelet, check_kubelet_version
-from biren_plugin.commands.doctor.library_checks import check_library
 from biren_plugin.commands.doctor.passthrough_checks import check_passthrough
-from biren_plugin.commands.doctor.process_checks import check_limits, check_mounts
 from biren_plugin.commands.doctor.report import STANDARD_OUTPUT, write_report
 from biren_plugin.commands.doctor.runtime_checks import check_cdi_file, check_runtime
-from biren_plugin.commands.flags_from_settings import Switch, with_settings
+from biren_plugin.commands.flags import Switch, with_settings
 from biren_plugin.commands.tables import Row, print_table
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import ReportTooSlow, UsageError, reason_of

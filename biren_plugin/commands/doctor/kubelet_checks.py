@@ -1,4 +1,7 @@
-"""The kubelet: its directory and sockets, other plugins, its version and feature gate."""
+"""The kubelet: its directory and sockets, other plugins, its version and feature gate.
+
+Source of the gate: the table of feature gates in the Kubernetes documentation (`DevicePluginCDIDevices`).
+"""
 
 import os
 import re
@@ -16,11 +19,6 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from biren_plugin.commands.doctor import in_pod
-from biren_plugin.commands.doctor.container_runtime import (
-    CDI_GATE,
-    LEAST_KUBELET,
-    kubelet_passes_cdi,
-)
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, unknown, warning
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.vendor import version_numbers
@@ -28,6 +26,10 @@ from biren_plugin.core.settings import Settings
 from biren_plugin.device_plugin.folder import KUBELET_SOCKET, KubeletFolder, read_kubelet_folder
 from biren_plugin.wire.server_check import why_silent
 
+CDI_GATE: Final = "DevicePluginCDIDevices"
+LEAST_KUBELET: Final = (1, 13)
+_LEAST_CDI_KUBELET: Final = (1, 28)
+_CDI_BY_DEFAULT: Final = (1, 29)
 _ANSWER_DEADLINE: Final = 2.0
 _FORBIDDEN: Final = "this user may not connect"
 _AS_ROOT: Final = "run doctor as root"
@@ -189,3 +191,12 @@ def program_version(program: str, root: Path) -> str | None:
         return None
     match = re.search(r"\bv?([0-9]+\.[0-9]+\.[0-9]+)", said.stdout)
     return match[1] if match else None
+
+
+def kubelet_passes_cdi(version: tuple[int, ...] | None, gate: bool | None) -> bool | None:
+    """Return whether the kubelet passes CDI names on; None: unknown. `gate` is None if it is not configured."""
+    if gate is False:
+        return False
+    if version is None:
+        return gate
+    return version >= _CDI_BY_DEFAULT or (bool(gate) and version >= _LEAST_CDI_KUBELET)

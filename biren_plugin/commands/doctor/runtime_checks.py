@@ -1,26 +1,99 @@
-"""containerd or CRI-O: version, CDI directories and their files, and Biren's own container runtime."""
+"""containerd or CRI-O: version, configuration, CDI directories and files, and Biren's own container runtime.
 
+Sources: containerd's docs/cri/config.md for versions 1.7 and 2.x, crio.conf(5) and crio.conf.d(5).
+"""
+
+import itertools
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
 from biren_plugin.commands.cdi_file_commands import check_node
-from biren_plugin.commands.doctor.container_runtime import (
-    RuntimeFacts,
-    containerd_facts,
-    containerd_reads_cdi,
-    crio_facts,
-    imported,
-)
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, unknown
 from biren_plugin.commands.doctor.kubelet_checks import program_version
+from biren_plugin.core.cdi.spec import RUNTIME_CDI_DIRS
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.vendor import CDI_FILE, version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.host.host_paths import under
+
+_CRI_PLUGINS: Final = ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime")
+"""The CRI plugin's name in configuration versions 2 and 3."""
+_CDI_BY_DEFAULT_CONTAINERD: Final = (2, 0)
+
+
+@attrs.frozen
+class RuntimeFacts:
+    """Facts from a runtime's configuration; None or empty if it leaves a value to the default."""
+
+    enable_cdi: bool | None = None
+    cdi_dirs: tuple[str, ...] = RUNTIME_CDI_DIRS
+    programs: Mapping[str, str] = attrs.Factory(dict)
+    """The program of each runtime that names one, by name."""
+    runtimes: tuple[str, ...] = ()
+    """Names of the configured runtimes, which are the handlers of RuntimeClasses."""
+
+
+def containerd_facts(*configs: Mapping[str, Any]) -> RuntimeFacts:
+    """Return the facts in the parsed `config.toml` and the files that it imports, in their order.
+
+    No content makes this raise; a later file takes precedence.
+    """
+    facts = RuntimeFacts()
+    for config, plugin in itertools.product(configs, _CRI_PLUGINS):
+        table = _table(_table(config, "plugins"), plugin)
+        if isinstance(enabled := table.get("enable_cdi"), bool):
+            facts = attrs.evolve(facts, enable_cdi=enabled)
+        if isinstance(folders := table.get("cdi_spec_dirs"), list):
+            facts = attrs.evolve(facts, cdi_dirs=tuple(map(str, folders)))
+        runtimes = _table(_table(table, "containerd"), "runtimes")
+        facts = _with_runtimes(facts, runtimes)
+    return facts
+
+
+def _with_runtimes(facts: RuntimeFacts, runtimes: Mapping[str, Any]) -> RuntimeFacts:
+    """Return the facts with these tables of runtimes: containerd's `options.BinaryName`, CRI-O's `runtime_path`."""
+    programs = dict(facts.programs)
+    for name in runtimes:
+        table = _table(runtimes, name)
+        program = _table(table, "options").get("BinaryName") or table.get("runtime_path")
+        if isinstance(program, str):
+            programs[str(name)] = program
+    names = facts.runtimes + tuple(map(str, runtimes))
+    return attrs.evolve(facts, runtimes=names, programs=programs)
+
+
+def crio_facts(*configs: Mapping[str, Any]) -> RuntimeFacts:
+    """Return the facts in the parsed `crio.conf` and its drop-ins; CRI-O always resolves CDI names."""
+    facts = RuntimeFacts(enable_cdi=True)
+    for config in configs:
+        table = _table(_table(config, "crio"), "runtime")
+        if isinstance(folders := table.get("cdi_spec_dirs"), list):
+            facts = attrs.evolve(facts, cdi_dirs=tuple(map(str, folders)))
+        facts = _with_runtimes(facts, _table(table, "runtimes"))
+    return facts
+
+
+def imported(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return patterns of the files that a configuration imports."""
+    patterns = config.get("imports")
+    return tuple(map(str, patterns)) if isinstance(patterns, list) else ()
+
+
+def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table = tables.get(name)
+    return table if isinstance(table, Mapping) else {}
+
+
+def containerd_reads_cdi(facts: RuntimeFacts, version: tuple[int, ...] | None) -> bool | None:
+    """Return whether containerd resolves CDI names, by its configuration or else its version; None: unknown."""
+    if facts.enable_cdi is not None:
+        return facts.enable_cdi
+    return None if version is None else version >= _CDI_BY_DEFAULT_CONTAINERD
+
 
 _CONFIGURATIONS: Final = (
     "/etc/cri/containerd.toml",  # Talos; its /etc/containerd belongs to another containerd, without pods

@@ -19,15 +19,16 @@ import trio
 from purerpc import ProtocolError
 
 from biren_plugin.wire.unix_grpc.call import Call, CallEnded
-from biren_plugin.wire.unix_grpc.frames import (
+from biren_plugin.wire.unix_grpc.headers import Header, read_status
+from biren_plugin.wire.unix_grpc.http2 import (
     RST_STREAM,
     WINDOW_UPDATE,
     FrameCutter,
     FrameTooLong,
+    bound_header_table,
+    new_h2,
     stream_of,
 )
-from biren_plugin.wire.unix_grpc.headers import Header, read_status
-from biren_plugin.wire.unix_grpc.http2 import bound_header_table, new_h2
 from biren_plugin.wire.unix_grpc.limits import Limits
 from biren_plugin.wire.unix_grpc.outbox import Outbox
 

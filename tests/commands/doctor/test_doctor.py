@@ -17,15 +17,9 @@ import trio.testing
 from biren_plugin import unix_sockets
 from biren_plugin.commands import show_status
 from biren_plugin.commands.cdi_file_commands import generate_file
-from biren_plugin.commands.doctor import daemon_checks as daemon_check
-from biren_plugin.commands.doctor import (
-    examination,
-    kubelet_checks,
-    library_checks,
-    process_checks,
-)
-from biren_plugin.commands.doctor.card_checks import check_cards
-from biren_plugin.commands.doctor.daemon_checks import check_daemon
+from biren_plugin.commands.doctor import card_checks, daemon_checks, examination, kubelet_checks
+from biren_plugin.commands.doctor.card_checks import check_cards, check_library
+from biren_plugin.commands.doctor.daemon_checks import check_daemon, check_limits, check_mounts
 from biren_plugin.commands.doctor.diagnosis import (
     Check,
     Verdict,
@@ -37,9 +31,7 @@ from biren_plugin.commands.doctor.diagnosis import (
 )
 from biren_plugin.commands.doctor.diagnosis import warning as warned
 from biren_plugin.commands.doctor.kubelet_checks import check_kubelet, check_kubelet_version
-from biren_plugin.commands.doctor.library_checks import check_library
 from biren_plugin.commands.doctor.passthrough_checks import check_passthrough
-from biren_plugin.commands.doctor.process_checks import check_limits, check_mounts
 from biren_plugin.commands.doctor.runtime_checks import check_cdi_file, check_runtime
 from biren_plugin.core.parse.brml import LibraryFacts
 from biren_plugin.core.settings import STATUS_SOCKET, Settings
@@ -210,7 +202,7 @@ def test_a_working_library_is_shown_with_its_version_and_missing_functions(
         def names(self) -> list[str]:
             return []
 
-    monkeypatch.setattr(library_checks, "BrmlReader", Answering)
+    monkeypatch.setattr(card_checks, "BrmlReader", Answering)
     (check,) = check_library(Settings())
     assert check.verdict is Verdict.OK
     assert check.seen == (
@@ -292,7 +284,7 @@ def test_usable_groups_are_ok_and_unused_functions_are_a_warning(tmp_path: Path)
 async def daemon(monkeypatch: pytest.MonkeyPatch) -> DaemonState:
     """The daemon that `doctor` reads: it serves card_0 and card_1."""
     state = new_state(listed(GPU, *devices(GPU, 0, 1)))
-    monkeypatch.setattr(daemon_check, "ask", lambda _folder: status_document(state))
+    monkeypatch.setattr(daemon_checks, "ask", lambda _folder: status_document(state))
     return state
 
 
@@ -624,7 +616,7 @@ def test_mounts_are_checked_only_in_a_pod(tmp_path: Path, monkeypatch: pytest.Mo
         "3 1 0:3 / /dev rw - tmpfs tmpfs rw\n"
         "4 1 0:4 / /var/lib/kubelet/device-plugins rw - ext4 /dev/sda rw\n"
     )
-    monkeypatch.setattr(process_checks, "_MOUNTINFO", table)
+    monkeypatch.setattr(daemon_checks, "_MOUNTINFO", table)
     settings = Settings(cdi_feature=True, mount_host_path=True, nfd_features_dir=Path("/nfd"))
     assert verdicts(check_mounts, settings) == {
         "mount of sys": "ok",
@@ -643,7 +635,7 @@ def test_a_tmpfs_on_dev_with_all_nodes_is_ok(
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     table = tmp_path / "mountinfo"
     table.write_text(f"3 1 0:3 / {host.root}/dev rw - tmpfs tmpfs rw\n")
-    monkeypatch.setattr(process_checks, "_MOUNTINFO", table)
+    monkeypatch.setattr(daemon_checks, "_MOUNTINFO", table)
     settings = Settings(host_root=host.root)
     assert verdicts(check_mounts, settings)["mount of dev"] == "failure", "no card shows that it is"
     host.add_gpus({0: 1, 1: 1})

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import trio.testing
 
-from biren_plugin.commands.doctor import recording, report
-from biren_plugin.commands.doctor.recording import Recorder
+from biren_plugin.commands.doctor import report
+from biren_plugin.commands.doctor.report import Recorder
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import ReportTooSlow
 from biren_plugin.host.driver_cards import DriverCardReader
@@ -96,7 +96,7 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
 def test_files_over_the_limit_are_left_out_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recording, "_MAX_ENTRIES", 1)
+    monkeypatch.setattr(report, "_MAX_ENTRIES", 1)
     (tmp_path / "a").touch()
     (tmp_path / "b").touch()
     recorder, names = record(tmp_path, "/a", "/b")

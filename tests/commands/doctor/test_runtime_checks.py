@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.commands.doctor.container_runtime import (
+from biren_plugin.commands.doctor.kubelet_checks import kubelet_passes_cdi
+from biren_plugin.commands.doctor.runtime_checks import (
     RuntimeFacts,
     containerd_facts,
     containerd_reads_cdi,
-    kubelet_passes_cdi,
 )
 from biren_plugin.core.cdi.spec import RUNTIME_CDI_DIRS
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.wire.unix_grpc.frames import PREFACE, FrameCutter, FrameTooLong
+from biren_plugin.wire.unix_grpc.http2 import PREFACE, FrameCutter, FrameTooLong
 from tests.hostile import frames
 
 LIMIT = 100

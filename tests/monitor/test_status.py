@@ -15,8 +15,8 @@ from biren_plugin.commands.show_status import ask
 from biren_plugin.core.settings import STATUS_SOCKET
 from biren_plugin.daemon_state import DaemonState
 from biren_plugin.errors import SocketUnusable, StatusUnavailable
-from biren_plugin.monitor import status_socket
-from biren_plugin.monitor.status_socket import CONNECTIONS, DEADLINE, LOOK_INTERVAL, serve_status
+from biren_plugin.monitor import status
+from biren_plugin.monitor.status import CONNECTIONS, DEADLINE, LOOK_INTERVAL, serve_status
 from tests.support.cards import GPU, devices, listed
 from tests.support.clocks import jump, settled
 from tests.support.daemon_states import new_state
@@ -142,7 +142,7 @@ async def test_a_crowd_that_does_not_read_is_bounded_and_disconnected(
     folder: Path, state: DaemonState, fast_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # More than a socket's buffer holds, so that the writing waits for the reader.
-    monkeypatch.setattr(status_socket, "status_document", lambda _state: "x" * 2**19)
+    monkeypatch.setattr(status, "status_document", lambda _state: "x" * 2**19)
     async with serving(folder, state), contextlib.AsyncExitStack() as crowd:
         fast_clock.rate = 0.0
         for _ in range(CONNECTIONS):
@@ -207,7 +207,7 @@ async def test_a_bug_in_the_status_is_logged_and_the_next_request_answered(
 ) -> None:
     async with serving(folder, state):
         with monkeypatch.context() as patched:
-            patched.setattr(status_socket, "status_document", lambda _state: 1 / 0)
+            patched.setattr(status, "status_document", lambda _state: 1 / 0)
             with pytest.raises(StatusUnavailable, match="did not answer"):
                 await told(folder)
         assert "ZeroDivisionError" in caplog.text

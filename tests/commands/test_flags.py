@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.commands.pflag import rewrite
+from biren_plugin.commands.flags import rewrite
 from biren_plugin.core.setting_field import FALSE, TRUE
 from biren_plugin.errors import UsageError
 

@@ -1,4 +1,4 @@
-"""Turns verdicts into offered devices: a device is offered once the node's CDI file holds it."""
+"""Which devices a resource offers: its list from the node's verdicts, once the node's CDI file holds it."""
 
 import math
 from typing import Final
@@ -8,8 +8,28 @@ import trio
 from biren_plugin.board import Board, news_of
 from biren_plugin.core.cdi.findings import OnDisk
 from biren_plugin.core.cdi.spec import offerable, withheld
-from biren_plugin.core.model import DeviceList
+from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.files.cdi_owner import CdiOwner
+
+
+async def probe_health(
+    resource: str,
+    inventory: Board[Inventory],
+    judged: Board[DeviceList],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Post the judged list of `resource` whenever it changes; started with the first."""
+    with inventory.subscribe() as inventories:
+        async for current in inventories:
+            found = current.list_of(resource)
+            if found is None:
+                continue  # the node no longer has the resource, and this task is about to be cancelled
+            if found != judged.latest:
+                judged.post(found)
+            task_status.started()
+            task_status = trio.TASK_STATUS_IGNORED
+
 
 WRITE_DEADLINE: Final = 5.0
 """Seconds that a new or recovered device waits for the disk."""

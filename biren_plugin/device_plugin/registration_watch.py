@@ -1,4 +1,4 @@
-"""Notices that the kubelet no longer uses this plugin, although its stream is open.
+"""Notices that a registration has ended: a restarted kubelet, a missing socket, or a rival plugin.
 
 While another plugin has the resource, that plugin is logged once, and the resource does not count as
 registered. When that plugin has gone, the subtree ends, and its next life registers.
@@ -10,12 +10,41 @@ import trio
 
 from biren_plugin.board import Board, news_of
 from biren_plugin.core.rivals import Lost, RegistrationJudge, Rival, Seen, Sent
-from biren_plugin.device_plugin.node import Node, ResourceMemory
-from biren_plugin.errors import RegistrationLost
+from biren_plugin.device_plugin.node import Node, OwnSocket, ResourceMemory
+from biren_plugin.errors import KubeletRestarted, PluginSocketGone, RegistrationLost
 from biren_plugin.notice import ERROR, say
-from biren_plugin.unix_sockets import is_served
+from biren_plugin.unix_sockets import FileIdentity, is_served
 
 READ_INTERVAL: Final = 1.0
+"""Seconds between reads of the two sockets when no change of the directory calls for one."""
+
+
+async def watch_kubelet(socket: OwnSocket, node: Node) -> None:
+    """Raise when the kubelet's socket or the plugin's own is missing or another one.
+
+    `node.folder` shows when to read; its content may be older than the plugin's socket. Raises
+    `KubeletRestarted` and `PluginSocketGone`.
+    """
+    first = FileIdentity.of(node.kubelet_socket)
+    with node.folder.subscribe() as changes:
+        while True:
+            kubelet = FileIdentity.of(node.kubelet_socket)
+            first = first or kubelet
+            if kubelet not in (None, first):
+                raise KubeletRestarted("the kubelet has restarted")
+            there = FileIdentity.of(socket.path)
+            if there is kubelet is None:
+                raise KubeletRestarted("the kubelet is restarting: it has emptied its directory")
+            if there != socket.identity:
+                done = (
+                    "deleted" if there is None else "replaced; does another plugin use that name?"
+                )
+                raise PluginSocketGone(f"{socket.path} was {done}")
+            with trio.move_on_after(READ_INTERVAL):
+                await changes.receive()
+
+
+TRY_INTERVAL: Final = 1.0
 """Seconds between tries of a rival's socket."""
 DOUBT: Final = 15.0
 """Seconds in which the kubelet is asked often: after a registration, and after sockets changed. A
@@ -63,7 +92,7 @@ async def watch_rivals(
                     say("rival", text, ERROR, resource=resource, sockets=rival.sockets)
                 if judge.is_doubtful:
                     state.doubt_for(DOUBT)
-                with trio.move_on_after(READ_INTERVAL if rival is not None else DOUBT):
+                with trio.move_on_after(TRY_INTERVAL if rival is not None else DOUBT):
                     await news.receive()
     finally:
         if rival is not None:

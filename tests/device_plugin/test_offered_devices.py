@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from biren_plugin.board import Board
 from biren_plugin.core.cdi.spec import spec_for
 from biren_plugin.core.model import DeviceList
-from biren_plugin.device_plugin.cdi_writer import WRITE_DEADLINE, write_cdi_spec
+from biren_plugin.device_plugin.offered_devices import WRITE_DEADLINE, write_cdi_spec
 from biren_plugin.files.cdi_file import load, render
 from biren_plugin.files.cdi_owner import CdiOwner
 from tests.support.cards import GPU, devices, listed
