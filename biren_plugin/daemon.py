@@ -14,6 +14,7 @@ from biren_plugin import __version__
 from biren_plugin.board import Board
 from biren_plugin.core.parse.vendor import CDI_FILE, NAMES_IN_DEV
 from biren_plugin.core.settings import Settings
+from biren_plugin.core.useless_settings import without_effect
 from biren_plugin.daemon_state import Counters, DaemonState, follow_health
 from biren_plugin.device_plugin.folder import INTERVAL as FOLDER_INTERVAL
 from biren_plugin.device_plugin.folder import KubeletFolder, watch_kubelet_folder
@@ -213,7 +214,7 @@ def _log_start(settings: Settings) -> None:
             own = own_file_of(settings.file.chosen_from, settings.node_name)
             text = f"{text}, as there is no {own.name}"
         say("settings_read", text, path=str(settings.file.path))
-    for flag, why in settings.without_effect().items():
+    for flag, why in without_effect(settings).items():
         say("flag_without_effect", f"{flag} has no effect: {why}", WARNING, flag=flag)
 
 

@@ -89,7 +89,7 @@ def generate(
         mount_dri_device=mount_dri_device,
         exclude=exclude,
         host_root=host_root,
-        cdi_dir=cdi_dir,
+        cdi_dir=cdi_dir.absolute(),
     )
     done = generate_file(settings, output, format, overwrite=overwrite)
     return 0 if done else _EXIT_DIFFERS
@@ -131,7 +131,7 @@ def check(
         mount_dri_device=mount_dri_device,
         exclude=exclude,
         host_root=host_root,
-        cdi_dir=cdi_dir,
+        cdi_dir=cdi_dir.absolute(),
     )
     return 0 if check_file(settings) else _EXIT_DIFFERS
 

@@ -149,7 +149,7 @@ def _suggestion(key: str) -> str:
     import difflib  # only an invalid file needs it
 
     close = difflib.get_close_matches(key.replace("_", "-"), _KEYS, n=1, cutoff=0.8)
-    return f"did you mean {close[0]}?" if close else f"settings are {', '.join(_KEYS)}"
+    return f"did you mean {close[0]}?" if close else "br-gpu-device-plugin --help lists them"
 
 
 def _line(node: Any) -> int:

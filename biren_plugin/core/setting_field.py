@@ -5,7 +5,7 @@ variable, the key of the settings file and the file's schema are made from it.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin
@@ -62,15 +62,30 @@ class Members:
 
 @attrs.frozen
 class Matching:
-    """A validator of texts: the whole text matches `pattern`."""
+    """A validator of texts: the whole text matches `pattern`, and `is_right` finds no other fault."""
 
     pattern: str
     right: str
+    is_right: Callable[[str], bool] = lambda _text: True
 
     def __call__(self, _owner: object, field: "attrs.Attribute[Any]", text: str) -> None:
         """Raises `BadSetting`; the default is always valid."""
-        if text != field.default and not re.fullmatch(self.pattern, text):
+        if text == field.default:
+            return
+        if not (re.fullmatch(self.pattern, text) and self.is_right(text)):
             raise BadSetting(field.name, text, f"give {self.right}")
+
+
+@attrs.frozen
+class Absolute:
+    """A validator of directories of the node: a relative path would depend on where the daemon was started."""
+
+    pattern: str = "/.*"
+
+    def __call__(self, _owner: object, field: "attrs.Attribute[Any]", path: Path | None) -> None:
+        """Raises `BadSetting`."""
+        if path is not None and not re.fullmatch(self.pattern, f"{path}"):
+            raise BadSetting(field.name, f"{path}", "give a path that begins with /")
 
 
 @attrs.frozen
@@ -94,7 +109,7 @@ def _check_single(name: str, word: str) -> None:
         raise BadSetting(name, word, f"give one name at a time; repeat the flag: {flag} A {flag} B")
 
 
-Validator = Between | Members | Matching | EachMatching
+Validator = Between | Members | Matching | EachMatching | Absolute
 
 
 def setting(default: T, text: str, valid: Validator | None = None) -> T:
@@ -137,7 +152,7 @@ def read_words(kind: Any, words: Sequence[str]) -> Any:
             raise ValueError("give seconds, as in 1.5")
         return float(word)
     if kind in (Path, Path | None):
-        if not word:
+        if not word or "\0" in word:  # YAML can write one, and no system call takes it
             raise ValueError("give a path")
         return Path(word)
     return word
@@ -151,3 +166,22 @@ def _read_whole(word: str) -> int:
         with suppress(ValueError):
             return int(word, 0)
     raise ValueError("give a whole number")
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """`[::1]:9451` as host and port."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def is_host(host: str) -> bool:
+    """Return whether a host is an address, or a name, whose last part is not a number."""
+    if ":" not in host and not host.rpartition(".")[2].isdigit():
+        return True
+    from ipaddress import ip_address  # only an address needs it
+
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -4,7 +4,6 @@ A new setting needs only a field here: its flag, its variable, its key in the se
 file's schema are made from it.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -19,7 +18,17 @@ from biren_plugin.core.inventory.excluded_cards import EXCLUDE_PATTERN
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.brml import LibraryStatus
 from biren_plugin.core.placement.choose import Placement
-from biren_plugin.core.setting_field import Between, EachMatching, Matching, Members, setting
+from biren_plugin.core.setting_field import (
+    Absolute,
+    Between,
+    EachMatching,
+    Matching,
+    Members,
+    is_host,
+    key_of,
+    setting,
+    split_address,
+)
 from biren_plugin.errors import BadSetting
 
 ContainerRuntime = Literal["runc", "kata"]
@@ -38,12 +47,17 @@ _MAX_RECOVER_AFTER: Final = 86_400
 _PORT: Final = (
     "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
 )
-_ADDRESS: Final = rf"(\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]*)):({_PORT})"
+_ADDRESS: Final = rf"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*):({_PORT})"
+_LABEL: Final = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+_NODE_NAME: Final = rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*"
+"""A DNS subdomain, as Kubernetes requires of the names of nodes."""
 
 DEFAULT_CDI_DIR: Final = Path("/etc/cdi")
 DEFAULT_STATUS_DIR: Final = Path("/run/br-gpu-device-plugin")
 STATUS_SOCKET: Final = "status.sock"
 """The name of the status socket in the directory of `--status-dir`."""
+_FOLDERS_OF_SOCKETS: Final = ("device_plugin_dir", "pod_resources_dir", "status_dir")
+"""Settings whose directories hold sockets that must not meet: two sockets are called `kubelet.sock`."""
 
 
 @attrs.frozen
@@ -99,9 +113,13 @@ class Settings:
         "Where the host's /sys, /dev and /usr are found; never part of a path given to a container.",
     )
     device_plugin_dir: Path = setting(
-        Path("/var/lib/kubelet/device-plugins"), "The kubelet's directory of device plugin sockets."
+        Path("/var/lib/kubelet/device-plugins"),
+        "The kubelet's directory of device plugin sockets.",
+        Absolute(),
     )
-    cdi_dir: Path = setting(DEFAULT_CDI_DIR, f"The directory of the CDI file, {vendor.CDI_FILE}.")
+    cdi_dir: Path = setting(
+        DEFAULT_CDI_DIR, f"The directory of the CDI file, {vendor.CDI_FILE}.", Absolute()
+    )
     log_level: LogLevel = setting("info", "Minimum severity to log.")
     health_interval: float = setting(
         1.0,
@@ -151,6 +169,7 @@ class Settings:
     pod_resources_dir: Path = setting(
         Path("/var/lib/kubelet/pod-resources"),
         "The kubelet's directory of the socket that reports which pod holds which card.",
+        Absolute(),
     )
     placement: Placement = setting(
         "packed",
@@ -161,6 +180,7 @@ class Settings:
         None,
         "Keep a file of node labels for Node Feature Discovery in this directory; usually "
         "/etc/kubernetes/node-feature-discovery/features.d.",
+        Absolute(),
     )
     log_format: LogFormat = setting(
         "auto",
@@ -169,10 +189,16 @@ class Settings:
     metrics_address: str = setting(
         "",
         "HOST:PORT of /metrics, /healthz and /readyz, as in 127.0.0.1:9451; empty: not served.",
-        Matching(_ADDRESS, "HOST:PORT, as in 127.0.0.1:9451, or :9451 for all addresses"),
+        Matching(
+            _ADDRESS,
+            "HOST:PORT, as in 127.0.0.1:9451, or :9451 for all addresses",
+            lambda text: is_host(split_address(text)[0]),
+        ),
     )
     status_dir: Path = setting(
-        DEFAULT_STATUS_DIR, "The directory of the socket that `br-gpu-device-plugin status` reads."
+        DEFAULT_STATUS_DIR,
+        "The directory of the socket that `br-gpu-device-plugin status` reads.",
+        Absolute(),
     )
     offer_by: OfferBy = setting(
         "device-plugin",
@@ -182,10 +208,12 @@ class Settings:
     kubelet_root: Path = setting(
         Path("/var/lib/kubelet"),
         "The kubelet's --root-dir, with its directories `plugins` and `plugins_registry`; for dra.",
+        Absolute(),
     )
     claim_cdi_dir: Path = setting(
         Path("/var/run/cdi"),
         "The directory of the CDI files of claims; for dra.",
+        Absolute(),
     )
     evict_on: tuple[str, ...] = setting(
         (),
@@ -197,7 +225,11 @@ class Settings:
         None,
         "The file with the API server's address and credentials, outside of a pod; for dra and hami.",
     )
-    node_name: str = setting("", "The node's name, if no pod's token has it; for dra and hami.")
+    node_name: str = setting(
+        "",
+        "The node's name, if no pod's token has it; for dra and hami.",
+        Matching(_NODE_NAME, "the name of the Node object: a-z, 0-9, '-' and '.'"),
+    )
     hami: bool = setting(
         False,
         "Work under HAMi's scheduler (2.10 and newer): report the whole GPUs to it, allocate what it "
@@ -208,12 +240,7 @@ class Settings:
 
     def __attrs_post_init__(self) -> None:
         """Raises `BadSetting` for settings that contradict each other."""
-        if self.hami and self.offer_by == "dra":
-            raise BadSetting(
-                "hami",
-                "true",
-                "HAMi places no pods with resource claims; give --hami or --offer-by dra, not both",
-            )
+        _refuse_contradictions(self)
 
     file: SettingsFile | None = attrs.field(default=None, eq=False, kw_only=True)
     """The settings file; None if none was given. Not itself a setting."""
@@ -236,41 +263,7 @@ class Settings:
 
     def metrics_host_and_port(self) -> tuple[str, int]:
         """Return `[::1]:9451` or `:9451` as host and port; no host: all addresses."""
-        match = re.fullmatch(_ADDRESS, self.metrics_address)
-        assert match is not None  # ensured by its validator
-        return match[2] or match[3], int(match[4])
-
-    def without_effect(self) -> dict[str, str]:
-        """Return given flags that have no effect with the others, and why."""
-        driver = "a virtual machine has its own driver"
-        candidates = {
-            "--mount-host-path": (self.mount_host_path and self.offers_groups, driver),
-            "--mount-dri-device": (self.mount_dri_device and self.offers_groups, driver),
-            "--visible-devices": (self.visible_devices != "none" and self.offers_groups, driver),
-            "--monitoring-resource": (
-                self.monitoring_resource and (self.offers_groups or self.offer_by == "dra"),
-                "a VFIO group cannot be shared"
-                if self.offers_groups
-                else "under dra, claims with adminAccess do the same",
-            ),
-            "--overwrite-cdi-config": (
-                self.overwrite_cdi_config and not self.cdi_feature,
-                "give --cdi-feature too",
-            ),
-            "--placement": (
-                self.placement != "packed" and self.offer_by == "dra",
-                "under dra, the scheduler chooses the cards",
-            ),
-            "--evict-on": (
-                bool(self.evict_on) and self.offer_by != "dra",
-                "give --offer-by dra too",
-            ),
-            "--kubeconfig": (
-                self.kubeconfig is not None and self.offer_by != "dra" and not self.hami,
-                "give --offer-by dra or --hami too",
-            ),
-        }
-        return {flag: why for flag, (useless, why) in candidates.items() if useless}
+        return split_address(self.metrics_address)
 
     def differing(self) -> str:
         """Return the settings that are not the defaults, for the first line of the log.
@@ -292,6 +285,37 @@ def _split_probe(word: str) -> tuple[str, HealthMode]:
     """`link-width=off` in two."""
     name, _, mode = word.partition("=")
     return name, cast("HealthMode", mode)  # its validator saw to that
+
+
+def _refuse_contradictions(settings: Settings) -> None:
+    """Raises `BadSetting` for settings that contradict each other."""
+    is_dra, is_kata = settings.offer_by == "dra", settings.offers_groups
+    if settings.hami and (is_dra or is_kata):
+        why, other = (
+            ("HAMi places no pods with resource claims", "--offer-by dra")
+            if is_dra
+            else ("HAMi counts the driver's cards, not VFIO groups", "--container-runtime kata")
+        )
+        raise BadSetting("hami", "true", f"{why}; give --hami or {other}, not both")
+    if settings.kubeconfig is not None and is_dra and not settings.node_name:
+        text = "give --node-name too, the name of this node"
+        raise BadSetting("kubeconfig", f"{settings.kubeconfig}", text)
+    modes: dict[str, str] = {}
+    for word in settings.probe:
+        probe = word.partition("=")[0]
+        if modes.setdefault(probe, word) != word:
+            raise BadSetting("probe", word, f"{modes[probe]} is given too; give one of the two")
+    folders: dict[Path, str] = {}
+    for name in sorted(_FOLDERS_OF_SOCKETS, key=lambda each: is_given(settings, each)):
+        path = getattr(settings, name)
+        if (other := folders.setdefault(path, name)) != name:
+            text = f"give a directory that --{key_of(other)} does not name"
+            raise BadSetting(name, f"{path}", text)
+
+
+def is_given(settings: Settings, name: str) -> bool:
+    """Return whether a setting differs from its default."""
+    return bool(getattr(settings, name) != attrs.fields_dict(Settings)[name].default)
 
 
 SETTINGS: Final["tuple[attrs.Attribute[Any], ...]"] = tuple(

@@ -83,9 +83,12 @@ def values_of(field: "attrs.Attribute[Any]") -> st.SearchStrategy[Any]:
         return st.integers(int(valid.least * 10), int(valid.most * 10)).map(lambda n: n / 10)
     if kind is bool:
         return st.booleans()
+    if field.name == "node_name":
+        return st.sampled_from(["node-7", "n", "ip-10-0-0-1.eu.example"])
     if kind is str:
         return st.sampled_from([":9451", "127.0.0.1:1", "[::1]:65535", "node-3.example:80"])
-    return st.sampled_from(["/a", "/b/c", "relative", "/with space"]).map(Path)
+    paths = [f"/{field.name}", f"/b/{field.name}", f"/with space/{field.name}"]
+    return st.sampled_from(paths if valid else [*paths, "relative"]).map(Path)
 
 
 def words_of(value: Any) -> list[str]:
@@ -106,9 +109,13 @@ def told(draw: st.DrawFn) -> Told:
         source: {name: draw(values_of(BY_NAME[name])) for name in sorted(draw(names))}
         for source in ("flag", "environment", "file")
     }
-    if any(values.get("offer_by") == "dra" for values in drawn.values()):
+    for values in drawn.values():
+        values.pop("probe", None)  # two modes of one probe contradict each other
+    exclusive = [("offer_by", "dra"), ("container_runtime", "kata")]
+    if any(values.get(name) == word for values in drawn.values() for name, word in exclusive):
         for values in drawn.values():
             values.pop("hami", None)
+            values.pop("kubeconfig", None)  # without the node's name, for dra
     return drawn
 
 
@@ -158,7 +165,7 @@ def test_every_setting_has_a_help_text() -> None:
         ("pulze: 3", "FILE, line 1: pulze: there is no such setting; did you mean pulse?"),
         ("# why\ncdi_feature: true",
          "FILE, line 2: cdi_feature: there is no such setting; did you mean cdi-feature?"),
-        ("config: other.yaml", "FILE, line 1: config: there is no such setting; settings are"),
+        ("config: other.yaml", "FILE, line 1: config: there is no such setting; br-gpu-device-plugin --help lists them"),
         ("pulse: often", "FILE, line 1: pulse often: give a whole number"),
         ("pulse: 99999", "FILE, line 1: pulse 99999: give whole seconds from 0 (no heartbeat)"),
         ("\npulse: [1]", "FILE, line 2: pulse: give one value"),
@@ -168,6 +175,12 @@ def test_every_setting_has_a_help_text() -> None:
         ("health-interval: 0", "FILE, line 1: health-interval 0: give seconds from 0.1 to 3600"),
         ("recover-after: soon", "FILE, line 1: recover-after soon: give seconds, as in 1.5"),
         ('cdi-dir: ""', "FILE, line 1: cdi-dir '': give a path"),
+        ('host-root: "/host\\0"', "give a path"),
+        ("cdi-dir: etc/cdi", "FILE, line 1: cdi-dir etc/cdi: give a path that begins with /"),
+        ("node-name: Node_1", "FILE, line 1: node-name Node_1: give the name of the Node object"),
+        ("pulse: 1\nprobe: [sysfs=off, sysfs=observe]",
+         "FILE, line 2: probe sysfs=observe: sysfs=off is given too; give one of the two"),
+        ("hami: true\ncontainer-runtime: kata", "FILE, line 1: hami true: HAMi counts the driver's cards"),
         ("container-runtime: docker",
          'FILE, line 1: container-runtime docker: give one of "runc", "kata"'),
         ("disable-probe: link-width", "FILE, line 1: disable-probe: give a list, as in [a, b]"),

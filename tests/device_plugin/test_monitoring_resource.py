@@ -13,6 +13,7 @@ from biren_plugin.board import Board
 from biren_plugin.core.model import Device, DeviceList, HostFacts, Inventory
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.core.settings import Settings
+from biren_plugin.core.useless_settings import without_effect
 from biren_plugin.device_plugin.folder import KubeletFolder, read_kubelet_folder
 from biren_plugin.device_plugin.monitoring_resource import LIST, MonitoringPlugin
 from biren_plugin.device_plugin.node import Node
@@ -85,7 +86,7 @@ async def test_pods_still_get_each_card_that_is_monitored(
 
 
 def test_where_it_has_no_effect_the_daemon_says_why() -> None:
-    useless = Settings(monitoring_resource=True, offer_by="dra").without_effect()
+    useless = without_effect(Settings(monitoring_resource=True, offer_by="dra"))
     assert useless["--monitoring-resource"] == "under dra, claims with adminAccess do the same"
-    useless = Settings(monitoring_resource=True, container_runtime="kata").without_effect()
+    useless = without_effect(Settings(monitoring_resource=True, container_runtime="kata"))
     assert useless["--monitoring-resource"] == "a VFIO group cannot be shared"

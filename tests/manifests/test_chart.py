@@ -86,6 +86,7 @@ def test_a_wrong_value_is_named(value: str, complaint: str) -> None:
             "offerBy=dra needs Kubernetes 1.34, and this is v1.33",
         ),
         (["hami=true", "offerBy=dra"], "choose one of the two"),
+        (["hami=true", "containerRuntime=kata"], "not VFIO groups; choose one of the two"),
         (["hami=true", "serviceAccountName=default"], "give an account of its own"),
         (["cdi=true", "--kube-version=1.27"], "cdi=true needs Kubernetes 1.28, and this is v1.27"),
     ],

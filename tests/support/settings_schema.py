@@ -9,7 +9,15 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 import attrs
 
-from biren_plugin.core.setting_field import HELP, Between, EachMatching, Matching, Members, key_of
+from biren_plugin.core.setting_field import (
+    HELP,
+    Absolute,
+    Between,
+    EachMatching,
+    Matching,
+    Members,
+    key_of,
+)
 from biren_plugin.core.settings import SETTINGS
 
 SCHEMA: Final = Path(__file__).parents[2] / "schema/settings.schema.json"
@@ -52,7 +60,7 @@ def _property(field: "attrs.Attribute[Any]") -> dict[str, Any]:
         described["type"] = _TYPES[kind]
         if isinstance(valid, Between):
             described |= {"minimum": valid.least, "maximum": valid.most}
-        if isinstance(valid, Matching):
+        if isinstance(valid, Matching | Absolute):
             described["pattern"] = f"^{valid.pattern}$"
         elif described["type"] == "string":
             described["minLength"] = 1

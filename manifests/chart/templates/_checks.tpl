@@ -46,6 +46,9 @@
   {{- if eq .Values.offerBy "dra" -}}
     {{- fail "hami=true and offerBy=dra: HAMi places no pods with resource claims; choose one of the two" -}}
   {{- end -}}
+  {{- if eq .Values.containerRuntime "kata" -}}
+    {{- fail "hami=true and containerRuntime=kata: HAMi counts the driver's cards, not VFIO groups; choose one of the two" -}}
+  {{- end -}}
   {{- if eq .Values.serviceAccountName "default" -}}
     {{- fail "serviceAccountName=default and hami=true: the plugin's rights would be those of every pod in the namespace; leave it empty, or give an account of its own" -}}
   {{- end -}}

@@ -435,7 +435,7 @@ async def test_a_running_kubelets_deleted_socket_needs_a_kubelet_restart() -> No
 
 
 def test_other_plugins_are_named_and_one_for_the_same_cards_is_a_failure(tmp_path: Path) -> None:
-    settings = Settings(device_plugin_dir=tmp_path, pod_resources_dir=tmp_path)
+    settings = Settings(device_plugin_dir=tmp_path, pod_resources_dir=tmp_path / "none")
     for name in ("birentech.com-gpu.sock", "nvidia.sock"):
         (tmp_path / name).touch()
     check = rows(check_kubelet, settings)["other plugins"]
