@@ -132,18 +132,23 @@ def protos(session: nox.Session) -> None:
             session.error(f"{written.name} differs from schema/: nox -s protos -- --write")
 
 
-@nox.session(python=[version for version in PYTHONS if installed(version)] or [MAIN_PYTHON])
+RUNNING = [version for version in PYTHONS if installed(version)] or [MAIN_PYTHON]
+THOROUGH = next((version for version in RUNNING if version != MAIN_PYTHON), MAIN_PYTHON)
+"""Tries all examples of each property: without coverage if it can be, which takes twice the time."""
+
+
+@nox.session(python=RUNNING)
 def tests(session: nox.Session) -> None:
     """All tests in the process, with coverage; on other Pythons, those of the package's own code."""
     run = prepare(session)
     elsewhere = ["cluster", "e2e", "lint", "manifests", "package"]
-    measured, profile = ["coverage", "run", "-m"], "same"
+    measured = ["coverage", "run", "-m"]
     if session.python != MAIN_PYTHON:
         # Neither the tests' own parts nor texts depend on the Python.
         elsewhere += ["bench", "docs", "kubelet", "support"]
-        measured, profile = ["python", "-m"], "brief"
+        measured = ["python", "-m"]
     others = ["-n", "2", "--dist", "worksteal", *(f"--ignore=tests/{each}" for each in elsewhere)]
-    environment = {"HYPOTHESIS_PROFILE": profile}
+    environment = {"HYPOTHESIS_PROFILE": "same" if session.python == THOROUGH else "brief"}
     run(*measured, "pytest", *others, *session.posargs, env=environment)
 
 

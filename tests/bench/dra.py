@@ -9,10 +9,11 @@ from pathlib import Path
 from tests.bench.calls import EIGHT_WHOLE
 from tests.bench.faults import SICK, sleep_out_of_step
 from tests.bench.figures import Figure, spread
+from tests.bench.idle import idle
 from tests.kubelet.dra_manager import DraManager, DriverInstance
 from tests.kubelet.pod_resources import PodResources
 from tests.support.api_server import SLICES, Object, StandInApiServer, stand_in_api_server
-from tests.support.simulated_node import Node
+from tests.support.simulated_node import Node, Usage
 
 _PATIENCE = 10.0
 _ROUNDS = 8
@@ -22,16 +23,19 @@ _TMPFS = Path("/dev/shm")
 _CLAIMS = "/apis/resource.k8s.io/v1/namespaces/team/resourceclaims"
 
 
-def measure_dra(rounds: int = 60, claims: int = 60, idle: float = 20.0) -> list[Figure]:
+def measure_dra(rounds: int = 40, claims: int = 60, seconds: float = 20.0) -> list[Figure]:
     """With the API server on the same machine; what it takes for a GET is known, the rest is ours."""
-    with Node(EIGHT_WHOLE) as node:
-        node.start_daemon("--recover-after=0")
-        time.sleep(2)  # both are compared at rest
-        plain, plain_idle, _ = node.resident(), *_idle(node, idle)
-    with Node(EIGHT_WHOLE) as node, stand_in_api_server() as api, _daemon(node, api) as kubelet:
+    with (
+        Node(EIGHT_WHOLE) as other,
+        Node(EIGHT_WHOLE) as node,
+        stand_in_api_server() as api,
+        _daemon(node, api) as kubelet,
+    ):
+        other.start_daemon("--recover-after=0")
         time.sleep(2)  # what a start leaves to be done is no idling
-        memory = node.resident()
-        share, wakeups = _idle(node, idle)
+        plain, memory = other.resident(), node.resident()
+        (plain_idle, _), (share, wakeups) = idle([Usage(other.pid), Usage(node.pid)], seconds)
+        other.stop_daemon()
         devices = list(_stored(api))
         driver = kubelet.instance()
         _prepare(driver, api, "warm", devices[0])
@@ -81,14 +85,6 @@ def _daemon(node: Node, api: StandInApiServer) -> Iterator[DraManager]:
     finally:
         pods.stop()
         claims.cleanup()
-
-
-def _idle(node: Node, seconds: float) -> tuple[float, float]:
-    """The share of a core in %, and wake-ups a second."""
-    processor, wakeups = node.processor(), node.wakeups()
-    time.sleep(seconds)  # being idle is what is measured
-    share = (node.processor() - processor) / seconds * 100
-    return share, (node.wakeups() - wakeups) / seconds
 
 
 def _prepare(

@@ -1,9 +1,13 @@
-"""What a figure is: one row of the table, measured beside its target."""
+"""What a figure is: one row of the table, measured beside its target, and how people read it."""
 
+import math
 import statistics
 from collections.abc import Sequence
+from typing import Final
 
 import attrs
+
+_TIMES: Final = ("s", "ms", "µs")
 
 
 @attrs.frozen
@@ -27,11 +31,42 @@ class Figure:
         return f"{self.name}{cards} [{self.unit}]"
 
     @property
+    def shown(self) -> str:
+        """The value as people read it."""
+        return shown(self.value, self.unit)
+
+    @property
     def met(self) -> bool | None:
         """Whether the target is reached; None without one."""
         if self.target is None:
             return None
         return self.value >= self.target if self.at_least else self.value <= self.target
+
+
+def shown(value: float, unit: str) -> str:
+    """With its unit, in the digits that are worth reading: `4.4 s`, never `4.44e+03 ms`."""
+    value, unit = _scaled(value, unit)
+    if value == 0 or abs(value) >= 99.5:
+        digits = 0
+    elif unit in _TIMES:
+        digits = 1 - math.floor(math.log10(float(f"{abs(value):.1e}")))
+    else:
+        digits = 2 if abs(value) < 9.995 else 1
+    return f"{value:,.{max(digits, 0)}f} {unit}".rstrip()
+
+
+def shown_target(target: float, unit: str) -> str:
+    """A target in its own digits."""
+    target, unit = _scaled(target, unit)
+    return f"{target:,.6g} {unit}".rstrip()
+
+
+def _scaled(value: float, unit: str) -> tuple[float, str]:
+    if unit == "ms" and value >= 999.5:
+        return value / 1000, "s"
+    if unit == "ms" and 0 < value < 0.0995:
+        return value * 1000, "µs"
+    return value, unit
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -15,7 +15,7 @@ from tests.support.simulated_node import Node
 _PATIENCE = 10.0
 
 
-def measure_hami(rounds: int = 60) -> list[Figure]:
+def measure_hami(rounds: int = 40) -> list[Figure]:
     """From a fault to HAMi's list, and from the kubelet's request to the release of the lock."""
     with Node(EIGHT_WHOLE) as node, stand_in_api_server() as api:
         scheduler = HamiScheduler(api)

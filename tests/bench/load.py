@@ -1,7 +1,8 @@
 """A load client on grpcio, in a process of its own.
 
 `python -m tests.bench.load one ROUNDS CALLS TARGET...` calls each target one call after the other,
-the targets in turn in each round, and prints for each target its rounds: lists of milliseconds.
+the targets in turn in each round, and prints for each target its rounds: lists of milliseconds;
+`refused` does the same with calls that ask for a card which does not exist.
 `python -m tests.bench.load many CALLS TARGET` has 64 calls open at any time, and prints calls a
 second, how many failed, and the milliseconds of each. `python -m tests.bench.load list CALLS TARGET`
 opens a stream, takes its first list and leaves, and prints milliseconds. `python -m tests.bench.load
@@ -23,6 +24,7 @@ PREFER = "/v1beta1.DevicePlugin/GetPreferredAllocation"
 ALLOCATE = "/v1beta1.DevicePlugin/Allocate"
 LIST_AND_WATCH = "/v1beta1.DevicePlugin/ListAndWatch"
 REQUEST = b"\x0a\x08\x0a\x06card_0"
+REFUSED = b"\x0a\x0a\x0a\x08card_999"
 AT_ONCE = 64
 
 
@@ -35,12 +37,13 @@ def load(*arguments: object) -> Any:
 def main() -> None:
     """Runs one load and prints what it measured."""
     match sys.argv[1:]:
-        case ["one", rounds, calls, *targets]:
+        case ["one" | "refused" as kind, rounds, calls, *targets]:
+            request = REQUEST if kind == "one" else REFUSED
             allocates = [_connect(target) for target in targets]
             times: list[list[list[float]]] = [[] for _ in targets]
             for _ in range(int(rounds)):
                 for allocate, its_times in zip(allocates, times, strict=True):
-                    its_times.append(_one_by_one(allocate, REQUEST, int(calls)))
+                    its_times.append(_one_by_one(allocate, request, int(calls)))
             print(json.dumps(times))
         case ["prefer", rounds, calls, size, cards, target]:
             prefer = grpc.insecure_channel(f"unix://{target}").unary_unary(PREFER)
@@ -77,7 +80,12 @@ def _one_by_one(call: grpc.UnaryUnaryMultiCallable, request: bytes, calls: int) 
     times = []
     for _ in range(calls):
         started = time.perf_counter()
-        call(request)
+        try:
+            call(request)
+        except grpc.RpcError:
+            assert request == REFUSED
+        else:
+            assert request != REFUSED
         times.append((time.perf_counter() - started) * 1000)
     return times
 

@@ -20,17 +20,16 @@ from tests.support.simulated_node import Node
 CARDS = (8, 64, 256)
 GPU = "birentech.com/gpu"
 SICK = "card_7"
-_IDLE_TARGETS = {8: 0.3, 64: 2.0}
 _SCAN_TARGETS = {256: 40.0}
 _LIST_TARGETS = {256: 10.0}
 
 
-def measure_nodes(idle: float, starts: int = 5) -> list[Figure]:
-    """Nodes of each size with a daemon as a process: start, Allocate, list sent, memory, idling."""
-    return [figure for cards in CARDS for figure in _measure_node(cards, idle, starts)]
+def measure_nodes(starts: int = 5) -> list[Figure]:
+    """Nodes of each size with a daemon as a process: start, Allocate, list sent, memory."""
+    return [figure for cards in CARDS for figure in _measure_node(cards, starts)]
 
 
-def _measure_node(cards: int, idle: float, starts: int) -> list[Figure]:
+def _measure_node(cards: int, starts: int) -> list[Figure]:
     with Node(dict.fromkeys(range(cards), 1)) as node:
         times = []
         for _ in range(starts):
@@ -38,11 +37,6 @@ def _measure_node(cards: int, idle: float, starts: int) -> list[Figure]:
             times.append(node.start_daemon("--recover-after=0"))
         socket = str(node.plugins / "birentech.com-gpu.sock")
         memory = node.resident()
-        time.sleep(2)  # what a start leaves to be done is no idling
-        processor, wakeups = node.processor(), node.wakeups()
-        time.sleep(idle)  # being idle is what is measured
-        share = (node.processor() - processor) / idle * 100
-        often = (node.wakeups() - wakeups) / idle
         (calls,) = load("one", 4, 300, socket)
         first_lists = load("list", 100, socket)
         pulls = _pull_to_list(node, cards)
@@ -58,8 +52,6 @@ def _measure_node(cards: int, idle: float, starts: int) -> list[Figure]:
         ),
         Figure("node pulled to list", "ms", statistics.median(pulls), cards=cards),
         Figure("resident memory", "MiB", memory, cards=cards),
-        Figure("idle", "% of a core", share, _IDLE_TARGETS.get(cards), cards=cards),
-        Figure("idle, wake-ups", "1/s", often, cards=cards),
     ]
 
 

@@ -39,9 +39,9 @@ def measure_start(rounds: int = 15) -> list[Figure]:
             timed = subprocess.run([sys.executable, "-c", _TIMED], check=True, capture_output=True)
             imports.append(float(timed.stdout))
     return [
-        Figure("process start to registered and listed", "ms", statistics.median(times), 300),
+        Figure("process start to registered and listed", "ms", statistics.median(times), 200),
         Figure("process start to registered and listed, best", "ms", min(times)),
-        Figure("imports", "ms", statistics.median(imports), 180),
+        Figure("imports", "ms", statistics.median(imports), 150),
         Figure("imports, best", "ms", min(imports)),
         *_shares(),
     ]

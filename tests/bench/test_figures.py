@@ -6,9 +6,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from tests.bench.__main__ import measure
 from tests.bench.calls import ratio
-from tests.bench.document import print_comparison, read_document, write_document
-from tests.bench.figures import Figure, growth, spread
+from tests.bench.document import Run, print_comparison, print_table, read_document, write_document
+from tests.bench.figures import Figure, growth, shown, spread
 from tests.bench.plots import draw_all
 
 QUIET, DISTURBED = [1.0] * 99 + [2.0], [9.0] * 100
@@ -40,8 +41,43 @@ def test_growth_compares_the_two_largest_nodes_and_leaves_tails_out() -> None:
 
 def test_a_document_gives_back_its_figures(tmp_path: Path) -> None:
     figures = [*spread("call", [QUIET], 1.5, 1.5), *SCANS]
-    write_document(figures, tmp_path / "figures.json")
-    assert read_document(tmp_path / "figures.json") == figures
+    write_document(Run(figures, {"dra": "no answer"}, {"dra": 1.5}), tmp_path / "figures.json")
+    read = read_document(tmp_path / "figures.json")
+    assert (read.figures, read.failures, read.seconds) == (
+        figures,
+        {"dra": "no answer"},
+        {"dra": 1.5},
+    )
+
+
+def test_a_group_that_fails_loses_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> list[Figure]:
+        raise ValueError("no kubelet")
+
+    run = measure({"first": fail, "second": lambda: SCANS}, ["first", "second"])
+    assert run.figures[: len(SCANS)] == SCANS
+    print_table(run.figures, run.failures)
+    assert re.search(r"first +FAILED: ValueError: no kubelet", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (4440.0, "ms", "4.4 s"),
+        (999.6, "ms", "1.0 s"),
+        (250.4, "ms", "250 ms"),
+        (23.1, "ms", "23 ms"),
+        (0.567, "ms", "0.57 ms"),
+        (0.02, "ms", "20 µs"),
+        (38.06, "MiB", "38.1 MiB"),
+        (5090.0, "calls/s", "5,090 calls/s"),
+        (0.0, "calls", "0 calls"),
+        (1.234, "times", "1.23 times"),
+        (0.2531, "% of a core", "0.25 % of a core"),
+    ],
+)
+def test_a_figure_reads_as_people_write_it(value: float, unit: str, text: str) -> None:
+    assert shown(value, unit) == text
 
 
 def test_a_comparison_shows_rows_of_either_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,12 +10,36 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import attrs
+
 from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 from biren_plugin.simulate.host import SimulatedHost
 from tests.kubelet.client import KubeletProcess
 
 _PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 1024**2
 _TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@attrs.frozen
+class Usage:
+    """What a process takes of the machine."""
+
+    pid: int
+
+    def wakeups(self) -> int:
+        """How often the process's threads have gone to sleep so far: they woke as often."""
+        statuses = Path(f"/proc/{self.pid}/task").glob("*/status")
+        return sum(
+            int(line.split()[1])
+            for status in statuses
+            for line in status.read_text().splitlines()
+            if line.startswith("voluntary_ctxt_switches")
+        )
+
+    def processor(self) -> float:
+        """Seconds of processor that the process has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 class Node:
@@ -61,8 +85,8 @@ class Node:
         self.daemon = self.launch(*flags)
         return (self.wait_for_lists(mark) - started) * 1000
 
-    def launch(self, *flags: str) -> "subprocess.Popen[bytes]":
-        """Starts a daemon, which the caller owns, and waits for nothing."""
+    def launch(self, *flags: str, log: Path | None = None) -> "subprocess.Popen[bytes]":
+        """Starts a daemon, which the caller owns, and waits for nothing; `log` is instead of the node's."""
         command = [
             *self._program,
             f"--host-root={self.host.root}",
@@ -71,8 +95,8 @@ class Node:
             f"--status-dir={self.plugins.with_name('status')}",
             *flags,
         ]
-        with self._log.open("ab") as log:
-            return subprocess.Popen(command, stderr=log)
+        with (log or self._log).open("ab") as file:
+            return subprocess.Popen(command, stderr=file)
 
     def wait_for_lists(self, mark: int) -> float:
         """When the last of the complete lists came that the kubelet got since `mark`."""
@@ -107,18 +131,3 @@ class Node:
     def threads(self) -> int:
         """The daemon's threads."""
         return len(os.listdir(f"/proc/{self.pid}/task"))
-
-    def wakeups(self) -> int:
-        """How often the daemon's threads have gone to sleep so far: they woke as often."""
-        statuses = Path(f"/proc/{self.pid}/task").glob("*/status")
-        return sum(
-            int(line.split()[1])
-            for status in statuses
-            for line in status.read_text().splitlines()
-            if line.startswith("voluntary_ctxt_switches")
-        )
-
-    def processor(self) -> float:
-        """Seconds of processor that the daemon has used."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS

@@ -1,0 +1,45 @@
+"""What `status` and `devices` take as commands: wall time over that of a Python that does nothing."""
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.bench.calls import EIGHT_WHOLE
+from tests.bench.figures import Figure
+from tests.support.simulated_node import Node
+
+_COMMAND = str(Path(sys.executable).with_name("br-gpu-device-plugin"))
+_TARGET = 80
+
+
+def measure_commands(rounds: int = 20) -> list[Figure]:
+    """The three in turn, so that what else the machine does falls on all of them."""
+    with Node(EIGHT_WHOLE) as node:
+        node.start_daemon()
+        status = [_COMMAND, "status", f"--status-dir={node.plugins.with_name('status')}"]
+        devices = [_COMMAND, "devices", f"--host-root={node.host.root}"]
+        floor, *commands = _in_turn([[sys.executable, "-c", "pass"], status, devices], rounds)
+    return [
+        Figure("floor: python -c pass", "ms", statistics.median(floor)),
+        *(
+            Figure(f"`{name}` over python -c pass", "ms", _over(times, floor), _TARGET)
+            for name, times in zip(("status", "devices"), commands, strict=True)
+        ),
+    ]
+
+
+def _in_turn(commands: list[list[str]], rounds: int) -> list[list[float]]:
+    """The milliseconds of each command, round by round."""
+    times: list[list[float]] = [[] for _ in commands]
+    for _ in range(rounds):
+        for command, its_times in zip(commands, times, strict=True):
+            started = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True)
+            its_times.append((time.perf_counter() - started) * 1000)
+    return times
+
+
+def _over(times: list[float], floor: list[float]) -> float:
+    return statistics.median(one - two for one, two in zip(times, floor, strict=True))

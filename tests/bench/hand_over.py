@@ -1,0 +1,42 @@
+"""How long the kubelet has no list when one daemon ends and another takes over."""
+
+import signal
+import time
+
+from tests.bench.calls import EIGHT_WHOLE
+from tests.bench.faults import GPU
+from tests.bench.figures import Figure, spread
+from tests.support.simulated_node import Node
+
+_PATIENCE = 10.0
+
+
+def measure_hand_overs(rounds: int = 40) -> list[Figure]:
+    """With the test kubelet; what a real kubelet adds, the cluster session measures."""
+    return [
+        *spread("hand-over to list", [_hand_over(rounds)], None, 30),
+        *spread("hand-over to list, CDI", [_hand_over(rounds, "--cdi-feature")], None, 40),
+    ]
+
+
+def _hand_over(rounds: int, *flags: str) -> list[float]:
+    """Milliseconds from the end of the old daemon's stream to the new daemon's complete list."""
+    times = []
+    with Node(EIGHT_WHOLE) as node:
+        flags = (*flags, f"--cdi-dir={node.plugins.with_name('cdi')}")
+        node.start_daemon(*flags)
+        for _ in range(rounds):
+            assert node.daemon is not None
+            serving, log = node.daemon, node.plugins.with_name("successor")
+            node.daemon = node.launch(*flags, log=log)
+            deadline = time.monotonic() + _PATIENCE
+            while "standing_by" not in log.read_text():
+                assert time.monotonic() < deadline, "the successor does not stand by"
+                time.sleep(0.02)  # a file tells nobody that it has grown
+            log.unlink()
+            mark = node.kubelet.mark()
+            serving.send_signal(signal.SIGTERM)
+            ended = node.kubelet.wait_for_event("stream_ended", resource=GPU, since=mark)
+            times.append((node.wait_for_lists(mark) - float(ended["at"])) * 1000)
+            serving.wait(_PATIENCE)
+    return times
