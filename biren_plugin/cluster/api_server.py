@@ -17,6 +17,7 @@ import trio
 from biren_plugin.board import Board
 from biren_plugin.cluster.credentials import Access, Load
 from biren_plugin.cluster.http_connection import BROKEN, Head, HttpConnection, connect
+from biren_plugin.core.parse.api_shapes import Object, Shape, shaped
 from biren_plugin.errors import (
     ApiConflict,
     ApiError,
@@ -37,8 +38,10 @@ _VERBS: Final = {
     "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "WATCH": "watch",
 }  # fmt: skip
 
-Object = dict[str, Any]
-"""An object of the API, as loaded from JSON."""
+NAMED: Final[Shape] = {"metadata": {"name": str}}
+"""The shape of every object."""
+LONGEST_TEXT: Final = 300
+"""Characters of the API's own text in an error: they reach logs, `status`, and events of pods."""
 Query = Mapping[str, str]
 
 
@@ -197,19 +200,24 @@ def _target(path: str, query: Query | None) -> str:
     return f"{path}?{urlencode(query)}" if query else path
 
 
-def items_of(listed: Object) -> list[Object]:
+def items_of(listed: Object, shape: Shape = NAMED) -> list[Object]:
     """Return the objects of a list. Raises `ApiUnreachable` for an answer that is not a list of objects."""
-    items = listed.get("items", 0)
-    if items is None:  # as Go writes an empty list
+    if listed.get("items", 0) is None:  # as Go writes an empty list
         return []
-    if not isinstance(items, list) or not all(map(_is_object, items)):
-        raise ApiUnreachable("the API server's answer is not a list of objects")
+    items: list[Object] = shaped(listed, {"items": [shape]}, "a list of objects")["items"]
     return items
 
 
-def _is_object(found: object) -> bool:
-    metadata = found.get("metadata") if isinstance(found, dict) else None
-    return isinstance(metadata, dict) and isinstance(metadata.get("name"), str)
+def from_json(content: bytes) -> Any:
+    """Return what is in the JSON text, without nulls; a list's `items` stay. Raises `ValueError`."""
+    try:
+        return json.loads(content, object_pairs_hook=_without_nulls)
+    except RecursionError as error:
+        raise ValueError("too deep") from error
+
+
+def _without_nulls(pairs: list[tuple[str, Any]]) -> Object:
+    return {key: value for key, value in pairs if value is not None or key == "items"}
 
 
 def _is_success(head: Head) -> bool:
@@ -222,13 +230,13 @@ def _object(method: str, target: str, head: Head, body: bytes) -> Object:
     if head.status == 204:
         return {}
     try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
+        answer = from_json(body)
+    except ValueError:
         answer = None
     if not isinstance(answer, dict):
-        answer = {"message": body[:200].decode(errors="replace")}
+        answer = {"message": body[:LONGEST_TEXT].decode(errors="replace")}
         if _is_success(head):
-            raise ApiUnreachable(f"the API server's answer is not JSON: {answer['message']}")
+            raise ApiUnreachable(f"the API server's answer is not JSON: {_one_line(answer)}")
     if _is_success(head):
         return answer
     raise error_of(head.status, f"{method} {target.partition('?')[0]}", answer, head.retry_after)
@@ -238,7 +246,7 @@ def error_of(
     status: int, request: str, answer: Object, retry_after: float | None = None
 ) -> ApiError:
     """Return the error for a `Status` object, with the server's own text."""
-    text = f"{request}: {answer.get('message') or f'status {status}'}"
+    text = f"{request}: {_one_line(answer) or f'status {status}'}"
     if status == 404:
         return ApiNotFound(text)
     if status == 409:
@@ -251,3 +259,12 @@ def error_of(
     if 400 <= status < 500 and status not in (408, 429):
         return ApiInvalid(text)
     return ApiUnreachable(text, retry_after)
+
+
+def _one_line(answer: Object) -> str:
+    """Return the text of a `Status` object in one line of at most `LONGEST_TEXT` characters."""
+    message = answer.get("message")
+    if not isinstance(message, str):
+        return ""
+    text = " ".join(message[: 2 * LONGEST_TEXT].encode(errors="replace").decode().split())
+    return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 3]}..."

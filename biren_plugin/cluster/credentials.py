@@ -19,10 +19,17 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from biren_plugin.core.parse.api_shapes import Shape, shaped
 from biren_plugin.errors import ApiUnreachable
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _HTTPS: Final = 443
+_NAMED: Final[Shape] = {"name": str, "uid": str}
+_CLAIMS: Final[Shape] = {
+    "kubernetes.io": {
+        "namespace": str, "node": _NAMED, "pod": _NAMED, "serviceaccount": {"name": str},
+    },
+}  # fmt: skip
 
 
 @attrs.frozen
@@ -172,7 +179,7 @@ def who_am_i(token: str) -> WhoAmI:
     try:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        about = claims["kubernetes.io"]
+        about = shaped(claims, _CLAIMS, "a token")["kubernetes.io"]
         return WhoAmI(
             node=about["node"]["name"],
             node_uid=about["node"]["uid"],
@@ -181,7 +188,7 @@ def who_am_i(token: str) -> WhoAmI:
             namespace=about["namespace"],
             account=about["serviceaccount"]["name"],
         )
-    except (IndexError, KeyError, TypeError, ValueError) as error:
+    except (IndexError, ValueError, RecursionError, ApiUnreachable) as error:
         raise ApiUnreachable(
             "the service account's token does not name its pod and node; "
             "use the projected token of a pod, Kubernetes 1.30 or newer"

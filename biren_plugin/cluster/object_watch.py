@@ -6,7 +6,6 @@
 3. A server that stays silent beyond the requested end of the watch counts as gone.
 """
 
-import json
 import random
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,7 +14,15 @@ from typing import Final
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.cluster.api_server import ApiServer, Object, Query, error_of, items_of
+from biren_plugin.cluster.api_server import (
+    NAMED,
+    ApiServer,
+    Query,
+    error_of,
+    from_json,
+    items_of,
+)
+from biren_plugin.core.parse.api_shapes import Object, Shape, shaped
 from biren_plugin.errors import ApiError, ApiExpired, ApiForbidden, ApiUnreachable
 from biren_plugin.supervise import Pace, keep_running
 
@@ -30,6 +37,9 @@ _SILENCE: Final = 30.0
 _TOO_SHORT: Final = 1.0
 """Seconds: a server that ends each watch at once would otherwise be asked without a pause."""
 
+_VERSIONED: Final[Shape] = {"metadata": {"resourceVersion": str}}
+_EVENT: Final[Shape] = {"type": str, "object": {}}
+
 Objects = Mapping[str, Object]
 """By name."""
 
@@ -40,10 +50,11 @@ async def watch_objects(
     query: Query,
     objects: Board[Objects],
     on_failure: Callable[[Exception], None] = lambda _cause: None,
+    shape: Shape = NAMED,
 ) -> None:
-    """Post the objects at `path` that `query` selects. Ends only by bugs, or cancelled."""
+    """Post the objects at `path` that `query` selects, which have `shape`. Ends only by bugs, or cancelled."""
     await keep_running(
-        partial(_list_and_watch, api, path, query, objects),
+        partial(_list_and_watch, api, path, query, objects, shape),
         f"watch of {path.rsplit('/', 1)[-1]}",
         expected=(ApiError,),
         at_once=(ApiExpired,),
@@ -52,14 +63,16 @@ async def watch_objects(
     )
 
 
-async def _list_and_watch(api: ApiServer, path: str, query: Query, objects: Board[Objects]) -> None:
+async def _list_and_watch(
+    api: ApiServer, path: str, query: Query, objects: Board[Objects], shape: Shape
+) -> None:
     try:
         listed = await api.call("GET", path, query=query)
-        known = {each["metadata"]["name"]: each for each in items_of(listed)}
-        version = _version_of(listed)
+        known = {each["metadata"]["name"]: each for each in items_of(listed, shape)}
+        version = shaped(listed, _VERSIONED, "a list with a version")["metadata"]["resourceVersion"]
         objects.post(dict(known))
         while True:
-            version = await _watch(api, path, query, version, known, objects)
+            version = await _watch(api, path, query, version, known, objects, shape)
     except ApiUnreachable as error:
         if error.retry_after is not None:
             await trio.sleep(min(error.retry_after, PACE.longest_wait))
@@ -69,14 +82,6 @@ async def _list_and_watch(api: ApiServer, path: str, query: Query, objects: Boar
         raise
 
 
-def _version_of(listed: Object) -> str:
-    metadata = listed.get("metadata")
-    version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
-    if not isinstance(version, str):
-        raise ApiUnreachable("the API server's answer is a list without a version")
-    return version
-
-
 async def _watch(
     api: ApiServer,
     path: str,
@@ -84,6 +89,7 @@ async def _watch(
     version: str,
     known: dict[str, Object],
     objects: Board[Objects],
+    shape: Shape,
 ) -> str:
     """Watch from `version` to the normal end; return the version to continue from."""
     seconds = random.randint(_SHORTEST_WATCH, _LONGEST_WATCH)  # noqa: S311 - spreads load, no secret
@@ -96,7 +102,7 @@ async def _watch(
     async with api.stream(path, asked) as connection:
         with trio.move_on_after(seconds + _SILENCE) as silent:
             while (line := await connection.line(rest)) is not None:
-                version = _take(line, path, known, objects)
+                version = _take(line, path, known, objects, shape)
         if silent.cancelled_caught:
             raise ApiUnreachable(f"WATCH {path}: the API server stopped answering")
     if trio.current_time() - began < _TOO_SHORT:
@@ -104,21 +110,24 @@ async def _watch(
     return version
 
 
-def _take(line: bytes, path: str, known: dict[str, Object], objects: Board[Objects]) -> str:
+def _take(
+    line: bytes, path: str, known: dict[str, Object], objects: Board[Objects], shape: Shape
+) -> str:
     """Apply one event; return its version."""
     try:
-        event = json.loads(line)
-        kind, found = event["type"], event["object"]
-        if kind == "ERROR":
-            raise error_of(int(found.get("code", 500)), f"WATCH {path}", found)
-        version: str = found["metadata"]["resourceVersion"]
-        if kind != "BOOKMARK":
-            name = found["metadata"]["name"]
-            if kind == "DELETED":
-                known.pop(name, None)
-            else:
-                known[name] = found
-            objects.post(dict(known))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ApiUnreachable(f"WATCH {path}: not a valid event: {error!r}") from error
+        event = shaped(from_json(line), _EVENT, "an event")
+    except ValueError as error:
+        raise ApiUnreachable(f"WATCH {path}: an event is not JSON: {error}") from error
+    kind, found = event["type"], event["object"]
+    if kind == "ERROR":
+        code = found.get("code")
+        raise error_of(code if isinstance(code, int) else 500, f"WATCH {path}", found)
+    version: str = shaped(found, _VERSIONED, "an event")["metadata"]["resourceVersion"]
+    if kind != "BOOKMARK":
+        name = shaped(found, shape, "an event")["metadata"]["name"]
+        if kind == "DELETED":
+            known.pop(name, None)
+        else:
+            known[name] = found
+        objects.post(dict(known))
     return version

@@ -7,6 +7,7 @@
 3. A call that the kubelet abandoned leaves no new claim prepared, unless another call has prepared it too:
    pods that share a claim are started at the same time.
 4. Unprepare needs no API server: the claim may be gone.
+5. The claims of one call are prepared side by side: one that waits does not hold up another.
 """
 
 import time
@@ -61,6 +62,8 @@ _RETRY: Final = 0.5
 """Seconds between tries without a change of the node."""
 LOCK_DEADLINE: Final = 2.0
 _UNDO_DEADLINE: Final = 2.0
+_GRACE: Final = 3.0
+"""Seconds beyond the patience for a last try."""
 _FORBIDDEN_PATIENCE: Final = 5.0
 """Seconds: an API server that has just started may refuse what it allows once it knows its roles."""
 _SHORTEST_CALL: Final = 1.0
@@ -114,19 +117,26 @@ class ClaimService:
         """Return by uid the claim's devices, or why it was not prepared."""
         until = trio.current_time() + PATIENCE
         answers: dict[str, list[PreparedDevice] | str] = {}
-        for claim in claims:
-            try:
-                with self._counted():
-                    devices = await self._prepare_patiently(claim, until)
-                answers[claim.uid] = devices
-            except (RequestRefused, NodeError) as error:
-                answers[claim.uid] = str(error)
-                say("claim_refused", f"claim {claim} was not prepared: {error}", WARNING, claim=str(claim), reason=str(error))  # fmt: skip
-            else:
-                self._on_change()
-                names = ", ".join(each.device for each in devices) or "no device of this node"
-                say("claim_prepared", f"claim {claim}: prepared {names}", claim=str(claim), devices=tuple(each.device for each in devices))  # fmt: skip
+        async with trio.open_nursery() as nursery:
+            for claim in {each.uid: each for each in claims}.values():
+                nursery.start_soon(self._answer, claim, until, answers)
         return answers
+
+    async def _answer(
+        self, claim: ClaimId, until: float, answers: dict[str, list[PreparedDevice] | str]
+    ) -> None:
+        """Put the claim's own answer into `answers`."""
+        try:
+            with self._counted():
+                devices = await self._prepare_in_time(claim, until)
+            answers[claim.uid] = devices
+        except (RequestRefused, NodeError) as error:
+            answers[claim.uid] = str(error)
+            say("claim_refused", f"claim {claim} was not prepared: {error}", WARNING, claim=str(claim), reason=str(error))  # fmt: skip
+        else:
+            self._on_change()
+            names = ", ".join(each.device for each in devices) or "no device of this node"
+            say("claim_prepared", f"claim {claim}: prepared {names}", claim=str(claim), devices=tuple(each.device for each in devices))  # fmt: skip
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -141,6 +151,14 @@ class ClaimService:
         finally:
             self._counters.preparing.add(time.perf_counter() - began)
             self._counters.claims[outcome] += 1
+
+    async def _prepare_in_time(self, claim: ClaimId, until: float) -> list[PreparedDevice]:
+        """Raises `ClaimFileUnusable` if the directory of the files still hangs when the patience is over."""
+        with trio.move_on_at(until + _GRACE):
+            return await self._prepare_patiently(claim, until)
+        raise ClaimFileUnusable(
+            "the directory of --claim-cdi-dir, or that of the driver's lock, does not answer; is its disk dead?"
+        )
 
     async def _prepare_patiently(self, claim: ClaimId, until: float) -> list[PreparedDevice]:
         forbidden_until = min(until, trio.current_time() + _FORBIDDEN_PATIENCE)

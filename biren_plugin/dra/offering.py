@@ -8,6 +8,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
+from urllib.parse import quote
 
 import attrs
 import trio
@@ -20,11 +21,12 @@ from biren_plugin.core.dra.pool import Pool, Uuids, known_uuids, pool_of
 from biren_plugin.core.dra.reconcile import Owner
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import NO_CLAIMS, ClaimsSeen, Holders, Observed
+from biren_plugin.core.parse.api_shapes import Shape, shaped
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon_state import DaemonState, DriverState
 from biren_plugin.device_plugin.folder import KubeletFolder
 from biren_plugin.device_plugin.folder_lock import Hindrance, hold_folder
-from biren_plugin.dra.claim_keeping import ClaimKeeping
+from biren_plugin.dra.claim_keeping import ClaimKeeping, watch_files
 from biren_plugin.dra.claim_service import ClaimService, Offer
 from biren_plugin.dra.driver import Registered, run_driver
 from biren_plugin.dra.driver_sockets import remove_stale, sockets_of
@@ -36,6 +38,7 @@ from biren_plugin.supervise import flatten, keep_running
 
 AFTER_CLAIM: Final = 1.5
 """Seconds after a change of a claim in which the kubelet is asked often for holders."""
+_NODE: Final[Shape] = {"metadata": {"uid": str}}
 _HERE: Final = "by-hand"
 """The instance name of a daemon outside of a pod."""
 
@@ -110,15 +113,16 @@ async def _offer_in(
     files = ClaimFiles(settings.claim_cdi_dir)
     offers, pools = Board[Offer](), Board[Pool]()
     registered = Board[Registered]()
+    ask_soon = partial(state.ask_soon, AFTER_CLAIM)
     service = ClaimService(
-        api, identity.owner.name, offers, files, sockets.lock, state.counters,
-        on_change=partial(state.ask_soon, AFTER_CLAIM),
+        api, identity.owner.name, offers, files, sockets.lock, state.counters, on_change=ask_soon
     )  # fmt: skip
     publisher = SlicePublisher(api, identity.owner)
     restarted = state.counters.restarted
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_make_offers, settings, state, offers, pools)
         nursery.start_soon(ClaimKeeping(api, files, sockets.lock).run, state.observed, offers)
+        nursery.start_soon(watch_files, settings.claim_cdi_dir, ask_soon)
         nursery.start_soon(_keep_state, state, registered, publisher.published, api.forbidden)
         nursery.start_soon(
             partial(
@@ -158,8 +162,9 @@ async def _identify(api: ApiServer, settings: Settings) -> Identity:
         return Identity(Owner(found.node, found.node_uid), found.pod_uid)
     if not settings.node_name:
         raise ApiUnreachable("--kubeconfig needs --node-name, the name of this node")
-    node = await api.call("GET", f"/api/v1/nodes/{settings.node_name}")
-    return Identity(Owner(settings.node_name, node["metadata"]["uid"]), _HERE)
+    node = await api.call("GET", f"/api/v1/nodes/{quote(settings.node_name, safe='')}")
+    uid = shaped(node, _NODE, "a node")["metadata"]["uid"]
+    return Identity(Owner(settings.node_name, uid), _HERE)
 
 
 async def _make_offers(

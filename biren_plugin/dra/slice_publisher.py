@@ -11,15 +11,17 @@
 
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import quote
 
 import attrs
 import trio
 
 from biren_plugin.board import Board, news_of
-from biren_plugin.cluster.api_server import ApiServer, Object, items_of
+from biren_plugin.cluster.api_server import ApiServer, items_of
 from biren_plugin.cluster.object_watch import Objects
 from biren_plugin.core.dra.pool import Pool
 from biren_plugin.core.dra.reconcile import (
+    SLICE,
     Create,
     Delete,
     Owner,
@@ -28,6 +30,7 @@ from biren_plugin.core.dra.reconcile import (
     plain,
     writes_for,
 )
+from biren_plugin.core.parse.api_shapes import Object, shaped
 from biren_plugin.core.parse.vendor import DRA_DRIVER
 from biren_plugin.errors import ApiConflict, ApiInvalid, ApiNotFound, ApiUnreachable
 from biren_plugin.notice import ERROR, WARNING, say
@@ -100,7 +103,7 @@ class SlicePublisher:
     async def _publish(self, pool: Pool) -> None:
         for _ in range(_ROUNDS):
             listed = await self._api.call("GET", PATH, query=selection(self._owner.name))
-            stored = {each["metadata"]["name"]: each for each in items_of(listed)}
+            stored = {each["metadata"]["name"]: each for each in items_of(listed, SLICE)}
             writes = writes_for(pool.slices, stored, self._owner, self._accepted)
             try:
                 for write in writes:
@@ -126,16 +129,16 @@ class SlicePublisher:
                         "resourceVersion": metadata["resourceVersion"],
                     },
                 }
-                await self._api.call("DELETE", f"{PATH}/{metadata['name']}", body)
+                await self._api.call("DELETE", _path_of(stored), body)
             case Update(slice=sent):
-                name = sent["metadata"]["name"]
                 self._compare(
-                    sent, await self._api.call("PUT", f"{PATH}/{name}", sent, query=_STRICT)
+                    sent, await self._api.call("PUT", _path_of(sent), sent, query=_STRICT)
                 )
             case Create(slice=sent):
                 self._compare(sent, await self._api.call("POST", PATH, sent, query=_STRICT))
 
     def _compare(self, sent: Object, returned: Object) -> None:
+        shaped(returned, SLICE, "a slice")
         wanted, stored = plain(sent["spec"]), plain(returned["spec"])
         if wanted == stored:
             return
@@ -152,3 +155,7 @@ class SlicePublisher:
             self._dropped |= new
             what = ", ".join(sorted(new))
             say("slice_fields_dropped", f"the API server drops {what} of devices: a feature gate of the cluster is off", WARNING, fields=tuple(sorted(new)))  # fmt: skip
+
+
+def _path_of(found: Object) -> str:
+    return f"{PATH}/{quote(found['metadata']['name'], safe='')}"

@@ -80,6 +80,14 @@ class ClaimFiles:
             raise ClaimFileUnusable(f"cannot remove {path}: {error.strerror}") from error
 
 
+def claim_file_names(directory: Path) -> frozenset[str]:
+    """Return the names of the claims' files; none of a directory that cannot be read."""
+    try:
+        return frozenset(name for name in os.listdir(directory) if _NAME.fullmatch(name))
+    except OSError:
+        return frozenset()
+
+
 @contextmanager
 def in_turn(lock: Path, deadline: float) -> Iterator[None]:
     """Holds the lock of both instances, which is a file. Raises `ClaimFileUnusable` after `deadline` seconds."""

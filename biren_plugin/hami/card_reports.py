@@ -15,7 +15,6 @@ from typing import Final
 import trio
 
 from biren_plugin.board import Board, news_of
-from biren_plugin.cluster.api_server import Object
 from biren_plugin.cluster.object_watch import Objects
 from biren_plugin.core.hami.annotations import (
     CARDS,
@@ -26,6 +25,7 @@ from biren_plugin.core.hami.annotations import (
     write_cards,
 )
 from biren_plugin.core.model import DeviceList, Inventory
+from biren_plugin.core.parse.api_shapes import Object
 from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 from biren_plugin.daemon_state import HamiState
 from biren_plugin.errors import ApiConflict

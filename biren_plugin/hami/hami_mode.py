@@ -13,6 +13,7 @@ from biren_plugin.board import Board
 from biren_plugin.cluster.api_server import ApiServer
 from biren_plugin.cluster.credentials import load_from
 from biren_plugin.cluster.object_watch import Objects, watch_objects
+from biren_plugin.core.hami.annotations import NODE_SHAPE
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon_state import DaemonState, HamiState
 from biren_plugin.errors import ApiError, NodeError
@@ -84,7 +85,7 @@ class HamiMode:
     async def _watch_node(self) -> None:
         query = {"fieldSelector": f"metadata.name={await self._objects.name()}"}
         failed = partial(self._note_failure, "hami-node")
-        await watch_objects(self._telling, "/api/v1/nodes", query, self._node, failed)
+        await watch_objects(self._telling, "/api/v1/nodes", query, self._node, failed, NODE_SHAPE)
 
     def _note_failure(self, name: str, cause: Exception) -> None:
         self._daemon.counters.restarted(name, cause)

@@ -13,7 +13,6 @@ from typing import Final
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.cluster.api_server import Object
 from biren_plugin.cluster.object_watch import Objects
 from biren_plugin.core.hami.annotations import (
     FAILED,
@@ -28,6 +27,7 @@ from biren_plugin.core.hami.annotations import (
 )
 from biren_plugin.core.hami.lock_fate import Keep, Release, fate_at_end, fate_of
 from biren_plugin.core.hami.promises import Promise
+from biren_plugin.core.parse.api_shapes import Object
 from biren_plugin.daemon_state import HamiState
 from biren_plugin.errors import NodeError
 from biren_plugin.hami.node_objects import NodeObjects

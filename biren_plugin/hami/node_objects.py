@@ -7,13 +7,17 @@
 
 from collections.abc import Callable, Mapping
 from typing import Final
+from urllib.parse import quote
 
 import trio
 
-from biren_plugin.cluster.api_server import ApiServer, Object, items_of
+from biren_plugin.cluster.api_server import ApiServer, items_of
 from biren_plugin.cluster.credentials import who_am_i
 from biren_plugin.core.hami.annotations import (
+    DAEMONSET_SHAPE,
     LOCK,
+    NODE_SHAPE,
+    POD_SHAPE,
     Lock,
     annotating,
     annotation,
@@ -22,6 +26,7 @@ from biren_plugin.core.hami.annotations import (
     read_lock,
 )
 from biren_plugin.core.hami.promises import Promise
+from biren_plugin.core.parse.api_shapes import Object, shaped
 from biren_plugin.errors import ApiConflict, ApiNotFound, ApiUnreachable
 
 DEADLINE: Final = 3.0
@@ -46,17 +51,20 @@ class NodeObjects:
 
     async def node(self) -> Object:
         """The node. Raises `ApiError`."""
-        return await self._api.call("GET", await self._path(), deadline=DEADLINE)
+        found = await self._api.call("GET", await self._path(), deadline=DEADLINE)
+        return shaped(found, NODE_SHAPE, "a node")
 
     async def annotate(self, values: Mapping[str, str | None], **metadata: str) -> Object:
         """Sets annotations of the node, or removes those that are None. Raises `ApiError`."""
         patch = annotating(values, **metadata)
-        return await self._api.call("PATCH", await self._path(), patch, deadline=DEADLINE)
+        found = await self._api.call("PATCH", await self._path(), patch, deadline=DEADLINE)
+        return shaped(found, NODE_SHAPE, "a node")
 
     async def pod(self, namespace: str, name: str) -> Object | None:
         """A pod; None if there is none. Raises `ApiError`."""
         try:
-            return await self._api.call("GET", _pod_path(namespace, name), deadline=DEADLINE)
+            found = await self._api.call("GET", _pod_path(namespace, name), deadline=DEADLINE)
+            return shaped(found, POD_SHAPE, "a pod")
         except ApiNotFound:
             return None
 
@@ -64,7 +72,7 @@ class NodeObjects:
         """The pods of the node that have not started. Raises `ApiError`."""
         query = {"fieldSelector": f"spec.nodeName={await self.name()},status.phase=Pending"}
         listed = await self._api.call("GET", "/api/v1/pods", query=query, deadline=DEADLINE)
-        return items_of(listed)
+        return items_of(listed, POD_SHAPE)
 
     async def annotate_pod(self, promise: Promise, values: Mapping[str, str | None]) -> None:
         """Sets annotations of the promise's pod; one that is gone needs none. Raises `ApiError`."""
@@ -97,16 +105,17 @@ class NodeObjects:
         name = daemonset_of(pod) if pod is not None else None
         if name is None:
             return False
-        path = f"/apis/apps/v1/namespaces/{me.namespace}/daemonsets/{name}"
+        path = f"/apis/apps/v1/namespaces/{quote(me.namespace, safe='')}/daemonsets/{quote(name, safe='')}"
         try:
-            daemonset: Object | None = await self._api.call("GET", path, deadline=DEADLINE)
+            found = await self._api.call("GET", path, deadline=DEADLINE)
+            daemonset: Object | None = shaped(found, DAEMONSET_SHAPE, "a DaemonSet")
         except ApiNotFound:
             daemonset = None
         return is_leaving(daemonset, await self.node())
 
     async def _path(self) -> str:
-        return f"/api/v1/nodes/{await self.name()}"
+        return f"/api/v1/nodes/{quote(await self.name(), safe='')}"
 
 
 def _pod_path(namespace: str, name: str) -> str:
-    return f"/api/v1/namespaces/{namespace}/pods/{name}"
+    return f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(name, safe='')}"

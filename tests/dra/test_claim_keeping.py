@@ -1,9 +1,12 @@
 """The files of claims: lost ones come back while the kubelet believes in them, stale ones go."""
 
+from pathlib import Path
+
 import pytest
 import trio.testing
 
 from biren_plugin.core.inventory import claim_keeper
+from biren_plugin.dra import claim_keeping, offering
 from biren_plugin.sources import holders
 from tests.kubelet.dra_manager import PrepareError
 from tests.support.dra_node import CLAIMS, DraNode, in_thread
@@ -33,6 +36,46 @@ async def test_a_file_that_vanished_or_became_garbage_comes_back_without_the_api
     assert node.files() == before
     await in_thread(lambda: node.kubelet.unprepare("team/one", uid))
     assert node.files() == {}
+
+
+async def test_a_file_that_vanishes_is_noticed_without_waiting_for_the_next_question(
+    idle_node: DraNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holders, "INTERVAL", 3600.0)
+    monkeypatch.setattr(offering, "AFTER_CLAIM", 0.0)
+    monkeypatch.setattr(holders, "SOONER", 0.05)
+    node = idle_node
+    async with node.running():
+        await prepared(node, "one", next(iter(node.devices())))
+        await trio.sleep(4 * holders.RIGHT_AFTER)  # the questions after Prepare are over
+        (path,) = node.claim_dir.iterdir()
+        path.unlink()
+        await node.until(path.exists)
+
+
+async def test_only_a_file_that_leaves_the_directory_is_noticed(tmp_path: Path) -> None:
+    """In a directory that was deleted and created again, too."""
+    directory = tmp_path / "cdi"
+    noticed: list[int] = []
+    mine = directory / "birentech.com-claim_uid-1.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(claim_keeping, "_ARM_AGAIN", 0.02)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(claim_keeping.watch_files, directory, lambda: noticed.append(1))
+            for _ in range(2):
+                directory.mkdir(exist_ok=True)
+                mine.write_text("{}")
+                (directory / "another.json").write_text("{}")
+                await trio.sleep(0.1)  # nothing is noticed, so there is nothing to wait for
+                before = len(noticed)
+                (directory / "another.json").unlink()
+                mine.unlink()
+                directory.rmdir()
+                with trio.fail_after(10):
+                    while len(noticed) == before:  # noqa: ASYNC110 - it is called from a task
+                        await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+    assert len(noticed) == 2
 
 
 async def test_the_card_of_a_lost_file_is_not_given_to_another_claim(

@@ -17,6 +17,7 @@ from biren_plugin.daemon_state import Counters
 from biren_plugin.dra.claim_service import PATIENCE, ClaimService, Offer
 from biren_plugin.errors import ApiError, ApiForbidden, ApiNotFound, ApiUnreachable
 from biren_plugin.files.claim_files import ClaimFiles
+from biren_plugin.host.worker_thread import WorkerThread
 from tests.core.dra.test_pool import whole
 from tests.support.cards import GPU
 
@@ -60,19 +61,24 @@ def hang() -> None:
     """No answer before the deadline."""
 
 
+def service_of(folder: Path, api: Api) -> ClaimService:
+    """The service of a node with one card, that calls `api`."""
+    offers = Board[Offer]()
+    pool = pool_of(Inventory((DeviceList(GPU, (whole(0),)),)), None)
+    offers.post(Offer(pool, HostFacts(), holders={}))
+    return ClaimService(
+        cast("ApiServer", api), "node-7", offers, ClaimFiles(folder / "cdi"), folder / "lock",
+        Counters(),
+    )  # fmt: skip
+
+
 async def prepare(
     folder: Path, behave: Callable[[], None], mends_at: float, *names: str
 ) -> tuple[dict[str, Any], float, Api]:
     """The answers, the seconds that they took, and the API server."""
-    offers = Board[Offer]()
-    pool = pool_of(Inventory((DeviceList(GPU, (whole(0),)),)), None)
-    offers.post(Offer(pool, HostFacts(), holders={}))
     began = trio.current_time()
     api = Api(behave, began + mends_at)
-    service = ClaimService(
-        cast("ApiServer", api), "node-7", offers, ClaimFiles(folder / "cdi"), folder / "lock",
-        Counters(),
-    )  # fmt: skip
+    service = service_of(folder, api)
     claims = [ClaimId("team", name, f"uid-{name}") for name in names]
     answers = dict(await service.prepare(claims))
     return answers, trio.current_time() - began, api
@@ -100,6 +106,48 @@ async def test_an_api_server_that_stays_away_is_given_up_before_the_kubelet_does
     answers, took, _ = await prepare(tmp_path, behave, 1000.0, *claims)
     assert all(isinstance(each, str) for each in answers.values())
     assert PATIENCE <= took < KUBELETS - 1
+
+
+async def test_each_claim_of_a_call_has_its_own_answer_at_its_own_time(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A claim that waits holds up no other one, and three that wait take no longer than one."""
+    called: list[tuple[str, float]] = []
+
+    class OneIsMissing(Api):
+        async def call(self, method: str, path: str, *, deadline: float = CALL_DEADLINE) -> Any:
+            called.append((path[-1], trio.current_time() - began))
+            if path.endswith("/first"):
+                raise ApiUnreachable("busy")
+            found = await super().call(method, path, deadline=deadline)
+            if path.endswith("/held"):
+                found["status"]["allocation"]["devices"]["results"][0]["device"] = "not-here"
+            return found
+
+    began = trio.current_time()
+    service = service_of(tmp_path, OneIsMissing(hang, 0.0))
+    names = ("first", "held", "third")
+    answers = await service.prepare([ClaimId("team", each, f"uid-{each}") for each in names])
+    assert [type(answers[f"uid-{each}"]) for each in names] == [str, str, list]
+    assert "busy" in answers["uid-first"]
+    assert "not-here is not on this node any more" in answers["uid-held"]
+    assert ("d", 0.0) in called, "the third claim was asked for at once"
+    assert PATIENCE <= trio.current_time() - began < KUBELETS - 1
+
+
+async def test_a_directory_that_hangs_is_given_up_before_the_kubelet_does(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(_self: WorkerThread, _call: Callable[[], Any]) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(WorkerThread, "run", hang)
+    began = trio.current_time()
+    claims = [ClaimId("team", each, f"uid-{each}") for each in "abc"]
+    answers = await service_of(tmp_path, Api(fail(ApiNotFound("")), 0.0)).prepare(claims)
+    assert all("does not answer" in each for each in answers.values())
+    assert len(answers) == 3
+    assert trio.current_time() - began < KUBELETS - 1
 
 
 async def test_a_server_that_asks_to_wait_is_asked_again_after_that(

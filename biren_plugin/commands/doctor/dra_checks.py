@@ -13,6 +13,7 @@ import trio
 
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, some_of, unknown, warning
 from biren_plugin.commands.show_status import ask
+from biren_plugin.core.parse.api_shapes import Shape, shaped
 from biren_plugin.core.parse.vendor import DRA_DRIVER
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import ApiError, ApiNotFound, SocketUnusable, StatusUnavailable
@@ -23,6 +24,8 @@ RIGHTS: Final = (
 )  # fmt: skip
 """What the driver does, as a role names it."""
 _GROUP: Final = "resource.k8s.io"
+_VERSION: Final[Shape] = {"gitVersion?": str}
+_REVIEW: Final[Shape] = {"status?": {"allowed?": bool}}
 _CHECK_DEADLINE: Final = 5.0
 _ROLE: Final = "see manifests/components/dra/rights.yaml"
 
@@ -67,7 +70,8 @@ async def _cluster(settings: Settings) -> Sequence[Check]:
     try:
         async with ApiServer(load_from(settings.kubeconfig)) as api:
             call = partial(api.call, deadline=_CHECK_DEADLINE)
-            version = (await call("GET", "/version")).get("gitVersion", "of unknown version")
+            answer = shaped(await call("GET", "/version"), _VERSION, "a version")
+            version = answer.get("gitVersion", "of unknown version")
             try:
                 await call("GET", f"/apis/{_GROUP}/v1")
             except ApiNotFound:
@@ -90,7 +94,7 @@ async def _is_allowed(call: Any, verb: str, resource: str) -> bool:
         "spec": {"resourceAttributes": asked},
     }
     answer = await call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
-    return bool(answer.get("status", {}).get("allowed"))
+    return bool(shaped(answer, _REVIEW, "a review").get("status", {}).get("allowed"))
 
 
 def _driver(settings: Settings) -> Iterator[Check]:

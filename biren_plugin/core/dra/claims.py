@@ -11,18 +11,30 @@ Source: dra/v1 of the kubelet, resource.k8s.io/v1, CDI 0.5.0.
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import quote
 
 import attrs
 
 from biren_plugin.core.cdi.spec import VERSION, Spec, edits_of
 from biren_plugin.core.container_edits import VisibleDevices, card_links, environment, shared_nodes
-from biren_plugin.core.dra.reconcile import Object
 from biren_plugin.core.model import Device, HostFacts
 from biren_plugin.core.observed import ClaimDevice, ClaimFiles
+from biren_plugin.core.parse.api_shapes import Object, Shape, shaped
 from biren_plugin.core.parse.card import Card, NodeState
 from biren_plugin.core.parse.vendor import CLAIM_KIND, DRA_DRIVER
 from biren_plugin.errors import ClaimNotReady, ClaimRefused
 
+_TOLERATION: Final[Shape] = {"key?": str, "operator?": str, "value?": str, "effect?": str}
+_RESULT: Final[Shape] = {
+    "request": str, "driver": str, "pool": str, "device": str,
+    "adminAccess?": bool, "tolerations?": [_TOLERATION],
+}  # fmt: skip
+_CONFIG: Final[Shape] = {"opaque?": {"driver?": str}}
+CLAIM: Final[Shape] = {
+    "metadata": {"uid": str},
+    "status?": {"allocation?": {"devices?": {"results?": [_RESULT], "config?": [_CONFIG]}}},
+}
+"""The shape of a claim."""
 _NO_NODE: Final = (NodeState.MISSING, NodeState.OTHER)
 
 
@@ -78,6 +90,7 @@ class DeviceHealth:
 
 def path_of_claim(namespace: str, name: str) -> str:
     """Where the API server has the claim."""
+    namespace, name = quote(namespace, safe=""), quote(name, safe="")
     return f"/apis/resource.k8s.io/v1/namespaces/{namespace}/resourceclaims/{name}"
 
 
@@ -92,8 +105,10 @@ def prepared_of(asked: ClaimId, pool: str, allocated: Iterable[Allocated]) -> li
 def allocated_of(claim: Object, asked: ClaimId, pool: str) -> tuple[Allocated, ...]:
     """Return the devices of this driver and pool that are allocated to the claim.
 
-    Raises `ClaimRefused` for another claim of the same name, or a claim without an allocation.
+    Raises `ClaimRefused` for another claim of the same name, or a claim without an allocation, and
+    `ApiUnreachable` for an object that is not a claim.
     """
+    shaped(claim, CLAIM, "a claim")
     if claim["metadata"]["uid"] != asked.uid:
         raise ClaimRefused(
             f"claim {asked} was replaced by another claim with its name; delete the pod"

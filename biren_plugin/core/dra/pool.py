@@ -2,8 +2,9 @@
 
 1. A name is that of the hardware: PCI address, split and instance. `card_N` may pass to another GPU, and
    claims of running pods contain the name.
-2. Every device has every attribute, since one missing attribute ends the scheduler's whole attempt: an
-   empty string, -1 or 0.0.0 means unknown.
+2. Every device has every attribute of the driver's own domain, since one missing attribute ends the
+   scheduler's whole attempt: an empty string, -1 or 0.0.0 means unknown. The places that all drivers publish,
+   which `matchAttribute` compares, are left out while unknown: two unknown places are not one.
 3. The scheduler takes the first device that fits. Cards that are close to each other, and the
    instances of one GPU, are listed side by side, so that devices taken together are close.
 4. Each reason is a taint in the driver's domain, named by its probe; a warning's effect is `None`.
@@ -17,9 +18,9 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.dra.reconcile import Object
 from biren_plugin.core.model import Device, Identity, Inventory
 from biren_plugin.core.observed import NO_HOLDERS, Holders
+from biren_plugin.core.parse.api_shapes import Object
 from biren_plugin.core.parse.brml import CardReading, P2PLink
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.vendor import DRA_DRIVER
@@ -34,6 +35,8 @@ HELD_BY_PLUGIN: Final = "held-by-device-plugin"
 UNHEALTHY: Final = "unhealthy"
 """The taint of a card that is unhealthy without a probe's fault: it is recovering, or retiring."""
 _TEXT: Final = 64
+"""Bytes of an attribute's text."""
+_ROOT: Final = re.compile(r"pci[0-9a-f]{4,}:[0-9a-f]{2}")
 _VERSION: Final = re.compile(r"(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?")
 
 
@@ -138,23 +141,28 @@ def _attributes(
     device: Device, topology: Topology, driver_version: str | None, uuid: str
 ) -> Object:
     card = device.card
+    root = card.pci_path[0] if card.pci_path else ""
+    numa = -1 if card.numa_node is None else card.numa_node
     return {
         "type": {"string": type_of(device)},
-        "card": {"string": card.name[:_TEXT]},
-        "uuid": {"string": uuid[:_TEXT]},
-        "product": {"string": (card.product or "")[:_TEXT]},
-        "productName": {"string": (card.product_name or "")[:_TEXT]},
+        "card": {"string": _text(card.name)},
+        "uuid": {"string": _text(uuid)},
+        "product": {"string": _text(card.product or "")},
+        "productName": {"string": _text(card.product_name or "")},
         "physicalGpu": {"int": -1 if card.physical_id is None else card.physical_id},
         "instance": {"int": device.instance},
-        "numaNode": {"int": -1 if card.numa_node is None else card.numa_node},
+        "numaNode": {"int": numa},
         "driverVersion": {"version": semantic(driver_version)},
         "linkGroup": {"string": _link_group(device, topology)},
         "resource.kubernetes.io/pciBusID": {"string": _pci(card)},
-        "resource.kubernetes.io/pcieRoot": {"string": card.pci_path[0] if card.pci_path else ""},
-        "resource.kubernetes.io/numaNode": {
-            "int": -1 if card.numa_node is None else card.numa_node
-        },
+        **({"resource.kubernetes.io/pcieRoot": {"string": root}} if _ROOT.fullmatch(root) else {}),
+        **({"resource.kubernetes.io/numaNode": {"int": numa}} if numa >= 0 else {}),
     }
+
+
+def _text(value: str) -> str:
+    """Return the value in at most `_TEXT` bytes of UTF-8."""
+    return value.encode(errors="replace")[:_TEXT].decode(errors="ignore")
 
 
 def _pci(card: Card) -> str:
@@ -165,13 +173,13 @@ def _link_group(device: Device, topology: Topology) -> str:
     """Return the lowest card that the unit has fast links to, itself included: `card_0`."""
     place = topology.place.get(device.id)
     if place is None:
-        return device.id[:_TEXT]
+        return _text(device.id)
     joined = [
         unit
         for other, unit in enumerate(topology.units)
         if other == place or _is_joined(topology.pairs[place][other])
     ]
-    return joined[0][:_TEXT]
+    return _text(joined[0])
 
 
 def _is_joined(pair: Pair) -> bool:

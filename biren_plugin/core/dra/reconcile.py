@@ -19,14 +19,25 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
+from biren_plugin.core.parse.api_shapes import Object, Shape
 from biren_plugin.core.parse.vendor import DRA_DRIVER
 
-Object = dict[str, Any]
 API_VERSION: Final = "resource.k8s.io/v1"
+_TAINT: Final[Shape] = {"key": str, "effect": str, "value?": str, "timeAdded?": str}
+SLICE: Final[Shape] = {
+    "metadata": {"name": str, "uid": str, "resourceVersion": str},
+    "spec": {
+        "driver": str,
+        "nodeName?": str,
+        "pool": {"name": str, "generation": int, "resourceSliceCount": int},
+        "devices?": [{"name": str, "taints?": [_TAINT]}],
+    },
+}
+"""The shape of a stored slice."""
 _PLACE: Final = re.compile(r"([0-9a-f]{5})-")
 
 
@@ -199,7 +210,8 @@ def _create(spec: Object, place: int, owner: Owner) -> Create:
 
 
 def _generation(stored: Object) -> int:
-    return int(stored["spec"]["pool"]["generation"])
+    generation: int = stored["spec"]["pool"]["generation"]
+    return generation
 
 
 def _place(stored: Object) -> int | None:

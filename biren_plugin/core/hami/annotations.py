@@ -19,11 +19,29 @@ from typing import Any, Final
 import attrs
 
 from biren_plugin.core.model import Device
+from biren_plugin.core.parse.api_shapes import Object, Shape
 from biren_plugin.core.parse.vendor import HAMI_BACKEND
 from biren_plugin.core.placement.topology import Topology
 
-Object = Mapping[str, Any]
-"""An object of the API, as JSON has it."""
+_METADATA: Final[Shape] = {
+    "name": str,
+    "uid": str,
+    "resourceVersion": str,
+    "namespace?": str,
+    "deletionTimestamp?": str,
+    "labels?": {"*": str},
+    "annotations?": {"*": str},
+    "ownerReferences?": [{"kind": str, "name": str}],
+}
+NODE_SHAPE: Final[Shape] = {"metadata": _METADATA}
+POD_SHAPE: Final[Shape] = {
+    "metadata": _METADATA,
+    "spec?": {"nodeName?": str},
+    "status?": {"phase?": str, "startTime?": str},
+}
+DAEMONSET_SHAPE: Final[Shape] = {
+    "metadata": _METADATA, "spec": {"template": {"spec": {"nodeSelector?": {"*": str}}}},
+}  # fmt: skip
 
 CARDS: Final = f"hami.io/node-{HAMI_BACKEND}-register"
 """Of a node, written by the plugin: a JSON array of its cards."""

@@ -7,8 +7,9 @@ apart; holding it late blocks the node.
 
 import attrs
 
-from biren_plugin.core.hami.annotations import FAILED, NODE, SUCCESS, Lock, Object, annotation
+from biren_plugin.core.hami.annotations import FAILED, NODE, SUCCESS, Lock, annotation
 from biren_plugin.core.hami.promises import Promise, promise_of
+from biren_plugin.core.parse.api_shapes import Object
 
 
 @attrs.frozen

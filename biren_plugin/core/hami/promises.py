@@ -24,11 +24,11 @@ from biren_plugin.core.hami.annotations import (
     PHASE,
     SUCCESS,
     TO_ALLOCATE,
-    Object,
     annotation,
     in_order,
     read_entries,
 )
+from biren_plugin.core.parse.api_shapes import Object
 
 
 @attrs.frozen

@@ -16,7 +16,9 @@ from tests.support.cards import GPU, HALF
 
 def whole(number: int, **about: object) -> Device:
     path = ("pci0000:00", f"0000:{number + 1:02x}:00.0")
-    card = Card(f"card_{number}", number, physical_id=number, memory=1 << 36, pci_path=path)
+    card = Card(
+        f"card_{number}", number, physical_id=number, memory=1 << 36, pci_path=path, numa_node=0
+    )
     return attrs.evolve(Device(card, GPU), **about)  # type: ignore[arg-type]
 
 
@@ -42,12 +44,23 @@ def test_a_card_without_an_address_is_reported_and_not_offered() -> None:
     assert sentence.startswith("card_0 is not offered")
 
 
-def test_every_device_has_every_attribute() -> None:
-    bare = Device(Card("card_9", 9, pci_path=("0000:09:00.0",)), GPU)
-    pool = pool_of(inventory(whole(0), bare), "1.12.0")
-    first, second = (set(each["attributes"]) for each in pool.slices[0])
-    assert first == second
-    assert "resource.kubernetes.io/pciBusID" in first
+@pytest.mark.parametrize("path", [("0000:09:00.0",), ("", "0000:09:00.0"), ("virtual", "x")])
+def test_every_device_has_every_attribute_and_no_unknown_place(path: tuple[str, ...]) -> None:
+    """A claim with `matchAttribute` would take two cards of unknown place for neighbours."""
+    bare = Device(Card("card_9", 9, pci_path=path), GPU)
+    first, second = (
+        set(each["attributes"]) for each in pool_of(inventory(whole(0), bare), "1").slices[0]
+    )
+    places = {f"resource.kubernetes.io/{each}" for each in ("pcieRoot", "numaNode")}
+    assert first - second == places
+    assert "resource.kubernetes.io/pciBusID" in second
+
+
+def test_a_text_of_many_bytes_is_cut_to_those_that_the_api_takes() -> None:
+    card = attrs.evolve(whole(0).card, product_name="\u58c1" * 64, product="\ud800")
+    (device,) = pool_of(inventory(attrs.evolve(whole(0), card=card)), None).slices[0]
+    assert device["attributes"]["productName"]["string"] == "\u58c1" * 21
+    assert device["attributes"]["product"]["string"] == "?"
 
 
 def test_each_probe_is_a_taint_and_a_warning_has_no_effect() -> None:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from biren_plugin.core.hami.annotations import (
     LEAVING,
-    Object,
     annotating,
     annotation,
     daemonset_of,
@@ -23,6 +22,7 @@ from biren_plugin.core.hami.annotations import (
     write_cards,
 )
 from biren_plugin.core.model import Device
+from biren_plugin.core.parse.api_shapes import Object
 from biren_plugin.core.parse.brml import P2PLink
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.topology import NO_TOPOLOGY, build_topology
