@@ -3,6 +3,10 @@
 Any other exception is a bug; only bugs are logged with a traceback.
 """
 
+import errno
+from pathlib import Path
+from typing import Final
+
 
 class PluginError(Exception):
     """The base of every error that this project raises on purpose."""
@@ -138,6 +142,27 @@ class CdiSpecInvalid(CdiFileUnusable):
 def reason_of(error: OSError) -> str:
     """Return the reason alone, `Connection refused`, without the number and the path in the text."""
     return error.strerror or str(error)
+
+
+_CURES: Final = {
+    errno.ENOSPC: "make room on its file system",
+    errno.EDQUOT: "make room in its owner's quota",
+    errno.EROFS: "mount its directory for writing, in a container too",
+    errno.EACCES: "run it as root, or as the owner of the directory",
+    errno.EPERM: "its file system or security policy forbids it, to root too",
+    errno.EISDIR: "it is a directory, and a file is needed",
+    errno.EAGAIN: "another process is writing it; try again",
+    errno.EIO: "its disk is at fault; see `dmesg` on the node",
+    errno.ENAMETOOLONG: "give a shorter path",
+}
+
+
+def why_unwritable(path: Path, error: OSError, flag: str) -> str:
+    """Return why `path`, which `flag` leads to, cannot be written, and what to do."""
+    is_missing = error.errno == errno.ENOENT
+    cure = f"create {path.parent}, or correct {flag}" if is_missing else f"see {flag}"
+    cure = _CURES.get(error.errno or 0, cure)
+    return f"cannot write {path}: {reason_of(error)}; {cure}"
 
 
 class ApiError(NodeError):

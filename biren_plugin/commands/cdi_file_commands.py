@@ -27,6 +27,7 @@ from biren_plugin.core.settings import DEFAULT_CDI_DIR, Settings
 from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid
 from biren_plugin.files.cdi_file import (
     Format,
+    is_usual,
     load,
     other_files,
     read,
@@ -171,8 +172,11 @@ def generate_file(
         sys.stdout.write(render(spec, form))
         return True
     path = output or settings.cdi_dir / CDI_FILE
-    if output is not None and not output.parent.is_dir():
-        raise CdiFileUnusable(f"there is no directory {output.parent}; see --output")
+    flag = "--cdi-dir" if output is None else "--output"
+    if not path.parent.is_dir() and not is_usual(path):  # a typing error creates nothing
+        raise CdiFileUnusable(
+            f"cannot write {path}: there is no directory {path.parent}; create it, or correct {flag}"
+        )
     remove_leftover(path)
     if os.path.lexists(path) and not overwrite:
         same = _holds(path, spec)
@@ -182,7 +186,7 @@ def generate_file(
             else f"{path} exists with different content: --overwrite replaces it"
         )
         return same
-    write(path, render(spec, form))
+    write(path, render(spec, form), flag=flag)
     _print_aside(f"{path}: {len(spec['devices'])} devices")
     return True
 

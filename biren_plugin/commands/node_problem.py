@@ -4,17 +4,20 @@ Source: the contract of custom plugins in `docs/custom_plugin_monitor.md` of kub
 0 is OK, 1 is a problem, 2 and more is unknown; standard output is the message, cut at `max_output_length`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from biren_plugin.core.parse.sysfs import by_number
+from biren_plugin.core.parse.sysfs import by_number, shorten_names
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.errors import StatusUnavailable
 
 OK: Final = 0
 PROBLEM: Final = 1
 UNKNOWN: Final = 2
+_LONGEST_NAMES: Final = 30
+"""Characters: Node Problem Detector keeps 80 of a line by default."""
+_MOST_REASONS: Final = 3
 
 
 def report_problem(folder: Path, ask: Callable[[Path], dict[str, Any]]) -> int:
@@ -38,8 +41,28 @@ def report_problem(folder: Path, ask: Callable[[Path], dict[str, Any]]) -> int:
     if not faulty:
         print(f"no fault in {len(devices)} Biren cards")
         return OK
-    # The probes first: what is cut off is the text.
-    cards = ", ".join(f"{each['card']} ({', '.join(each['faults'])})" for each in faulty)
-    reasons = "; ".join(dict.fromkeys(reason for each in faulty for reason in each["reasons"]))
-    print(f"{cards}: {reasons}")
+    print(_describe(faulty, len(devices)))
     return PROBLEM
+
+
+def _describe(faulty: Sequence[dict[str, Any]], total: int) -> str:
+    """Return which cards have which faults, and then why: what is cut off is the text.
+
+    Cards with the same faults are named together, the most cards first.
+    """
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for each in faulty:
+        alike.setdefault(tuple(each["faults"]), []).append(each)
+    groups = sorted(alike.items(), key=lambda group: -len(group[1]))
+    cards = []
+    for faults, members in groups:
+        names = shorten_names([each["card"] for each in members]).removesuffix(f" ({len(members)})")
+        if len(members) == total > 1 or len(names) > _LONGEST_NAMES:
+            names = f"{len(members)} of {total} cards"
+        cards.append(f"{names} ({', '.join(faults)})")
+    reasons = list(
+        dict.fromkeys(why for _, them in groups for each in them for why in each["reasons"])
+    )
+    more = len(reasons) - _MOST_REASONS
+    rest = [f"{more} more in `br-gpu-device-plugin status`"] if more > 0 else []
+    return f"{', '.join(cards)}: {'; '.join([*reasons[:_MOST_REASONS], *rest])}"

@@ -14,13 +14,32 @@ from biren_plugin.commands.node_problem import report_problem
 from biren_plugin.commands.tables import Row, print_cards, print_table
 from biren_plugin.core.health.modes import ProbeMode, describe_modes
 from biren_plugin.core.settings import DEFAULT_STATUS_DIR, STATUS_SOCKET
-from biren_plugin.errors import StatusUnavailable, UsageError
+from biren_plugin.errors import StatusUnavailable, UsageError, reason_of
 
 ANSWER_DEADLINE: Final = 5.0
 REDRAW: Final = 1.0
 """Seconds."""
 _LONGEST: Final = 4 * 1024 * 1024
 """Bytes; 256 cards take 70 KiB."""
+_PROC: Final = Path("/proc")
+_KEYS: Final = frozenset(
+    [
+        "version",
+        "pid",
+        "time",
+        "role",
+        "problems",
+        "probes",
+        "dra",
+        "hami",
+        "driver_loaded",
+        "excluded",
+        "resources",
+        "claims",
+        "holders_known",
+    ]
+)
+"""The parts of the document that are shown."""
 _CLEAR: Final = "\033[H\033[2J"
 
 
@@ -59,27 +78,72 @@ def ask(folder: Path) -> dict[str, Any]:
     path = folder / STATUS_SOCKET
     deadline = time.monotonic() + ANSWER_DEADLINE
     answer = bytearray()
+    server = 0
     try:
         with socket.socket(socket.AF_UNIX) as peer:
             peer.settimeout(ANSWER_DEADLINE)
             peer.connect(str(path))
+            server = _server_of(peer)
             while (piece := peer.recv(65536)) and len(answer) < _LONGEST:
                 answer += piece
                 if time.monotonic() > deadline:
                     raise TimeoutError
         document: dict[str, Any] = json.loads(answer)
+        if not isinstance(document, dict):
+            raise ValueError
     except PermissionError as error:
-        raise StatusUnavailable(f"{path}: only root may ask the daemon; try with sudo") from error
+        raise StatusUnavailable(
+            f"{path}: only root may ask the daemon; try with sudo, or as the daemon's own user"
+        ) from error
     except NotADirectoryError as error:
         raise StatusUnavailable(f"{folder} is not a directory; see --status-dir") from error
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise StatusUnavailable(
             f"no daemon runs here: no process serves {path}; run `status` in the daemon's container, "
-            "with its --status-dir"
+            "with its --status-dir; a daemon that has just started needs a second"
         ) from error
-    except (OSError, ValueError) as error:  # ValueError: broken off, or at its connection limit
-        raise StatusUnavailable(f"{path}: the daemon did not answer; try again") from error
+    except (TimeoutError, BlockingIOError) as error:  # the latter: its queue of callers is full
+        raise StatusUnavailable(
+            f"{path}: the daemon did not answer in {ANSWER_DEADLINE:g} s: {_why_silent(server)}"
+        ) from error
+    except (ConnectionError, ValueError) as error:
+        why = (
+            "the daemon is ending, serves eight others, or had a bug, which its log shows; try again"
+            if not answer
+            else "what answers there is not this daemon, or broke off; see --status-dir"
+        )
+        raise StatusUnavailable(
+            f"{path}: the daemon did not answer with its status: {why}"
+        ) from error
+    except OSError as error:
+        raise StatusUnavailable(f"{path}: {reason_of(error)}; see --status-dir") from error
+    if lacking := sorted(_KEYS - document.keys()):
+        raise StatusUnavailable(
+            f"{path}: the daemon of version {document.get('version')} does not report "
+            f"{', '.join(lacking)}; run the `status` of its own version, as in its container"
+        )
     return document
+
+
+def _server_of(peer: socket.socket) -> int:
+    """Return the process that listens at the other end; 0 if it is not visible from here."""
+    raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(raw[:4], sys.byteorder)
+
+
+def _why_silent(pid: int) -> str:
+    """Return what keeps the process from answering, as `/proc` shows it, and what to do."""
+    try:
+        state = (_PROC / f"{pid}/stat").read_text().rpartition(") ")[2][:1]
+    except OSError:
+        return "it is stopped or hung; see its log, and restart its pod"
+    if state in ("T", "t"):
+        return (
+            f"process {pid} is stopped (SIGSTOP or a debugger); continue it with `kill -CONT {pid}`"
+        )
+    if state == "D":
+        return f"process {pid} waits for a disk or a driver; see `dmesg` on the node"
+    return f"process {pid} is starting, hung, or starved of CPU; see its log, and restart its pod"
 
 
 def show_status(folder: Path, *, as_json: bool, watch: bool) -> None:

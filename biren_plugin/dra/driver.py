@@ -12,7 +12,7 @@ from biren_plugin.board import Board
 from biren_plugin.core.parse.vendor import DRA_DRIVER
 from biren_plugin.dra.claim_service import ClaimService
 from biren_plugin.dra.driver_sockets import DriverSockets
-from biren_plugin.errors import PluginSocketGone, SocketUnusable, StartTooSlow
+from biren_plugin.errors import PluginSocketGone, SocketUnusable, StartTooSlow, why_unwritable
 from biren_plugin.notice import ERROR, say, say_bug
 from biren_plugin.unix_sockets import FileIdentity, UnixListener
 from biren_plugin.wire.dra_plugin import VERSIONS, PluginInfo, new_driver_server, new_info_server
@@ -150,9 +150,7 @@ def _listen(path: Path) -> UnixListener:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         return UnixListener(path)
     except OSError as error:
-        raise SocketUnusable(
-            f"cannot listen on {path}: {error.strerror or error}; see --kubelet-root"
-        ) from error
+        raise SocketUnusable(why_unwritable(path, error, "--kubelet-root")) from error
 
 
 def _count_bugs() -> Callable[[Exception], None]:

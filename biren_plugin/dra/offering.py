@@ -7,6 +7,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
@@ -29,9 +30,9 @@ from biren_plugin.device_plugin.folder_lock import Hindrance, hold_folder
 from biren_plugin.dra.claim_keeping import ClaimKeeping, watch_files
 from biren_plugin.dra.claim_service import ClaimService, Offer
 from biren_plugin.dra.driver import Registered, run_driver
-from biren_plugin.dra.driver_sockets import remove_stale, sockets_of
+from biren_plugin.dra.driver_sockets import DriverSockets, remove_stale, sockets_of
 from biren_plugin.dra.slice_publisher import PATH, Published, SlicePublisher, selection
-from biren_plugin.errors import ApiError, ApiUnreachable, FolderDead, NodeError
+from biren_plugin.errors import ApiError, ApiUnreachable, FolderDead, NodeError, SocketUnusable
 from biren_plugin.files.claim_files import ClaimFiles
 from biren_plugin.notice import say
 from biren_plugin.supervise import flatten, keep_running
@@ -108,7 +109,8 @@ async def _offer_in(
 ) -> None:
     identity = await _identify(api, settings)
     sockets = sockets_of(settings.kubelet_root, identity.instance)
-    for path in await trio.to_thread.run_sync(remove_stale, sockets, abandon_on_cancel=True):
+    clean = partial(_clean, settings.kubelet_root, sockets)
+    for path in await trio.to_thread.run_sync(clean, abandon_on_cancel=True):
         say("stale_socket_removed", f"{path} removed: no process serves it", path=str(path))
     files = ClaimFiles(settings.claim_cdi_dir)
     offers, pools = Board[Offer](), Board[Pool]()
@@ -148,6 +150,16 @@ async def _offer_in(
                         serving.start_soon(task)
                     await held.until_replaced(folder)
                     serving.cancel_scope.cancel()
+
+
+def _clean(kubelet_root: Path, sockets: DriverSockets) -> list[Path]:
+    """Remove sockets that no process serves, and return them. Blocks.
+
+    Raises `SocketUnusable` without the root, which is the kubelet's to create: it may be a typing error.
+    """
+    if not kubelet_root.is_dir():
+        raise SocketUnusable(f"there is no directory {kubelet_root}; correct --kubelet-root")
+    return remove_stale(sockets)
 
 
 def _stand_by(state: DaemonState, hindrance: Hindrance) -> None:

@@ -8,7 +8,6 @@
 4. ruamel.yaml is imported where it is used: a daemon without CDI saves its memory.
 """
 
-import errno
 import fcntl
 import json
 import os
@@ -22,7 +21,7 @@ from typing import Any, Final, Literal
 from biren_plugin import __version__
 from biren_plugin.core.cdi.findings import CdiFile, read_spec
 from biren_plugin.core.cdi.spec import RUNTIME_CDI_DIRS, Spec
-from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid, reason_of
+from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid, reason_of, why_unwritable
 from biren_plugin.host.host_paths import resolve, under
 
 Format = Literal["yaml", "json"]
@@ -30,12 +29,6 @@ Format = Literal["yaml", "json"]
 MAX_SIZE: Final = 4 * 1024 * 1024
 """Bytes; a thousand devices take 200 KiB."""
 _MODE: Final = 0o644
-_REMEDIES: Final = {
-    errno.ENOSPC: "make room on its file system",
-    errno.EROFS: "is its directory mounted read-only into the container?",
-    errno.EACCES: "the daemon must be root, or own the directory",
-    errno.EAGAIN: "another process is writing it",
-}
 _HEADER: Final = (
     f"# Written by br-gpu-device-plugin {__version__}, which may replace it: see --cdi-feature and\n"
     "# --overwrite-cdi-config.\n"
@@ -165,15 +158,21 @@ def _yaml() -> Any:
     return yaml
 
 
-def write(path: Path, text: str, may_replace: Callable[[], bool] = lambda: True) -> None:
-    """Make `path` hold `text`; creates its directory if missing.
+def write(
+    path: Path,
+    text: str,
+    may_replace: Callable[[], bool] = lambda: True,
+    flag: str = "--cdi-dir",
+) -> None:
+    """Make `path`, which `flag` leads to, hold `text`.
 
-    Raises `CdiFileUnusable`, also if `may_replace` is false once the new text is on the disk.
+    A missing directory is created, its parents only if runtimes read it by default: after a typing error
+    there would be a tree. Raises `CdiFileUnusable`, also if `may_replace` is false once the new text is on the disk.
     """
     temporary = _temporary_name(path)
     try:
         _is_file(path)
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o755, parents=is_usual(path), exist_ok=True)
         with _locked(temporary, os.O_WRONLY | os.O_CREAT) as descriptor:
             try:
                 _fill(descriptor, text)
@@ -185,7 +184,12 @@ def write(path: Path, text: str, may_replace: Callable[[], bool] = lambda: True)
                 raise
         _flush_folder(path)
     except OSError as error:
-        raise CdiFileUnusable(f"cannot write {path}: {_explain(error)}") from error
+        raise CdiFileUnusable(why_unwritable(path, error, flag)) from error
+
+
+def is_usual(path: Path) -> bool:
+    """Return whether runtimes read the directory of `path` by default."""
+    return str(path.parent) in RUNTIME_CDI_DIRS
 
 
 def remove(path: Path, may_replace: Callable[[], bool] = lambda: True) -> None:
@@ -196,7 +200,9 @@ def remove(path: Path, may_replace: Callable[[], bool] = lambda: True) -> None:
             path.unlink()
             _flush_folder(path)
     except OSError as error:
-        raise CdiFileUnusable(f"cannot remove {path}: {_explain(error)}") from error
+        raise CdiFileUnusable(
+            why_unwritable(path, error, "--cdi-dir").replace("write", "remove", 1)
+        ) from error
 
 
 def _check(path: Path, may_replace: Callable[[], bool]) -> None:
@@ -266,8 +272,3 @@ def _flush_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _explain(error: OSError) -> str:
-    remedy = _REMEDIES.get(error.errno or 0)
-    return f"{reason_of(error)}; {remedy}" if remedy else f"{reason_of(error)}"

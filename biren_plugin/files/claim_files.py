@@ -59,7 +59,7 @@ class ClaimFiles:
         """Make the claim's file hold `spec`; return it, None if it has just gone. Raises `ClaimFileUnusable`."""
         path = self.path_of(uid)
         try:
-            cdi_file.write(path, cdi_file.render(spec, "json"))
+            cdi_file.write(path, cdi_file.render(spec, "json"), flag="--claim-cdi-dir")
         except CdiFileUnusable as error:
             raise ClaimFileUnusable(str(error)) from error
         return _read(path)

@@ -15,7 +15,7 @@ from biren_plugin.core.labels import feature_file, node_labels
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse.vendor import FEATURE_FILE
-from biren_plugin.errors import FeaturesUnwritable, NoThread, reason_of
+from biren_plugin.errors import FeaturesUnwritable, NoThread, why_unwritable
 from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.notice import say
 from biren_plugin.unix_sockets import FileIdentity
@@ -57,8 +57,7 @@ class FeatureFile:
                 self._path.unlink(missing_ok=True)
         except OSError as error:
             raise FeaturesUnwritable(
-                f"cannot write {self._path}: {reason_of(error)}; is --nfd-features-dir "
-                "mounted writable?"
+                why_unwritable(self._path, error, "--nfd-features-dir")
             ) from error
         changed = bool(text or self._text)
         self._text, self._written = text, FileIdentity.of(self._path)

@@ -21,7 +21,7 @@ from biren_plugin.core.model import Device, DeviceList
 from biren_plugin.core.observed import NO_CLAIMS, ClaimsSeen, Holder, Observed
 from biren_plugin.core.settings import STATUS_SOCKET
 from biren_plugin.daemon_state import DaemonState, DriverState, HamiState
-from biren_plugin.errors import SocketUnusable, reason_of
+from biren_plugin.errors import SocketUnusable, why_unwritable
 from biren_plugin.notice import say_bug
 from biren_plugin.unix_sockets import FileIdentity, UnixListener, is_served
 
@@ -202,17 +202,16 @@ async def _ask_holders(state: DaemonState) -> None:
 
 def _listen(folder: Path) -> UnixListener:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Not its parents: after a typing error they would be new.
+        folder.mkdir(mode=0o700, exist_ok=True)
         if set(os.listdir(folder)) <= {
             STATUS_SOCKET
         }:  # a directory with other files keeps its mode
             folder.chmod(0o700)  # needed when it is mounted into the container
         return UnixListener(folder / STATUS_SOCKET)
     except OSError as error:
-        raise SocketUnusable(
-            f"`status` cannot be answered: {error.filename or folder}: {reason_of(error)}; "
-            "see --status-dir"
-        ) from error
+        why = why_unwritable(folder / STATUS_SOCKET, error, "--status-dir")
+        raise SocketUnusable(f"`status` cannot be answered: {why}") from error
 
 
 async def _until_nobody_serves(ours: UnixListener) -> None:

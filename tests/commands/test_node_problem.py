@@ -33,7 +33,7 @@ async def test_faulty_cards_are_named_with_their_probes_first(
     document = status_document(new_state(listed(GPU, *devices(GPU, 0), faulty(1), faulty(2))))
     assert report_problem(Path(), lambda _folder: document) == 1
     assert capsys.readouterr().out == (
-        "card_1 (pci-config), card_2 (pci-config): its PCI function answers 0xFF; see `dmesg`\n"
+        "card_1, card_2 (pci-config): its PCI function answers 0xFF; see `dmesg`\n"
     )
 
 
@@ -41,9 +41,34 @@ async def test_faulty_cards_of_several_resources_are_named_in_the_order_of_their
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     half = attrs.evolve(faulty(2), resource=HALF)
-    document = status_document(new_state(listed(GPU, faulty(10)), listed(HALF, half)))
+    whole = listed(GPU, faulty(10), *devices(GPU, 0))
+    document = status_document(new_state(whole, listed(HALF, half)))
     assert report_problem(Path(), lambda _folder: document) == 1
-    assert capsys.readouterr().out.startswith("card_2 (pci-config), card_10 (pci-config): ")
+    assert capsys.readouterr().out.startswith("card_2, card_10 (pci-config): ")
+
+
+async def test_a_fault_of_the_whole_node_is_said_once_in_the_80_bytes_that_are_kept(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    all_of_them = [faulty(number) for number in range(64)]
+    report_problem(Path(), lambda _folder: status_document(new_state(listed(GPU, *all_of_them))))
+    line = capsys.readouterr().out
+    assert line == "64 of 64 cards (pci-config): its PCI function answers 0xFF; see `dmesg`\n"
+    assert len(line) < 80
+
+
+async def test_scattered_cards_are_counted_and_the_fault_of_most_cards_comes_first(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scattered = [attrs.evolve(faulty(each), reasons=(f"why {each}",)) for each in range(1, 40, 2)]
+    [other] = devices(GPU, 0)
+    other = attrs.evolve(other, reasons=("fell off",), faults=("bus",))
+    document = status_document(new_state(listed(GPU, other, *scattered, *devices(GPU, 50))))
+    report_problem(Path(), lambda _folder: document)
+    assert capsys.readouterr().out == (
+        "20 of 22 cards (pci-config), card_0 (bus): why 1; why 3; why 5; "
+        "18 more in `br-gpu-device-plugin status`\n"
+    )
 
 
 async def test_a_card_that_recovers_or_is_retired_is_no_problem(

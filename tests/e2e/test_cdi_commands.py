@@ -39,11 +39,28 @@ class Node:
 @pytest.fixture
 def node(host: SimulatedHost, folder: Path) -> Node:
     host.add_gpus({0: 1, 1: 2})
+    (folder / "cdi").mkdir()
     return Node(host, folder / "cdi")
 
 
 @pytest.mark.parametrize("name", RECORDED)
 @pytest.mark.parametrize("flags", [[], ["--mount-host-path", "--mount-dri-device"]], ids=len)
+@pytest.mark.parametrize(
+    ("flag", "path"),
+    [("--cdi-dir", "typo"), ("--cdi-dir", "typo/deeper"), ("--output", "typo/biren.yaml")],
+)
+def test_a_typing_error_in_a_path_creates_nothing_and_is_named(
+    host: SimulatedHost, folder: Path, flag: str, path: str
+) -> None:
+    before = sorted(folder.rglob("*"))
+    root = f"--host-root={host.root}"
+    result = run_command("cdi", "generate", "--overwrite", root, f"{flag}={folder / path}")
+    assert result.returncode == 1
+    [line] = result.stderr.splitlines()
+    assert line.endswith(f"create it, or correct {flag}")
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_the_file_of_each_recorded_host_is_valid(
     name: str, flags: list[str], tmp_path: Path
 ) -> None:

@@ -140,7 +140,7 @@ def test_an_unwritable_report_gives_one_line(doctor: Doctor, folder: Path) -> No
     assert result.stdout.startswith("RESULT")  # and the table all the same
     path = folder / "none/report.tar.gz"
     assert result.stderr == (
-        f"br-gpu-device-plugin: --report: cannot write {path}: No such file or directory\n"
+        f"br-gpu-device-plugin: cannot write {path}: No such file or directory; create {path.parent}, or correct --report\n"
     )
 
 

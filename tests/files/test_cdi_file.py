@@ -28,13 +28,13 @@ TEXT = cdi_file.render(SPEC, "yaml")
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
+    (tmp_path / "cdi").mkdir()
     return tmp_path / "cdi/biren.yaml"
 
 
 @pytest.fixture
 def old(path: Path) -> Path:
     """Return the path of an existing, older file."""
-    path.parent.mkdir()
     path.write_text("old\n")
     return path
 
@@ -120,7 +120,6 @@ def test_two_writers_do_not_mix_their_texts(old: Path) -> None:
 
 
 def test_a_symlink_is_not_replaced(path: Path, tmp_path: Path) -> None:
-    path.parent.mkdir()
     target = tmp_path / "target"
     path.symlink_to(target)
     with pytest.raises(CdiFileUnusable, match="is a symlink that leads nowhere"):
@@ -145,7 +144,6 @@ def test_a_directory_is_not_replaced(path: Path) -> None:
 
 
 def test_a_fifo_does_not_block_the_reader(path: Path) -> None:
-    path.parent.mkdir()
     os.mkfifo(path)
     with pytest.raises(CdiFileUnusable, match="is not a regular file"):
         cdi_file.load(path)
@@ -157,8 +155,12 @@ def test_a_fifo_does_not_block_the_reader(path: Path) -> None:
     ("number", "remedy"),
     [
         (errno.ENOSPC, "No space left on device; make room on its file system"),
-        (errno.EROFS, "Read-only file system; is its directory mounted read-only"),
-        (errno.EIO, "Input/output error$"),
+        (errno.EDQUOT, "Disk quota exceeded; make room in its owner's quota"),
+        (errno.EROFS, "Read-only file system; mount its directory for writing"),
+        (errno.EACCES, "Permission denied; run it as root, or as the owner of the directory"),
+        (errno.EPERM, "Operation not permitted; its file system or security policy forbids it"),
+        (errno.EIO, "Input/output error; its disk is at fault; see `dmesg` on the node"),
+        (errno.ELOOP, "Too many levels of symbolic links; see --cdi-dir"),
     ],
     ids=errno.errorcode.get,
 )
@@ -173,6 +175,21 @@ def test_a_failing_disk_leaves_the_old_file(
         cdi_file.write(old, TEXT)
     assert old.read_text() == "old\n"
     assert folder_of(old) == ["biren.yaml"]
+
+
+def test_a_missing_directory_may_be_a_typing_error_and_is_not_created(tmp_path: Path) -> None:
+    typo = tmp_path / "typo" / "cdi"
+    with pytest.raises(CdiFileUnusable, match=f"; create {typo}, or correct --output$"):
+        cdi_file.write(typo / "biren.yaml", TEXT, flag="--output")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_runtimes_read_by_default_is_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cdi_file, "RUNTIME_CDI_DIRS", (f"{tmp_path}/etc/cdi",))
+    cdi_file.write(tmp_path / "etc/cdi/biren.yaml", TEXT)
+    assert cdi_file.load(tmp_path / "etc/cdi/biren.yaml") == SPEC
 
 
 def test_a_file_in_place_of_the_directory_is_reported_as_an_unusable_file(tmp_path: Path) -> None:
@@ -231,7 +248,6 @@ def test_removing_a_missing_file_is_not_an_error(old: Path) -> None:
     ids=lambda value: repr(value)[:20],
 )
 def test_a_file_that_no_runtime_loads_is_invalid(path: Path, content: bytes, said: str) -> None:
-    path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(CdiSpecInvalid, match=f"^{path}.*{said}") as caught:
         cdi_file.load(path)
@@ -248,7 +264,6 @@ def test_any_file_content_is_read_or_refused(tmp_path: Path, content: bytes | st
 
 
 def test_a_reused_anchor_is_not_a_fault(path: Path) -> None:
-    path.parent.mkdir()
     spec = TEXT.replace("permissions: rw", "permissions: &a rw")
     assert spec.count("&a") > 1
     path.write_text(spec)
@@ -256,7 +271,6 @@ def test_a_reused_anchor_is_not_a_fault(path: Path) -> None:
 
 
 def test_only_the_first_document_counts(path: Path) -> None:
-    path.parent.mkdir()
     path.write_text(f"{TEXT}---\nkind: [\n")
     assert cdi_file.load(path) == SPEC
 

@@ -1,6 +1,8 @@
 """The status socket: which clients get through, what a crowd costs, and which daemon owns it."""
 
 import contextlib
+import os
+import socket
 import stat
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,6 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from biren_plugin.commands import show_status
 from biren_plugin.commands.show_status import ask
 from biren_plugin.core.settings import STATUS_SOCKET
 from biren_plugin.daemon_state import DaemonState
@@ -166,6 +169,15 @@ async def test_a_directory_that_cannot_be_created_is_an_error_of_one_line(
         await serve_status(folder, state)
 
 
+async def test_a_misspelt_directory_is_not_created_with_its_parents(
+    folder: Path, state: DaemonState
+) -> None:
+    why = f"create {folder / 'typo'}, or correct --status-dir"
+    with pytest.raises(SocketUnusable, match=why):
+        await serve_status(folder / "typo", state)
+    assert not folder.exists()
+
+
 def test_without_a_daemon_one_line_gives_advice(folder: Path) -> None:
     with pytest.raises(StatusUnavailable, match="no daemon runs here: no process serves"):
         ask(folder)
@@ -179,6 +191,71 @@ def test_only_root_may_ask(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("biren_plugin.commands.show_status.socket.socket.connect", refuse)
     with pytest.raises(StatusUnavailable, match="only root may ask the daemon; try with sudo"):
         ask(folder)
+
+
+def listening(folder: Path) -> socket.socket:
+    """A daemon that accepts nothing: this process listens."""
+    folder.mkdir()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(folder / STATUS_SOCKET))
+    listener.listen(0)
+    return listener
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ("T", "process PID is stopped .*; continue it with `kill -CONT PID`$"),
+        ("D", "process PID waits for a disk or a driver; see `dmesg` on the node$"),
+        ("S", "process PID is starting, hung, or starved of CPU; see its log"),
+        ("", "it is stopped or hung; see its log, and restart its pod$"),
+    ],
+)
+def test_a_daemon_that_does_not_answer_is_named_with_its_state_and_the_cure(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, says: str
+) -> None:
+    monkeypatch.setattr(show_status, "ANSWER_DEADLINE", 0.05)
+    monkeypatch.setattr(show_status, "_PROC", tmp_path / "proc")
+    says = says.replace("PID", f"{os.getpid()}")
+    if state:
+        (tmp_path / f"proc/{os.getpid()}").mkdir(parents=True)
+        (tmp_path / f"proc/{os.getpid()}/stat").write_text(f"1 (a (daemon) b) {state} 1 2")
+    with listening(folder), pytest.raises(StatusUnavailable, match=f"did not answer in .*{says}"):
+        ask(folder)
+
+
+def test_a_daemon_whose_queue_of_callers_is_full_is_hung_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(show_status, "ANSWER_DEADLINE", 0.05)
+    with listening(folder), socket.socket(socket.AF_UNIX) as first:
+        first.connect(str(folder / STATUS_SOCKET))
+        with pytest.raises(StatusUnavailable, match="it is stopped or hung"):
+            ask(folder)
+
+
+async def test_a_daemon_of_another_version_is_named_instead_of_a_traceback(folder: Path) -> None:
+    folder.mkdir()
+
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.send_all(b'{"version": "0.0.9", "pid": 1}')
+
+    with trio.socket.socket(trio.socket.AF_UNIX) as listener:
+        await listener.bind(str(folder / STATUS_SOCKET))
+        listener.listen()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, answer, [trio.SocketListener(listener)])
+            with pytest.raises(
+                StatusUnavailable, match=r"version 0\.0\.9 does not report claims, dra"
+            ):
+                await trio.to_thread.run_sync(ask, folder)
+            nursery.cancel_scope.cancel()
+
+
+def test_a_path_that_no_socket_can_have_is_one_line(folder: Path) -> None:
+    with pytest.raises(StatusUnavailable, match="too long; see --status-dir"):
+        ask(folder / ("x" * 200))
 
 
 async def test_a_daemon_that_breaks_off_causes_no_traceback(folder: Path) -> None:

@@ -37,10 +37,9 @@ def check_daemon(settings: Settings) -> Iterator[Check]:
     try:
         document = ask(settings.status_dir)
     except StatusUnavailable as error:
-        if isinstance(error.__cause__, TimeoutError):
-            yield failure(
-                _NAME, f"{error}", "it is stuck, or stopped: see its log, and restart its pod"
-            )
+        if isinstance(error.__cause__, (TimeoutError, BlockingIOError)):
+            seen, _, advice = f"{error}".rpartition("; ")
+            yield failure(_NAME, seen, advice)
         else:
             yield unknown(_NAME, f"{error}")
         return

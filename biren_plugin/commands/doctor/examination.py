@@ -34,7 +34,7 @@ from biren_plugin.commands.doctor.runtime_checks import check_cdi_file, check_ru
 from biren_plugin.commands.flags import Switch, with_settings
 from biren_plugin.commands.tables import Row, print_table
 from biren_plugin.core.settings import Settings
-from biren_plugin.errors import ReportTooSlow, UsageError, reason_of
+from biren_plugin.errors import ReportTooSlow, UsageError, reason_of, why_unwritable
 
 DEADLINE: Final = 10.0
 """Seconds for one check, and for reading the files of a report."""
@@ -108,12 +108,11 @@ def run_doctor(settings: Settings, *, as_json: bool, report: Path | None) -> int
         try:
             trio.run(partial(write_report, report, settings, document, deadline=DEADLINE))
         except (OSError, ReportTooSlow) as error:
+            is_unwritable = isinstance(error, OSError)
             why = (
-                f"cannot write {report}: {reason_of(error)}"
-                if isinstance(error, OSError)
-                else error
+                why_unwritable(report, error, "--report") if is_unwritable else f"--report: {error}"
             )
-            print(f"br-gpu-device-plugin: --report: {why}", file=sys.stderr)
+            print(f"br-gpu-device-plugin: {why}", file=sys.stderr)
             return _EXIT_NO_REPORT
     return exit_status(checks)
 
