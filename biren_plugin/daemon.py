@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 LIBRARY_ROUNDS: Final = 5
 """Scans of sysfs for each round of the library."""
+STEADY: Final = 5.0
+"""Seconds without a failure after which a loop counts as recovered."""
 
 
 @attrs.frozen
@@ -72,6 +74,7 @@ class Loop:
             expected=(NodeError,),
             is_working=lambda: self.is_vital,
             on_failure=partial(counters.restarted, self.name),
+            steady=STEADY,
         )
 
 

@@ -75,6 +75,11 @@ class Notice:
         _write(event, text, level if is_new else DEBUG, fields)
         return is_new
 
+    @property
+    def has_begun(self) -> bool:
+        """Return whether a fault was logged and has not ended."""
+        return bool(self._cause)
+
     def end(self, event: str, text: str, **fields: object) -> None:
         """Log that the fault is over, if there was one."""
         if self._cause:

@@ -11,9 +11,12 @@
    of them without a quiet time between are raised, and end the process.
 6. A cause that keeps a subtree from working (`is_working`) is logged once, not at each try.
 7. `on_failure` gets the first cause of each failure, a bug before other causes.
-8. `Cancelled` passes through untouched. Errors come in groups, several deep: each leaf counts.
+8. With `steady`, a run that lasts so many seconds after a logged failure is logged too: what a warning began
+   has an end. Subtrees that log their success themselves need none.
+9. `Cancelled` passes through untouched. Errors come in groups, several deep: each leaf counts.
 """
 
+import math
 import random
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -48,6 +51,7 @@ async def keep_running(
     until_hope: Callable[[], Awaitable[None]] = trio.sleep_forever,
     is_working: Callable[[], bool] = lambda: True,
     on_failure: Callable[[Exception], None] = lambda _cause: None,
+    steady: float = math.inf,
     pace: Pace = Pace(),
     random_number: Callable[[], float] = random.random,
 ) -> None:
@@ -65,7 +69,7 @@ async def keep_running(
         started = trio.current_time()
         error: ExceptionGroup[Exception] | None = None
         try:
-            await run()
+            await _run_noting_the_end(run, name, notice, steady)
         except* Exception as group:  # noqa: BLE001 - sorted below; Cancelled is not an Exception
             error = group
         if error is None:
@@ -104,6 +108,24 @@ async def keep_running(
             text = f"{name} restarts again and again: {cause}"
             notice.begin("restarts", text, cause=cause, subtree=name, wait_seconds=pace.first_wait)
             await trio.sleep(pace.first_wait)
+
+
+async def _run_noting_the_end(
+    run: Callable[[], Awaitable[None]], name: str, notice: Notice, steady: float
+) -> None:
+    """Call `run`; if a failure is logged, log its end once the call has lasted `steady` seconds."""
+    if steady == math.inf or not notice.has_begun:
+        await run()
+        return
+    async with trio.open_nursery() as nursery:
+
+        async def note() -> None:
+            await trio.sleep(steady)
+            notice.end("runs_again", f"{name} runs again", subtree=name)
+
+        nursery.start_soon(note)
+        await run()
+        nursery.cancel_scope.cancel()
 
 
 def flatten(error: BaseException) -> Iterator[Exception]:

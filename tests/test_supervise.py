@@ -320,3 +320,38 @@ async def test_a_restart_at_once_is_not_a_failure(
     )
     assert [f"{failure}" for failure in failures] == ["no disk"]
     assert "a new kubelet" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("errors", "lines"),
+    [
+        ([], []),
+        ([Expected("full")], ["the loop restarts in 1.0 s: full", "the loop runs again"]),
+        ([Expected("full")] * 3, ["the loop restarts in 1.0 s: full", "the loop runs again"]),
+        ([Expected("full"), Expected("gone")],
+         ["the loop restarts in 1.0 s: full", "the loop restarts in 2.0 s: gone", "the loop runs again"]),
+    ],
+    ids=["no failure", "one", "the same again", "another"],
+)  # fmt: skip
+async def test_a_logged_failure_has_an_end_once_the_loop_has_run_steadily(
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+    errors: list[Exception],
+    lines: list[str],
+) -> None:
+    caplog.set_level(logging.INFO)
+    left = iter(errors)
+
+    async def loop() -> None:
+        for error in left:
+            raise error
+        await trio.sleep_forever()
+
+    with trio.move_on_after(1000):
+        await keep_running(
+            loop, "the loop", expected=(Expected,), is_working=lambda: False, steady=5.0, pace=PLAIN
+        )
+    assert [each.getMessage() for each in caplog.records] == lines
+    assert all(
+        each.levelno == logging.INFO for each in caplog.records if "again" in each.getMessage()
+    )

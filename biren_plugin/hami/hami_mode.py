@@ -25,6 +25,8 @@ from biren_plugin.notice import DEBUG, WARNING, say
 from biren_plugin.supervise import Pace, keep_running
 
 PACE: Final = Pace(first_wait=0.5, longest_wait=5.0, quiet=10.0)
+STEADY: Final = 5.0
+"""Seconds without a failure after which a task counts as recovered: more than a call may take."""
 FAREWELL: Final = 1.0
 """Seconds for the last calls of a daemon that stops."""
 
@@ -78,6 +80,7 @@ class HamiMode:
                         expected=(NodeError,),
                         is_working=lambda: self._state.registered,
                         on_failure=partial(self._note_failure, name),
+                        steady=STEADY,
                         pace=PACE,
                     )
                 )

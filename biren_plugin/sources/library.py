@@ -137,4 +137,6 @@ def _log_hanging(look: Round[Answer], silent: frozenset[str]) -> frozenset[str]:
             "health checks go on without it; see `dmesg` on the node"
         )
         say("library_hangs", text, WARNING, what=name)
-    return hung
+    for name in sorted(silent - look.pending, key=by_number):
+        say("library_answers", f"the management library answers about {name} again", what=name)
+    return hung | (silent & look.pending)

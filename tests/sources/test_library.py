@@ -393,6 +393,12 @@ async def test_a_hanging_list_of_cards_is_dropped_and_logged_once_while_cards_ar
         assert (later.known, later.hung, later.readings[0].temperature) == ({}, NONE, 70)
     [said] = lines(caplog, "WARNING")
     assert "has not answered about the list of its cards for 5 s" in said
+    caplog.set_level("INFO")
+    node.release()
+    assert set((await node.round(after=PATIENCE)).known) == {0, 1}
+    assert "the management library answers about the list of its cards again" in lines(
+        caplog, "INFO"
+    )
 
 
 async def test_links_are_read_once_for_each_list_of_cards(

@@ -247,3 +247,5 @@ async def test_connections_over_the_limit_are_closed_and_nobody_else_notices(
         assert "3 connections are open: closing further ones" in caplog.text
         await served.leave(second)
         await third.has_pong()
+        caplog.set_level(logging.INFO)
+    assert "connections are accepted again" in caplog.text

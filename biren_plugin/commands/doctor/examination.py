@@ -108,9 +108,10 @@ def run_doctor(settings: Settings, *, as_json: bool, report: Path | None) -> int
         try:
             trio.run(partial(write_report, report, settings, document, deadline=DEADLINE))
         except (OSError, ReportTooSlow) as error:
-            is_unwritable = isinstance(error, OSError)
             why = (
-                why_unwritable(report, error, "--report") if is_unwritable else f"--report: {error}"
+                why_unwritable(report, error, "--report")
+                if isinstance(error, OSError)
+                else f"--report: {error}"
             )
             print(f"br-gpu-device-plugin: {why}", file=sys.stderr)
             return _EXIT_NO_REPORT

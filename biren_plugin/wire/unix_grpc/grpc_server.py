@@ -64,7 +64,7 @@ class Server:
             await trio.aclose_forcefully(stream)
             return
         self._connections += 1
-        self._full.forget()
+        self._full.end("connections_free", "connections are accepted again")
         try:
             await Connection(stream, self._limits, on_request=self._run_call).run()
         finally:
