@@ -12,6 +12,7 @@ import trio
 
 from biren_plugin import __version__
 from biren_plugin.board import Board
+from biren_plugin.core.event_objects import NodeEventsState
 from biren_plugin.core.parse.vendor import CDI_FILE, NAMES_IN_DEV
 from biren_plugin.core.settings import Settings
 from biren_plugin.core.useless_settings import without_effect
@@ -128,7 +129,11 @@ async def run_daemon(settings: Settings) -> None:
         monitoring = settings.monitoring_resource and not settings.offers_groups
         node = Node(plugins, folder, state, settings.placement, visible, monitoring, cdi, scheduler)
         # only in the serving instance
-        loops_beside = (*_labels_loop(settings, state), *_hami_loop(hami))
+        loops_beside = (
+            *_labels_loop(settings, state),
+            *_hami_loop(hami),
+            *_node_events_loop(settings, state),
+        )
         beside = [partial(each.keep, state.counters) for each in loops_beside]
         async with trio.open_nursery() as nursery:
             for loop in loops:
@@ -180,6 +185,17 @@ def _hami_mode(settings: Settings, state: DaemonState) -> "HamiMode | None":
 def _hami_loop(hami: "HamiMode | None") -> Iterator[Loop]:
     if hami is not None:
         yield Loop("hami", hami.run, is_vital=False)
+
+
+def _node_events_loop(settings: Settings, state: DaemonState) -> Iterator[Loop]:
+    if settings.hami or settings.offer_by == "dra":
+        from biren_plugin.cluster.credentials import load_from  # the API client: h11, TLS
+        from biren_plugin.cluster.node_events import NodeEvents
+
+        state.node_events = NodeEventsState()
+        load = load_from(settings.kubeconfig)
+        events = NodeEvents(load, settings.node_name, state.inventory, state.node_events)
+        yield Loop("node-events", events.run, is_vital=False)
 
 
 def _settings_loop(settings: Settings) -> Iterator[Loop]:

@@ -17,6 +17,7 @@ import trio
 
 from biren_plugin.board import Board
 from biren_plugin.core.cdi.findings import OnDisk
+from biren_plugin.core.event_objects import NodeEventsState
 from biren_plugin.core.health.modes import ProbeMode
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.observed import Doubt, KubeletView, Observed
@@ -202,6 +203,8 @@ class DaemonState:
     """None: cards are offered through the device plugin API."""
     hami: HamiState | None = None
     """None: HAMi's scheduler is not asked."""
+    node_events: NodeEventsState | None = None
+    """None: no Events are written, since the daemon has no API access."""
     cdi_file: Board[OnDisk] | None = None
     """The content of the node's CDI file; None without CDI."""
     kubelet_view: Board[KubeletView] = attrs.Factory(Board)

@@ -183,6 +183,8 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
         _print_driver(document["dra"])
     if document["hami"] is not None:
         _print_hami(document["hami"], document["time"])
+    if document["node_events"] is not None:
+        _print_node_events(document["node_events"])
     if not document["resources"] and not document["excluded"]:
         found = (
             "No Biren card" if document["driver_loaded"] else "No driver, or no /sys of the host"
@@ -272,6 +274,13 @@ def _print_hami(hami: dict[str, Any], now: str) -> None:
     print(f"HAMi: cards {known} ({last}), node {lock}")
     for text in hami["mismatches"]:
         print(f"  {text}")
+
+
+def _print_node_events(events: dict[str, Any]) -> None:
+    dropped = f", {events['dropped']} not written" if events["dropped"] else ""
+    print(f"Events about the node: {events['written']} written{dropped}")
+    if events["trouble"] is not None:
+        print(f"  {events['trouble']}")
 
 
 def _row(resource: str, device: dict[str, Any], now: str, *, holders_known: bool) -> Row:

@@ -16,6 +16,7 @@ from typing import Any, Final
 import trio
 
 from biren_plugin import __version__
+from biren_plugin.core.event_objects import NodeEventsState
 from biren_plugin.core.inventory.held_cards import holder_of
 from biren_plugin.core.model import Device, DeviceList
 from biren_plugin.core.observed import NO_CLAIMS, ClaimsSeen, Holder, Observed
@@ -64,6 +65,7 @@ def status_document(state: DaemonState) -> dict[str, Any]:
         "dra": None if state.driver is None else _driver(state.driver),
         "claims": _claims(observed.claims or NO_CLAIMS),
         "hami": None if state.hami is None else _hami(state.hami),
+        "node_events": None if state.node_events is None else _node_events(state.node_events),
     }
 
 
@@ -98,6 +100,14 @@ def _claims(claims: ClaimsSeen) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _node_events(events: NodeEventsState) -> dict[str, Any]:
+    return {
+        "written": events.written,
+        "dropped": events.dropped,
+        "trouble": events.trouble or None,
+    }
 
 
 def _hami(hami: HamiState) -> dict[str, Any]:

@@ -10,7 +10,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from biren_plugin.commands.doctor.diagnosis import Check, Verdict
-from biren_plugin.commands.doctor.dra_checks import RIGHTS, check_dra
+from biren_plugin.commands.doctor.dra_checks import (
+    EVENT_RIGHTS,
+    RIGHTS,
+    check_dra,
+    check_node_events,
+)
 from biren_plugin.commands.show_status import ask, show_status
 from biren_plugin.core.parse.vendor import FEATURE_FILE
 from biren_plugin.core.settings import Settings
@@ -135,6 +140,21 @@ async def test_doctor_names_each_missing_right(idle_node: DraNode, right: tuple[
     assert row.seen.endswith(f"may not: {' '.join(right)}")
 
 
+@pytest.mark.parametrize("right", EVENT_RIGHTS)
+@pytest.mark.parametrize("mode", [{"offer_by": "dra"}, {"offer_by": "device-plugin", "hami": True}])
+async def test_doctor_names_a_missing_right_to_write_events(
+    idle_node: DraNode, right: tuple[str, str], mode: dict[str, Any]
+) -> None:
+    given = attrs.evolve(idle_node.settings, **mode)
+    (row,) = await in_thread(lambda: list(check_node_events(given)))
+    assert row.verdict is Verdict.OK
+    idle_node.server.allowed = lambda *asked: asked != right
+    (row,) = await in_thread(lambda: list(check_node_events(given)))
+    assert row.verdict is Verdict.WARNING
+    assert row.seen.endswith(f"may not: {' '.join(right)}")
+    assert "dra" if given.offer_by == "dra" else "hami" in row.advice
+
+
 async def test_doctor_names_a_cluster_without_the_api_a_daemon_of_the_other_way_and_a_wrong_root(
     idle_node: DraNode,
 ) -> None:
@@ -153,6 +173,7 @@ async def test_doctor_names_a_cluster_without_the_api_a_daemon_of_the_other_way_
 
 def test_doctor_has_no_row_of_dra_with_the_device_plugin() -> None:
     assert list(check_dra(Settings())) == []
+    assert list(check_node_events(Settings())) == []
 
 
 def value(daemon: DaemonState, name: str, **labels: str) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import cel
 import pytest
 
-from biren_plugin.commands.doctor.dra_checks import RIGHTS
+from biren_plugin.commands.doctor.dra_checks import EVENT_RIGHTS, RIGHTS
 from biren_plugin.core.parse.vendor import DRA_DRIVER, RESOURCE_OF_SPLIT
 from tests.manifests.overlays import FIRST_VERSION
 from tests.manifests.render import (
@@ -123,7 +123,7 @@ def test_doctor_asks_for_each_right_and_no_other() -> None:
     granted = {
         (verb, name) for rule in rules for name in rule["resources"] for verb in rule["verbs"]
     }
-    assert granted == set(RIGHTS)
+    assert granted == {*RIGHTS, *EVENT_RIGHTS}
 
 
 def test_rights_are_the_verbs_that_the_driver_uses() -> None:
@@ -134,6 +134,7 @@ def test_rights_are_the_verbs_that_the_driver_uses() -> None:
             "resources": ["resourceslices"],
             "verbs": ["list", "watch", "create", "update", "delete"],
         },
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
     ]
 
 

@@ -260,6 +260,8 @@ def _handler(api: StandInApiServer) -> type[BaseHTTPRequestHandler]:
                         metadata.get("name") or metadata["generateName"][:58] + uuid.uuid4().hex[:5]
                     )
                     metadata["name"] = name
+                    if f"{path}/{name}" in api.objects:
+                        return 409, _status(409, f"{name} already exists")
                     return 201, api.put(f"{path}/{name}", body)
                 if path not in api.objects:
                     return 404, _status(404, f"{path} not found")

@@ -23,6 +23,8 @@ RIGHTS: Final = (
     ("create", "resourceslices"), ("update", "resourceslices"), ("delete", "resourceslices"),
 )  # fmt: skip
 """What the driver does, as a role names it."""
+EVENT_RIGHTS: Final = (("create", "events"), ("patch", "events"))
+"""What the daemon does with Events about its node, in namespace `default`; with `--hami` too."""
 _GROUP: Final = "resource.k8s.io"
 _VERSION: Final[Shape] = {"gitVersion?": str}
 _REVIEW: Final[Shape] = {"status?": {"allowed?": bool}}
@@ -37,6 +39,36 @@ def check_dra(settings: Settings) -> Iterator[Check]:
     yield from _sockets(settings)
     yield from trio.run(_cluster, settings)
     yield from _driver(settings)
+
+
+def check_node_events(settings: Settings) -> Iterator[Check]:
+    """Yield a row for the Events about the node, in the modes that write them."""
+    if settings.offer_by == "dra" or settings.hami:
+        yield trio.run(_event_rights, settings)
+
+
+async def _event_rights(settings: Settings) -> Check:
+    from biren_plugin.cluster.api_server import ApiServer
+    from biren_plugin.cluster.credentials import load_from
+    from biren_plugin.core.event_objects import NAMESPACE
+
+    name = "node events"
+    try:
+        async with ApiServer(load_from(settings.kubeconfig)) as api:
+            call = partial(api.call, deadline=_CHECK_DEADLINE)
+            missing = [
+                " ".join(right)
+                for right in EVENT_RIGHTS
+                if not await _is_allowed(call, *right, group="", namespace=NAMESPACE)
+            ]
+    except (ApiError, ssl.SSLError) as error:
+        return warning(name, f"{error}", "verdicts are not shown as Events of the node")
+    if missing:
+        role = "dra" if settings.offer_by == "dra" else "hami"
+        seen = f"the account may not: {', '.join(missing)}"
+        advice = f"verdicts are not shown as Events of the node; see manifests/components/{role}/rights.yaml"
+        return warning(name, seen, advice)
+    return ok(name, "verdicts that change are shown by `kubectl describe node`")
 
 
 def _sockets(settings: Settings) -> Iterator[Check]:
@@ -86,8 +118,10 @@ async def _cluster(settings: Settings) -> Sequence[Check]:
     return [ok(name, f"Kubernetes {version}; the account has each right")]
 
 
-async def _is_allowed(call: Any, verb: str, resource: str) -> bool:
-    asked = {"group": _GROUP, "resource": resource, "verb": verb}
+async def _is_allowed(
+    call: Any, verb: str, resource: str, group: str = _GROUP, namespace: str = ""
+) -> bool:
+    asked = {"group": group, "resource": resource, "verb": verb, "namespace": namespace}
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",

@@ -1,0 +1,148 @@
+"""Writes changed verdicts as Kubernetes Events about the node, where the daemon talks to the API server anyway.
+
+1. What happened before is counted in its Event, for as long as the API server keeps that one (an hour).
+2. While the API server is away, an Event waits for it, `PATIENCE` at most; a refused one is given up.
+   At most `ROOM` wait, and `Allowance` limits how many are written. Those beyond are dropped and counted.
+3. Nothing depends on an Event: trouble is one line in the log, and a sentence in `status`.
+"""
+
+import time
+from collections import OrderedDict
+from contextlib import suppress
+from typing import Final
+from urllib.parse import quote
+
+import attrs
+import trio
+
+from biren_plugin.board import Board
+from biren_plugin.cluster.api_server import ApiServer
+from biren_plugin.cluster.credentials import Load, who_am_i
+from biren_plugin.core.event_objects import (
+    NAMESPACE,
+    Allowance,
+    NodeEvent,
+    NodeEventsState,
+    again,
+    events_of,
+    new_event,
+)
+from biren_plugin.core.model import Inventory
+from biren_plugin.core.remarks import remark_lists
+from biren_plugin.errors import ApiConflict, ApiError, ApiNotFound, ApiUnreachable
+from biren_plugin.notice import Notice
+
+PATH: Final = f"/api/v1/namespaces/{NAMESPACE}/events"
+ROOM: Final = 32
+PATIENCE: Final = 600.0
+"""Seconds."""
+_FIRST_WAIT: Final = 1.0
+_LONGEST_WAIT: Final = 30.0
+_REMEMBERED: Final = 64
+"""Events whose count can go on."""
+
+
+@attrs.frozen
+class _Happened:
+    """A change, and when."""
+
+    event: NodeEvent
+    at: float
+    """Seconds since 1970."""
+    until: float
+    """When it is given up, in seconds of trio's clock."""
+
+
+@attrs.frozen
+class _Written:
+    """An Event in the API server."""
+
+    name: str
+    count: int
+
+
+class NodeEvents:
+    """The Events of the node called `node`, or without a name of the one that the pod's token names."""
+
+    def __init__(
+        self, load: Load, node: str, inventory: Board[Inventory], state: NodeEventsState
+    ) -> None:
+        self._api = ApiServer(load)
+        self._node = node
+        self._inventory = inventory
+        self._state = state
+        self._put, self._waiting = trio.open_memory_channel[_Happened](ROOM)
+        self._allowance = Allowance()
+        self._written: OrderedDict[NodeEvent, _Written] = OrderedDict()
+        self._notice = Notice()
+
+    async def run(self) -> None:
+        """Ends only by bugs, or cancelled."""
+        async with self._api, trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow)
+            async for happened in self._waiting:
+                await self._write_patiently(happened)
+
+    async def _follow(self) -> None:
+        before: Inventory | None = None
+        with self._inventory.subscribe() as inventories:
+            async for current in inventories:
+                lists = before.lists if before is not None else ()
+                for event in events_of(remark_lists(lists, current.lists)):
+                    self._take(event)
+                before = current
+
+    def _take(self, event: NodeEvent) -> None:
+        now = trio.current_time()
+        if not self._allowance.take(now):
+            self._state.dropped += 1
+            return
+        try:
+            self._put.send_nowait(_Happened(event, time.time(), now + PATIENCE))
+        except trio.WouldBlock:
+            self._state.dropped += 1
+
+    async def _write_patiently(self, happened: _Happened) -> None:
+        wait = _FIRST_WAIT
+        while True:
+            try:
+                await self._write(happened)
+            except ApiError as error:
+                text = f"Events about the node are not written: {error}"
+                self._notice.begin("node_events_unwritten", text, reason=str(error))
+                self._state.trouble = text
+                if not isinstance(error, ApiUnreachable) or trio.current_time() >= happened.until:
+                    self._state.dropped += 1
+                    return
+                await trio.sleep(max(wait, min(error.retry_after or 0.0, _LONGEST_WAIT)))
+                wait = min(2 * wait, _LONGEST_WAIT)
+            else:
+                self._notice.end("node_events_written", "Events about the node are written again")
+                self._state.trouble = ""
+                self._state.written += 1
+                return
+
+    async def _write(self, happened: _Happened) -> None:
+        """Raises `ApiError`."""
+        event = happened.event
+        if (known := self._written.get(event)) is not None:
+            path = f"{PATH}/{quote(known.name, safe='')}"
+            try:
+                await self._api.call("PATCH", path, again(known.count + 1, happened.at))
+            except ApiNotFound:  # the API server has forgotten it
+                del self._written[event]
+            else:
+                self._written[event] = attrs.evolve(known, count=known.count + 1)
+                self._written.move_to_end(event)
+                return
+        created = new_event(event, await self._name(), happened.at)
+        with suppress(ApiConflict):  # the answer to an earlier try was lost
+            await self._api.call("POST", PATH, created)
+        self._written[event] = _Written(created["metadata"]["name"], 1)
+        if len(self._written) > _REMEMBERED:
+            self._written.popitem(last=False)
+
+    async def _name(self) -> str:
+        if not self._node:
+            self._node = who_am_i((await self._api.access()).token or "").node
+        return self._node
