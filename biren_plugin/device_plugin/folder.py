@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,12 +15,15 @@ from biren_plugin.core.parse.vendor import MONITORING_RESOURCE, RESOURCE_OF_SPLI
 from biren_plugin.errors import reason_of
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import NOT_THERE
+from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.notice import Notice, say
 from biren_plugin.unix_sockets import FileIdentity, is_abandoned
 
 KUBELET_SOCKET: Final = "kubelet.sock"
 INTERVAL: Final = 1.0
 """Seconds between reads without an event."""
+PATIENCE: Final = 5.0
+"""Seconds after which a read counts as hanging."""
 
 
 @attrs.frozen
@@ -73,7 +77,7 @@ def remove_abandoned(path: Path) -> list[str]:
 
 
 def read_kubelet_folder(path: Path) -> KubeletFolder:
-    """Read the directory, without a thread: it is on the node's own disk. Never raises."""
+    """Read the directory. Blocks, for as long as its disk hangs. Never raises."""
     try:
         names = [name for name in os.listdir(path) if name.endswith(".sock")]
     except OSError as error:
@@ -95,11 +99,12 @@ async def watch_kubelet_folder(
     `on_turn` gets the seconds that each read took.
     """
     notice = Notice()
+    thread = WorkerThread()
     kubelet: FileIdentity | None = None
     while True:
         folder_events.arm()
         began = trio.current_time()
-        current = read_kubelet_folder(path)
+        current = await _read_patiently(path, thread, notice)
         if kubelet is not None and current.kubelet not in (None, kubelet):
             say("kubelet_restarted", "the kubelet has restarted")
             notice.forget()
@@ -109,6 +114,19 @@ async def watch_kubelet_folder(
             board.post(current)
         on_turn(trio.current_time() - began)
         await folder_events.wait(INTERVAL)
+
+
+async def _read_patiently(path: Path, thread: WorkerThread, notice: Notice) -> KubeletFolder:
+    """Return the directory's content, after logging once that the read hangs. Raises `NoThread`.
+
+    What was read before stands meanwhile.
+    """
+    while True:
+        with trio.move_on_after(PATIENCE):
+            return await thread.run(partial(read_kubelet_folder, path))
+        reason = f"reading it takes more than {PATIENCE:g} s, as when a disk hangs"
+        text = f"waiting for {path}: {reason}; see `dmesg` on the node"
+        notice.begin("folder_unreadable", text, reason=reason)
 
 
 def _log(before: KubeletFolder, folder: KubeletFolder, path: Path, notice: Notice) -> None:

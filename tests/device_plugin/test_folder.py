@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from biren_plugin.board import Board
 from biren_plugin.device_plugin import folder
@@ -18,6 +19,8 @@ from biren_plugin.device_plugin.folder import (
     remove_abandoned,
     watch_kubelet_folder,
 )
+from biren_plugin.unix_sockets import FileIdentity
+from tests.support.clocks import Gate
 from tests.support.stepped_events import SteppedEvents
 
 
@@ -135,6 +138,33 @@ async def test_a_directory_that_cannot_be_read_is_logged_once_with_the_reason(
         await bell.ring()
     assert warnings(caplog)[-1:] == [f"waiting for {path}: Input/output error"]
     assert len([text for text in warnings(caplog) if "Input/output" in text]) == 1
+
+
+async def test_a_read_that_hangs_holds_up_no_other_task_and_is_logged_once(
+    path: Path,
+    board: Board[KubeletFolder],
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate = Gate()
+    seen = KubeletFolder(exists=True, sockets={KUBELET_SOCKET: FileIdentity(1, 2, 3)})
+
+    def hang(_path: Path) -> KubeletFolder:
+        gate.wait()
+        return seen
+
+    monkeypatch.setattr(folder, "read_kubelet_folder", hang)
+    caplog.set_level(logging.INFO)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_kubelet_folder, path, SteppedEvents(), board)
+        await trio.sleep(20)  # other tasks go on
+        [text] = warnings(caplog)
+        assert text.endswith("takes more than 5 s, as when a disk hangs; see `dmesg` on the node")
+        gate.set()
+        await board.wait_for(lambda latest: latest == seen)
+        assert "the kubelet's socket is there" in warnings(caplog)[-1]
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_missing_kubelet_is_logged_once_whatever_else_changes(
