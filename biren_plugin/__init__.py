@@ -5,4 +5,4 @@ Rooms, from the top; each imports only from those below it: `cli`, `commands`, `
 `daemon_state`, `board` and `supervise`, then `core`, then `errors`.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -39,7 +39,9 @@ def test_each_artefact_installs_and_runs(artefacts: Path, tmp_path: Path, patter
     run(*pip, "--upgrade", "pip", cwd=tmp_path)
     run(*pip, artefact, cwd=tmp_path)
     command = tmp_path / "venv/bin/br-gpu-device-plugin"
-    assert __version__ in run(command, "--version", cwd=tmp_path)
+    assert run(command, "--version", cwd=tmp_path) == f"br-gpu-device-plugin {__version__}\n"
+    installed = run(*pip[:3], "show", "br-gpu-device-plugin", cwd=tmp_path)
+    assert f"Version: {__version__}\n" in installed
     assert "card_0" in run(command, "devices", "--host-root", HOST, cwd=tmp_path)
 
 
