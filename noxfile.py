@@ -235,6 +235,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def figures(session: nox.Session) -> None:
+    """The tables of docs/figures.md and README, and the plots: `-- RUN.json --node NODE.json`."""
+    run = prepare(session)
+    run("python", "-m", "tests.bench.pages", *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def ratios(session: nox.Session) -> None:
     """What of the figures must hold on any machine: ratios within one run, never times."""
     run = prepare(session)

@@ -43,7 +43,7 @@ def measure_calls() -> list[Figure]:
         Figure("Allocate / echo on grpcio", "times", ratio(ours, others[2]), 1.5),
         Figure("Allocate by a Go client, its start included", "ms", statistics.median(go)),
         Figure("resident memory, registered", "MiB", at_rest, 36),
-        Figure("resident memory, after the load", "MiB", loaded, at_rest + 3),
+        Figure("resident memory, after the load", "MiB", loaded, round(at_rest + 3, 1)),
     ]
 
 

@@ -55,7 +55,7 @@ def measure_dra(rounds: int = 40, claims: int = 60, seconds: float = 20.0) -> li
         *spread("slices deleted to back", [deletions], None, 1000),
         Figure("resident memory with DRA", "MiB", memory, 40),
         Figure("memory of DRA", "MiB", memory - plain, 4),
-        Figure("resident memory with DRA, after the load", "MiB", after, memory + 3),
+        Figure("resident memory with DRA, after the load", "MiB", after, round(memory + 3, 1)),
         Figure("idle with the device plugin", "% of a core", plain_idle),
         Figure("idle with DRA", "% of a core", share, round(plain_idle + 0.1, 2)),
         Figure("idle with DRA, wake-ups", "1/s", wakeups),

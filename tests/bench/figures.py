@@ -58,7 +58,16 @@ def shown(value: float, unit: str) -> str:
 def shown_target(target: float, unit: str) -> str:
     """A target in its own digits."""
     target, unit = _scaled(target, unit)
-    return f"{target:,.6g} {unit}".rstrip()
+    return f"{target:,.4g} {unit}".rstrip()
+
+
+def joined(texts: Sequence[str]) -> str:
+    """Figures side by side, with their unit once if they share it: `0.57 / 0.97 ms`."""
+    units = {text.partition(" ")[2] for text in texts}
+    if len(units) == 1 and len(texts) > 1:
+        texts = [*(text.partition(" ")[0] for text in texts[:-1]), texts[-1]]
+        return " / ".join(texts)
+    return "; ".join(texts)
 
 
 def _scaled(value: float, unit: str) -> tuple[float, str]:

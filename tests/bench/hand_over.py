@@ -11,7 +11,7 @@ from tests.support.simulated_node import Node
 _PATIENCE = 10.0
 
 
-def measure_hand_overs(rounds: int = 40) -> list[Figure]:
+def measure_hand_overs(rounds: int = 30) -> list[Figure]:
     """With the test kubelet; what a real kubelet adds, the cluster session measures."""
     return [
         *spread("hand-over to list", [_hand_over(rounds)], None, 30),

@@ -88,7 +88,8 @@ def _busy_dev(node: Node) -> Iterator[Callable[[], int]]:
 
     def come_and_go() -> None:
         nonlocal made
-        while not ended.wait(1 / _NODES_A_SECOND):
+        began = time.monotonic()
+        while not ended.wait(max(0, began + made / _NODES_A_SECOND - time.monotonic())):
             path = folder / f"{_NAMES[made % len(_NAMES)]}{made % 97}"
             path.symlink_to("/dev/null")
             path.unlink()

@@ -99,5 +99,5 @@ def test_plots_are_documents_that_name_every_row(tmp_path: Path) -> None:
         file.name: [each.text for each in ET.parse(file).iter() if each.text]
         for file in tmp_path.iterdir()
     }
-    assert "scan: 8 ms" in texts["growth.svg"]
-    assert "a <call>: 1 ms" in texts["latencies.svg"]
+    assert "scan: 8.0 ms" in texts["growth.svg"]
+    assert "a <call>: 1.0 ms" in texts["events.svg"]

@@ -46,7 +46,10 @@ def main() -> int:
     parser.add_argument("--binaries", metavar="DIR", help=f"instead of ${KUBERNETES_VARIABLE}")
     parser.add_argument("--soak", type=float, metavar="SECONDS", help="random events, no tests")
     parser.add_argument("--seed", type=int, default=1, help="of the soak")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the tests' figures")
     arguments, words = parser.parse_known_args()
+    if arguments.json is not None:
+        words.append(f"--json={arguments.json.absolute()}")
     if arguments.binaries:
         os.environ[KUBERNETES_VARIABLE] = arguments.binaries
     os.environ["PATH"] = search_path()

@@ -161,8 +161,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Prints what tests measured."""
     for line in figures.lines():
         terminalreporter.write_line(line)
+    if file := terminalreporter.config.getoption("figures"):
+        figures.write(file)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Records what the real kubelet does in place of comparing it."""
+    """Records what the real kubelet does in place of comparing it; writes the figures."""
+    parser.addoption("--json", type=Path, dest="figures", metavar="FILE")
     parser.addoption("--write-conversations", action="store_true", dest="write_conversations")

@@ -1,6 +1,9 @@
-"""Figures of a session: measured by tests, printed at its end."""
+"""Figures of a session: measured by tests, printed at its end, and written where docs are made of them."""
 
+import json
+import time
 from collections import defaultdict
+from pathlib import Path
 from typing import Final
 
 _FIGURES: Final[dict[str, list[float]]] = defaultdict(list)
@@ -19,3 +22,9 @@ def lines() -> list[str]:
         least, median, greatest = ordered[0], ordered[len(ordered) // 2], ordered[-1]
         told.append(f"{name}: {len(values)} times, {least:.0f} / {median:.0f} / {greatest:.0f}")
     return told
+
+
+def write(file: Path) -> None:
+    """All values of each figure, with the day, as one JSON document."""
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    file.write_text(json.dumps({"at": at, "figures": _FIGURES}, indent=1) + "\n")

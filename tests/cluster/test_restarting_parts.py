@@ -1,10 +1,16 @@
 """Every part of the node ends and returns, and no card is in two containers."""
 
+import contextlib
 import shutil
 import signal
+import threading
+import time
+from collections.abc import Iterator
 
+import grpc
 import pytest
 
+from tests.cluster import figures
 from tests.cluster.host import NodeHost
 from tests.cluster.load import pod_load
 from tests.cluster.node import KUBELET_ROOT, Node
@@ -20,13 +26,44 @@ def cards_of(node: Node, name: str, gpu: int = 1) -> set[str]:
     return set(run_pod(node.api, name, container(gpu=gpu))["main"].cards.split(","))
 
 
+@contextlib.contextmanager
+def noting_how_soon(node: Node, ids: set[str]) -> Iterator[None]:
+    """Notes how long the kubelet that the block starts listens before it counts each of these cards."""
+    before = (PLUGINS / "kubelet.sock").stat().st_ctime
+
+    def listening() -> float:
+        with contextlib.suppress(OSError):
+            return (PLUGINS / "kubelet.sock").stat().st_ctime
+        return before
+
+    def counts_all() -> bool:
+        with contextlib.suppress(grpc.RpcError):
+            return node.view.allocatable() == ids
+        return False
+
+    def watch() -> None:
+        deadline = time.monotonic() + 60
+        while listening() == before or not counts_all():
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.005)  # the real parts notify nobody
+        took = time.time() - listening()
+        figures.note("ms from the kubelet's socket to all cards", took * 1000)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    yield
+    watcher.join()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_after_a_kubelet_restart_every_card_counts_and_a_held_one_stays_held(
     node: Node, eight_cards: set[str], number: signal.Signals
 ) -> None:
     held = cards_of(node, "before")
     node.stop_kubelet(number)
-    node.start_kubelet()
+    with noting_how_soon(node, eight_cards):
+        node.start_kubelet()
     node.view.wait_for(eight_cards)
     assert cards_of(node, "after", gpu=7) == eight_cards - held
 
