@@ -1,12 +1,14 @@
 """Writes down what was allocated, and sees to it that the node's lock goes when its pod needs it no more.
 
 1. An answer to the kubelet is settled at once: the entries in the pod's annotation are emptied, the
-   phase is set, the lock is released. What the API server does not take is tried until it does.
+   phase is set, the lock is released. What fails is tried again, and holds up no other pod; a pod that the
+   API server lets nobody annotate keeps its annotations, and the lock is released all the same.
 2. A lock that is there is judged at once, then every `LONGEST_WAIT` at most: its pod may have been
    deleted, refused by the kubelet, or allocated by a daemon that was killed.
 3. Only a lock of a pod with whole cards of this node is released, or that of a pod that is gone.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -29,7 +31,7 @@ from biren_plugin.core.hami.lock_fate import Keep, Release, fate_at_end, fate_of
 from biren_plugin.core.hami.promises import Promise
 from biren_plugin.core.parse.api_shapes import Object
 from biren_plugin.daemon_state import HamiState
-from biren_plugin.errors import NodeError
+from biren_plugin.errors import ApiError, ApiForbidden, ApiInvalid, NodeError
 from biren_plugin.hami.node_objects import NodeObjects
 from biren_plugin.hami.promised_cards import Settled
 from biren_plugin.notice import DEBUG, INFO, WARNING, Notice, say
@@ -52,7 +54,6 @@ class LockKeeper:
         self._node = node
         self._state = state
         self._put, self._answers = trio.open_memory_channel[Settled](_ROOM)
-        self._unsettled = Notice()
         self._unreadable = Notice()
         self.held: Promise | None = None
         """What the lock's pod was promised, as it was seen last; None without a lock."""
@@ -69,28 +70,53 @@ class LockKeeper:
             )
 
     async def run_settling(self) -> None:
-        """Settles each answer, in order."""
-        async for answer in self._answers:
-            wait = FIRST_WAIT
-            while not await self._is_settled(answer):
-                await trio.sleep(wait)
-                wait = min(2 * wait, LONGEST_WAIT)
+        """Settles each answer; of two for one pod, the later counts."""
+        unsettled: dict[str, tuple[Settled, Notice]] = {}
+        wait = FIRST_WAIT
+        while True:
+            with trio.move_on_after(wait if unsettled else math.inf):
+                if len(unsettled) == _ROOM:
+                    await trio.sleep_forever()
+                answer = await self._answers.receive()
+                _, notice = unsettled.pop(answer.promise.uid, (None, Notice()))
+                unsettled[answer.promise.uid] = answer, notice
+                wait = FIRST_WAIT
+            for uid, (answer, notice) in [*unsettled.items()]:
+                if await self._is_settled(answer, notice):
+                    del unsettled[uid]
+            wait = min(2 * wait, LONGEST_WAIT)
 
-    async def _is_settled(self, answer: Settled) -> bool:
+    async def _is_settled(self, answer: Settled, notice: Notice) -> bool:
         promise = answer.promise
         try:
-            await self._finish(answer)
-            if answer.phase:
-                await self._objects.release(
-                    lambda lock: lock.is_for(promise.namespace, promise.pod)
-                )
+            await self._finish_and_release(
+                answer, lambda lock: lock.is_for(promise.namespace, promise.pod)
+            )
         except NodeError as error:
             text = f"HAMi's lock and record of {promise.name} are updated later: {error}"
-            self._unsettled.begin("hami_unsettled", text, pod=promise.name, reason=str(error))
+            notice.begin("hami_unsettled", text, pod=promise.name, reason=str(error))
             return False
         text = f"HAMi's lock and record of {promise.name} are updated"
-        self._unsettled.end("hami_settled", text, pod=promise.name)
+        notice.end("hami_settled", text, pod=promise.name)
         return True
+
+    async def _finish_and_release(
+        self, answer: Settled, is_meant: Callable[[Lock], bool]
+    ) -> Lock | None:
+        """Gives the lock that was released; whatever becomes of the pod's record. Raises `ApiError`."""
+        failure = None
+        try:
+            await self._finish(answer)
+        except (ApiForbidden, ApiInvalid) as refusal:
+            name = answer.promise.name
+            text = f"HAMi's record of {name} stays as it is: {refusal}"
+            say("hami_unsettled", text, WARNING, pod=name, reason=str(refusal))
+        except ApiError as error:
+            failure = error
+        released = await self._objects.release(is_meant) if answer.phase else None
+        if failure is not None:
+            raise failure
+        return released
 
     async def _finish(self, answer: Settled) -> None:
         promise = answer.promise
@@ -140,10 +166,13 @@ class LockKeeper:
         if isinstance(fate, Keep):
             say("hami_lock_kept", f"HAMi's lock stays: {fate.why}", DEBUG)
             return
-        if fate.promise is not None:
+        if fate.promise is None:
+            released = await self._objects.release(lambda found: found.text == lock.text)
+        else:
             done = len(read_entries(fate.promise.text))
-            await self._finish(Settled(fate.promise, done, fate.phase))
-        if await self._objects.release(lambda found: found.text == lock.text) is not None:
+            answer = Settled(fate.promise, done, fate.phase)
+            released = await self._finish_and_release(answer, lambda found: found.text == lock.text)
+        if released is not None:
             name = f"{lock.namespace}/{lock.pod}"
             text = f"released HAMi's lock on the node, taken for {name}: {fate.why}"
             say("hami_lock_released", text, INFO, pod=name)

@@ -203,3 +203,51 @@ async def test_an_api_server_that_hangs_at_the_end_does_not_hold_the_daemon_up(
         node.api.hang = threading.Event()
     assert "HAMi's lock on the node may stay: no answer in 0.1 s" in caplog.text
     node.api.hang.set()
+
+
+@pytest.mark.parametrize("status", [403, 422, 500])
+async def test_a_pod_whose_annotations_are_refused_holds_up_no_other_and_leaves_no_lock(
+    node: HamiNode, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    """A policy or a webhook of the cluster may refuse each change to one pod."""
+    async with node.registered():
+        node.api.refuse = lambda method, path: (
+            (status, "denied by a policy") if (method, path[-3:]) == ("PATCH", "/p1") else None
+        )
+        node.scheduler.create("p1", Wish((1,)))
+        node.api.refuse, refuse = lambda _method, _path: None, node.api.refuse
+        assert node.scheduler.schedule("p1") == "bound"
+        node.api.refuse = refuse
+        await node.admit("p1", Wish((1,)))
+        await until(lambda: node.scheduler.lock is None)
+        await node.run_pod("p2", Wish((2,)))
+        await until(lambda: node.scheduler.lock is None)
+        assert node.scheduler.annotation(PHASE, "p2") == "success"
+        assert node.agrees()
+        said = (
+            "are updated later" if status == 500 else "HAMi's record of default/p1 stays as it is"
+        )
+        assert caplog.text.count(said) == 1
+        assert "denied by a policy" in caplog.text
+
+
+async def test_the_lock_of_a_failed_pod_whose_annotations_are_refused_goes(node: HamiNode) -> None:
+    async with node.registered():
+        assert node.scheduler.run_pod("p1", Wish((1,))) == "bound"
+        node.scheduler.set_status("p1", phase="Failed", reason="OutOfbirentech.com/gpu")
+        node.api.refuse = lambda method, path: (
+            (403, "denied") if (method, path[-3:]) == ("PATCH", "/p1") else None
+        )
+        await until(lambda: node.scheduler.lock is None)
+
+
+async def test_a_daemon_that_stops_releases_the_lock_of_a_pod_whose_annotations_are_refused(
+    node: HamiNode,
+) -> None:
+    async with node.registered():
+        assert node.scheduler.run_pod("p1", Wish((1,))) == "bound"
+        await until(lambda: node.hami.lock == "default/p1")
+        node.api.refuse = lambda method, path: (
+            (422, "denied") if (method, path[-3:]) == ("PATCH", "/p1") else None
+        )
+    assert node.scheduler.lock is None
