@@ -7,7 +7,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final, NoReturn
 
-import attrs
 import trio
 
 from biren_plugin import __version__
@@ -33,6 +32,7 @@ from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.monitor.standard_error import exit_at_once
 from biren_plugin.monitor.status import serve_status
 from biren_plugin.notice import WARNING, say
+from biren_plugin.records import frozen
 from biren_plugin.signals import STOPPING, ignore_stray
 from biren_plugin.sources.holders import INTERVAL as HOLDERS_INTERVAL
 from biren_plugin.sources.holders import ask_holders
@@ -51,7 +51,7 @@ STEADY: Final = 5.0
 """Seconds without a failure after which a loop counts as recovered."""
 
 
-@attrs.frozen
+@frozen
 class Loop:
     """One task of the root, kept running for as long as the daemon lives."""
 

@@ -23,6 +23,7 @@ from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.observed import Doubt, KubeletView, Observed
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.core.rivals import Rival
+from biren_plugin.records import frozen
 
 Outcome = Literal["answered", "refused", "failed"]
 
@@ -45,7 +46,7 @@ class Latency:
         self.total += seconds
 
 
-@attrs.frozen
+@frozen
 class Turn:
     """The last turn of a loop."""
 
@@ -127,7 +128,7 @@ SLACK: Final = 30.0
 turn 5 s, a failure a wait of 15 s."""
 
 
-@attrs.frozen
+@frozen
 class DriverState:
     """The state of the node's DRA driver."""
 

@@ -20,16 +20,16 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Iterator
 
-import attrs
 import trio
 
 from biren_plugin.notice import DEBUG, Notice, say, say_bug
+from biren_plugin.records import frozen
 
 Errors = tuple[type[Exception], ...]
 _DOUBLINGS = 64  # a greater exponent would only overflow
 
 
-@attrs.frozen
+@frozen
 class Pace:
     """How fast a subtree is restarted. Times are seconds."""
 

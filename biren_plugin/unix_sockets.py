@@ -7,10 +7,10 @@ import socket
 import struct
 from pathlib import Path
 
-import attrs
 import trio
 
 from biren_plugin.notice import WARNING, say
+from biren_plugin.records import frozen
 
 _BACKLOG = 32
 _PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: `struct ucred` of Linux
@@ -20,7 +20,7 @@ _OVERFLOW_UID = 65534
 """What user_namespaces(7) shows for a user id that is not mapped."""
 
 
-@attrs.frozen
+@frozen
 class FileIdentity:
     """Identifies a file: a new file under the same name has another identity."""
 

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import attrs
-
 from biren_plugin.core.parse.api_shapes import Shape, shaped
 from biren_plugin.errors import ApiUnreachable
+from biren_plugin.records import frozen
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _HTTPS: Final = 443
@@ -32,7 +31,7 @@ _CLAIMS: Final[Shape] = {
 }  # fmt: skip
 
 
-@attrs.frozen
+@frozen
 class Access:
     """The API server's address and the client's credentials, at one moment."""
 
@@ -159,7 +158,7 @@ def _reason(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 
-@attrs.frozen
+@frozen
 class WhoAmI:
     """The place of a pod according to its own token."""
 

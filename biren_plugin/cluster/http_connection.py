@@ -10,13 +10,13 @@ import socket
 import ssl
 from typing import Final
 
-import attrs
 import h11
 import trio
 
 from biren_plugin import __version__
 from biren_plugin.cluster.credentials import Access
 from biren_plugin.errors import ApiUnreachable
+from biren_plugin.records import frozen
 
 BODY_SIZE: Final = 16 * 1024 * 1024
 """Bytes of one answer; a list of one node's slices has a few hundred KiB."""
@@ -40,7 +40,7 @@ BROKEN: Final = (
 """The errors of an exchange when the other side goes away."""
 
 
-@attrs.frozen
+@frozen
 class Head:
     """The beginning of an answer."""
 

@@ -31,6 +31,7 @@ from biren_plugin.core.model import Inventory
 from biren_plugin.core.remarks import remark_lists
 from biren_plugin.errors import ApiConflict, ApiError, ApiNotFound, ApiUnreachable
 from biren_plugin.notice import Notice
+from biren_plugin.records import frozen
 
 PATH: Final = f"/api/v1/namespaces/{NAMESPACE}/events"
 ROOM: Final = 32
@@ -42,7 +43,7 @@ _REMEMBERED: Final = 64
 """Events whose count can go on."""
 
 
-@attrs.frozen
+@frozen
 class _Happened:
     """A change, and when."""
 
@@ -53,7 +54,7 @@ class _Happened:
     """When it is given up, in seconds of trio's clock."""
 
 
-@attrs.frozen
+@frozen
 class _Written:
     """An Event in the API server."""
 

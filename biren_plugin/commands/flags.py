@@ -13,12 +13,12 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import attrs
 from cyclopts import Group, Parameter, Token
 
 from biren_plugin.core.setting_field import FALSE, HELP, TRUE, key_of, read_words, variable_of
 from biren_plugin.core.settings import SETTINGS, ContainerRuntime, Settings, SettingsFile, Source
 from biren_plugin.errors import BadSetting, UsageError
+from biren_plugin.records import frozen
 
 CONFIG: Final = "config"
 """The name of the parameter for the path of the settings file."""
@@ -39,7 +39,7 @@ def read_value(kind: Any, tokens: Sequence[Token]) -> Any:
         raise UsageError(f"{tokens[0].keyword} {given or repr(given)}: {error}") from error
 
 
-@attrs.frozen
+@frozen
 class _Given:
     """A value, and the place it was given."""
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
 from cyclopts import App, ArgumentCollection, Token
 
 from biren_plugin.commands.flags import CONFIG, CONFIG_DIR, FILE_SOURCE
@@ -21,13 +20,14 @@ from biren_plugin.core.setting_field import key_of
 from biren_plugin.core.settings import SETTINGS
 from biren_plugin.errors import UsageError
 from biren_plugin.host.settings_files import own_file_of, settings_file_of
+from biren_plugin.records import frozen
 
 _MAX_SIZE: Final = 65_536
 """Bytes: a hundred times what all settings need; a larger file is not a settings file."""
 _KEYS: Final = {key_of(field.name): field for field in SETTINGS}
 
 
-@attrs.frozen
+@frozen
 class Entry:
     """One key of the file with its words."""
 

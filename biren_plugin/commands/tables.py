@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 
 from biren_plugin.core.parse.sysfs import by_number, shorten_names
+from biren_plugin.records import frozen
 
 _STYLES: Final = {
     "Healthy": "green",
@@ -31,7 +32,7 @@ _NARROWEST: Final = 20
 """Columns of text that are tried, however narrow the terminal is."""
 
 
-@attrs.frozen
+@frozen
 class Row:
     """One line of cells, and notes about it."""
 

@@ -3,19 +3,18 @@
 from collections import Counter
 from collections.abc import Sequence
 
-import attrs
-
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.core.placement.choose import Placement, choose
 from biren_plugin.core.placement.topology import Topology
 from biren_plugin.errors import InvalidRequest, NotReady
+from biren_plugin.records import frozen
 
 _RETRY = "delete the pod so that it is scheduled again"
 
 
-@attrs.frozen
+@frozen
 class PreferenceRequest:
     """One container's wish: `size` of `available`, `must_include` among them."""
 

@@ -6,14 +6,13 @@ Paths are those of the host, under whichever root the host was read.
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-import attrs
-
 from biren_plugin.core.model import HostFacts, Mount
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.vendor import CARDS_VARIABLE, CONTROL_NODE, VISIBLE_VARIABLE
+from biren_plugin.records import frozen
 
 
-@attrs.frozen
+@frozen
 class ContainerEdits:
     """What one container gets."""
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import attrs
 
 from biren_plugin.core.remarks import Remark
+from biren_plugin.records import frozen
 
 NAMESPACE: Final = "default"
 """Where Events about objects without a namespace are."""
@@ -28,7 +29,7 @@ _REFILL: Final = 300.0
 """Seconds."""
 
 
-@attrs.frozen
+@frozen
 class NodeEvent:
     """A verdict that changed. Two that are equal are one Event with a count."""
 

@@ -12,6 +12,7 @@ import attrs
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 from biren_plugin.core.placement.topology import NO_TOPOLOGY, Topology
+from biren_plugin.records import frozen
 
 _SPLIT_OF_RESOURCE: Final = {name: split for split, name in RESOURCE_OF_SPLIT.items()}
 
@@ -19,7 +20,7 @@ Identity = tuple[int | None, str, int]
 """The unit of hardware behind a device: its GPU, its resource, its place among the GPU's cards."""
 
 
-@attrs.frozen
+@frozen
 class Mount:
     """A file or directory of the host, read-only in the container."""
 
@@ -27,7 +28,7 @@ class Mount:
     container_path: str
 
 
-@attrs.frozen
+@frozen
 class HostFacts:
     """What a node has besides cards, for its containers."""
 
@@ -52,7 +53,7 @@ class HostFacts:
         return f"its link leads to {target}, which is missing, or not mounted here"
 
 
-@attrs.frozen
+@frozen
 class Snapshot:
     """One scan of the whole host."""
 
@@ -71,7 +72,7 @@ class Snapshot:
     """Whether its cards are VFIO groups."""
 
 
-@attrs.frozen
+@frozen
 class Device:
     """A card as it is reported to the kubelet."""
 
@@ -127,7 +128,7 @@ class Device:
         return attrs.evolve(self, reasons=self.reasons + reasons) if reasons else self
 
 
-@attrs.frozen
+@frozen
 class DeviceList:
     """All devices of one resource: the content of one message on the kubelet's stream."""
 
@@ -151,7 +152,7 @@ class DeviceList:
         return next((device for device in self.devices if device.id == device_id), None)
 
 
-@attrs.frozen
+@frozen
 class Excluded:
     """A device that the operator leaves out: it is in no list."""
 
@@ -160,7 +161,7 @@ class Excluded:
     """Of `--exclude`, as given."""
 
 
-@attrs.frozen
+@frozen
 class Inventory:
     """The devices of the node: the lists, before or after their cards were judged."""
 

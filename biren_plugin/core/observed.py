@@ -15,13 +15,14 @@ from biren_plugin.core.parse.brml import (
     P2PLink,
 )
 from biren_plugin.core.parse.vendor import CLAIM_KIND
+from biren_plugin.records import frozen
 
 _ADMIN: Final = "admin"
 _SEPARATOR: Final = ":"
 """In no uid, request or device name, which are DNS labels; allowed inside a CDI name."""
 
 
-@attrs.frozen
+@frozen
 class ClaimDevice:
     """One device of one request of a prepared claim: the CDI device `<uid>:<request>:<device>`.
 
@@ -60,7 +61,7 @@ class ClaimDevice:
         return f"{CLAIM_KIND}={self.name}"
 
 
-@attrs.frozen
+@frozen
 class Holder:
     """The container that holds a device."""
 
@@ -80,7 +81,7 @@ Holders = Mapping[tuple[str, str], Holder]
 NO_HOLDERS: Final[Holders] = {}
 
 
-@attrs.frozen
+@frozen
 class ClaimUse:
     """A claim that the kubelet believes prepared by this driver."""
 
@@ -99,7 +100,7 @@ Claims = Mapping[str, ClaimUse]
 """The claims that the kubelet believes prepared, by uid."""
 
 
-@attrs.frozen
+@frozen
 class ClaimFile:
     """The CDI file of a prepared claim."""
 
@@ -113,7 +114,7 @@ ClaimFiles = Mapping[str, ClaimFile]
 """By uid of the claim."""
 
 
-@attrs.frozen
+@frozen
 class ClaimsSeen:
     """What claims hold, and where their files and the kubelet's belief differ."""
 
@@ -146,7 +147,7 @@ class ClaimsSeen:
 NO_CLAIMS: Final = ClaimsSeen()
 
 
-@attrs.frozen
+@frozen
 class KubeletView:
     """The kubelet's last answer, if it answered."""
 
@@ -164,7 +165,7 @@ class KubeletView:
     """Namespace and name of each claim that the kubelet lists without a device."""
 
 
-@attrs.frozen
+@frozen
 class Doubt:
     """Why the kubelet is asked more often than usual."""
 
@@ -174,7 +175,7 @@ class Doubt:
     """How many questions were wanted at once so far."""
 
 
-@attrs.frozen
+@frozen
 class LibraryRound:
     """What the management library reported in one round."""
 
@@ -194,7 +195,7 @@ class LibraryRound:
     """The closest common ancestor of two cards; keys as in `links`."""
 
 
-@attrs.frozen
+@frozen
 class Observed:
     """The latest value of each source; None if a source has not reported yet."""
 

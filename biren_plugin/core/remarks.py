@@ -11,12 +11,13 @@ from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.sysfs import by_number, shorten_names
 from biren_plugin.core.parse.vendor import MINIMUM_DRIVER, driver_suffices
+from biren_plugin.records import frozen
 
 _BAD: Final = frozenset({"device_unhealthy", "device_warning"})
 """Events that need action."""
 
 
-@attrs.frozen
+@frozen
 class Remark:
     """One line for the log."""
 

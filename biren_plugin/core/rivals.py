@@ -18,11 +18,10 @@ from collections import deque
 from collections.abc import Collection, Mapping
 from typing import Final
 
-import attrs
-
 from biren_plugin.core.model import DeviceList
 from biren_plugin.core.observed import NO_HOLDERS, Holder, KubeletView
 from biren_plugin.core.parse.vendor import MODULE
+from biren_plugin.records import frozen
 
 ENDS: Final = 3
 WITHIN: Final = 120.0
@@ -35,7 +34,7 @@ Sockets = Mapping[str, object]
 """By file name: an identity that distinguishes a file from the next one with the same name."""
 
 
-@attrs.frozen
+@frozen
 class Sent:
     """The last list that was written to the kubelet's stream."""
 
@@ -43,7 +42,7 @@ class Sent:
     at: float
 
 
-@attrs.frozen
+@frozen
 class Rival:
     """Another plugin has taken the resource, or may have."""
 
@@ -67,14 +66,14 @@ class Rival:
         )
 
 
-@attrs.frozen
+@frozen
 class Lost:
     """The registration does not count, and there is no rival."""
 
     why: str
 
 
-@attrs.frozen
+@frozen
 class Seen:
     """Everything by which a registration is judged at one moment."""
 

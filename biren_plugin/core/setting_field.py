@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 import attrs
 
 from biren_plugin.errors import BadSetting
+from biren_plugin.records import frozen
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ _LONGEST_NUMBER: Final = 20
 _DECIMAL: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")  # float() also accepts nan, inf and 1e9
 
 
-@attrs.frozen
+@frozen
 class Between:
     """A validator of numbers; the schema has its limits too."""
 
@@ -46,7 +47,7 @@ class Between:
             raise BadSetting(field.name, text, f"give {self.right}")
 
 
-@attrs.frozen
+@frozen
 class Members:
     """A validator of a repeatable setting: each of its words is one of `names`."""
 
@@ -60,7 +61,7 @@ class Members:
                 raise BadSetting(field.name, word, f"give one of {', '.join(self.names)}")
 
 
-@attrs.frozen
+@frozen
 class Matching:
     """A validator of texts: the whole text matches `pattern`, and `is_right` finds no other fault."""
 
@@ -76,7 +77,7 @@ class Matching:
             raise BadSetting(field.name, text, f"give {self.right}")
 
 
-@attrs.frozen
+@frozen
 class Absolute:
     """A validator of directories of the node: a relative path would depend on where the daemon was started."""
 
@@ -88,7 +89,7 @@ class Absolute:
             raise BadSetting(field.name, f"{path}", "give a path that begins with /")
 
 
-@attrs.frozen
+@frozen
 class EachMatching:
     """A validator of a repeatable setting: each of its words as a whole matches `pattern`."""
 

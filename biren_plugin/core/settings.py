@@ -30,6 +30,7 @@ from biren_plugin.core.setting_field import (
     split_address,
 )
 from biren_plugin.errors import BadSetting
+from biren_plugin.records import frozen
 
 ContainerRuntime = Literal["runc", "kata"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -60,7 +61,7 @@ _FOLDERS_OF_SOCKETS: Final = ("device_plugin_dir", "pod_resources_dir", "status_
 """Settings whose directories hold sockets that must not meet: two sockets are called `kubelet.sock`."""
 
 
-@attrs.frozen
+@frozen
 class SettingsFile:
     """The file that settings were read from."""
 
@@ -69,7 +70,7 @@ class SettingsFile:
     """The directory of `--config-dir` that it was chosen from; None if `--config` named it."""
 
 
-@attrs.frozen
+@frozen
 class Settings:
     """The daemon's settings. Raises `BadSetting` for invalid values."""
 

@@ -17,6 +17,7 @@ from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import NOT_THERE
 from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.notice import Notice, say
+from biren_plugin.records import frozen
 from biren_plugin.unix_sockets import FileIdentity, is_abandoned
 
 KUBELET_SOCKET: Final = "kubelet.sock"
@@ -26,7 +27,7 @@ PATIENCE: Final = 5.0
 """Seconds after which a read counts as hanging."""
 
 
-@attrs.frozen
+@frozen
 class KubeletFolder:
     """The sockets in the kubelet's directory at one moment."""
 

@@ -12,13 +12,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, Literal
 
-import attrs
 import trio
 
 from biren_plugin.board import Board
 from biren_plugin.device_plugin.folder import KubeletFolder
 from biren_plugin.errors import FolderDead, reason_of
 from biren_plugin.notice import WARNING, say
+from biren_plugin.records import frozen
 
 _OFTEN: Final = 0.02
 _SELDOM: Final = 0.25
@@ -128,7 +128,7 @@ _PROC = Path("/proc")
 _LONGEST = 80
 
 
-@attrs.frozen
+@frozen
 class LockHolder:
     """A process that holds a lock."""
 

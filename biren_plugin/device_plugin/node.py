@@ -16,6 +16,7 @@ from biren_plugin.daemon_state import DaemonState
 from biren_plugin.device_plugin.folder import KUBELET_SOCKET, KubeletFolder
 from biren_plugin.files.cdi_owner import CdiOwner
 from biren_plugin.notice import Notice
+from biren_plugin.records import frozen
 from biren_plugin.unix_sockets import FileIdentity
 
 
@@ -40,7 +41,7 @@ class CardScheduler(Protocol):
         """Note that a container does not get these cards."""
 
 
-@attrs.frozen
+@frozen
 class Node:
     """The parts that serve every resource of the node."""
 
@@ -81,7 +82,7 @@ class Node:
         return self.folder.latest.foreign if self.folder.latest is not None else {}
 
 
-@attrs.frozen
+@frozen
 class ResourceMemory:
     """The state of a resource that outlives restarts of its subtree."""
 
@@ -94,7 +95,7 @@ class ResourceMemory:
     rivals: RivalMemory = attrs.Factory(RivalMemory)
 
 
-@attrs.frozen
+@frozen
 class OwnSocket:
     """The socket on which one life of a resource serves."""
 
@@ -103,7 +104,7 @@ class OwnSocket:
     """A file with another identity belongs to another process."""
 
 
-@attrs.frozen
+@frozen
 class Streams:
     """The streams of one life of a resource; each is a token that only equals itself."""
 

@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-import attrs
 import trio
 
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
@@ -14,11 +13,12 @@ from biren_plugin.device_plugin.resource import run_resource
 from biren_plugin.device_plugin.waiting import Waiting
 from biren_plugin.errors import KubeletRestarted, NodeError
 from biren_plugin.notice import WARNING, say
+from biren_plugin.records import frozen
 from biren_plugin.supervise import keep_running
 from biren_plugin.unix_sockets import FileIdentity
 
 
-@attrs.frozen
+@frozen
 class Serving:
     """Serves the kubelet's directory whenever no other instance does."""
 

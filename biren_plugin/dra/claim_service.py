@@ -53,6 +53,7 @@ from biren_plugin.errors import (
 from biren_plugin.files.claim_files import ClaimFiles, in_turn
 from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.notice import WARNING, say
+from biren_plugin.records import frozen
 
 PATIENCE: Final = 38.0
 """Seconds, well below the kubelet's 45."""
@@ -70,7 +71,7 @@ _SHORTEST_CALL: Final = 1.0
 """Seconds for a call of the API server when the patience has run out."""
 
 
-@attrs.frozen
+@frozen
 class Offer:
     """The node's current offer, for Prepare."""
 

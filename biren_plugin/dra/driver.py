@@ -14,6 +14,7 @@ from biren_plugin.dra.claim_service import ClaimService
 from biren_plugin.dra.driver_sockets import DriverSockets
 from biren_plugin.errors import PluginSocketGone, SocketUnusable, StartTooSlow, why_unwritable
 from biren_plugin.notice import ERROR, say, say_bug
+from biren_plugin.records import frozen
 from biren_plugin.unix_sockets import FileIdentity, UnixListener
 from biren_plugin.wire.dra_plugin import VERSIONS, PluginInfo, new_driver_server, new_info_server
 from biren_plugin.wire.unix_grpc import Server
@@ -27,7 +28,7 @@ _BUGS: Final = 5
 """This many failed calls in one life of the server restart the driver."""
 
 
-@attrs.frozen
+@frozen
 class Registered:
     """Whether the kubelet accepted the driver."""
 

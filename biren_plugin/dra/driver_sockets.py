@@ -11,17 +11,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from biren_plugin.core.parse.vendor import DRA_DRIVER
 from biren_plugin.errors import SocketUnusable
+from biren_plugin.records import frozen
 from biren_plugin.unix_sockets import is_abandoned
 
 LONGEST_PATH: Final = 107
 """Bytes of `sun_path`, without the final 0."""
 
 
-@attrs.frozen
+@frozen
 class DriverSockets:
     """The paths on which one instance serves."""
 

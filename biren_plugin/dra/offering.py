@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-import attrs
 import trio
 
 from biren_plugin.board import Board, news_of
@@ -35,6 +34,7 @@ from biren_plugin.dra.slice_publisher import PATH, Published, SlicePublisher, se
 from biren_plugin.errors import ApiError, ApiUnreachable, FolderDead, NodeError, SocketUnusable
 from biren_plugin.files.claim_files import ClaimFiles
 from biren_plugin.notice import say
+from biren_plugin.records import frozen
 from biren_plugin.supervise import flatten, keep_running
 
 AFTER_CLAIM: Final = 1.5
@@ -44,7 +44,7 @@ _HERE: Final = "by-hand"
 """The instance name of a daemon outside of a pod."""
 
 
-@attrs.frozen
+@frozen
 class Identity:
     """The daemon's identity in the cluster."""
 

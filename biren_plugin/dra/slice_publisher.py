@@ -34,6 +34,7 @@ from biren_plugin.core.parse.api_shapes import Object, shaped
 from biren_plugin.core.parse.vendor import DRA_DRIVER
 from biren_plugin.errors import ApiConflict, ApiInvalid, ApiNotFound, ApiUnreachable
 from biren_plugin.notice import ERROR, WARNING, say
+from biren_plugin.records import frozen
 
 PATH: Final = "/apis/resource.k8s.io/v1/resourceslices"
 _ROUNDS: Final = 5
@@ -42,7 +43,7 @@ _REMEMBERED: Final = 16
 _STRICT: Final = {"fieldValidation": "Strict"}
 
 
-@attrs.frozen
+@frozen
 class Published:
     """The part of the pool that the API server has."""
 

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import attrs
 import trio
 
 from biren_plugin.board import Board
@@ -21,6 +20,7 @@ from biren_plugin.core.model import DeviceList
 from biren_plugin.files.owned_file import OwnedFile
 from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.notice import Notice
+from biren_plugin.records import frozen
 
 READ_INTERVAL: Final = 5.0
 """Seconds between reads of a file while no change is requested."""
@@ -28,7 +28,7 @@ LET_GO_DEADLINE: Final = 1.0
 """Seconds: the lock on the kubelet's directory is held until then."""
 
 
-@attrs.frozen
+@frozen
 class _Wanted:
     """Everything that the file should hold."""
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import attrs
 import trio
 
 from biren_plugin.board import Board
@@ -34,12 +33,13 @@ from biren_plugin.daemon_state import HamiState
 from biren_plugin.errors import NodeError, NotReady
 from biren_plugin.hami.node_objects import NodeObjects
 from biren_plugin.notice import DEBUG, WARNING, Notice, say
+from biren_plugin.records import frozen
 
 PATIENCE: Final = 1.0
 """Seconds for the API server's answer; the whole Allocate has `ALLOCATE_DEADLINE`."""
 
 
-@attrs.frozen
+@frozen
 class Settled:
     """What an answer to the kubelet means for the pod's annotations, and for the node's lock."""
 

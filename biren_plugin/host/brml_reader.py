@@ -8,8 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
 from biren_plugin.core.parse.brml import (
     CardReading,
     CommonAncestor,
@@ -21,6 +19,7 @@ from biren_plugin.core.parse.brml import (
 from biren_plugin.core.parse.sysfs import card_number
 from biren_plugin.core.parse.vendor import CARD_PREFIX
 from biren_plugin.errors import LibraryCallFailed, LibraryMissing, LibraryUnusable
+from biren_plugin.records import frozen
 
 if TYPE_CHECKING:
     from biren_plugin.host.brml_session import Brml
@@ -30,7 +29,7 @@ LISTING: Final = "the list of its cards"
 _LINKS_OF: Final = "the links of "
 
 
-@attrs.frozen
+@frozen
 class Links:
     """How one card reaches the cards with greater numbers, without the pairs the library did not report."""
 
@@ -43,7 +42,7 @@ class Links:
 Answer = CardReading | Links | Mapping[int, KnownCard]
 
 
-@attrs.frozen
+@frozen
 class Library:
     """A library that answers."""
 

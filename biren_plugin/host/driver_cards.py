@@ -25,11 +25,12 @@ from biren_plugin.host.host_paths import (
     under,
 )
 from biren_plugin.host.sysfs_files import read_bytes, read_text, read_texts
+from biren_plugin.records import frozen
 
 _MODULES: Final = "/sys/module"
 
 
-@attrs.frozen
+@frozen
 class _Fixed:
     """Constant data of a card."""
 
@@ -41,7 +42,7 @@ class _Fixed:
     """Whether only a part could be read, since the card was suspended."""
 
 
-@attrs.frozen
+@frozen
 class _Function:
     """The changing data of a PCI function in one scan. The cards of a split GPU share it."""
 
@@ -50,7 +51,7 @@ class _Function:
     config: bytes | None
 
 
-@attrs.frozen
+@frozen
 class _Reading:
     """Everything that a card was made from: the same reading is the same card."""
 

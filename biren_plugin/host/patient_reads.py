@@ -17,11 +17,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, Generic, TypeVar
 
-import attrs
 import outcome
 import trio
 
 from biren_plugin.errors import HostUnreadable
+from biren_plugin.records import frozen
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ _STOPPED: Final = PATIENCE - SHARED
 paused machine). Their time then starts again; otherwise the current read would count as hung at once."""
 
 
-@attrs.frozen
+@frozen
 class Round(Generic[T]):
     """The result of one scan."""
 

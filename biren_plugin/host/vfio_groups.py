@@ -23,13 +23,14 @@ from biren_plugin.core.parse.vfio import Function, Group, Layout
 from biren_plugin.errors import HostUnreadable, reason_of
 from biren_plugin.host.host_paths import NOT_THERE, node_state, require_root, resolve, under
 from biren_plugin.host.sysfs_files import read_bytes, read_text, read_texts
+from biren_plugin.records import frozen
 
 _FUNCTIONS: Final = "/sys/bus/pci/devices"
 _GROUPS: Final = "/sys/kernel/iommu_groups"
 _VIRTUAL_FUNCTION: Final = re.compile(r"virtfn(0|[1-9][0-9]{0,5})")
 
 
-@attrs.frozen
+@frozen
 class _Fixed:
     """Constant data of a function."""
 

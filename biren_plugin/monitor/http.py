@@ -11,7 +11,6 @@
 from collections.abc import Callable
 from typing import Final
 
-import attrs
 import h11
 import trio
 
@@ -19,6 +18,7 @@ from biren_plugin.daemon_state import DaemonState
 from biren_plugin.errors import AddressUnusable, reason_of
 from biren_plugin.monitor.metrics import CONTENT_TYPE, Metrics
 from biren_plugin.notice import say, say_bug
+from biren_plugin.records import frozen
 
 CONNECTIONS: Final = 32
 DEADLINE: Final = 5.0
@@ -33,7 +33,7 @@ _DRAINED: Final = 16
 _TEXT: Final = "text/plain; charset=utf-8"
 
 
-@attrs.frozen
+@frozen
 class Answer:
     """An answer's status and body."""
 

@@ -19,6 +19,7 @@ from biren_plugin.core.container_edits import ContainerEdits
 from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.device_plugin.folder import KUBELET_SOCKET
 from biren_plugin.errors import InvalidRequest, PluginError
+from biren_plugin.records import frozen
 from biren_plugin.unix_sockets import UnixListener
 from biren_plugin.wire.device_plugin import PluginClient, new_registration_server
 from biren_plugin.wire.messages import ListedDevice, Registration
@@ -32,7 +33,7 @@ class NotAdmitted(PluginError):
     """The pod cannot start on this node."""
 
 
-@attrs.frozen
+@frozen
 class Pod:
     """A pod with one container that was admitted."""
 
@@ -41,7 +42,7 @@ class Pod:
     edits: ContainerEdits
 
 
-@attrs.frozen
+@frozen
 class View:
     """The kubelet's state."""
 

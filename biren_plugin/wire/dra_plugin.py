@@ -6,10 +6,10 @@ from functools import partial
 from types import ModuleType
 from typing import Any, Final, Protocol
 
-import attrs
 from purerpc import Servicer
 
 from biren_plugin.core.dra.claims import ClaimId, DeviceHealth, PreparedDevice
+from biren_plugin.records import frozen
 from biren_plugin.wire._proto import (
     dra_health_v1_pb2,
     dra_health_v1alpha1_pb2,
@@ -127,7 +127,7 @@ def _claim(message: Any) -> ClaimId:
     return ClaimId(message.namespace, message.name, message.uid)
 
 
-@attrs.frozen
+@frozen
 class PluginInfo:
     """The driver's information for the kubelet."""
 

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Final
 
-import attrs
-
 from biren_plugin.core.container_edits import ContainerEdits
 from biren_plugin.core.model import DeviceList, Mount
+from biren_plugin.records import frozen
 from biren_plugin.wire._proto import deviceplugin_pb2 as pb
 
 HEALTHY: Final = "Healthy"
@@ -14,7 +13,7 @@ UNHEALTHY: Final = "Unhealthy"
 """The kubelet knows these two only."""
 
 
-@attrs.frozen
+@frozen
 class ListedDevice:
     """A device of a list, as the kubelet received it."""
 
@@ -23,7 +22,7 @@ class ListedDevice:
     numa_nodes: tuple[int, ...] = ()
 
 
-@attrs.frozen
+@frozen
 class PluginOptions:
     """The optional calls that a plugin wants."""
 
@@ -31,7 +30,7 @@ class PluginOptions:
     get_preferred_allocation_available: bool = True
 
 
-@attrs.frozen
+@frozen
 class Registration:
     """What a plugin sends to the kubelet about itself."""
 

@@ -4,9 +4,8 @@ import enum
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-import attrs
-
 from biren_plugin.core.parse.sysfs import shorten_names
+from biren_plugin.records import frozen
 
 
 class Verdict(enum.Enum):
@@ -26,7 +25,7 @@ class Verdict(enum.Enum):
         return [Verdict.FAILURE, Verdict.WARNING, Verdict.UNKNOWN, Verdict.OK].index(self)
 
 
-@attrs.frozen
+@frozen
 class Check:
     """One prerequisite."""
 

@@ -19,13 +19,14 @@ from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.vendor import CDI_FILE, version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.host.host_paths import under
+from biren_plugin.records import frozen
 
 _CRI_PLUGINS: Final = ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime")
 """The CRI plugin's name in configuration versions 2 and 3."""
 _CDI_BY_DEFAULT_CONTAINERD: Final = (2, 0)
 
 
-@attrs.frozen
+@frozen
 class RuntimeFacts:
     """Facts from a runtime's configuration; None or empty if it leaves a value to the default."""
 
@@ -152,7 +153,7 @@ def _vendor_runtime(settings: Settings, path: str, facts: RuntimeFacts) -> Check
     return ok(name, seen, advice)
 
 
-@attrs.frozen
+@frozen
 class _Configuration:
     """The container runtime's configuration on this node."""
 

@@ -13,12 +13,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
-import attrs
-
 from biren_plugin.core.cdi.spec import Spec
 from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.core.parse.vendor import CDI_KIND
 from biren_plugin.errors import CdiSpecInvalid
+from biren_plugin.records import frozen
 
 REPLACE: Final = (
     "correct it, or replace it: start the daemon with --overwrite-cdi-config, "
@@ -27,7 +26,7 @@ REPLACE: Final = (
 """What to do about a foreign file."""
 
 
-@attrs.frozen
+@frozen
 class Finding:
     """One fault of the node's CDI files."""
 
@@ -42,7 +41,7 @@ class Finding:
         return f"{self.text}; {self.cure}" if self.cure else self.text
 
 
-@attrs.frozen
+@frozen
 class OnDisk:
     """What the node's file holds: the owner's answer to requests."""
 
@@ -63,7 +62,7 @@ class OnDisk:
         return next((str(each) for each in self.findings if name in each.names), "")
 
 
-@attrs.frozen
+@frozen
 class CdiFile:
     """A CDI file as runtimes see it."""
 

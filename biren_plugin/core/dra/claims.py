@@ -13,8 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
-import attrs
-
 from biren_plugin.core.cdi.spec import VERSION, Spec, edits_of
 from biren_plugin.core.container_edits import VisibleDevices, card_links, environment, shared_nodes
 from biren_plugin.core.model import Device, HostFacts
@@ -23,6 +21,7 @@ from biren_plugin.core.parse.api_shapes import Object, Shape, shaped
 from biren_plugin.core.parse.card import Card, NodeState
 from biren_plugin.core.parse.vendor import CLAIM_KIND, DRA_DRIVER
 from biren_plugin.errors import ClaimNotReady, ClaimRefused
+from biren_plugin.records import frozen
 
 _TOLERATION: Final[Shape] = {"key?": str, "operator?": str, "value?": str, "effect?": str}
 _RESULT: Final[Shape] = {
@@ -38,7 +37,7 @@ CLAIM: Final[Shape] = {
 _NO_NODE: Final = (NodeState.MISSING, NodeState.OTHER)
 
 
-@attrs.frozen
+@frozen
 class ClaimId:
     """A claim as the kubelet names it."""
 
@@ -50,7 +49,7 @@ class ClaimId:
         return f"{self.namespace}/{self.name}"
 
 
-@attrs.frozen
+@frozen
 class Allocated:
     """One device of a claim's allocation."""
 
@@ -67,7 +66,7 @@ class Allocated:
         return ClaimDevice(uid, self.request, self.device, self.admin)
 
 
-@attrs.frozen
+@frozen
 class PreparedDevice:
     """One device of a prepared claim, as reported to the kubelet."""
 
@@ -78,7 +77,7 @@ class PreparedDevice:
     """`birentech.com/claim=<uid>:<request>:<device>`."""
 
 
-@attrs.frozen
+@frozen
 class DeviceHealth:
     """The health of one device, as pods show it in their status."""
 

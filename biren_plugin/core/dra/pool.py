@@ -26,6 +26,7 @@ from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.vendor import DRA_DRIVER
 from biren_plugin.core.placement.pair_scores import Pair
 from biren_plugin.core.placement.topology import Topology
+from biren_plugin.records import frozen
 
 SLICE_SIZE: Final = 64
 """Devices of one slice; the API accepts 128, and 64 as soon as one of them has a taint."""
@@ -45,7 +46,7 @@ Uuids = Mapping[Identity, str]
 NO_UUIDS: Final[Uuids] = {}
 
 
-@attrs.frozen
+@frozen
 class Pool:
     """What the node offers through DRA."""
 

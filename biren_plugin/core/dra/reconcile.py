@@ -21,10 +21,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-import attrs
-
 from biren_plugin.core.parse.api_shapes import Object, Shape
 from biren_plugin.core.parse.vendor import DRA_DRIVER
+from biren_plugin.records import frozen
 
 API_VERSION: Final = "resource.k8s.io/v1"
 _TAINT: Final[Shape] = {"key": str, "effect": str, "value?": str, "timeAdded?": str}
@@ -41,7 +40,7 @@ SLICE: Final[Shape] = {
 _PLACE: Final = re.compile(r"([0-9a-f]{5})-")
 
 
-@attrs.frozen
+@frozen
 class Owner:
     """The node that owns the pool."""
 
@@ -49,21 +48,21 @@ class Owner:
     uid: str
 
 
-@attrs.frozen
+@frozen
 class Delete:
     """Delete a stored slice."""
 
     stored: Object
 
 
-@attrs.frozen
+@frozen
 class Update:
     """Replace a stored slice; `slice` has its name and version."""
 
     slice: Object
 
 
-@attrs.frozen
+@frozen
 class Create:
     """Create a slice."""
 

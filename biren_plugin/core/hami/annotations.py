@@ -16,12 +16,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-import attrs
-
 from biren_plugin.core.model import Device
 from biren_plugin.core.parse.api_shapes import Object, Shape
 from biren_plugin.core.parse.vendor import HAMI_BACKEND
 from biren_plugin.core.placement.topology import Topology
+from biren_plugin.records import frozen
 
 _METADATA: Final[Shape] = {
     "name": str,
@@ -96,7 +95,7 @@ def without_entries(text: str, count: int) -> str:
     return ";".join("" if place < count else part for place, part in enumerate(parts))
 
 
-@attrs.frozen
+@frozen
 class Lock:
     """The node's lock, as long as its text is one that HAMi writes."""
 

@@ -5,14 +5,13 @@ pod with cards meanwhile. Releasing it early can only let two pods wait at once,
 apart; holding it late blocks the node.
 """
 
-import attrs
-
 from biren_plugin.core.hami.annotations import FAILED, NODE, SUCCESS, Lock, annotation
 from biren_plugin.core.hami.promises import Promise, promise_of
 from biren_plugin.core.parse.api_shapes import Object
+from biren_plugin.records import frozen
 
 
-@attrs.frozen
+@frozen
 class Release:
     """The lock is to be released."""
 
@@ -24,7 +23,7 @@ class Release:
     """HAMi's phase for that pod."""
 
 
-@attrs.frozen
+@frozen
 class Keep:
     """The lock stays for now."""
 

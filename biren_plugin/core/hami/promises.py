@@ -29,9 +29,10 @@ from biren_plugin.core.hami.annotations import (
     read_entries,
 )
 from biren_plugin.core.parse.api_shapes import Object
+from biren_plugin.records import frozen
 
 
-@attrs.frozen
+@frozen
 class Promise:
     """What HAMi has promised to one pod on this node."""
 
@@ -61,7 +62,7 @@ Entry = tuple[int, frozenset[str]]
 """A container's place in the pod, and its cards."""
 
 
-@attrs.frozen
+@frozen
 class Progress:
     """What this daemon has allocated; the API server may not show it yet."""
 
@@ -158,7 +159,7 @@ def preferred_by_promise(
     return None
 
 
-@attrs.frozen
+@frozen
 class Match:
     """The kubelet asks for what HAMi promised to this pod."""
 
@@ -169,7 +170,7 @@ class Match:
     """Whether the pod has no further entry."""
 
 
-@attrs.frozen
+@frozen
 class Mismatch:
     """Allocating these cards would break a promise."""
 
@@ -179,7 +180,7 @@ class Mismatch:
     """For the author of the pod, with what to do."""
 
 
-@attrs.frozen
+@frozen
 class Unmatched:
     """No pod was promised any of these cards."""
 

@@ -7,9 +7,10 @@ import attrs
 from biren_plugin.core.model import Device
 from biren_plugin.core.parse.brml import CardReading, LibraryStatus
 from biren_plugin.core.parse.card import Card
+from biren_plugin.records import frozen
 
 
-@attrs.frozen
+@frozen
 class Symptom:
     """A fault that a probe found."""
 
@@ -71,7 +72,7 @@ class History:
     """The greatest number of links to other GPUs that were up at once."""
 
 
-@attrs.frozen
+@frozen
 class Evidence:
     """One card at one moment, as shown by every source."""
 

@@ -7,15 +7,14 @@ A probe that is always on (a missing card) counts whatever the flags are.
 from collections.abc import Collection, Mapping
 from typing import Final, Literal, get_args
 
-import attrs
-
 from biren_plugin.core.health.probes import PROBES
+from biren_plugin.records import frozen
 
 HealthMode = Literal["enforce", "observe", "off"]
 MODES: Final[tuple[HealthMode, ...]] = get_args(HealthMode)
 
 
-@attrs.frozen
+@frozen
 class ProbeMode:
     """How one probe counts."""
 

@@ -18,6 +18,7 @@ from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.brml import CardReading
 from biren_plugin.core.parse.card import Card, FunctionState, NodeState
 from biren_plugin.core.parse.vfio import noiommu_node
+from biren_plugin.records import frozen
 
 _UNLOADED: Final = f"the driver's module was unloaded; on the node: `{vendor.MODPROBE}`"
 """The common cause of everything that goes with an unloaded module: cards and nodes."""
@@ -42,7 +43,7 @@ class Probe:
     """Whether the probe can be wrong about every card at once, and is then the suspect itself."""
 
 
-@attrs.frozen
+@frozen
 class Finding:
     """A symptom of one card, with the probe that found it."""
 

@@ -24,6 +24,7 @@ from biren_plugin.core.model import Device, Identity, Inventory, Snapshot
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse.brml import LibraryStatus
 from biren_plugin.core.parse.card import NodeState
+from biren_plugin.records import frozen
 
 SUSPECT_FROM: Final = 3
 """GPUs: instances of one GPU share its PCI function, so they do not count separately."""
@@ -33,7 +34,7 @@ MOMENT: Final = 10.0
 _INDIRECT: Final = tuple(probe for probe in PROBES if probe.indirect)
 
 
-@attrs.frozen
+@frozen
 class HealthPolicy:
     """The operator's choices about verdicts."""
 
@@ -65,7 +66,7 @@ class _Record:
     """Whether each indirect probe condemns the card, and since when; without probes that have no data."""
 
 
-@attrs.frozen
+@frozen
 class _Suspect:
     """A probe that is set aside."""
 

@@ -21,6 +21,7 @@ from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
+from biren_plugin.records import frozen
 
 APPEAR_SETTLE: Final = 0.9  # two scans, a second apart, that agree
 SPLIT_SETTLE: Final = 3.0
@@ -37,7 +38,7 @@ class _Gpu:
     present: bool = True
 
 
-@attrs.frozen
+@frozen
 class Resplit:
     """A GPU whose new split is accepted from now on."""
 

@@ -11,9 +11,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
-import attrs
-
 from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
+from biren_plugin.records import frozen
 
 
 class ReturnCode(enum.IntEnum):
@@ -66,7 +65,7 @@ class CommonAncestor(enum.IntEnum):
     SYSTEM = 50
 
 
-@attrs.frozen
+@frozen
 class CardReading:
     """The library's reading of one card in one round; None for values that it did not report."""
 
@@ -120,7 +119,7 @@ class CardReading:
     """Whether one of the calls timed out in the library itself."""
 
 
-@attrs.frozen
+@frozen
 class KnownCard:
     """A card that the library lists."""
 
@@ -130,7 +129,7 @@ class KnownCard:
     """The number of parts of that GPU now: 1, 2 or 4; None if unknown."""
 
 
-@attrs.frozen
+@frozen
 class LibraryFacts:
     """Which library this is."""
 

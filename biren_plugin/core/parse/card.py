@@ -2,9 +2,8 @@
 
 import enum
 
-import attrs
-
 from biren_plugin.core.parse.vendor import NODE_FOLDER
+from biren_plugin.records import frozen
 
 
 class NodeState(enum.Enum):
@@ -28,7 +27,7 @@ class FunctionState(enum.Enum):
     UNKNOWN = "not to be read"
 
 
-@attrs.frozen
+@frozen
 class Link:
     """A card's PCIe link; None for values that sysfs does not show."""
 
@@ -42,7 +41,7 @@ class Link:
     """The greatest width of slot and card, in lanes."""
 
 
-@attrs.frozen
+@frozen
 class Card:
     """One schedulable unit as sysfs and /dev show it."""
 

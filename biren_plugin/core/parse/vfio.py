@@ -22,6 +22,7 @@ import attrs
 from biren_plugin.core.parse import sysfs
 from biren_plugin.core.parse.card import Card, FunctionState, NodeState
 from biren_plugin.core.parse.vendor import HYPERVISOR_DRIVER
+from biren_plugin.records import frozen
 
 VFIO_DRIVER: Final = "vfio-pci"
 NODE_FOLDER: Final = "/dev/vfio"
@@ -43,7 +44,7 @@ _BYSTANDERS: Final = frozenset({"", VFIO_DRIVER, "pci-stub", "pcieport"})
 """Drivers with which a group's other functions may be bound, so that the group can be used; "" is none."""
 
 
-@attrs.frozen
+@frozen
 class Function:
     """A PCI function, as shown by its links."""
 
@@ -59,7 +60,7 @@ class Function:
     """Addresses of the virtual functions that it is split into."""
 
 
-@attrs.frozen
+@frozen
 class Group:
     """An IOMMU group that a container can be given."""
 
@@ -74,7 +75,7 @@ class Group:
     """The number of parts of that physical function, by its links."""
 
 
-@attrs.frozen
+@frozen
 class Layout:
     """How the functions of a node are grouped."""
 

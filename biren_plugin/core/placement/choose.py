@@ -27,11 +27,10 @@ Scores that do not form a tree are left to `core/placement/pair_search`.
 from collections.abc import Collection, Sequence
 from typing import Final, Literal
 
-import attrs
-
 from biren_plugin.core.placement.pair_scores import SAME_GPU
 from biren_plugin.core.placement.pair_search import best_by_pairs
 from biren_plugin.core.placement.topology import Branch, Scores, Topology, tree_of
+from biren_plugin.records import frozen
 
 Placement = Literal["packed", "spread"]
 
@@ -92,7 +91,7 @@ class _Ask:
         return (self._together if score == SAME_GPU else score) << self._left_shift
 
 
-@attrs.frozen
+@frozen
 class _Table:
     """The best choices below one branch, for each number of units that can matter."""
 

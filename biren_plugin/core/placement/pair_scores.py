@@ -13,9 +13,8 @@
 import functools
 from typing import Final
 
-import attrs
-
 from biren_plugin.core.parse.brml import CommonAncestor, P2PLink
+from biren_plugin.records import frozen
 
 LINK_WEIGHT: Final = 1 << 24
 """The value of one unit of the vendor's measure in steps of distance: more than 1024 cards can add up."""
@@ -27,7 +26,7 @@ _ROOT_PORT: Final = 2  # the part of a PCI path that leads to one: root bus, roo
 _BELOW_A_SWITCH: Final = 2  # what follows a switch: its port downwards, the function
 
 
-@attrs.frozen
+@frozen
 class Pair:
     """How two cards are connected."""
 
@@ -64,7 +63,7 @@ _WORDS: Final = {
 }
 
 
-@attrs.frozen
+@frozen
 class Place:
     """The place of a card in sysfs; fields as in `Card`."""
 

@@ -13,12 +13,13 @@ from biren_plugin.core.parse.brml import CommonAncestor, P2PLink
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.sysfs import card_number
 from biren_plugin.core.placement.pair_scores import Pair, Place, pair_in_sysfs
+from biren_plugin.records import frozen
 
 Scores = Sequence[Sequence[int]]
 """The score of each pair of units, by their places in a list of units; symmetric."""
 
 
-@attrs.frozen
+@frozen
 class Branch:
     """A part of a tree: units in different parts below it all have the same score."""
 

@@ -8,9 +8,10 @@ import urllib.parse
 from collections.abc import Iterable
 from typing import Final
 
-import attrs
 from hpack import NeverIndexedHeaderTuple
 from purerpc import Status, StatusCode
+
+from biren_plugin.records import frozen
 
 Header = tuple[bytes, bytes]
 
@@ -29,7 +30,7 @@ RESPONSE: Final[list[Header]] = [
 ]
 
 
-@attrs.frozen
+@frozen
 class RequestHeaders:
     """The opening headers of a call."""
 
@@ -40,7 +41,7 @@ class RequestHeaders:
     """Seconds that the caller waits; None: forever."""
 
 
-@attrs.frozen
+@frozen
 class Refusal:
     """The answer to a call that is not dispatched."""
 

@@ -3,10 +3,10 @@
 Only root can reach the socket, but a peer that hangs or misbehaves must cost no more than this.
 """
 
-import attrs
+from biren_plugin.records import frozen
 
 
-@attrs.frozen
+@frozen
 class Limits:
     """What one side allows the other. Sizes are bytes, times are seconds."""
 
