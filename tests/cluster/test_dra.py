@@ -1,6 +1,12 @@
 """Pods and claims on a node that offers its cards through DRA: the examples, faults, rights."""
 
+import contextlib
+import os
+import stat
+import subprocess
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -8,10 +14,12 @@ import pytest
 from biren_plugin.core.parse.vendor import DRA_DRIVER
 from tests.cluster.api import PATHS, Api, ApiError
 from tests.cluster.dra import CLAIMS, SLICES, DraNode, slice_of
+from tests.cluster.host import MAJOR
 from tests.cluster.isolation import NODE_NAME
-from tests.cluster.pods import container, run_pod
+from tests.cluster.pods import STAY, container, run_pod
 from tests.cluster.processes import poll
 from tests.manifests.examples import EXAMPLES, objects_of, specs_of
+from tests.support.vfio_host import VfioHost
 
 WHOLE: Final = {"card_0", "card_1", "card_8"}
 HALVES: Final = {"card_2", "card_3"}
@@ -123,6 +131,64 @@ def test_a_faulty_cards_pod_says_why_and_the_taint_clears_by_itself(dra: DraNode
     dra.host.put_node_back(card)
     dra.wait_for_taints(card)
     wait_for_health(dra, "first-user", "Healthy")
+    wait_for_events_of_the_node(dra, card, "BirenGpuUnhealthy", "BirenGpuHealthy")
+
+
+def wait_for_events_of_the_node(dra: DraNode, card: str, *reasons: str) -> None:
+    """Waits until there are Events with these reasons where `kubectl describe node` looks for them."""
+    query = (
+        f"involvedObject.kind=Node,involvedObject.name={NODE_NAME},involvedObject.uid={NODE_NAME}"
+    )
+
+    def found() -> set[str]:
+        events = dra.api.get(f"/api/v1/namespaces/default/events?fieldSelector={query}")["items"]
+        return {each["reason"] for each in events if f": {card} is " in each["message"]}
+
+    poll(lambda: found() >= set(reasons), f"Events {reasons}", 10.0, found)
+
+
+def test_a_claim_of_a_kata_node_gets_the_nodes_of_its_vfio_group(dra: DraNode, state: Path) -> None:
+    root = state / "kata-host"
+    host = VfioHost(root)
+    for gpu, group in enumerate((7, 8)):
+        host.add_whole(gpu, group)
+    with real_vfio_nodes(host, "vfio", "7", "8"):
+        dra.end_drivers()
+        driver = dra.start_driver("--container-runtime=kata", f"--host-root={root}")
+        poll(lambda: len(dra.slices()) == 1 and all(
+            each["attributes"]["type"]["string"] == "vfio-gpu"
+            for each in dra.slices()[0]["spec"].get("devices") or [{"attributes": {"type": {"string": ""}}}]
+        ), "VFIO groups", 15.0, dra.slices)  # fmt: skip
+        dra.api.make({
+            "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+            "metadata": {"name": "group", "namespace": "default"},
+            "spec": {"devices": {"requests": [
+                {"name": "vm", "exactly": {"deviceClassName": "vfio-gpu.birentech.com"}},
+            ]}},
+        })  # fmt: skip
+        look = "cd /dev/vfio; for n in *; do echo node vfio/$n $(stat -c %t:%T $n) no; done; echo cards; echo end; "
+        dra.start("vm", {"resourceClaimName": "group"}, look + STAY)
+        nodes = dra.inside("vm").nodes
+        assert set(nodes) == {"vfio/vfio", "vfio/7"}, nodes
+        assert nodes["vfio/7"] == f"{MAJOR:x}:7"
+        dra.clean()
+        driver.end()
+
+
+@contextlib.contextmanager
+def real_vfio_nodes(host: VfioHost, *names: str) -> Iterator[None]:
+    """Nodes with numbers in the place of the host's links, at /dev/vfio too."""
+    mine, nodes = host.root / "dev/vfio", Path("/dev/vfio")
+    for minor, name in enumerate(names):
+        (mine / name).unlink()
+        number = int(name) if name.isdigit() else minor
+        os.mknod(mine / name, stat.S_IFCHR | 0o666, os.makedev(MAJOR, number))
+    nodes.mkdir(exist_ok=True)
+    subprocess.run(["mount", "--bind", str(mine), str(nodes)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(nodes)], check=True)
 
 
 def wait_for_health(dra: DraNode, pod: str, wanted: str) -> list[tuple[str, str]]:

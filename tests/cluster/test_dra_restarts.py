@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 
 from tests.cluster.api import PODS
-from tests.cluster.dra import REGISTERED, SLICES, DraNode, claim_files
+from tests.cluster.dra import CLAIM_FILES, REGISTERED, SLICES, DraNode, claim_files
 from tests.cluster.node import KUBELET_ROOT
 from tests.cluster.pods import LOOK, container, run_pod, start_pod
 from tests.cluster.processes import poll
@@ -46,6 +46,14 @@ def test_slices_that_somebody_deletes_come_back(dra: DraNode) -> None:
     dra.api.delete(SLICES)
     dra.wait_for_devices(9)
     assert not before & {name for name, _ in versions(dra)}
+
+
+def test_a_claims_file_that_vanishes_is_back_in_a_moment(dra: DraNode) -> None:
+    hold_one(dra)
+    names = claim_files()
+    [path] = [CLAIM_FILES / each for each in names]
+    path.unlink()
+    poll(lambda: claim_files() == names, "the claim's file", 5.0, claim_files)
 
 
 def test_after_a_kubelet_restart_slices_are_back_and_a_held_card_stays_held(dra: DraNode) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from biren_plugin.commands.doctor.diagnosis import Verdict
+from biren_plugin.commands.doctor.dra_checks import check_dra
 from tests.kubelet.dra_manager import PrepareError
 from tests.support.api_server import stand_in_api_server
 from tests.support.dra_node import DraNode, in_thread
@@ -78,9 +80,13 @@ async def test_a_card_held_by_a_claim_is_unhealthy_to_the_plugin_until_the_claim
     node.pod_resources.start()
     async with node.node.running(claim_cdi_dir=node.claim_dir):
         await node.until(lambda: node.node.seen().get(GPU) == {**whole, name: False})
+        (row,) = await in_thread(lambda: list(check_dra(node.node.settings)))
+        assert row.verdict is Verdict.WARNING
+        assert "pods stay Terminating until the driver is back" in row.advice
         path.unlink(missing_ok=True)
         node.kubelet.checkpoint.clear()
         await node.until(lambda: node.node.seen().get(GPU) == whole)
+        assert await in_thread(lambda: list(check_dra(node.node.settings))) == []
     node.pod_resources.stop()
 
 

@@ -1,6 +1,7 @@
 """Dynamic Resource Allocation: the driver's sockets, its registration, its rights, and the cluster.
 
-Without `--offer-by dra` there is no row, and nothing of the API server's client is imported.
+Without `--offer-by dra` there is no row but one for claims that an earlier driver left, and nothing of the API
+server's client is imported.
 """
 
 import os
@@ -35,6 +36,7 @@ _ROLE: Final = "see manifests/components/dra/rights.yaml"
 def check_dra(settings: Settings) -> Iterator[Check]:
     """Yield rows of what the driver needs, and of what it has come to."""
     if settings.offer_by != "dra":
+        yield from _left_claims(settings)
         return
     yield from _sockets(settings)
     yield from trio.run(_cluster, settings)
@@ -171,6 +173,21 @@ def _slices(driver: dict[str, Any]) -> Check:
     if not driver["wanted_devices"]:
         return warning(name, "no device to publish", "the rows about cards say why")
     return ok(name, seen)
+
+
+def _left_claims(settings: Settings) -> Iterator[Check]:
+    """Yield a row if pods hold claims of the driver on a node that offers cards through the device plugin."""
+    try:
+        document = ask(settings.status_dir)
+    except StatusUnavailable:
+        return
+    if document["dra"] is None and document["claims"]:
+        held = some_of([_name(each) for each in document["claims"]])
+        advice = (
+            "their pods stay Terminating until the driver is back to release them: "
+            "docs/migrate-to-dra.md, section Back"
+        )
+        yield warning("claims of DRA", f"still prepared: {held}", advice)
 
 
 def _claims(claims: list[dict[str, Any]]) -> Check:
