@@ -248,6 +248,8 @@ def error_of(
     """Return the error for a `Status` object, with the server's own text."""
     text = f"{request}: {_one_line(answer) or f'status {status}'}"
     if status == 404:
+        if "page not found" in text and "/apis/resource.k8s.io/" in request:
+            text = f"{request}: the API server does not serve this API; DRA needs Kubernetes 1.34 or newer"
         return ApiNotFound(text)
     if status == 409:
         return ApiConflict(text)

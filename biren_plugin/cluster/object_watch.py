@@ -53,11 +53,20 @@ async def watch_objects(
     shape: Shape = NAMED,
 ) -> None:
     """Post the objects at `path` that `query` selects, which have `shape`. Ends only by bugs, or cancelled."""
+    listed = objects.latest
+
+    def has_listed() -> bool:
+        """Return whether there was a list since the last failure: then the next one is logged again."""
+        nonlocal listed
+        before, listed = listed, objects.latest
+        return listed is not before
+
     await keep_running(
         partial(_list_and_watch, api, path, query, objects, shape),
         f"watch of {path.rsplit('/', 1)[-1]}",
         expected=(ApiError,),
         at_once=(ApiExpired,),
+        is_working=has_listed,
         on_failure=on_failure,
         pace=PACE,
     )

@@ -252,6 +252,7 @@ async def _publish(
             partial(publisher.run, pools, stored),
             "slices",
             expected=(ApiError,),
+            is_working=publisher.has_worked,
             on_failure=on_failure,
             pace=PACE,
         )

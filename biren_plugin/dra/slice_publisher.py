@@ -71,6 +71,7 @@ class SlicePublisher:
         self._accepted: dict[str, str] = {}
         self._dropped: frozenset[str] = frozenset()
         self._refused: tuple[tuple[Object, ...], ...] | None = None
+        self._has_worked = False
         self.published = Board[Published]()
 
     async def run(self, pools: Board[Pool], stored: Board[Objects]) -> None:
@@ -87,6 +88,11 @@ class SlicePublisher:
                     self._refused = pool.slices
                     say("slices_refused", f"the API server refuses this node's slices: {error}", ERROR, reason=str(error))  # fmt: skip
                     self._post(Published(len(pool.devices), 0, str(error)))
+
+    def has_worked(self) -> bool:
+        """Return whether a round has ended well since the last call."""
+        worked, self._has_worked = self._has_worked, False
+        return worked
 
     def note_failure(self, cause: Exception) -> None:
         """The slices, or the watch of them, failed: what is stored may not be as wanted.
@@ -114,6 +120,7 @@ class SlicePublisher:
                 continue
             if writes:
                 say("slices_published", f"published {len(pool.devices)} devices", devices=len(pool.devices), writes=len(writes))  # fmt: skip
+            self._has_worked = True
             self._post(Published(len(pool.devices), len(pool.devices)))
             return
         raise ApiUnreachable(f"another client keeps changing this node's slices of {DRA_DRIVER}")

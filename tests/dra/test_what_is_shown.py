@@ -1,6 +1,7 @@
 """What status, metrics and doctor show of a node that offers its cards through DRA."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from biren_plugin.core.parse.vendor import FEATURE_FILE
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon_state import DaemonState, DriverState
 from biren_plugin.monitor.metrics import Metrics
+from biren_plugin.supervise import Pace
 from tests.support.cards import GPU, devices, listed
 from tests.support.daemon_states import new_state
 from tests.support.documents import ROOT
@@ -112,6 +114,24 @@ async def test_a_missing_right_is_named_as_a_role_names_it(
     rows = await rows_of(node)
     assert rows["ResourceSlices"].verdict is Verdict.FAILURE
     assert right in rows["ResourceSlices"].seen
+
+
+async def test_a_cluster_without_the_api_is_named_once_each_and_the_driver_goes_on(
+    idle_node: DraNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kubernetes 1.33 serves v1beta1 and v1beta2 of the API at most: an unknown path is no `Status`."""
+    node = idle_node
+    for pace in ("biren_plugin.dra.offering.PACE", "biren_plugin.cluster.object_watch.PACE"):
+        monkeypatch.setattr(pace, Pace(first_wait=0.02, longest_wait=0.02))
+    node.server.plain = lambda _method, path: (
+        (404, b"404 page not found\n") if path.startswith("/apis/resource.k8s.io/v1/") else None
+    )
+    async with node.running(until_devices=False):
+        await node.until(lambda: len(node.server.requests) > 30)
+        document = await status_of(node)
+    assert "DRA needs Kubernetes 1.34 or newer" in document["dra"]["trouble"]
+    named = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING and "1.34 or newer" in each.getMessage()]  # fmt: skip
+    assert len(named) == len({each.split()[0] for each in named}) <= 2, named
 
 
 async def test_a_field_that_the_cluster_drops_is_named(idle_node: DraNode) -> None:

@@ -156,7 +156,15 @@ def test_each_resource_of_the_plugin_has_its_class() -> None:
             assert spec["extendedResourceName"] == f"birentech.com/{kind}"
 
 
-@pytest.mark.parametrize("root", ["/var/lib/kubelet", "/data/kubelet"])
+@pytest.mark.parametrize(
+    "root",
+    [
+        "/var/lib/kubelet",
+        "/data/kubelet",
+        "/var/lib/k0s/kubelet",
+        "/var/snap/microk8s/common/var/lib/kubelet",
+    ],
+)
 def test_the_drivers_directories_have_one_path_in_the_container_and_on_the_host(root: str) -> None:
     objects = helm_template("offerBy=dra", f"kubeletRoot={root}/")
     container = container_of(objects)
