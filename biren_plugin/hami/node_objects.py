@@ -27,7 +27,7 @@ from biren_plugin.core.hami.annotations import (
 )
 from biren_plugin.core.hami.promises import Promise
 from biren_plugin.core.parse.api_shapes import Object, shaped
-from biren_plugin.errors import ApiConflict, ApiNotFound, ApiUnreachable
+from biren_plugin.errors import ApiConflict, ApiInvalid, ApiNotFound, ApiUnreachable
 
 DEADLINE: Final = 3.0
 """Seconds for one call."""
@@ -80,8 +80,12 @@ class NodeObjects:
         patch = annotating(values, uid=promise.uid)
         try:
             await self._api.call("PATCH", path, patch, deadline=DEADLINE)
-        except (ApiNotFound, ApiConflict):  # the uid is another pod's
+        except ApiNotFound:
             return
+        except ApiInvalid as error:
+            # In a patch another pod's uid is no conflict but an invalid field.
+            if "metadata.uid" not in str(error):
+                raise
 
     async def release(self, is_meant: Callable[[Lock], bool]) -> Lock | None:
         """Removes the lock if it `is_meant`; gives the one that was removed. Raises `ApiError`."""

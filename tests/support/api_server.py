@@ -21,6 +21,8 @@ from urllib.parse import parse_qs, urlsplit
 import attrs
 import trustme
 
+from tests.support.api_rules import KINDS, SELECTORS, faults, kind_of, unknown_fields
+
 Object = dict[str, Any]
 SLICES = "/apis/resource.k8s.io/v1/resourceslices"
 
@@ -31,6 +33,8 @@ class StandInApiServer:
 
     token: str = "secret-1"
     """The token that it takes."""
+    stranger: str = "secret-of-a-stranger"
+    """A token whose account has no right."""
     objects: dict[str, Object] = attrs.Factory(dict)
     """By path."""
     requests: list[tuple[str, str]] = attrs.Factory(list)
@@ -127,10 +131,14 @@ class StandInApiServer:
             known = path in self.objects
             self.version += 1
             stored = copy.deepcopy(found)
+            if (kind := kind_of(path)) is not None:
+                stored |= {"kind": kind[0], "apiVersion": kind[1]}
             metadata = stored.setdefault("metadata", {})
             metadata.setdefault("uid", str(uuid.uuid4()))
             metadata.setdefault("name", path.rpartition("/")[2])
             metadata["resourceVersion"] = str(self.version)
+            if stored.get("spec", {}).get("devices") == []:
+                del stored["spec"]["devices"]
             for device in stored.get("spec", {}).get("devices") or ():
                 for field in self.drop:
                     device.pop(field, None)
@@ -142,13 +150,14 @@ class StandInApiServer:
             self._tell("MODIFIED" if known else "ADDED", stored)
             return stored
 
-    def delete(self, path: str) -> None:
-        """Deletes an object as somebody else would."""
+    def delete(self, path: str) -> Object:
+        """Deletes an object as somebody else would; gives what was stored, with its last version."""
         with self.changed:
             self.version += 1
             gone = copy.deepcopy(self.objects.pop(path))
             gone["metadata"]["resourceVersion"] = str(self.version)
             self._tell("DELETED", gone)
+            return gone
 
     def _tell(self, kind: str, found: Object) -> None:
         self.history.append((self.version, kind, copy.deepcopy(found)))
@@ -167,7 +176,34 @@ class StandInApiServer:
         return [each for each in self.requests if each[0] in ("POST", "PUT", "DELETE", "PATCH")]
 
 
-_PLURALS = ("nodes", "pods", "resourceclaims", "resourceslices")
+def _is_collection(path: str) -> bool:
+    return path.rpartition("/")[2] in KINDS
+
+
+def _differs(wanted: Object, stored: Object) -> bool:
+    return any(stored["metadata"][key] != value for key, value in wanted.items())
+
+
+def _refusal(
+    query: dict[str, str], found: Object, before: Object | None = None
+) -> tuple[int, Object] | None:
+    if query.get("fieldValidation") == "Strict" and (unknown := unknown_fields(found)):
+        return 400, _status(400, f"strict decoding error: unknown field {sorted(unknown)}")
+    if wrong := faults(found, before):
+        causes = [{"field": each} for each in wrong]
+        return 422, _status(422, f"invalid: {wrong}") | {"details": {"causes": causes}}
+    return None
+
+
+def _without_unknown(found: Object) -> Object:
+    unknown = unknown_fields(found)
+    spec = {key: value for key, value in found.get("spec", {}).items() if key not in unknown}
+    if unknown and spec.get("devices"):
+        spec["devices"] = [
+            {key: value for key, value in each.items() if key not in unknown}
+            for each in spec["devices"]
+        ]
+    return {**found, **({"spec": spec} if "spec" in found else {})}
 
 
 def _is_in(path: str, collection: str) -> bool:
@@ -218,7 +254,10 @@ def _handler(api: StandInApiServer) -> type[BaseHTTPRequestHandler]:
             query = {key: values[0] for key, values in parse_qs(split.query).items()}
             if api.hang is not None:
                 api.hang.wait(30)
-            if self.headers.get("authorization") != f"Bearer {api.token}":
+            self._stranger = self.headers.get("authorization") == f"Bearer {api.stranger}"
+            if self._stranger and not split.path.endswith("reviews"):
+                return self._answer(403, _status(403, f"{split.path} is forbidden"))
+            if not self._stranger and self.headers.get("authorization") != f"Bearer {api.token}":
                 return self._answer(401, _status(401, "Unauthorized"))
             api.requests.append((method, split.path))
             if (refused := api.refuse(method, split.path)) is not None:
@@ -240,52 +279,78 @@ def _handler(api: StandInApiServer) -> type[BaseHTTPRequestHandler]:
                 if path == "/version":
                     return 200, {"gitVersion": "v1.36.2"}
                 if path == "/apis/resource.k8s.io/v1":
-                    return 200, {"kind": "APIResourceList"}
+                    return 200, {"kind": "APIResourceList", "apiVersion": "v1"}
                 if path.endswith("/selfsubjectaccessreviews"):
                     asked = body["spec"]["resourceAttributes"]
-                    return 201, {
-                        "status": {"allowed": api.allowed(asked["verb"], asked["resource"])}
-                    }
-                if method == "GET" and path not in api.objects:
-                    if path.rpartition("/")[2] not in _PLURALS:
-                        return 404, _status(404, f"{path} not found")
-                    items = [
-                        found for each, found in sorted(api.objects.items())
-                        if _is_in(each, path) and _matches(found, query.get("fieldSelector", ""))
-                    ]  # fmt: skip
-                    return 200, {"items": items, "metadata": {"resourceVersion": str(api.version)}}
+                    allowed = api.allowed(asked["verb"], asked["resource"]) and not self._stranger
+                    answer = {"metadata": {}, "status": {"allowed": allowed}}
+                    return 201, {key: body[key] for key in ("kind", "apiVersion")} | answer
+                if kind_of(path) is None:
+                    return 404, _status(404, "the server could not find the requested resource")
                 if method == "POST":
-                    metadata = body["metadata"]
-                    name = (
-                        metadata.get("name") or metadata["generateName"][:58] + uuid.uuid4().hex[:5]
-                    )
-                    metadata["name"] = name
-                    if f"{path}/{name}" in api.objects:
-                        return 409, _status(409, f"{name} already exists")
-                    return 201, api.put(f"{path}/{name}", body)
+                    return self._create(path, query, body)
+                if method == "GET" and _is_collection(path):
+                    return self._list(path, query)
                 if path not in api.objects:
                     return 404, _status(404, f"{path} not found")
                 stored = api.objects[path]
                 if method == "GET":
                     return 200, stored
-                if method == "PUT":
-                    sent = body["metadata"].get("resourceVersion")
-                    if sent is not None and sent != stored["metadata"]["resourceVersion"]:
-                        return 409, _status(409, "the object has been modified")
-                    if _without_version(body) == _without_version(stored):
-                        return 200, stored
-                    return 200, api.put(path, body)
-                if method == "PATCH":
-                    wanted = body.get("metadata", {})
-                    for key in ("uid", "resourceVersion"):
-                        if wanted.get(key, stored["metadata"][key]) != stored["metadata"][key]:
-                            return 409, _status(409, "the object has been modified")
-                    return 200, api.put(path, _merged(stored, body))
-                wanted = (body or {}).get("preconditions", {})
-                if any(stored["metadata"][key] != value for key, value in wanted.items()):
+                if method in ("PUT", "PATCH"):
+                    return self._change(path, query, body, stored, whole=method == "PUT")
+                if _differs((body or {}).get("preconditions", {}), stored):
                     return 409, _status(409, "precondition failed")
-                api.delete(path)
-                return 200, _status(200, "deleted")
+                return 200, api.delete(path)
+
+        def _list(self, path: str, query: dict[str, str]) -> tuple[int, Object]:
+            selector = query.get("fieldSelector", "")
+            kind, version = kind_of(path) or ("", "")
+            if not {
+                term.partition("=")[0] for term in selector.split(",") if term
+            } <= SELECTORS.get(path.rpartition("/")[2], set()):
+                return 400, _status(400, f"field label not supported: {selector}")
+            items = [
+                {key: value for key, value in found.items() if key not in ("kind", "apiVersion")}
+                for each, found in sorted(api.objects.items())
+                if _is_in(each, path) and _matches(found, selector)
+            ]
+            metadata = {"resourceVersion": str(api.version)}
+            return 200, {
+                "kind": f"{kind}List", "apiVersion": version, "metadata": metadata, "items": items,
+            }  # fmt: skip
+
+        def _create(self, path: str, query: dict[str, str], body: Any) -> tuple[int, Object]:
+            if body.get("kind", "") != (kind_of(path) or ("",))[0]:
+                return 400, _status(400, f"{body.get('kind')} in place of {path}")
+            metadata = body["metadata"]
+            if "name" not in metadata:
+                metadata["name"] = metadata["generateName"][:58] + uuid.uuid4().hex[:5]
+            if (refused := _refusal(query, body)) is not None:
+                return refused
+            if f"{path}/{metadata['name']}" in api.objects:
+                return 409, _status(409, "already exists", "AlreadyExists")
+            return 201, api.put(f"{path}/{metadata['name']}", _without_unknown(body))
+
+        def _change(
+            self, path: str, query: dict[str, str], body: Any, stored: Object, *, whole: bool
+        ) -> tuple[int, Object]:
+            wanted = body.get("metadata", {})
+            if whole and wanted.get("name") != stored["metadata"]["name"]:
+                return 400, _status(
+                    400, "the name of the object does not match the name on the URL"
+                )
+            # Another uid is a conflict in a whole object, and an invalid field in a patch.
+            checked = ("uid", "resourceVersion") if whole else ("resourceVersion",)
+            if _differs({key: wanted[key] for key in checked if key in wanted}, stored):
+                return 409, _status(409, "the object has been modified")
+            changed = body if whole else _merged(stored, body)
+            if (refused := _refusal(query, changed, stored)) is not None:
+                return refused
+            changed = _without_unknown(changed)
+            changed["metadata"] = {**changed["metadata"], "uid": stored["metadata"]["uid"]}
+            if _without_version(changed) == _without_version(stored):
+                return 200, stored
+            return 200, api.put(path, changed)
 
         def _answer(self, status: int, answer: Object | bytes) -> None:
             content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
@@ -297,6 +362,7 @@ def _handler(api: StandInApiServer) -> type[BaseHTTPRequestHandler]:
 
         def _watch(self, path: str, query: dict[str, str]) -> None:
             seen = int(query["resourceVersion"])
+            begun = api.version
             until = time.monotonic() + float(query.get("timeoutSeconds", "300"))
             self.send_response(200)
             self.send_header("transfer-encoding", "chunked")
@@ -304,6 +370,7 @@ def _handler(api: StandInApiServer) -> type[BaseHTTPRequestHandler]:
             if seen < api.oldest:
                 self._line({"type": "ERROR", "object": _status(410, "too old resource version")})
                 return self._end()
+            watched = (kind_of(path) or ("",))[0]
             while True:
                 with api.changed:
                     fresh = [each for each in api.history if each[0] > seen]
@@ -316,16 +383,13 @@ def _handler(api: StandInApiServer) -> type[BaseHTTPRequestHandler]:
                     return self._end()
                 for version, kind, found in fresh:
                     seen = version
-                    name = found["metadata"]["name"]
-                    if f"{path}/{name}" and _matches(found, query.get("fieldSelector", "")):
+                    if found.get("kind") == watched and _matches(
+                        found, query.get("fieldSelector", "")
+                    ):
                         self._line({"type": kind, "object": found})
-                if not fresh:
-                    self._line(
-                        {
-                            "type": "BOOKMARK",
-                            "object": {"metadata": {"resourceVersion": str(now)}, "spec": {}},
-                        }
-                    )
+                if not fresh and now > begun and query.get("allowWatchBookmarks") == "true":
+                    mark = {"metadata": {"resourceVersion": str(now)}, "spec": {}}
+                    self._line({"type": "BOOKMARK", "object": mark})
 
         def _line(self, event: Object) -> None:
             content = json.dumps(event).encode() + b"\n"
@@ -339,14 +403,23 @@ def _handler(api: StandInApiServer) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _status(code: int, message: str) -> Object:
-    return {"kind": "Status", "code": code, "message": message}
+_REASONS = {
+    400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict",
+    410: "Expired", 422: "Invalid",
+}  # fmt: skip
+
+
+def _status(code: int, message: str, reason: str = "") -> Object:
+    reason = reason or _REASONS.get(code, "InternalError")
+    return {"kind": "Status", "code": code, "reason": reason, "message": message}
 
 
 def _without_version(found: Object) -> Object:
     plain = copy.deepcopy(found)
     plain["metadata"] = {
-        key: value for key, value in plain["metadata"].items() if key in ("name", "uid")
+        key: value
+        for key, value in plain["metadata"].items()
+        if key not in ("uid", "resourceVersion")
     }
     return plain
 

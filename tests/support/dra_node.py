@@ -77,7 +77,9 @@ class DraNode:
     def devices(self) -> dict[str, Object]:
         """The stored devices by name."""
         return {
-            each["name"]: each for one in self.server.slices() for each in one["spec"]["devices"]
+            each["name"]: each
+            for one in self.server.slices()
+            for each in one["spec"].get("devices", ())
         }
 
     def taints(self, device: str) -> dict[str, str]:
