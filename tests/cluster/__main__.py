@@ -1,19 +1,19 @@
 """`python -m tests.cluster`: runs tests, or the soak, on a real node in namespaces of its own.
 
-Mounts, processes and network end with the namespaces; the scratch directory and the node's cgroup are
-removed here. Other words go to pytest.
+All tests run on two nodes side by side. Mounts, processes and network end with the namespaces; `left_behind`
+removes the scratch directory and the node's cgroup. Other words go to pytest.
 """
 
 import argparse
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 from tests.cluster.programs import (
     KUBERNETES_VARIABLE,
@@ -35,9 +35,13 @@ _NAMESPACES: Final = (
 _WITHOUT_KUBELET: Final = "tests/cluster/test_containerd.py"
 _DEPLOYED: Final = "test_deployment"
 """The tests that need an image, kubectl and helm."""
-_CGROUPS: Final = Path("/sys/fs/cgroup")
-_CGROUP_DEADLINE: Final = 10.0
-"""Seconds: the kernel ends the namespace's processes in much less."""
+_SECOND: Final = (
+    "test_deployment", "test_deployment_dra", "test_dra", "test_dra_restarts", "test_hami",
+)  # fmt: skip
+"""They run beside the others, on a node of their own: most of the time both wait for their nodes."""
+_CHOOSES: Final = ("-k", "-m", "--lf", "--last-failed", "--write-conversations")
+"""Words with which there is one node: the tests of the other might be none."""
+_ENDS_WITH_US: Final = ("setpriv", "--pdeathsig", "KILL")
 
 
 def main() -> int:
@@ -60,40 +64,61 @@ def main() -> int:
         return 0
     if without_kubelet is not None:
         print(f"cluster: only what needs no kubelet runs, {without_kubelet}")
-    tests = "tests/cluster" if without_kubelet is None else _WITHOUT_KUBELET
     named = any(Path(word.partition("::")[0]).exists() for word in words)
-    command = ["pytest", *words, *([] if named else [tests])]
     if arguments.soak:
         command = ["tests.cluster.soak", str(arguments.soak), str(arguments.seed)]
-    elif without_kubelet is None and (not named or any(_DEPLOYED in word for word in words)):
+        return _run_sessions([command])
+    if without_kubelet is None and (not named or any(_DEPLOYED in word for word in words)):
         # Out here there is a network; the node has none but its own.
         fetch.main()
         image_archive.main()
-    return _run_isolated([sys.executable, "-m", *command])
+    if named or without_kubelet is not None:
+        return _run_sessions([["pytest", *words, *([] if named else [_WITHOUT_KUBELET])]])
+    if any(word.startswith(_CHOOSES) for word in words):
+        return _run_sessions([["pytest", *words, "tests/cluster"]])
+    second = [f"tests/cluster/{each}.py" for each in _SECOND]
+    first = [f"--ignore={each}" for each in second]
+    return _run_sessions([["pytest", *words, *first, "tests/cluster"], ["pytest", *words, *second]])
 
 
-def _run_isolated(command: list[str]) -> int:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what is here goes in that case too
-    cgroup = f"br-cluster-{os.getpid()}"
-    with tempfile.TemporaryDirectory(prefix="br-cluster-") as state:
-        inside = [sys.executable, "-m", "tests.cluster.isolation", state, cgroup, *command]
-        try:
-            return subprocess.run(["unshare", *_NAMESPACES, *inside], check=False).returncode
-        finally:
-            remove_cgroup(cgroup)
+def _run_sessions(commands: list[list[str]]) -> int:
+    """The greatest exit status of modules that run side by side, each on a node of its own."""
+    # A session that is ended this way tidies up, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    with contextlib.ExitStack() as stack:
+        others = [
+            (_start(stack, command, out := stack.enter_context(tempfile.TemporaryFile("w+"))), out)
+            for command in commands[1:]
+        ]
+        statuses = [_start(stack, commands[0]).wait()]
+        for process, out in others:
+            statuses.append(process.wait())
+            out.seek(0)
+            shutil.copyfileobj(out, sys.stdout)
+        return max(statuses)
 
 
-def remove_cgroup(name: str) -> None:
-    """Removes the cgroup from each hierarchy. Raises OSError if processes stay in it."""
-    deadline = time.monotonic() + _CGROUP_DEADLINE
-    for top in [*_CGROUPS.glob(f"*/{name}"), *_CGROUPS.glob(name)]:
-        while top.exists():
-            for folder, _, _ in os.walk(top, topdown=False):
-                with contextlib.suppress(OSError):  # busy: its processes are ending
-                    Path(folder).rmdir()
-            if top.exists() and time.monotonic() > deadline:
-                top.rmdir()
-            time.sleep(0.05)  # the kernel tells nobody when a cgroup is empty
+def _start(
+    stack: contextlib.ExitStack, command: list[str], out: TextIO | None = None
+) -> "subprocess.Popen[bytes]":
+    """Starts a module in namespaces of its own; what it leaves goes with the stack."""
+    state = tempfile.mkdtemp(prefix="br-cluster-")
+    cgroup = Path(state).name
+    tidier = subprocess.Popen(
+        [sys.executable, "-m", "tests.cluster.left_behind", state, cgroup],
+        stdin=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    stack.callback(tidier.wait)
+    assert tidier.stdin is not None
+    stack.callback(tidier.stdin.close)
+    inside = [sys.executable, "-m", "tests.cluster.isolation", state, cgroup]
+    process = subprocess.Popen(
+        [*_ENDS_WITH_US, "unshare", *_NAMESPACES, *inside, sys.executable, "-m", *command],
+        stdout=out, stderr=out and subprocess.STDOUT,
+    )  # fmt: skip
+    stack.callback(process.wait)
+    stack.callback(process.kill)  # and with it each process of its namespaces
+    return process
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """The cluster's API server, asked over HTTPS with an administrator's token."""
 
+import contextlib
 import http.client
 import json
 import ssl
+import threading
+import weakref
 from typing import Any, Final
 
 from tests.cluster.processes import poll
@@ -35,6 +38,11 @@ PATHS: Final = {
 """Of each kind's objects, with a place for the namespace."""
 
 
+def _close(connections: list[http.client.HTTPSConnection]) -> None:
+    for each in connections:
+        each.close()
+
+
 def place_of(found: Object) -> str:
     """The path of the list that an object is in."""
     return PATHS[found["kind"]].format(found["metadata"].get("namespace", "default"))
@@ -49,28 +57,50 @@ class ApiError(Exception):
 
 
 class Api:
-    """Calls, one connection each: the API server may restart between two."""
+    """Calls: each thread has one kept connection, and a new one after the server went away."""
 
     def __init__(self, token: str = ADMIN_TOKEN) -> None:
         self._token = token
+        self._tls = ssl.create_default_context()
+        self._tls.check_hostname = False
+        self._tls.verify_mode = ssl.CERT_NONE  # it signs itself, in a network of its own
+        self._kept = threading.local()
+        self._all: list[http.client.HTTPSConnection] = []
+        weakref.finalize(self, _close, self._all)
 
     def text(self, method: str, path: str, body: object = None, kind: str = "json") -> str:
         """The answer's body. Raises ApiError, or OSError where nobody answers."""
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE  # it signs its own certificate, in a network of its own
-        connection = http.client.HTTPSConnection(
-            "127.0.0.1", PORT, timeout=_TIMEOUT, context=context
-        )
+        content = json.dumps(body) if body is not None else None
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": f"application/{kind}"}
+        connection = getattr(self._kept, "connection", None)
+        self._kept.connection = None
+        if connection is not None and method != "POST":  # which must not be sent twice
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return self._ask(connection, method, path, content, headers)
+        if connection is not None:
+            connection.close()
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", PORT, timeout=_TIMEOUT, context=self._tls
+        )
+        self._all.append(connection)
+        return self._ask(connection, method, path, content, headers)
+
+    def _ask(
+        self,
+        connection: http.client.HTTPSConnection,
+        method: str,
+        path: str,
+        body: str | None,
+        headers: dict[str, str],
+    ) -> str:
         try:
-            connection.request(
-                method, path, json.dumps(body) if body is not None else None, headers
-            )
+            connection.request(method, path, body, headers)
             answer = connection.getresponse()
             content = answer.read().decode(errors="replace")
-        finally:
+        except BaseException:
             connection.close()
+            raise
+        self._kept.connection = connection
         if answer.status >= 300:
             raise ApiError(answer.status, content)
         return content

@@ -20,12 +20,30 @@ _RESOURCE: Final = "birentech.com/gpu"
 
 
 class KubeletView:
-    """Questions to the kubelet of this node; each on a connection of its own, since it restarts."""
+    """Questions to the kubelet of this node, on a connection that is new after each failure."""
+
+    def __init__(self) -> None:
+        self._channel: grpc.Channel | None = None
+
+    @contextlib.contextmanager
+    def _stub(self) -> Iterator[Any]:
+        # A channel waits a second before it connects again: too long for a kubelet that restarts.
+        self._channel = channel = self._channel or _new_channel()
+        try:
+            yield load("podresources").stub(channel, "PodResourcesLister")
+        except grpc.RpcError:
+            channel.close()
+            self._channel = None
+            raise
 
     def allocatable(self, resource: str = _RESOURCE) -> set[str]:
         """The ids that the kubelet counts as healthy now. Raises grpc.RpcError."""
-        with _stub() as stub:
-            return _ids(stub, resource)
+        return self.all_allocatable().get(resource, set())
+
+    def all_allocatable(self) -> dict[str, set[str]]:
+        """The ids that the kubelet counts as healthy now, by resource. Raises grpc.RpcError."""
+        with self._stub() as stub:
+            return _ids(stub)
 
     def answers(self) -> bool:
         """Whether a kubelet answers."""
@@ -38,7 +56,7 @@ class KubeletView:
     def held(self, resource: str = _RESOURCE) -> dict[str, list[str]]:
         """The ids that each container (`pod/container`) holds, sorted."""
         protos = load("podresources")
-        with _stub() as stub:
+        with self._stub() as stub:
             response = stub.List(protos.ListPodResourcesRequest(), timeout=5)
         return {
             f"{pod.name}/{container.name}": sorted(
@@ -76,10 +94,11 @@ class KubeletView:
 
 def _watch(ids: set[str], resource: str, found: list[float], done: threading.Event) -> None:
     since: float | None = None
-    with _stub() as stub:
+    with _new_channel() as channel:
+        stub = load("podresources").stub(channel, "PodResourcesLister")
         while not done.wait(_INTERVAL):
             now = time.monotonic()
-            missing = not ids <= _ids(stub, resource)
+            missing = not ids <= _ids(stub).get(resource, set())
             if missing and since is None:
                 since = now
                 found.append(0.0)
@@ -89,14 +108,13 @@ def _watch(ids: set[str], resource: str, found: list[float], done: threading.Eve
                 since = None
 
 
-@contextlib.contextmanager
-def _stub() -> Iterator[Any]:
-    with grpc.insecure_channel(f"unix:{_SOCKET}", options=_OPTIONS) as channel:
-        yield load("podresources").stub(channel, "PodResourcesLister")
+def _new_channel() -> grpc.Channel:
+    return grpc.insecure_channel(f"unix:{_SOCKET}", options=_OPTIONS)
 
 
-def _ids(stub: Any, resource: str) -> set[str]:
-    answer = stub.GetAllocatableResources(
-        load("podresources").AllocatableResourcesRequest(), timeout=5
-    )
-    return {i for each in answer.devices if each.resource_name == resource for i in each.device_ids}
+def _ids(stub: Any) -> dict[str, set[str]]:
+    request = load("podresources").AllocatableResourcesRequest()
+    found: dict[str, set[str]] = {}
+    for each in stub.GetAllocatableResources(request, timeout=5).devices:
+        found.setdefault(each.resource_name, set()).update(each.device_ids)
+    return found

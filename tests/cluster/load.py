@@ -14,6 +14,8 @@ from tests.cluster.processes import poll
 
 RATE: Final = 9.0
 """Pods a second."""
+MOST: Final = 12
+"""Pods that have not ended, on a machine that cannot keep up: fewer than there are cards."""
 _ENDED: Final = {"Succeeded", "Failed"}
 
 
@@ -26,7 +28,7 @@ class Outcome:
 
     @property
     def total(self) -> int:
-        """Pods that were created."""
+        """Pods that ended."""
         return len(self.ran) + len(self.refused)
 
 
@@ -35,36 +37,49 @@ def pod_load(api: Api, prefix: str) -> Iterator[Outcome]:
     """Creates pods while the block runs; the outcome is complete after it."""
     outcome = Outcome()
     done = threading.Event()
-    created: list[str] = []
-    worker = threading.Thread(target=_create, args=(api, prefix, created, done))
+    load = _Load(api, prefix, outcome)
+    worker = threading.Thread(target=load.run, args=(done,))
     worker.start()
     try:
         yield outcome
     finally:
         done.set()
         worker.join()
-    poll(lambda: _all_ended(api, created), f"the end of {len(created)} pods", 90.0)
-    for pod in _pods(api, created):
-        status = pod["status"]
-        if status["phase"] == "Succeeded":
-            outcome.ran.add(pod["metadata"]["name"])
-        else:
-            outcome.refused[pod["metadata"]["name"]] = status.get("message", "no message")
+    poll(lambda: not load.look(), f"the end of the pods {prefix}", 90.0)
 
 
-def _create(api: Api, prefix: str, created: list[str], done: threading.Event) -> None:
-    started = time.monotonic()
-    while not done.wait(max(0.0, started + len(created) / RATE - time.monotonic())):
-        name = f"{prefix}-{len(created)}"
-        # The host's network, because a load of network interfaces is not what is tried here.
-        start_pod(api, name, container(gpu=1, stays=False), hostNetwork=True)
-        created.append(name)
+class _Load:
+    """Creates pods, and deletes those that ended: each look is at a short list."""
 
+    def __init__(self, api: Api, prefix: str, outcome: Outcome) -> None:
+        self._api = api
+        self._prefix = prefix
+        self._outcome = outcome
+        self._created = 0
 
-def _pods(api: Api, names: list[str]) -> list[Any]:
-    wanted = set(names)
-    return [pod for pod in api.get(PODS)["items"] if pod["metadata"]["name"] in wanted]
+    def run(self, done: threading.Event) -> None:
+        due = time.monotonic()
+        while not done.wait(max(0.0, due - time.monotonic())):
+            due = max(due + 1 / RATE, time.monotonic())
+            if len(self.look()) < MOST:
+                name = f"{self._prefix}-{self._created}"
+                # The host's network, because a load of network interfaces is not what is tried here.
+                start_pod(self._api, name, container(gpu=1, stays=False), hostNetwork=True)
+                self._created += 1
 
-
-def _all_ended(api: Api, names: list[str]) -> bool:
-    return all(pod["status"].get("phase") in _ENDED for pod in _pods(api, names))
+    def look(self) -> list[Any]:
+        """The pods that have not ended; what became of the others is noted."""
+        going_on = []
+        for pod in self._api.get(PODS)["items"]:
+            name, status = pod["metadata"]["name"], pod["status"]
+            if not name.startswith(f"{self._prefix}-"):
+                continue
+            if status.get("phase") not in _ENDED:
+                going_on.append(pod)
+                continue
+            if status["phase"] == "Succeeded":
+                self._outcome.ran.add(name)
+            else:
+                self._outcome.refused[name] = status.get("message", "no message")
+            self._api.delete(f"{PODS}/{name}")
+        return going_on

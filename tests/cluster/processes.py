@@ -11,7 +11,8 @@ Found = TypeVar("Found")
 START_DEADLINE: Final = 60.0
 """Seconds: each part starts in two or three, unless the machine is busy."""
 END_DEADLINE: Final = 15.0
-_POLL: Final = 0.02
+_POLL: Final = 0.02, 0.1
+"""Seconds between two looks, at first and after two seconds: a look costs the node milliseconds."""
 _SHOWN: Final = 20
 """Lines of a log."""
 
@@ -72,9 +73,11 @@ def poll(
 
     The real parts notify nobody of what tests wait for: they have to be asked.
     """
-    deadline = time.monotonic() + timeout
+    began = time.monotonic()
+    soon, later = _POLL
     while not (found := look()):
-        if time.monotonic() > deadline:
+        passed = time.monotonic() - began
+        if passed > timeout:
             raise AssertionError(f"not within {timeout:g} s: {what}; {shown()}")
-        time.sleep(_POLL)  # the real parts notify nobody
+        time.sleep(min(later, max(soon, passed / 20)))  # the real parts notify nobody
     return found

@@ -15,7 +15,7 @@ STATE_VARIABLE: Final = "CLUSTER_STATE"
 
 KUBERNETES: Final = ("kubelet", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 CONTAINERD: Final = ("containerd", "containerd-shim-runc-v2", "ctr", "runc")
-TOOLS: Final = ("ip", "mount", "openssl", "unshare")
+TOOLS: Final = ("ip", "mount", "openssl", "setpriv", "unshare")
 _CNI: Final = Path("/usr/lib/cni/ptp"), Path("/opt/cni/bin/ptp")
 _BUSYBOX: Final = Path("/usr/bin/busybox"), Path("/bin/busybox")
 _UNPACKED: Final = Path(__file__).parents[2] / ".nox" / "cluster-tools"

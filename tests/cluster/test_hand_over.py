@@ -2,13 +2,14 @@
 
 import re
 import signal
+import time
 from collections.abc import Callable
 
 import pytest
 
 from tests.cluster import figures
 from tests.cluster.host import NodeHost
-from tests.cluster.load import RATE, pod_load
+from tests.cluster.load import pod_load
 from tests.cluster.node import Node
 from tests.cluster.pods import container, run_pod
 from tests.e2e.daemon import DaemonProcess
@@ -19,6 +20,9 @@ UNREGISTERED = "no healthy devices present|has been stopped|rpc error"
 HAND_OVERS = 3
 ENDINGS = [signal.SIGTERM, signal.SIGKILL]
 STANDS_BY = "standing by|stands by"
+TOOK_OVER = "taking over"
+BETWEEN = 0.5
+"""Seconds."""
 
 
 @pytest.fixture(params=[(), ("--cdi-feature",)], ids=["plain", "CDI"])
@@ -72,22 +76,45 @@ def test_a_hand_over_at_rest_costs_no_pod(
 
 
 @pytest.mark.parametrize("number", ENDINGS)
-def test_hand_overs_under_load_cost_only_pods_that_were_admitted_in_the_gap(
+def test_under_load_a_hand_over_costs_no_more_pods_than_a_daemon_without_a_successor(
     node: Node,
     successors: Callable[[], DaemonProcess],
     number: signal.Signals,
     request: pytest.FixtureRequest,
 ) -> None:
+    # A kubelet counts no card from the end of one plugin's connection to the next one's list, and
+    # refuses a pod that it admits in between: some loss is the kubelet's own. The control is the
+    # same load, on the same node, with daemons that are followed by one that only starts then.
     kind = request.node.callspec.id.split("-")[0]
-    serving, waiting = successors(), successors()
-    without_card = 0.0
-    with pod_load(node.api, "pod") as outcome:
+    daemons = [successors() for _ in range(HAND_OVERS + 1)]
+    with pod_load(node.api, "handed-over") as handed_over:
         for _ in range(HAND_OVERS):
-            without_card += hand_over(node, serving, number, f"{kind}, nine pods a second")
-            serving, waiting = waiting, successors()
-    lost = len(outcome.refused)
-    figures.note(f"pods lost, {kind}, {number.name}, {HAND_OVERS} hand-overs under load", lost)
-    assert outcome.ran
-    for text in outcome.refused.values():
-        assert re.search(UNREGISTERED, text), text
-    assert lost <= HAND_OVERS + without_card * RATE, outcome.refused
+            hand_over(node, serving_of(daemons), number, f"{kind}, under load")
+            time.sleep(BETWEEN)  # for pods that run between two hand-overs
+    [last] = [each for each in daemons if each.running]
+    with pod_load(node.api, "restarted") as restarted:
+        for _ in range(HAND_OVERS):
+            with node.view.gaps(CARDS) as gaps:
+                last.end(number)
+                last.start()
+                node.view.wait_for(CARDS)
+            figures.note(
+                f"ms without a card, {kind}, no successor, {number.name}", sum(gaps) * 1000
+            )
+            time.sleep(BETWEEN)
+    for what, outcome in (("hand-overs", handed_over), ("without a successor", restarted)):
+        lost = f"pods lost of {outcome.total}, {kind}, {number.name}, {HAND_OVERS} {what}"
+        figures.note(lost, len(outcome.refused))
+        assert outcome.ran
+        for text in outcome.refused.values():
+            assert re.search(UNREGISTERED, text), text
+    assert len(handed_over.refused) <= len(restarted.refused), handed_over.refused
+
+
+def serving_of(daemons: list[DaemonProcess]) -> DaemonProcess:
+    """The daemon that holds the lock: of those that run, the one that no longer stands by."""
+    [serving] = [
+        each for each in daemons
+        if each.running and (not each.matching(STANDS_BY) or each.matching(TOOK_OVER))
+    ]  # fmt: skip
+    return serving

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ _DEADLINE: Final = 15.0
 
 
 class Partner:
-    """A plugin on grpcio that offers `resource` on a socket named after it in the kubelet's directory.
+    """A plugin on grpcio that offers `resource` on a socket of its own in the kubelet's directory.
 
     Each stream gets the last list when it opens, and every list after it. Allocate answers with the
     plugin's name and the number of ids in the variable BR_PHY_CARDS: which ids, is the kubelet's whim.
@@ -26,6 +27,8 @@ class Partner:
         self.name = name
         self._directory = directory
         self._resource = resource
+        # A path to a socket has 107 bytes; conversations about other resources go on beside this one.
+        self._socket = f"{name}-{zlib.crc32(resource.encode()):08x}.sock"
         self._devices: dict[str, str] = {}
         self._lock = threading.Lock()
         self._streams: list[queue.Queue[dict[str, str] | None]] = []
@@ -65,12 +68,12 @@ class Partner:
         if self._server is not None:
             self._server.stop(None).wait()
             self._server = None
-        (self._directory / f"{self.name}.sock").unlink(missing_ok=True)
+        (self._directory / self._socket).unlink(missing_ok=True)
 
     def _register(self) -> str:
         protos = load()
         request = protos.RegisterRequest(
-            version="v1beta1", endpoint=f"{self.name}.sock", resource_name=self._resource
+            version="v1beta1", endpoint=self._socket, resource_name=self._resource
         )
         with grpc.insecure_channel(f"unix:{self._directory / 'kubelet.sock'}") as channel:
             try:
@@ -80,7 +83,7 @@ class Partner:
         return "accepted"
 
     def _serve(self) -> None:
-        socket = self._directory / f"{self.name}.sock"
+        socket = self._directory / self._socket
         if self._server is not None and socket.exists():
             return
         self.leave()  # a kubelet that starts deletes the sockets
