@@ -17,6 +17,8 @@ from typing import Final, TextIO
 
 from tests.cluster.programs import (
     KUBERNETES_VARIABLE,
+    UnusablePrograms,
+    check_kubernetes,
     missing_for_containerd,
     missing_for_kubernetes,
     search_path,
@@ -45,7 +47,10 @@ _ENDS_WITH_US: Final = ("setpriv", "--pdeathsig", "KILL")
 
 
 def main() -> int:
-    """The exit status of pytest or the soak; 0 where the node cannot be started, with one line."""
+    """The exit status of pytest or the soak; with one line, 0 where a node cannot be started.
+
+    2 if what the caller named is not usable.
+    """
     parser = argparse.ArgumentParser(prog="nox -s cluster --", description=__doc__)
     parser.add_argument("--binaries", metavar="DIR", help=f"instead of ${KUBERNETES_VARIABLE}")
     parser.add_argument("--soak", type=float, metavar="SECONDS", help="random events, no tests")
@@ -56,9 +61,16 @@ def main() -> int:
         words.append(f"--json={arguments.json.absolute()}")
     if arguments.binaries:
         os.environ[KUBERNETES_VARIABLE] = arguments.binaries
-    os.environ["PATH"] = search_path()
-    unusable = missing_for_containerd() if os.geteuid() == 0 else "run the session as root"
-    without_kubelet = missing_for_kubernetes()
+    if os.geteuid() != 0:
+        print("cluster: skipped, run the session as root")
+        return 0
+    try:
+        os.environ["PATH"] = search_path()
+        check_kubernetes()
+    except UnusablePrograms as error:
+        print(f"cluster: {error}")
+        return 2
+    unusable, without_kubelet = missing_for_containerd(), missing_for_kubernetes()
     if unusable is not None or (arguments.soak and without_kubelet):
         print(f"cluster: skipped, {unusable or without_kubelet}")
         return 0
@@ -77,8 +89,11 @@ def main() -> int:
     if any(word.startswith(_CHOOSES) for word in words):
         return _run_sessions([["pytest", *words, "tests/cluster"]])
     second = [f"tests/cluster/{each}.py" for each in _SECOND]
+    others = [word for word in words if not word.startswith("--json")]  # they measure nothing
     first = [f"--ignore={each}" for each in second]
-    return _run_sessions([["pytest", *words, *first, "tests/cluster"], ["pytest", *words, *second]])
+    return _run_sessions(
+        [["pytest", *words, *first, "tests/cluster"], ["pytest", *others, *second]]
+    )
 
 
 def _run_sessions(commands: list[list[str]]) -> int:

@@ -2,12 +2,13 @@
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cluster import figures
+from tests.cluster import figures, tried
 from tests.cluster.containerd import Containerd
 from tests.cluster.deployment import Deployment, prepare
 from tests.cluster.dra import DraNode
@@ -158,14 +159,21 @@ def dra(dra_node: DraNode) -> Iterator[DraNode]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints what tests measured."""
+    """Prints what tests measured, and the programs they ran with."""
     for line in figures.lines():
         terminalreporter.write_line(line)
     if file := terminalreporter.config.getoption("figures"):
         figures.write(file)
+    passed = [each for each in terminalreporter.getreports("passed") if each.when == "call"]
+    if passed and STATE_VARIABLE in os.environ:
+        terminalreporter.write_line(f"with {tried.versions()}")
+    if terminalreporter.config.getoption("write_tried"):
+        names = [Path(each.nodeid.partition("::")[0]).stem for each in passed]
+        tried.write(Counter(name.removeprefix("test_") for name in names))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Records what the real kubelet does in place of comparing it; writes the figures."""
+    """Records what the real parts do in place of comparing it; writes figures and docs/tried.md."""
     parser.addoption("--json", type=Path, dest="figures", metavar="FILE")
     parser.addoption("--write-conversations", action="store_true", dest="write_conversations")
+    parser.addoption("--write-tried", action="store_true", dest="write_tried")

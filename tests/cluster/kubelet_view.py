@@ -20,20 +20,20 @@ _RESOURCE: Final = "birentech.com/gpu"
 
 
 class KubeletView:
-    """Questions to the kubelet of this node, on a connection that is new after each failure."""
+    """Questions to the kubelet of this node, on a connection of each thread, new after a failure."""
 
     def __init__(self) -> None:
-        self._channel: grpc.Channel | None = None
+        self._kept = threading.local()
 
     @contextlib.contextmanager
     def _stub(self) -> Iterator[Any]:
         # A channel waits a second before it connects again: too long for a kubelet that restarts.
-        self._channel = channel = self._channel or _new_channel()
+        channel = self._kept.channel = getattr(self._kept, "channel", None) or _new_channel()
         try:
             yield load("podresources").stub(channel, "PodResourcesLister")
         except grpc.RpcError:
             channel.close()
-            self._channel = None
+            self._kept.channel = None
             raise
 
     def allocatable(self, resource: str = _RESOURCE) -> set[str]:

@@ -21,8 +21,12 @@ _BUSYBOX: Final = Path("/usr/bin/busybox"), Path("/bin/busybox")
 _UNPACKED: Final = Path(__file__).parents[2] / ".nox" / "cluster-tools"
 
 
+class UnusablePrograms(Exception):
+    """A directory or an archive that the caller named cannot be used; with what to change."""
+
+
 def search_path() -> str:
-    """PATH with the caller's directories and unpacked archives in front."""
+    """PATH with the caller's directories and unpacked archives in front. Raises UnusablePrograms."""
     named = [
         each for each in (os.environ.get(KUBERNETES_VARIABLE, ""), os.environ.get(NODE_VARIABLE, ""))
         if each
@@ -39,6 +43,24 @@ def missing_for_containerd() -> str | None:
             " that holds containerd's release and etcd"
         )
     return None if busybox() else "no busybox here: install busybox-static"
+
+
+def check_kubernetes() -> None:
+    """Raises UnusablePrograms if the caller named programs that are not there or do not run here."""
+    if not (place := os.environ.get(KUBERNETES_VARIABLE)):
+        return
+    for name in KUBERNETES:
+        found = shutil.which(name)
+        if found is None:
+            raise UnusablePrograms(f"no executable {name} in {place}")
+        try:
+            done = subprocess.run(
+                [found, "--version"], capture_output=True, timeout=30, check=False
+            )
+        except OSError as error:
+            raise UnusablePrograms(f"{found} does not run here: {error.strerror}") from error
+        if done.returncode:
+            raise UnusablePrograms(f"{found} --version ends with status {done.returncode}")
 
 
 def missing_for_kubernetes() -> str | None:
@@ -73,12 +95,18 @@ def _lacking(*names: str) -> list[str]:
 
 def _unpacked(place: Path) -> Path:
     """`place`, or the directory into which the archive `place` was unpacked once."""
-    if not place.is_file():
+    if place.is_dir():
         return place.absolute()
+    if not place.exists():
+        raise UnusablePrograms(f"{place} does not exist")
     target = _UNPACKED / f"{place.name}.{place.stat().st_mtime_ns:x}"
     if not target.exists():
         unfinished = target.with_suffix(".unfinished")
         unfinished.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["tar", "-xf", str(place), "-C", str(unfinished)], check=True)
+        unpack = ["tar", "-xf", str(place), "-C", str(unfinished)]
+        done = subprocess.run(unpack, capture_output=True, text=True, check=False)
+        if done.returncode:
+            why = done.stderr.strip().splitlines()[:1]
+            raise UnusablePrograms(f"{place} cannot be unpacked: {' '.join(why)}")
         unfinished.rename(target)
     return target

@@ -46,7 +46,7 @@ class RealApiServer:
         self.tls = ssl.create_default_context()
         self.tls.check_hostname = False
         self.tls.verify_mode = ssl.CERT_NONE
-        stranger = api.create(f"{ACCOUNT}/token", {"spec": {}})["status"]["token"]
+        stranger: str = api.create(f"{ACCOUNT}/token", {"spec": {}})["status"]["token"]
         self._tokens = {"ours": ADMIN_TOKEN, "stranger": stranger}
 
     def token(self, account: str) -> str:

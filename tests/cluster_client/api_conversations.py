@@ -300,7 +300,7 @@ def play(server: Played, steps: tuple[Step, ...]) -> list[Object]:
     """What the server answers to each step."""
     kept: dict[str, Object] = {}
     seen: dict[str, str] = {}
-    answers = []
+    answers: list[Object] = []
     for step in steps:
         filled = attrs.evolve(
             step, **{each: _filled(value, kept) for each, value in _values(step).items()}
@@ -311,7 +311,7 @@ def play(server: Played, steps: tuple[Step, ...]) -> list[Object]:
         status, answer = _exchange(server, filled)
         if filled.keep:
             kept[filled.keep] = answer
-        asked = f"{step.method} {step.path}"
+        asked = f"{filled.method} {step.path}"
         answers.append({"asked": asked, "answered": status, **_shown(answer, seen)})
     return answers
 

@@ -8,6 +8,7 @@ import pytest
 from biren_plugin.core.health.probes import PROBES
 from biren_plugin.core.setting_field import key_of
 from biren_plugin.core.settings import SETTINGS
+from tests.cluster import tried
 from tests.support.documents import DOCUMENTS, ROOT, anchors
 
 NAMES = [document.name for document in DOCUMENTS]
@@ -41,3 +42,13 @@ def test_the_table_of_flags_has_exactly_the_settings() -> None:
 def test_the_table_of_verdicts_has_exactly_the_probes() -> None:
     probes = table_with("docs/health.md", "| probe |")
     assert probes == {probe.name for probe in PROBES}, "docs/health.md, table of verdicts"
+
+
+def test_the_table_of_what_was_tried_names_each_module_of_the_cluster_session_once() -> None:
+    there = {path.stem.removeprefix("test_") for path in (ROOT / "tests/cluster").glob("test_*.py")}
+    assert sorted(tried.modules(tried.TABLE.read_text())) == sorted(there)
+
+
+def test_a_session_writes_the_numbers_of_its_own_modules_into_the_table() -> None:
+    row = "| a part | a tool | `nox -s cluster`: 3 of `here`, 4 of `elsewhere` |\n"
+    assert tried.with_counts(row, {"here": 5}) == row.replace("3 of", "5 of")

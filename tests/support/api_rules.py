@@ -54,7 +54,8 @@ def unknown_fields(found: Object) -> set[str]:
         return set()
     spec = found.get("spec", {})
     devices = spec.get("devices") or ()
-    return (spec.keys() - _SPEC).union(*(each.keys() - _DEVICE for each in devices))
+    unknown: set[str] = spec.keys() - _SPEC
+    return unknown.union(*(each.keys() - _DEVICE for each in devices))
 
 
 def faults(found: Object, before: Object | None = None) -> list[str]:
