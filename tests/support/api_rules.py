@@ -12,7 +12,7 @@ KINDS: Final = {
     "nodes": ("Node", "v1"),
     "pods": ("Pod", "v1"),
     "daemonsets": ("DaemonSet", "apps/v1"),
-    "events": ("Event", "events.k8s.io/v1"),
+    "events": ("Event", "v1"),
     "resourceclaims": ("ResourceClaim", "resource.k8s.io/v1"),
     "resourceslices": ("ResourceSlice", "resource.k8s.io/v1"),
 }
