@@ -55,6 +55,7 @@ class LockKeeper:
         self._state = state
         self._put, self._answers = trio.open_memory_channel[Settled](_ROOM)
         self._unreadable = Notice()
+        self._refused = Notice()
         self.held: Promise | None = None
         """What the lock's pod was promised, as it was seen last; None without a lock."""
 
@@ -110,7 +111,7 @@ class LockKeeper:
         except (ApiForbidden, ApiInvalid) as refusal:
             name = answer.promise.name
             text = f"HAMi's record of {name} stays as it is: {refusal}"
-            say("hami_unsettled", text, WARNING, pod=name, reason=str(refusal))
+            self._refused.begin("hami_unsettled", text, pod=name, reason=str(refusal))
         except ApiError as error:
             failure = error
         released = await self._objects.release(is_meant) if answer.phase else None
