@@ -2,6 +2,9 @@
 
 Blocking; `patient_reads` runs it in threads. A file that vanishes between two scans, holds garbage or
 cannot be read does not keep the others from being read. A card that the kernel has suspended is not woken.
+
+A glance at a host whose outline is the same only asks each PCI function whether it answers, and reads the
+rest of a few functions in turn.
 """
 
 import os
@@ -11,7 +14,7 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.model import HostFacts, Snapshot
+from biren_plugin.core.model import Snapshot
 from biren_plugin.core.parse import sysfs, vendor
 from biren_plugin.core.parse.card import Card, NodeState
 from biren_plugin.errors import HostUnreadable, reason_of
@@ -24,6 +27,7 @@ from biren_plugin.host.host_paths import (
     resolve,
     under,
 )
+from biren_plugin.host.outline import Outline, read_outline
 from biren_plugin.host.sysfs_files import read_bytes, read_text, read_texts
 from biren_plugin.records import frozen
 
@@ -38,6 +42,8 @@ class _Fixed:
     """Identifies the card's directory: a different identity is a different card."""
     texts: Mapping[str, str]
     path: tuple[str, ...]
+    function_folder: str
+    """This process's path of the directory of the card's PCI function, without links."""
     read_asleep: bool
     """Whether only a part could be read, since the card was suspended."""
 
@@ -46,9 +52,14 @@ class _Fixed:
 class _Function:
     """The changing data of a PCI function in one scan. The cards of a split GPU share it."""
 
-    asleep: bool
+    status: str | None
     texts: Mapping[str, str]
     config: bytes | None
+
+    @property
+    def asleep(self) -> bool:
+        """Whether the kernel has suspended it."""
+        return sysfs.is_suspended(self.status)
 
 
 @frozen
@@ -79,38 +90,65 @@ class DriverCardReader:
         self._functions: dict[tuple[str, ...], _Function] = {}
         """What this scan has read of functions, by their place in the PCI tree."""
         self._cards: dict[str, tuple[_Reading, Card]] = {}
+        self._outline: Outline | None = None
+        """Of the host at the last listing; None if it has no class directory."""
+        self._real_nodes: dict[str, NodeState] = {}
+        """The state of each node that a link leads to."""
+        self._due: list[str] = []
+        """For a glance: one card of each function; empty until the first glance after a listing."""
+        self._in_turn: frozenset[str] = frozenset()
+        """The cards that this glance reads whole."""
+        self._glances = 0
 
     def names(self) -> list[str]:
         """Return the names of the cards, ordered by number; also reads what the host has besides cards.
 
         Raises `HostUnreadable` if it is unknown whether there are any cards.
         """
-        listed: list[str] = []
-        driver_loaded = True
-        try:
-            listed = os.listdir(under(self._root, vendor.CLASS_FOLDER))
-        except OSError as error:
-            if error.errno not in NOT_THERE:
-                raise HostUnreadable(
-                    f"cannot read {vendor.CLASS_FOLDER}: {reason_of(error)}"
-                ) from error
-            require_root(self._root)
-            driver_loaded = False
+        self._outline = self._outline_now()
+        listed = self._outline.cards if self._outline is not None else ()
         numbers = {
             name: number for name in listed if (number := sysfs.card_number(name)) is not None
         }
         for gone in self._fixed.keys() - numbers:
             del self._fixed[gone]
             self._cards.pop(gone, None)
-        self._functions = {}
-        self._about_host = Snapshot(
-            host=self._read_facts(),
-            driver_loaded=driver_loaded,
-            module_loaded=self._module_loaded(),
-            driver_version=(read_text(f"{self._root}{vendor.MODULE_FOLDER}/version") or "").strip()
-            or None,
-        )
+        self._functions, self._real_nodes, self._due = {}, {}, []
+        self._about_host = self._read_about_host()
         return sorted(numbers, key=lambda name: numbers[name])
+
+    def due(self, turns: int) -> list[str] | None:
+        """Return the cards to glance at, one of each function; None if the host looks different.
+
+        Each function, and what the host has besides cards, is read whole in one of `turns` glances.
+        """
+        if self._outline is None or self._outline != self._outline_now():
+            return None
+        if any(node_state(self._root, real) is not was for real, was in self._real_nodes.items()):
+            return None
+        turn, self._glances = self._glances % turns, self._glances + 1
+        if turn == 0 and self._read_about_host() != self._about_host:
+            return None
+        cards = [card for _, card in list(self._cards.values())]  # a late read may add one
+        if not self._due:
+            self._due = list({card.pci_path or card.name: card.name for card in cards}.values())
+        self._functions = {}
+        without_node = [c.name for c in cards if c.node is not NodeState.CHARACTER_DEVICE]
+        self._in_turn = frozenset([*self._due[turn::turns], *without_node])
+        return [*self._due, *without_node]
+
+    def glance(self, name: str) -> Card | None:
+        """Return a card's last reading if its function still answers alike, else a new one, None if gone."""
+        if name in self._in_turn or name not in self._cards:
+            return self.read(name)
+        reading, card = self._cards[name]
+        function, folder = reading.function, reading.fixed.function_folder
+        status = function.status and read_text(f"{folder}/{sysfs.RUNTIME_STATUS}")
+        asleep = sysfs.is_suspended(status)
+        config = None if asleep else read_bytes(f"{folder}/config", sysfs.VENDOR_ID_BYTES)
+        if (asleep, config) == (function.asleep, function.config):
+            return card
+        return self.read(name)
 
     def read(self, name: str, *, fresh: bool = False) -> Card | None:
         """Return one card, None if it has gone; `fresh`: nothing is reused from an earlier scan."""
@@ -120,6 +158,7 @@ class DriverCardReader:
         try:
             status = os.stat(folder)
         except OSError:
+            self._cards.pop(name, None)
             return None  # gone since it was listed, or a link that leads nowhere
         identity = (status.st_dev, status.st_ino, status.st_ctime_ns)
         device = f"{folder}/device"
@@ -133,9 +172,13 @@ class DriverCardReader:
             wanted = sysfs.without_waking(sysfs.FIXED_ATTRIBUTES, asleep=asleep)
             texts = {**known, **read_texts(device, wanted)}
             read_asleep = asleep and (fixed is None or fixed.read_asleep)
-            fixed = _Fixed(identity, texts, self._pci_path(name), read_asleep)
+            at = resolve(self._root, f"{vendor.CLASS_FOLDER}/{name}/device") or ""
+            path, function_folder = sysfs.pci_path(at), f"{self._root}{at}"
+            fixed = _Fixed(identity, texts, path, function_folder, read_asleep)
             self._fixed[name] = fixed
         node, real = find_node(self._root, f"{vendor.NODE_FOLDER}/{name}")
+        if real is not None:
+            self._real_nodes[real] = node
         return self._card(name, number, _Reading(fixed, function, node, real))
 
     def _read_function(self, device: str, path: tuple[str, ...]) -> _Function:
@@ -143,10 +186,11 @@ class DriverCardReader:
         functions = self._functions  # a read that hangs does not tell a later scan
         if (read := functions.get(path)) is not None:
             return read
-        asleep = sysfs.is_suspended(read_text(f"{device}/{sysfs.RUNTIME_STATUS}"))
+        status = read_text(f"{device}/{sysfs.RUNTIME_STATUS}")
+        asleep = sysfs.is_suspended(status)
         texts = read_texts(device, sysfs.without_waking(sysfs.CHANGING_ATTRIBUTES, asleep=asleep))
         config = None if asleep else read_bytes(f"{device}/config", sysfs.VENDOR_ID_BYTES)
-        read = _Function(asleep, texts, config)
+        read = _Function(status, texts, config)
         if path:
             functions[path] = read
         return read
@@ -160,6 +204,8 @@ class DriverCardReader:
         card = sysfs.read_card(name, number, texts, path, reading.node, config)
         if reading.host_node is not None:
             card = attrs.evolve(card, host_node=reading.host_node)
+        if before is not None and before[1] == card:  # free memory and the like is not in a card
+            card = before[1]
         self._cards[name] = reading, card
         return card
 
@@ -184,19 +230,34 @@ class DriverCardReader:
     def _pci_path(self, name: str) -> tuple[str, ...]:
         return sysfs.pci_path(resolve(self._root, f"{vendor.CLASS_FOLDER}/{name}/device") or "")
 
-    def _read_facts(self) -> HostFacts:
-        return read_host_facts(
-            self._root,
-            mount_host_path=self._mount_host_path,
-            mount_dri_device=self._mount_dri_device,
+    def _outline_now(self) -> Outline | None:
+        """Return the outline, None if there is no class directory. Raises `HostUnreadable`."""
+        try:
+            return read_outline(self._root)
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                raise HostUnreadable(
+                    f"cannot read {vendor.CLASS_FOLDER}: {reason_of(error)}"
+                ) from error
+            require_root(self._root)
+            return None
+
+    def _read_about_host(self) -> Snapshot:
+        version = (read_text(f"{self._root}{vendor.MODULE_FOLDER}/version") or "").strip()
+        return Snapshot(
+            host=read_host_facts(
+                self._root,
+                mount_host_path=self._mount_host_path,
+                mount_dri_device=self._mount_dri_device,
+            ),
+            driver_loaded=self._outline is not None,
+            module_loaded=self._module_loaded(),
+            driver_version=version or None,
         )
 
     def _module_loaded(self) -> bool | None:
         modules = under(self._root, _MODULES)
-        try:
-            if vendor.MODULE not in os.listdir(modules):
-                return False
-        except OSError:
-            return None
+        if not (modules / vendor.MODULE).is_dir():
+            return False if modules.is_dir() else None
         # While the module is being unloaded, its cards go one by one, and the module goes last.
         return (read_text(f"{modules}/{vendor.MODULE}/initstate") or "").strip() != "going"

@@ -4,12 +4,10 @@ inotify instances run out on busy nodes, sysfs sends no events, and a directory 
 the daemon started. So a caller reads again after a while in any case, and nothing depends on an event.
 """
 
-import ctypes
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import inotify_simple
 import trio
 from inotify_simple import Event, INotify, flags
 
@@ -26,6 +24,8 @@ _MASK = (
 )
 _REST = 0.02
 """Seconds: changes come in bursts (a node for each card), and one scan serves the whole burst."""
+_IDLE_REST = 0.1
+"""Seconds without a read after events that do not count: on a busy /dev more of them follow."""
 
 
 class FolderEvents(AbstractContextManager["FolderEvents"]):
@@ -43,8 +43,6 @@ class FolderEvents(AbstractContextManager["FolderEvents"]):
         self._watched: dict[int, Path] = {}
         self._inotify: INotify | None = None
         try:
-            # INotify would look for the C library itself: by running ldconfig, for which the event loop waits.
-            inotify_simple._libc = ctypes.CDLL(None, use_errno=True)
             self._inotify = INotify(nonblocking=True)
         except OSError as error:
             text = (
@@ -68,18 +66,25 @@ class FolderEvents(AbstractContextManager["FolderEvents"]):
             except OSError:
                 continue  # missing, or out of watches: polling covers it
 
-    async def wait(self, longest: float) -> None:
-        """Return when something has changed since the last `arm`, or after `longest` seconds."""
+    async def wait(self, longest: float) -> bool:
+        """Return whether something has changed since the last `arm`: at once if so, else after `longest` seconds."""
         if self._inotify is None:
             await trio.sleep(longest)
-            return
+            return False
+        changed = False
         with trio.move_on_after(longest):
-            while True:
+            while not changed:
                 await trio.lowlevel.wait_readable(self._inotify.fileno())
-                if any(map(self._counts, self._inotify.read(timeout=0))):
-                    break
+                changed = self._read()
+                if not changed:
+                    await trio.sleep(_IDLE_REST)
             await trio.sleep(_REST)
-        self._inotify.read(timeout=0)
+        return self._read() or changed
+
+    def _read(self) -> bool:
+        """Take the events so far; return whether one of them counts."""
+        assert self._inotify is not None
+        return any(map(self._counts, self._inotify.read(timeout=0)))
 
     def _counts(self, event: Event) -> bool:
         """Return whether the event matters; an event without a name is about the directory itself."""

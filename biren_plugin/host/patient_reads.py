@@ -154,7 +154,9 @@ class _Thread(Generic[T]):
         self.finished = trio.Event()
         self._names = names
         self._read = read
-        self._rest: Sequence[str] = ()
+        self._listed: Sequence[str] = ()
+        self._place = 0
+        """The number of listed names that were read or are being read."""
         self._left = False
         self._step = threading.Lock()
         self._clock = trio.lowlevel.current_clock()
@@ -187,7 +189,7 @@ class _Thread(Generic[T]):
         """Make the thread stop after its current name, and return the names that it leaves unread."""
         with self._step:
             self._left = True
-            return self._rest
+            return self._listed[self._place :]
 
     def when_finished(self, then: Callable[[], None]) -> None:
         """Call `then` when the thread has finished; at once if it already has."""
@@ -202,13 +204,12 @@ class _Thread(Generic[T]):
         self._outcome.unwrap()
 
     def _run(self) -> None:
-        names = self._names()
-        for place, name in enumerate(names, 1):
+        self._listed = self._names()
+        for place, name in enumerate(self._listed, 1):
             with self._step:
                 if self._left:
                     return
-                self.at, self.since = name, self._clock.current_time()
-                self._rest = names[place:]
+                self.at, self.since, self._place = name, self._clock.current_time(), place
             value = self._read(name)
             if value is not None:
                 self.values[name] = value

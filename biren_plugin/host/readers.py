@@ -4,12 +4,14 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Protocol, TypeVar
 
+import trio
+
 from biren_plugin.core.model import Snapshot
 from biren_plugin.core.parse import vendor, vfio
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.settings import Settings
 from biren_plugin.host.driver_cards import DriverCardReader
-from biren_plugin.host.reads_once import read_names
+from biren_plugin.host.patient_reads import PatientReads
 from biren_plugin.host.vfio_groups import VfioGroupReader
 
 T = TypeVar("T")
@@ -23,6 +25,15 @@ class Reader(Protocol[T]):
 
     def read(self, name: str, *, fresh: bool) -> T | None:
         """Return one reading, None if it has gone; `fresh`: nothing is reused from an earlier scan."""
+
+    def due(self, turns: int) -> list[str] | None:
+        """Return the names to glance at; None if the host looks different than at the last listing.
+
+        What changes rarely is read in one of `turns` glances. Raises `HostUnreadable`.
+        """
+
+    def glance(self, name: str) -> T | None:
+        """Return the last reading, the same object, if nothing has changed; else as `read`."""
 
     def snapshot(self, readings: Mapping[str, T], hung: Collection[str]) -> Snapshot:
         """Return the whole host from the last readings."""
@@ -49,14 +60,11 @@ def read_host(settings: Settings) -> Snapshot:
 
     A card whose files do not answer in time counts as hung. Raises `HostUnreadable`.
     """
-    reader = reader_of(settings)
-    return reader.snapshot(*read_names(reader.names, partial(reader.read, fresh=False)))
+    return trio.run(scan_once, settings)
 
 
 async def scan_once(settings: Settings) -> Snapshot:
     """Do the same as `read_host`, for a command that runs trio itself."""
-    from biren_plugin.host.patient_reads import PatientReads  # trio: half the time of a command
-
     reader = reader_of(settings)
     reads = PatientReads(reader.names, partial(reader.read, fresh=False), "/sys and /dev")
     found = await reads.look()

@@ -25,6 +25,7 @@ from biren_plugin.board import Board, news_of
 from biren_plugin.core.inventory.claim_keeper import ClaimKeeper
 from biren_plugin.core.inventory.held_cards import forgotten_by, lists_again, with_forgotten
 from biren_plugin.core.inventory.physical_gpus import shown_devices
+from biren_plugin.core.model import Snapshot
 from biren_plugin.core.observed import (
     NO_HOLDERS,
     ClaimFiles,
@@ -39,6 +40,9 @@ from biren_plugin.errors import NodeError, PodResourcesUnknown, reason_of
 from biren_plugin.notice import Notice
 from biren_plugin.unix_sockets import FileIdentity
 from biren_plugin.wire.pod_resources import ask_kubelet
+
+Shown = frozenset[tuple[str, str]]
+"""Resource and id of each device that the node shows."""
 
 SOCKET: Final = "kubelet.sock"
 INTERVAL: Final = 10.0
@@ -76,7 +80,8 @@ async def ask_holders(
     answered_at = trio.current_time()
     vanished_wait = SOONER
     while True:
-        shown, reasons = _shown(observed.latest or Observed()), _reasons(doubts)
+        snapshot = observed.latest.snapshot if observed.latest is not None else None
+        shown, reasons = _shown(snapshot), _reasons(doubts)
         began = trio.current_time()
         wait = INTERVAL
         await reader.read()
@@ -127,7 +132,7 @@ async def ask_holders(
             while trio.current_time() < due:
                 if _reasons(doubts) != reasons:
                     due = min(due, trio.current_time() + RIGHT_AFTER)
-                elif _shown(observed.latest or Observed()) != shown:
+                elif _shows_others(observed, snapshot, shown):
                     due = min(due, trio.current_time() + SOONER)
                 with trio.move_on_at(due):
                     await news.receive()
@@ -167,8 +172,14 @@ def _reasons(doubts: Board[Doubt]) -> int:
     return (doubts.latest or Doubt()).reasons
 
 
-def _shown(seen: Observed) -> frozenset[tuple[str, str]]:
-    return shown_devices(seen.snapshot.cards if seen.snapshot is not None else ())
+def _shown(snapshot: Snapshot | None) -> Shown:
+    return shown_devices(snapshot.cards if snapshot is not None else ())
+
+
+def _shows_others(observed: Board[Observed], before: Snapshot | None, shown: Shown) -> bool:
+    """Return whether the node now shows other devices than `before`, which are `shown`; same objects are quick."""
+    now = observed.latest.snapshot if observed.latest is not None else None
+    return now is not before and _shown(now) != shown
 
 
 async def _ask(

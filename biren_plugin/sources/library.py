@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -55,7 +56,8 @@ async def query_library(
     while True:
         began = trio.current_time()
         next_round = began + interval
-        reader.cards = cards = (observed.latest or Observed()).card_names
+        scanned = observed.latest or Observed()
+        reader.cards = scanned.card_names
         try:
             look = await patient_reads.look()
         except (HostUnreadable, LibraryUnusable) as error:
@@ -82,7 +84,12 @@ async def query_library(
             observed.post(attrs.evolve(before, library=latest))
         on_turn(trio.current_time() - began)
         with trio.move_on_at(next_round):
-            await observed.wait_for(lambda seen, cards=cards: seen.card_names != cards)  # type: ignore[misc]
+            await observed.wait_for(partial(_shows_others, scanned))
+
+
+def _shows_others(before: Observed, seen: Observed) -> bool:
+    """Return whether the host shows cards of other names; an unchanged snapshot is the same object."""
+    return seen.snapshot is not before.snapshot and seen.card_names != before.card_names
 
 
 def _round(

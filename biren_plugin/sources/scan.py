@@ -1,6 +1,6 @@
 """Scans the host repeatedly, and posts a snapshot of it: the first source of the survey."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 import attrs
@@ -10,7 +10,7 @@ from biren_plugin.board import Board
 from biren_plugin.core.observed import Observed
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.folder_events import FolderEvents
-from biren_plugin.host.patient_reads import PatientReads
+from biren_plugin.host.patient_reads import PatientReads, Round
 from biren_plugin.host.readers import Reader
 from biren_plugin.notice import ERROR, Notice
 
@@ -19,6 +19,10 @@ T = TypeVar("T")
 
 REREAD: Final = 60.0
 """Seconds after which constant attributes are read again: the first read may have been at a bad moment."""
+TURNS: Final = 5
+"""Scans in which each PCI function is read whole once; in the others, it is only asked whether it answers."""
+SELDOM: Final = 5.0
+"""Seconds that these scans take at most, so that counters are read more often than they are believed."""
 
 
 async def scan_host(
@@ -32,13 +36,25 @@ async def scan_host(
 ) -> None:
     """Post a snapshot at least every `interval` seconds; every `pulse` seconds read everything again.
 
+    After a first scan of the whole host, glances show whether it has changed; then the whole host is
+    scanned at once, as it is after an event and while a read hangs.
+
     `on_turn` gets the seconds that each scan took. A host that cannot be read is logged once, and the last
     snapshot stays.
     """
-    fresh = stale = False
-    patient_reads = PatientReads(
-        reader.names, lambda name: reader.read(name, fresh=fresh or stale), "/sys and /dev"
-    )
+    glancing = fresh = stale = False
+    due: Sequence[str] | None = None
+    turns = max(1, min(TURNS, round(SELDOM / interval)))
+
+    def names() -> Sequence[str]:  # in a thread
+        nonlocal due
+        due = reader.due(turns) if glancing else None
+        return reader.names() if due is None else due
+
+    def read(name: str) -> T | None:  # in a thread
+        return reader.read(name, fresh=fresh or stale) if due is None else reader.glance(name)
+
+    patient_reads = PatientReads(names, read, "/sys and /dev")
     readings: Mapping[str, T] = {}
     next_beat = trio.current_time() + pulse
     next_reread = trio.current_time() + REREAD
@@ -48,25 +64,38 @@ async def scan_host(
         began = trio.current_time()
         fresh |= bool(pulse) and began >= next_beat
         stale = began >= next_reread
+        glancing &= not (fresh or stale)
         try:
             look = await patient_reads.look()
+            if due is not None and _differs(look, due, readings):
+                glancing = False
+                look = await patient_reads.look()
         except HostUnreadable as error:
             text = f"{error}. Until then the last scan stays valid" if readings else f"{error}"
             notice.begin("host_unreadable", text, ERROR, reason=str(error))
         else:
             notice.end("host_readable", "/sys and /dev can be read again")
-            awaited = {name: readings[name] for name in look.pending if name in readings}
-            readings = {**awaited, **look.values}
-            # A card that was never read counts as hung at once: without it a split would look smaller.
-            hung = look.hung | (look.pending - readings.keys())
             seen = observed.latest or Observed()
-            seen = attrs.evolve(seen, snapshot=reader.snapshot(readings, hung))
+            if due is None:
+                awaited = {name: readings[name] for name in look.pending if name in readings}
+                readings = {**awaited, **look.values}
+                # A card that was never read counts as hung at once: without it a split would look smaller.
+                hung = look.hung | (look.pending - readings.keys())
+                seen = attrs.evolve(seen, snapshot=reader.snapshot(readings, hung))
             if fresh or stale:
                 next_reread = began + REREAD
             if fresh:
                 seen = attrs.evolve(seen, pulse=seen.pulse + 1)
                 next_beat = trio.current_time() + pulse
                 fresh = False
-            observed.post(seen)
+            glancing = not look.pending
+            observed.post(seen)  # an equal one too: splits settle with time
         on_turn(trio.current_time() - began)
-        await folder_events.wait(interval)
+        if await folder_events.wait(interval):
+            glancing = False
+
+
+def _differs(look: Round[T], due: Sequence[str], readings: Mapping[str, T]) -> bool:
+    """Return whether a glance found anything else than the last scan of the whole host."""
+    names = {*due, *look.values}
+    return bool(look.pending) or any(look.values.get(n) is not readings.get(n) for n in names)

@@ -23,7 +23,7 @@ from biren_plugin.notice import say_remarks
 
 CALM: Final = 20.0
 """Seconds: above every time that a verdict without a fault, a split or a resource waits for."""
-SELDOM: Final = 10.0
+SELDOM: Final = 60.0
 """Seconds between two judgements of a calm node that looks the same."""
 
 

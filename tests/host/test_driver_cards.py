@@ -236,7 +236,7 @@ def test_an_unreadable_class_directory_does_not_count_as_missing(
     def refuse(_path: object) -> list[str]:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(HostUnreadable, match=os.strerror(number)):
         read_once(DriverCardReader(host))
 
@@ -267,3 +267,152 @@ def test_a_card_first_read_while_suspended_is_read_whole_once_awake(host: Path) 
     assert read_once(reader).cards[0].link.speed is None
     sleep(host, 0, "active")
     assert read_once(reader).cards[0].link == LINK
+
+
+def glance(reader: DriverCardReader, turns: int = 5) -> list[Card | None] | None:
+    """Return the readings of one glance; None if the host looks different."""
+    due = reader.due(turns)
+    return [reader.glance(name) for name in due] if due is not None else None
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the attributes that are opened from now on, as `0000:01:00.0/config`."""
+    paths: list[str] = []
+    real = os.open
+
+    def noted(path: str, *arguments: int) -> int:
+        paths.append("/".join(str(path).split("/")[-2:]))
+        return real(path, *arguments)
+
+    monkeypatch.setattr(os, "open", noted)
+    return paths
+
+
+def test_a_glance_asks_each_function_once_and_reads_one_in_turn_whole(
+    host: Path, opened: list[str]
+) -> None:
+    reader = DriverCardReader(host)
+    read_once(reader)
+    whole: list[str] = []
+    for _ in range(8):
+        opened.clear()
+        assert glance(reader, turns=8) is not None
+        of_functions = [path for path in opened if not path.startswith("biren/")]
+        assert sum(path.endswith("/config") for path in of_functions) == 8
+        assert sum(path.endswith("/mem_info") for path in of_functions) == 1
+        whole += [path for path in of_functions if path.endswith("/aer_dev_fatal")]
+        assert len(of_functions) == 8 + 6, "config of all, and six more attributes of one"
+    assert len(set(whole)) <= 8
+    assert len(whole) == 8, "each function had its turn"
+
+
+def test_a_glance_returns_the_same_cards_while_nothing_changes(host: Path) -> None:
+    reader = DriverCardReader(host)
+    before = read_once(reader).cards
+    for _ in range(5):
+        attribute(host, 3, "mem_info").write_text(
+            f"MemTotal: {GPU_MEMORY // 1024} kB\nMemFree: 7\n"
+        )
+        seen = glance(reader)
+        assert seen is not None
+        assert all(new is old for new, old in zip(seen, before, strict=True))
+
+
+def test_a_silent_function_is_seen_at_the_next_glance(host: Path) -> None:
+    reader = DriverCardReader(host)
+    read_once(reader)
+    for number in range(8):
+        attribute(host, number, "config").write_bytes(b"\xff\xff")
+        seen = glance(reader)
+        assert seen is not None
+        assert [card.number for card in seen if card and card.function is FunctionState.SILENT] == [
+            *range(number + 1)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("aer_dev_fatal", "TOTAL_ERR_FATAL 9\n"), ("physical_id", "40\n")]
+)
+def test_what_changes_rarely_is_seen_in_one_round_of_glances(
+    host: Path, name: str, text: str
+) -> None:
+    reader = DriverCardReader(host)
+    before = read_once(reader).cards[7]
+    attribute(host, 7, name).write_text(text)
+    rounds = [glance(reader) for _ in range(5)]
+    seen = [cards[7] for cards in rounds if cards is not None]
+    assert len(seen) == 5
+    assert seen[-1] != before
+
+
+def test_a_glance_does_not_wake_a_suspended_card(host: Path, opened: list[str]) -> None:
+    reader = DriverCardReader(host)
+    attribute(host, 0, "config").write_bytes(b"\xe0\x1e")
+    sleep(host, 0)
+    read_once(reader)
+    opened.clear()
+    for _ in range(5):
+        assert glance(reader) is not None
+    assert "0000:01:00.0/config" not in opened
+    assert "device/config" not in [path for path in opened if "card_0" in path]
+    sleep(host, 0, "active")
+    seen = glance(reader)
+    assert seen is not None
+    assert seen[0] is not None
+    assert seen[0].function is FunctionState.ANSWERS
+
+
+@pytest.mark.parametrize("change", ["card", "node", "module", "control node"])
+def test_a_glance_at_a_host_that_looks_different_asks_for_a_whole_scan(
+    host: Path, change: str
+) -> None:
+    (host / "sys/module/biren").mkdir(parents=True, exist_ok=True)
+    reader = DriverCardReader(host)
+    read_once(reader)
+    assert glance(reader) is not None
+    match change:
+        case "card":
+            (host / "sys/class/biren/card_7").unlink()
+        case "node":
+            (host / "dev/biren/card_7").unlink()
+        case "module":
+            (host / "sys/module/biren").rename(host / "sys/module/other")
+        case _:
+            (host / "dev/biren-m").unlink()
+    assert glance(reader) is None
+    read_once(reader)
+    assert glance(reader) is not None
+
+
+def test_cards_of_one_function_cost_one_read_in_a_glance(tmp_path: Path) -> None:
+    reader = DriverCardReader(copy_host("mixed", tmp_path / "host"))
+    cards = read_once(reader).cards
+    due = reader.due(5)
+    assert due is not None
+    assert len(cards) == 11
+    assert len(due) == len({card.pci_path for card in cards}) == 6
+
+
+def test_a_card_without_a_node_is_read_at_each_glance(host: Path) -> None:
+    (host / "dev/biren/card_3").unlink()
+    (host / "dev/biren/card_3").symlink_to("/dev/late")
+    reader = DriverCardReader(host)
+    assert read_once(reader).cards[3].node is NodeState.MISSING
+    (host / "dev/late").touch()
+    seen = glance(reader)
+    assert seen is not None
+    assert {card.node for card in seen if card is not None and card.number == 3} == {
+        NodeState.OTHER
+    }
+
+
+def test_the_node_behind_a_link_is_looked_at_in_each_glance(host: Path) -> None:
+    (host / "dev/real").touch()
+    (host / "dev/biren/card_3").unlink()
+    (host / "dev/biren/card_3").symlink_to("/dev/real")
+    reader = DriverCardReader(host)
+    assert read_once(reader).cards[3].host_node == "/dev/real"
+    assert glance(reader) is not None
+    (host / "dev/real").unlink()
+    assert glance(reader) is None

@@ -39,12 +39,17 @@ class ScriptedReader:
         self.holds = ONE
         self.reads: list[bool] = []
         """For each read card, whether everything was to be read again."""
+        self.seen = self.outline = ONE
+        """What the last listing saw, and what a glance sees without reading a card."""
+        self.glances: list[int] = []
+        """For each glance, in how many turns everything is to be read."""
         self.hangs_at: str | None = None
         """A card's name, or `listing`."""
         self._hanging = threading.Event()
         self._let_go = Gate()
 
     def names(self) -> list[str]:
+        self.seen = self.outline = self.holds
         names = [card.name for card in self.holds.cards]
         self._hang_if_told("listing")
         return names
@@ -54,6 +59,15 @@ class ScriptedReader:
         held = self.holds
         self._hang_if_told(name)
         return next((card for card in held.cards if card.name == name), None)
+
+    def due(self, turns: int) -> list[str] | None:
+        self.glances.append(turns)
+        self._hang_if_told("listing")
+        return [card.name for card in self.seen.cards] if self.seen == self.outline else None
+
+    def glance(self, name: str) -> Card | None:
+        self._hang_if_told(name)
+        return next((card for card in self.holds.cards if card.name == name), None)
 
     def snapshot(self, readings: Mapping[str, Card], hung: Collection[str]) -> Snapshot:
         cards = {**{name: Card(name, 99) for name in hung}, **readings}
@@ -171,6 +185,54 @@ async def test_the_heartbeat_reads_everything_again_and_is_counted(
         await bell.ring()
         assert pulse() == beats
     assert reader.reads == [False, True, False, True, False]
+
+
+async def test_without_an_event_a_scan_is_a_glance_which_reads_nothing_else(
+    bell: SteppedEvents, observed: Board[Observed], reader: ScriptedReader
+) -> None:
+    bell.changed = False
+    before = observed.latest
+    with observed.subscribe() as posted:
+        posted.receive_nowait()
+        await bell.ring()
+        await bell.ring()
+        assert posted.receive_nowait() is before, "the same object is quickly compared"
+    assert reader.reads == [False]
+    assert reader.glances == [5, 5], "seconds between two whole reads of a function"
+
+
+@pytest.mark.parametrize("sight", ["another card", "other nodes"])
+async def test_a_glance_that_finds_a_change_is_followed_by_a_whole_scan_at_once(
+    bell: SteppedEvents, observed: Board[Observed], reader: ScriptedReader, sight: str
+) -> None:
+    bell.changed = False
+    if sight == "another card":
+        reader.holds = snapshot(*gpu_cards(0, 7))
+    else:
+        reader.holds = reader.outline = TWO
+    await bell.ring()
+    assert observed.latest is not None
+    assert observed.latest.snapshot == reader.holds
+    assert len(reader.reads) == 1 + len(reader.holds.cards)
+
+
+async def test_while_a_read_hangs_each_scan_is_whole(
+    bell: SteppedEvents, observed: Board[Observed], reader: ScriptedReader, mock_clock: MockClock
+) -> None:
+    reader.holds = TWO
+    await bell.ring()
+    bell.changed = False
+    reader.hangs_at = "card_1"
+    bell.press()
+    await reader.until_it_hangs()
+    await jump(mock_clock, SHARED)
+    await bell.asleep.wait()
+    assert cards(observed) == {"card_0": False, "card_1": False}
+    glances = len(reader.glances)
+    await jump(mock_clock, PATIENCE)
+    await bell.ring()
+    assert cards(observed) == {"card_0": False, "card_1": True}
+    assert len(reader.glances) == glances
 
 
 async def test_a_hanging_scan_is_logged_once_and_the_last_snapshot_stays(

@@ -13,15 +13,18 @@ class SteppedEvents(FolderEvents):
         """How often it was armed."""
         self.asleep = trio.Event()
         """Set while somebody waits at the bell."""
+        self.changed = True
+        """Whether a ring is a change in the directories, rather than the end of the longest wait."""
         self._rung = trio.Event()
 
     def arm(self) -> None:
         self.armed += 1
 
-    async def wait(self, longest: float) -> None:
+    async def wait(self, longest: float) -> bool:
         self._rung = trio.Event()
         self.asleep.set()
         await self._rung.wait()
+        return self.changed
 
     def press(self) -> None:
         """Rings without waiting for the look."""

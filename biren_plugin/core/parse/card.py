@@ -65,7 +65,7 @@ class Card:
     split: int | None = None
     """The number of parts of its GPU, if the host shows it; None: the number of the GPU's cards."""
     link: Link = Link()
-    """The width is read at each scan, the rest when the card is first read and once a minute."""
+    """The width is read every few seconds, the rest when the card is first read and once a minute."""
     node: NodeState = NodeState.CHARACTER_DEVICE
     """The state of `path`."""
     function: FunctionState = FunctionState.UNKNOWN

@@ -18,7 +18,7 @@ CHANGING_ATTRIBUTES: Final = (
     "aer_dev_fatal",
     "aer_dev_nonfatal",
 )
-"""Read at each scan: a new split can leave every name unchanged."""
+"""Read at each scan of the whole host: a new split can leave every name unchanged."""
 FIXED_ATTRIBUTES: Final = (
     "device",
     "numa_node",
