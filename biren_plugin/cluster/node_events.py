@@ -76,6 +76,7 @@ class NodeEvents:
         self._allowance = Allowance()
         self._written: OrderedDict[NodeEvent, _Written] = OrderedDict()
         self._notice = Notice()
+        self._last = 0.0
 
     async def run(self) -> None:
         """Ends only by bugs, or cancelled."""
@@ -98,8 +99,9 @@ class NodeEvents:
         if not self._allowance.take(now):
             self._state.dropped += 1
             return
+        self._last = max(time.time(), self._last + 1e-6)  # Events are named by their times
         try:
-            self._put.send_nowait(_Happened(event, time.time(), now + PATIENCE))
+            self._put.send_nowait(_Happened(event, self._last, now + PATIENCE))
         except trio.WouldBlock:
             self._state.dropped += 1
 

@@ -86,6 +86,17 @@ async def test_a_fault_and_its_end_are_events_about_the_node(writing: Writing) -
     assert (warned["type"], warned["reason"]) == ("Warning", "BirenGpuWarning")
 
 
+async def test_changes_of_one_moment_are_events_of_their_own(
+    writing: Writing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("biren_plugin.cluster.node_events.time.time", lambda: NOW)
+    async with writing.running():
+        await writing.verdict(FAULT, warnings=("hot",))
+        await writing.verdict()
+    reasons = [each["reason"] for each in writing.stored()]
+    assert sorted(reasons) == ["BirenGpuHealthy", "BirenGpuUnhealthy", "BirenGpuWarning"]
+
+
 async def test_what_happens_again_is_counted_in_its_event(writing: Writing) -> None:
     async with writing.running():
         for _ in range(3):
