@@ -32,12 +32,16 @@ def node_state(root: Path, path: str) -> NodeState:
 
 
 def find_node(root: Path, path: str) -> tuple[NodeState, str | None]:
-    """Return the state as `node_state` does, and the node's real path on the host if `path` is a link."""
+    """Return the state as `node_state` does, and the node's real path on the host if `path` is a link.
+
+    Of a link that leads nowhere: the missing path.
+    """
     mode = _mode(os.lstat, f"{root}{path}")  # not `under`: each card is read each second
     if mode is None or not stat.S_ISLNK(mode):
         return _state(mode), None
     real = resolve(root, path)  # an absolute link of the host begins at its root, not at ours
-    return _state(_mode(os.stat, f"{root}{real or path}")), real
+    state = _state(_mode(os.stat, f"{root}{real or path}"))
+    return state, dangling(root, path) if state is NodeState.MISSING else real
 
 
 def _mode(look: Callable[[str], os.stat_result], path: str) -> int | None:

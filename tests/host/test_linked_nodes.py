@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from biren_plugin.commands.show_devices import judge_once
 from biren_plugin.core.cdi.spec import spec_for
 from biren_plugin.core.container_edits import edits_for
 from biren_plugin.core.inventory.keeper import InventoryKeeper
@@ -56,3 +57,24 @@ def test_the_cdi_file_has_the_real_node_as_its_host_path(inventory: Inventory) -
     assert second == [{"path": "/dev/biren/card_1", "permissions": "rw"}]
     (control,) = spec["containerEdits"]["deviceNodes"]
     assert control["hostPath"] == "/dev/real/control"
+
+
+@pytest.mark.parametrize(
+    "target", ["/dev/biren/nowhere", "nowhere", "//dev//biren/nowhere", "../biren/nowhere"]
+)
+def test_a_link_that_leads_nowhere_is_not_called_a_missing_node(
+    tmp_path: Path, target: str
+) -> None:
+    host = SimulatedHost(tmp_path / "host")
+    host.add_gpus({0: 1, 1: 1})
+    node = host.root / "dev/biren/card_0"
+    node.unlink()
+    node.symlink_to(target)
+    snapshot = read_host(Settings(host_root=host.root))
+    [reasons] = [
+        device.reasons for device in judge_once(snapshot).lists[0].devices if device.id == "card_0"
+    ]
+    assert len(reasons) == 1
+    assert reasons[0].startswith(
+        "device node /dev/biren/card_0 is a link to /dev/biren/nowhere, which is missing, or not "
+    )

@@ -77,7 +77,10 @@ def _device_node(evidence: Evidence) -> Iterator[Symptom]:
         yield severe(_UNLOADED)
     elif card.present and card.node is NodeState.MISSING:
         command = _lspci(card, "-nnk") if card.is_group else vendor.KERNEL_LOG
-        yield severe(f"device node {card.path} is missing; see `{command}` on the node")
+        what = f"device node {card.path} is missing"
+        if card.host_node is not None:
+            what = f"device node {card.path} is a link to {card.host_node}, which is missing, or not mounted here"
+        yield severe(f"{what}; see `{command}` on the node")
     if card.present and card.node is NodeState.NOIOMMU:
         yield severe(
             f"its node is {noiommu_node(card.number)}: VFIO runs without an IOMMU, so nothing isolates "
