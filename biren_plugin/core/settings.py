@@ -301,11 +301,6 @@ def _refuse_contradictions(settings: Settings) -> None:
     if settings.kubeconfig is not None and is_dra and not settings.node_name:
         text = "give --node-name too, the name of this node"
         raise BadSetting("kubeconfig", f"{settings.kubeconfig}", text)
-    modes: dict[str, str] = {}
-    for word in settings.probe:
-        probe = word.partition("=")[0]
-        if modes.setdefault(probe, word) != word:
-            raise BadSetting("probe", word, f"{modes[probe]} is given too; give one of the two")
     folders: dict[Path, str] = {}
     for name in sorted(_FOLDERS_OF_SOCKETS, key=lambda each: is_given(settings, each)):
         path = getattr(settings, name)

@@ -109,8 +109,6 @@ def told(draw: st.DrawFn) -> Told:
         source: {name: draw(values_of(BY_NAME[name])) for name in sorted(draw(names))}
         for source in ("flag", "environment", "file")
     }
-    for values in drawn.values():
-        values.pop("probe", None)  # two modes of one probe contradict each other
     exclusive = [("offer_by", "dra"), ("container_runtime", "kata")]
     if any(values.get(name) == word for values in drawn.values() for name, word in exclusive):
         for values in drawn.values():
@@ -178,8 +176,6 @@ def test_every_setting_has_a_help_text() -> None:
         ('host-root: "/host\\0"', "give a path"),
         ("cdi-dir: etc/cdi", "FILE, line 1: cdi-dir etc/cdi: give a path that begins with /"),
         ("node-name: Node_1", "FILE, line 1: node-name Node_1: give the name of the Node object"),
-        ("pulse: 1\nprobe: [sysfs=off, sysfs=observe]",
-         "FILE, line 2: probe sysfs=observe: sysfs=off is given too; give one of the two"),
         ("hami: true\ncontainer-runtime: kata", "FILE, line 1: hami true: HAMi counts the driver's cards"),
         ("container-runtime: docker",
          'FILE, line 1: container-runtime docker: give one of "runc", "kata"'),

@@ -130,12 +130,6 @@ def test_sockets_that_would_meet_in_one_directory_are_refused(first: str, second
         with_values({first: default})
 
 
-def test_two_modes_of_one_probe_are_refused_and_one_mode_twice_is_harmless() -> None:
-    Settings(probe=("sysfs=off", "sysfs=off", "pci-config=off"))
-    with pytest.raises(BadSetting, match=r"^--probe sysfs=off: sysfs=enforce is given too"):
-        Settings(probe=("sysfs=enforce", "pci-config=off", "sysfs=off"))
-
-
 def test_hami_and_vfio_groups_exclude_each_other() -> None:
     with pytest.raises(BadSetting, match=r"not VFIO groups; give --hami or --container-runtime "):
         Settings(hami=True, container_runtime="kata")
