@@ -1,5 +1,6 @@
 """The console script and `python -m biren_plugin`: light enough that Ctrl-C finds it ready at once."""
 
+import gc
 import os
 import signal
 from typing import Final, NoReturn
@@ -14,8 +15,10 @@ def main() -> NoReturn:
     """Run the command line. Ctrl-C ends it without a traceback, even while modules are imported."""
     heed_early(signal.SIGTERM)
     try:
+        gc.disable()  # imported modules are no garbage, and looking for some among them takes time
         from biren_plugin.cli import main as run
 
+        gc.enable()
         run()
     except KeyboardInterrupt:
         # At once: a thread that waits for a hung driver would keep the interpreter from ending.

@@ -4,10 +4,12 @@ inotify instances run out on busy nodes, sysfs sends no events, and a directory 
 the daemon started. So a caller reads again after a while in any case, and nothing depends on an event.
 """
 
+import ctypes
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import inotify_simple
 import trio
 from inotify_simple import Event, INotify, flags
 
@@ -43,6 +45,8 @@ class FolderEvents(AbstractContextManager["FolderEvents"]):
         self._watched: dict[int, Path] = {}
         self._inotify: INotify | None = None
         try:
+            # INotify would look for the C library itself: by running ldconfig, for which the event loop waits.
+            inotify_simple._libc = ctypes.CDLL(None, use_errno=True)
             self._inotify = INotify(nonblocking=True)
         except OSError as error:
             text = (

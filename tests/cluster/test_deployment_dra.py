@@ -10,7 +10,8 @@ from tests.cluster.dra import DraNode
 from tests.cluster.host import NodeHost
 from tests.cluster.isolation import NODE_NAME
 from tests.cluster.node import Node
-from tests.cluster.pods import container, run_pod
+from tests.cluster.pods import WHOLE, container, run_pod
+from tests.cluster.processes import poll
 from tests.manifests.tools import MANIFESTS, ROOT
 
 SIMULATED: Final = {"mount of sys", "mount of dev"}
@@ -26,6 +27,11 @@ def hold(node: Node, name: str, gpu: int = 1) -> set[str]:
 def driver_of(node: Node, host: NodeHost) -> DraNode:
     """Questions about the driver that is deployed."""
     return DraNode(node, host)
+
+
+def wait_until_no_plugin_is_counted(node: Node) -> None:
+    """Until then the scheduler sends pods to the kubelet for cards of a plugin that has gone."""
+    poll(lambda: node.status()["allocatable"].get(WHOLE, "0") == "0", "no card of a plugin")
 
 
 def versions(driver: DraNode) -> set[tuple[str, str]]:
@@ -93,6 +99,7 @@ def test_a_cluster_that_is_switched_by_one_overlay_keeps_every_pod(
     driver = driver_of(prepared, host)
     driver.wait_for_devices(4)
     driver.wait_for_taints(*held, "held-by-device-plugin")
+    wait_until_no_plugin_is_counted(prepared)
     assert hold(prepared, "after", 3) == CARDS - held
     assert prepared.api.pod("before")["status"]["phase"] == "Running"
 
@@ -111,6 +118,7 @@ def test_a_node_is_moved_by_its_label_and_back(
         deployment.wait_until_rolled_out("br-gpu-dra")
         driver.wait_for_devices(4)
         driver.wait_for_taints(*held, "held-by-device-plugin")
+        wait_until_no_plugin_is_counted(prepared)
         by_dra = hold(prepared, "there", 3)
         assert by_dra == CARDS - held
     finally:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from biren_plugin.board import Board
@@ -39,6 +39,7 @@ from biren_plugin.errors import ApiNotFound
 from biren_plugin.files.claim_files import ClaimFiles
 from tests.core.dra.test_pool import whole
 from tests.support.cards import GPU
+from tests.support.examples import examples
 
 POOL = pool_of(Inventory((DeviceList(GPU, tuple(whole(number) for number in range(3))),)), None)
 CARDS = list(POOL.devices)
@@ -238,7 +239,7 @@ def no_patience() -> Iterator[None]:
         yield
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(steps)
 def test_no_two_claims_ever_hold_one_card(history: list[tuple[Any, ...]]) -> None:
     with no_patience(), tempfile.TemporaryDirectory(prefix="br") as folder:

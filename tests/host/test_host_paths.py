@@ -7,11 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from biren_plugin.core.parse.card import NodeState
 from biren_plugin.host.host_paths import node_state, resolve, under
+from tests.support.examples import examples
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def add_link(tree: Path, path: list[str], ups: int | None, target: list[str]) ->
         place.symlink_to("/".join([*start, *target]))
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     folders=st.lists(PARTS, max_size=4),
     links=st.lists(st.tuples(PARTS, st.none() | st.integers(0, 2), PARTS), max_size=5),

@@ -17,6 +17,7 @@ from tests.hostile import frames
 from tests.hostile.frames import Header, HeaderWriter
 from tests.hostile.peer import Peer
 from tests.hostile.service import Raw, stub, well_afterwards
+from tests.support.examples import examples
 
 LIMITS = Limits(message_size=2000, connection_window=70_000, calls=4, unsent=500)
 
@@ -145,7 +146,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
     trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
-THOROUGH = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+THOROUGH = settings(examples(150), suppress_health_check=[HealthCheck.too_slow])
 
 
 @THOROUGH

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from biren_plugin.core.inventory.gpu_grouping import group_by_gpu
@@ -14,6 +14,7 @@ from biren_plugin.errors import UsageError
 from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.readers import read_once
 from biren_plugin.simulate.host import GPU_MEMORY, MAX_GPUS, SimulatedHost, read_splits
+from tests.support.examples import examples
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def test_a_new_split_gets_the_lowest_free_numbers(host: SimulatedHost) -> None:
 CHANGES = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0, 1, 2, 4])), max_size=8)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(CHANGES)
 def test_a_reader_follows_every_change(changes: list[tuple[int, int]]) -> None:
     """A GPU is removed (0) or split; a reader that scans after each change sees the same as a new one."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from biren_plugin.core.hami.annotations import read_entries, without_entries
@@ -18,6 +18,7 @@ from biren_plugin.core.hami.promises import (
     promise_of,
     waiting,
 )
+from tests.support.examples import examples
 from tests.support.hami_books import EIGHT, Books, Wish, write
 
 ALL = frozenset(f"card_{number}" for number in range(8))
@@ -223,7 +224,7 @@ wishes = st.builds(
 )
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.data())
 def test_records_of_hami_kubelet_and_containers_never_differ(data: Any) -> None:
     life = Life()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import attrs
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from biren_plugin.core.health.recovery import LONGEST
@@ -16,6 +16,7 @@ from biren_plugin.core.parse.brml import CardReading, KnownCard, LibraryFacts, L
 from biren_plugin.core.parse.card import Card, FunctionState, NodeState
 from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 from tests.support.cards import card
+from tests.support.examples import examples
 
 GPUS: Final = range(4)
 STEADY: Final = 30.0
@@ -155,7 +156,7 @@ def expected(host: Host, chosen: Callable[[Host], set[Unit]]) -> set[tuple[str, 
     }
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(histories, hosts.filter(Host.tells_cards_apart))
 def test_verdicts_end_up_matching_the_final_state(
     history: list[tuple[float, Host]], final: Host
@@ -167,14 +168,14 @@ def test_verdicts_end_up_matching_the_final_state(
     assert not inventory.suspects
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(histories)
 def test_a_missing_card_is_never_healthy(history: list[tuple[float, Host]]) -> None:
     for host, inventory in live(history, HealthPolicy(recover_after=0.0)):
         assert healthy(inventory) <= expected(host, Host.standing)
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(histories, hosts)
 def test_observe_mode_condemns_only_missing_cards(
     history: list[tuple[float, Host]], final: Host
@@ -184,7 +185,7 @@ def test_observe_mode_condemns_only_missing_cards(
     assert healthy(inventory) == expected(final, Host.standing)
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(histories, units)
 def test_trouble_of_one_card_touches_no_other(
     history: list[tuple[float, Host]], sick: Unit

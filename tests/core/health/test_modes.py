@@ -11,13 +11,18 @@ def test_the_flag_of_one_probe_comes_first_then_what_disables_it_then_the_mode_o
     settings = Settings(
         health_mode="observe",
         disable_probe=("sysfs", "pci-config"),
-        probe=("pci-config=off", "pci-config=enforce"),
+        probe=("pci-config=enforce",),
     )
     modes = settings.health_policy.modes
-    assert modes["pci-config"] == ProbeMode("enforce", "--probe"), "of two the last"
+    assert modes["pci-config"] == ProbeMode("enforce", "--probe")
     assert modes["sysfs"] == ProbeMode("off", "--disable-probe")
     assert modes["link-width"] == ProbeMode("observe", "--health-mode")
     assert modes["bus"] == ProbeMode("enforce", "")
+
+
+def test_two_modes_of_one_probe_are_refused() -> None:
+    with pytest.raises(BadSetting, match="pci-config=enforce: pci-config=off is given too"):
+        Settings(probe=("pci-config=off", "pci-config=enforce"))
 
 
 def test_only_what_is_not_enforced_is_described() -> None:

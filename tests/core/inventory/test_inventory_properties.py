@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator, Sized
 
 import attrs
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from biren_plugin.core.health.verdicts import HealthKeeper, HealthPolicy
@@ -15,6 +15,7 @@ from biren_plugin.core.model import Inventory, Snapshot
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse.card import Card, NodeState
 from tests.support.cards import GPU, HALF, QUARTER, card
+from tests.support.examples import examples
 
 GPUS = range(4)
 RESOURCES = {1: GPU, 2: HALF, 4: QUARTER}
@@ -121,7 +122,7 @@ def healthy(inventory: Inventory) -> dict[str, set[str]]:
     return ids
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(histories(mute=True), hosts(mute=False))
 def test_a_host_that_does_not_change_is_listed_unchanged(
     history: list[tuple[float, Host]], final: Host
@@ -162,7 +163,7 @@ def test_a_gpu_with_one_readable_card_is_listed_completely(
     assert healthy(inventory) == final.expected()
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(histories(mute=True), hosts(mute=False))
 def test_the_keeper_remembers_only_existing_cards(
     history: list[tuple[float, Host]], final: Host
@@ -176,7 +177,7 @@ def test_the_keeper_remembers_only_existing_cards(
     assert remembered <= len(GPUS) + len(final.snapshot().cards) + len(RESOURCES)
 
 
-@settings(max_examples=250)
+@examples(250)
 @given(histories(mute=True))
 def test_no_card_leaves_a_list_before_it_was_unhealthy_long_enough(
     history: list[tuple[float, Host]],
