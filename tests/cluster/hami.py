@@ -1,126 +1,50 @@
-"""The real node under the stand-in for HAMi's scheduler, which annotates and binds real pods.
+"""The real node under HAMi: its scheduler, if one is given, else the stand-in, beside a kube-scheduler.
 
 The daemon runs as a process of the test with a token of the overlay's account, bound to a pod, so that its
 rights and the admission policy are those of the DaemonSet's pods.
 """
 
-import contextlib
 import json
-import threading
-import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
 from tests.cluster.api import PATHS, PODS, place_of
+from tests.cluster.hami_extenders import PROFILE, extender_for
 from tests.cluster.images import BUSYBOX
 from tests.cluster.isolation import NODE_NAME, SERVICE_ADDRESS
 from tests.cluster.node import Node
 from tests.cluster.pods import WHOLE, start_pod
 from tests.cluster.processes import poll
 from tests.manifests.render import NAMESPACE, overlay, pod_of
-from tests.support.api_server import StandInApiServer
-from tests.support.hami_books import Object, Wish
-from tests.support.hami_scheduler import CARDS, HANDSHAKE, LOCK, HamiScheduler
+from tests.support.hami_books import read
+from tests.support.hami_scheduler import ALLOCATED, CARDS, HANDSHAKE, LOCK
 
 ENVIRONMENT: Final = {
     "KUBERNETES_SERVICE_HOST": SERVICE_ADDRESS,
     "KUBERNETES_SERVICE_PORT": "443",
     "BR_GPU_HAMI": "true",
 }
-PROFILE: Final = "hami-scheduler"
 _FILES: Final = Path("/run/secrets/kubernetes.io/serviceaccount")
-_WAIT: Final = 20.0
+_WAIT: Final = 30.0
+"""Seconds: HAMi looks at the node each 15."""
 
 
-class ClusterHami(HamiScheduler):
-    """HAMi's scheduler for the node of the cluster."""
+class ClusterHami:
+    """HAMi in the cluster, and what the plugin needs beside it."""
 
     def __init__(self, node: Node) -> None:
-        super().__init__(StandInApiServer(), NODE_NAME)  # which is not started
-        self.cluster = node.api
         self._node = node
-        self.now = int(time.time())
+        self._api = node.api
+        self.scheduler = extender_for(node)
 
-    def deploy(self) -> None:
-        """Creates the overlay's account, rights and policy, and gives daemons a token of the account."""
-        objects = overlay("hami")
-        for each in objects:
-            is_part = each["kind"] != "DaemonSet"
-            if is_part and not self.cluster.exists(f"{place_of(each)}/{each['metadata']['name']}"):
-                self.cluster.make(each)
-        self._forget()
-        account = pod_of(objects)["serviceAccountName"]
-        body = {
-            "kind": "Pod",
-            "metadata": {"namespace": NAMESPACE, "name": "hami-plugin"},
-            "spec": {
-                "nodeName": NODE_NAME, "serviceAccountName": account, "terminationGracePeriodSeconds": 0,
-                "containers": [{"name": "main", "image": BUSYBOX, "imagePullPolicy": "Never"}],
-            },
-        }  # fmt: skip
-        uid = self.cluster.make(body)["metadata"]["uid"]
-        bound = {"apiVersion": "v1", "kind": "Pod", "name": "hami-plugin", "uid": uid}
-        path = f"{PATHS['ServiceAccount'].format(NAMESPACE)}/{account}/token"
-        token = self.cluster.create(path, {"spec": {"boundObjectRef": bound}})["status"]["token"]
-        _FILES.mkdir(parents=True, exist_ok=True)
-        (_FILES / "token").write_text(token)
-        (_FILES / "ca.crt").write_bytes(self._node.authority.read_bytes())
-
-    def remove(self) -> None:
-        """Removes what `deploy` created, and HAMi's annotations of the node."""
-        self.cluster.delete(f"{PATHS['Pod'].format(NAMESPACE)}/hami-plugin")
-        for each in overlay("hami"):
-            if each["kind"] not in ("DaemonSet", "Namespace"):
-                self.cluster.delete(f"{place_of(each)}/{each['metadata']['name']}")
-        self._forget()
-
-    def _forget(self) -> None:
-        self.annotate(self._path(), {CARDS: None, HANDSHAKE: None, LOCK: None})
-
-    def read(self, path: str) -> Object:
-        found: Object = self.cluster.get(path)
-        return found
-
-    def annotate(self, path: str, values: dict[str, str | None]) -> None:
-        self.cluster.patch(path, {"metadata": {"annotations": values}})
-
-    def bind(self, name: str) -> None:
-        target = {"apiVersion": "v1", "kind": "Node", "name": NODE_NAME}
-        self.cluster.create(
-            f"{PODS}/{name}/binding",
-            {
-                "apiVersion": "v1",
-                "kind": "Binding",
-                "metadata": {"name": name},
-                "target": target,
-            },
-        )
-
-    def pods(self) -> dict[str, Object]:
-        return {each["metadata"]["name"]: each for each in self.cluster.get(PODS)["items"]}
-
-    def wish_of(self, pod: Object) -> Wish:
-        init, containers = (
-            tuple(int(each["resources"].get("limits", {}).get(WHOLE, 0)) for each in group)
-            for group in (pod["spec"].get("initContainers", ()), pod["spec"]["containers"])
-        )
-        return Wish(containers, init)
-
-    def start(self, name: str, *containers: dict[str, Any], **spec: Any) -> None:
-        """Creates a pod as HAMi's webhook leaves it, and binds it."""
-        start_pod(self.cluster, name, *containers, nodeName=None, schedulerName=PROFILE, **spec)
-        assert self.schedule(name) == "bound"
-
-    @contextlib.contextmanager
-    def as_extender(self) -> Iterator[None]:
-        """A kube-scheduler with HAMi's profile asks this scheduler, as the chart of HAMi sets it up."""
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _extender(self))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    def start(self) -> None:
+        """Deploys the overlay but for its DaemonSet, and starts HAMi."""
+        self._deploy()
+        self.forget()
+        endpoint = self.scheduler.start()
         extender = {
-            "urlPrefix": f"http://127.0.0.1:{server.server_address[1]}", "weight": 1,
-            "filterVerb": "filter", "bindVerb": "bind", "nodeCacheCapable": True, "httpTimeout": "30s",
+            **endpoint, "weight": 1, "filterVerb": "filter", "bindVerb": "bind",
+            "nodeCacheCapable": True, "httpTimeout": "30s",
             "managedResources": [{"name": WHOLE, "ignoredByScheduler": True}],
         }  # fmt: skip
         configuration = {
@@ -138,54 +62,81 @@ class ClusterHami(HamiScheduler):
             f"--authentication-kubeconfig={self._node.kubeconfig}",
             f"--authorization-kubeconfig={self._node.kubeconfig}",
         )  # fmt: skip
-        try:
-            yield
-        finally:
-            self._node.processes.end(PROFILE)
-            server.shutdown()
-            server.server_close()
 
-    def wait_for_report(self) -> None:
-        """The plugin has reported its cards; the scheduler takes the list."""
-        poll(
-            lambda: "Reported" in (self.annotation(HANDSHAKE) or ""), "the report", _WAIT
-        )  # fmt: skip
-        self.tick()
+    def _deploy(self) -> None:
+        objects = overlay("hami")
+        for each in objects:
+            is_part = each["kind"] != "DaemonSet"
+            if is_part and not self._api.exists(f"{place_of(each)}/{each['metadata']['name']}"):
+                self._api.make(each)
+        account = pod_of(objects)["serviceAccountName"]
+        body = {
+            "kind": "Pod",
+            "metadata": {"namespace": NAMESPACE, "name": "hami-plugin"},
+            "spec": {
+                "nodeName": NODE_NAME, "serviceAccountName": account, "terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "main", "image": BUSYBOX, "imagePullPolicy": "Never"}],
+            },
+        }  # fmt: skip
+        uid = self._api.make(body)["metadata"]["uid"]
+        bound = {"apiVersion": "v1", "kind": "Pod", "name": "hami-plugin", "uid": uid}
+        path = f"{PATHS['ServiceAccount'].format(NAMESPACE)}/{account}/token"
+        token = self._api.create(path, {"spec": {"boundObjectRef": bound}})["status"]["token"]
+        _FILES.mkdir(parents=True, exist_ok=True)
+        (_FILES / "token").write_text(token)
+        (_FILES / "ca.crt").write_bytes(self._node.authority.read_bytes())
+
+    def end(self) -> None:
+        """Ends HAMi, and removes what `start` created."""
+        self._node.processes.end(PROFILE)
+        self.scheduler.end()
+        self._api.delete(f"{PATHS['Pod'].format(NAMESPACE)}/hami-plugin")
+        for each in overlay("hami"):
+            if each["kind"] not in ("DaemonSet", "Namespace"):
+                self._api.delete(f"{place_of(each)}/{each['metadata']['name']}")
+        self.forget()
+
+    def forget(self) -> None:
+        """The node is as if no plugin had reported it yet."""
+        values = {CARDS: None, HANDSHAKE: None, LOCK: None}
+        self._api.patch(_path(), {"metadata": {"annotations": values}})
+
+    def annotation(self, name: str, pod: str | None = None) -> str | None:
+        """Of the node, or of a pod."""
+        value = self._api.get(_path(pod))["metadata"].get("annotations", {}).get(name)
+        return None if value is None else str(value)
+
+    @property
+    def lock(self) -> str | None:
+        """Of the node."""
+        return self.annotation(LOCK)
+
+    def record(self, name: str) -> list[list[str]]:
+        """The cards of a pod that HAMi wrote down, by container, init containers first."""
+        return read(self.annotation(ALLOCATED, name) or "")
+
+    def create(self, name: str, *containers: dict[str, Any], **spec: Any) -> None:
+        """Creates a pod, which HAMi is to place."""
+        spec = {"nodeName": None, "schedulerName": self.scheduler.profile, **spec}
+        start_pod(self._api, name, *containers, **spec)
+
+    def wait_for_list(self, *, healthy: int) -> None:
+        """HAMi has taken a list with so many healthy cards."""
+
+        def look() -> bool:
+            self.scheduler.look()
+            cards = self.annotation(CARDS) or "[]"
+            return sum(each["health"] for each in json.loads(cards)) == healthy and (
+                "Requesting" in (self.annotation(HANDSHAKE) or "")
+            )
+
+        # The daemon writes list and `Reported` at once; HAMi writes `Requesting` as it takes them.
+        poll(look, f"a list of {healthy} healthy cards, and HAMi's look at it", _WAIT)
 
     def wait_for_release(self) -> None:
         """The node is not locked any more."""
         poll(lambda: self.lock is None, "the lock's release", _WAIT, lambda: self.lock)
 
 
-def _extender(scheduler: ClusterHami) -> type[BaseHTTPRequestHandler]:
-    one_at_a_time = threading.Lock()
-
-    class Extender(BaseHTTPRequestHandler):
-        """Answers kube-scheduler: names of fields as in k8s.io/kube-scheduler/extender/v1."""
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            with one_at_a_time:
-                answer = self._bind(asked) if self.path == "/bind" else self._filter(asked)
-            content = json.dumps(answer).encode()
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def _filter(self, asked: Object) -> Object:
-            why = scheduler.choose(asked["Pod"]["metadata"]["name"])
-            return (
-                {"NodeNames": [], "FailedNodes": {NODE_NAME: why}}
-                if why
-                else {"NodeNames": [NODE_NAME]}
-            )
-
-        def _bind(self, asked: Object) -> Object:
-            return {"Error": scheduler.lock_and_bind(asked["PodName"])}
-
-    return Extender
+def _path(pod: str | None = None) -> str:
+    return f"/api/v1/nodes/{NODE_NAME}" if pod is None else f"{PODS}/{pod}"

@@ -10,6 +10,8 @@ KUBERNETES_VARIABLE: Final = "KUBERNETES_BINARIES"
 """A directory with Kubernetes' server programs, as a release's server archive unpacks."""
 NODE_VARIABLE: Final = "NODE_BINARIES"
 """Directories and tar archives with etcd and containerd's programs, separated by colons."""
+HAMI_VARIABLE: Final = "HAMI_SCHEDULER"
+"""A HAMi scheduler from 2.10 on, the program; without one the tests' stand-in takes its place."""
 STATE_VARIABLE: Final = "CLUSTER_STATE"
 """The node's own directory: set by `python -m tests.cluster` inside its namespaces."""
 
