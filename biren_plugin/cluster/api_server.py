@@ -256,7 +256,7 @@ def error_of(
     if status == 410:
         return ApiExpired(text)
     # An admission policy refuses with 422, reason Invalid; only the text shows it.
-    if status in (401, 403) or "denied request" in text:
+    if status in (401, 403) or "denied request" in str(answer.get("message")):
         return ApiForbidden(text)
     if 400 <= status < 500 and status not in (408, 429):
         return ApiInvalid(text)

@@ -22,7 +22,7 @@ from biren_plugin.daemon_state import Counters
 from biren_plugin.dra import claim_service
 from biren_plugin.dra.claim_service import ClaimService, Offer
 from biren_plugin.dra.slice_publisher import PATH, SlicePublisher
-from biren_plugin.errors import ApiError, ApiInvalid, ApiUnreachable
+from biren_plugin.errors import ApiError, ApiForbidden, ApiInvalid, ApiUnreachable
 from biren_plugin.files.claim_files import ClaimFiles
 from biren_plugin.hami.node_objects import NodeObjects
 from tests.core.dra.test_pool import whole
@@ -217,5 +217,7 @@ def test_the_text_of_the_api_server_is_one_line_of_bounded_length() -> None:
         assert len(text.splitlines()) == 1
         assert len(text) < LONGEST_TEXT + 20
         text.encode()
+    denied = {"message": f"{'x' * LONGEST_TEXT} denied request: own node only"}
+    assert isinstance(error_of(422, "PUT /x", denied), ApiForbidden)
     assert isinstance(error_of(400, "PUT /x", {"message": "a" * 500}), ApiInvalid)
     assert "x" * 10 + "..." in str(error_of(422, "PUT /x", {"message": "x" * 100_000}))
