@@ -60,7 +60,7 @@ def prepare(session: nox.Session) -> Callable[..., None]:
     if session.python in (None, MAIN_PYTHON):
         share(session)
     else:
-        session.install("-e", ".", *group("test"), *compiler())
+        session.install("--no-compile", "-e", ".", *group("test"), *compiler())
         bin_ = Path(session.bin)
 
     def run(command: str, *arguments: str, env: dict[str, str] | None = None) -> None:
@@ -80,7 +80,9 @@ def share(session: nox.Session) -> None:
     session.run(
         sys.executable, "-m", "virtualenv", "--clear", "--quiet", f"{SHARED}", external=True
     )
-    session.run(f"{SHARED}/bin/python", "-m", "pip", "install", "--quiet", *needs, external=True)
+    # Compiling is left to the imports: most of what is installed is never imported.
+    pip = [f"{SHARED}/bin/python", "-m", "pip", "install", "--quiet", "--no-compile"]
+    session.run(*pip, *needs, external=True)
     stamp.write_text(wanted)
 
 
@@ -174,7 +176,7 @@ def coverage(session: nox.Session) -> None:
 def package(session: nox.Session) -> None:
     """The wheel and the sdist build, install with the newest pip, and run."""
     run = prepare(session)
-    run("pytest", "tests/package", *session.posargs)
+    run("pytest", "-n", "2", "tests/package", *session.posargs)
 
 
 @nox.session(venv_backend="none")
