@@ -118,6 +118,15 @@ def test_a_held_card_that_this_plugin_allocated_shows_no_rival() -> None:
     assert [node.look(VENDOR, held={"card_0": "train"}) for _ in range(5)] == [None] * 5
 
 
+def test_an_allocation_explains_one_pod_and_not_the_next_one() -> None:
+    node = Node()
+    node.look(VENDOR)
+    node.memory.allocated(["card_0"])
+    assert node.look(VENDOR, held={"card_0": "train"}) is None
+    assert node.look(VENDOR) is None
+    assert isinstance(node.look(VENDOR, held={"card_0": "other"}), Rival)
+
+
 def test_a_pod_from_before_the_registration_shows_no_rival() -> None:
     node = Node()
     assert [node.look(VENDOR, held={"card_0": "train"}) for _ in range(5)] == [None] * 5
@@ -238,6 +247,12 @@ def test_without_any_foreign_socket_a_difference_is_always_a_lost_registration()
         node.register()
         node.look(believed=frozenset({"card_4"}))
         assert isinstance(node.look(believed=frozenset({"card_4"})), Lost)
+
+
+def test_registrations_lost_far_apart_suggest_no_rival() -> None:
+    memory = RivalMemory()
+    assert not any(memory.lost(100 + now * WITHIN) for now in range(10))
+    assert [memory.lost(10_000 + now) for now in range(ENDS)] == [False] * (ENDS - 1) + [True]
 
 
 def test_pods_from_a_rivals_time_do_not_count_for_the_next_registration() -> None:

@@ -63,6 +63,16 @@ async def test_a_second_holder_waits_for_the_first(
         pass
 
 
+async def test_tries_that_fail_leave_no_descriptor_behind(
+    path: Path, folder: Board[KubeletFolder], autojump_clock: MockClock
+) -> None:
+    with await hold_folder(path, folder):
+        before = os.listdir("/proc/self/fd")
+        with trio.move_on_after(5):
+            await hold_folder(path, folder)
+        assert os.listdir("/proc/self/fd") == before
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become a user that cannot write")
 async def test_a_daemon_that_cannot_write_leaves_the_lock_to_one_that_can(
     autojump_clock: MockClock,

@@ -119,7 +119,17 @@ def test_without_the_library_cards_are_offered_after_a_while_with_a_warning() ->
     node.look(0.0)
     inventory = node.look(UUID_WAIT)
     assert all(device.healthy for device in inventory.lists[0].devices)
-    assert len(inventory.unmatched) == 1
+    [sentence] = inventory.unmatched
+    assert "no card of this node has that UUID, as far as the management library" in sentence
+
+
+def test_cards_are_awaited_from_the_moment_at_which_they_appeared() -> None:
+    node = Node("GPU-1")
+    node.look(100.0)
+    inventory = node.look(100.0 + UUID_WAIT - 0.1)
+    assert [device.healthy for device in inventory.lists[0].devices] == [False, False]
+    assert inventory.unmatched == (), "a card whose UUID is not known yet may be meant"
+    assert all(device.healthy for device in node.look(100.0 + UUID_WAIT).lists[0].devices)
 
 
 def test_a_library_that_falls_silent_does_not_bring_the_card_back() -> None:
