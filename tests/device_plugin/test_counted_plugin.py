@@ -1,6 +1,7 @@
 """The counted plugin answers as the plain one, and each call is counted once, by its outcome."""
 
 import time
+from collections.abc import Sequence
 
 import pytest
 
@@ -63,3 +64,56 @@ async def test_refusals_and_bugs_are_counted_and_passed_on(
         await both.allocate([["card_7"]])
     assert counters.allocations == {(GPU, "refused"): 1, (GPU, "failed"): 1}
     assert sum(counters.allocating.counts) == 2
+
+
+async def test_only_an_answered_allocation_is_passed_on_with_the_ids_of_all_its_containers() -> (
+    None
+):
+    offered = Board[DeviceList]()
+    offered.post(listed(GPU, *devices(GPU, 0, 1, 2)))
+    _, plugin, counters = counted(offered)
+    allocated: list[list[str]] = []
+    both = CountedPlugin(plugin, GPU, counters, lambda ids: allocated.append([*ids]))
+    with pytest.raises(RequestRefused):
+        await both.allocate([["card_0"], ["card_7"]])
+    await both.allocate([["card_0"], ["card_1", "card_2"]])
+    assert allocated == [["card_0", "card_1", "card_2"]]
+
+
+class _Chooser:
+    """Another scheduler of whole cards, which notes what it is told."""
+
+    resource = GPU
+
+    def __init__(self) -> None:
+        self.offered = Board[DeviceList]()
+        self.told: list[tuple[str, list[str]]] = []
+
+    async def prefer(self, request: PreferenceRequest) -> list[str] | None:
+        return None
+
+    async def admit(self, ids: Sequence[str]) -> None:
+        self.told.append(("admit", [*ids]))
+
+    async def refuse(self, ids: Sequence[str]) -> None:
+        self.told.append(("refuse", [*ids]))
+
+
+async def test_another_scheduler_is_told_of_each_container_whether_it_is_admitted_or_refused() -> (
+    None
+):
+    offered, chooser = Board[DeviceList](), _Chooser()
+    offered.post(listed(GPU, *devices(GPU, 0, 1)))
+    streams = Board[Streams]()
+    plugin = DevicePlugin(
+        offered,
+        Board[Inventory](),
+        lambda: watch_devices(offered, streams),
+        "packed",
+        edits_for,
+        chooser,
+    )
+    await plugin.allocate([["card_0"], ["card_1"]])
+    with pytest.raises(RequestRefused):
+        await plugin.allocate([["card_7"]])
+    assert chooser.told == [("admit", ["card_0"]), ("admit", ["card_1"]), ("refuse", ["card_7"])]
