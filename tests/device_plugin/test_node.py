@@ -11,9 +11,9 @@ from biren_plugin.hami.hami_mode import HamiMode
 from tests.support.cards import GPU, HALF
 
 
-def test_another_scheduler_has_a_say_and_the_list_of_its_own_resource_only() -> None:
+async def test_another_scheduler_has_a_say_and_the_list_of_its_own_resource_only() -> None:
     state = DaemonState()
-    cards = HamiMode(Settings(hami=True, kubeconfig="none", node_name="n1"), state).cards
+    cards = HamiMode(Settings(hami=True, kubeconfig=Path("none"), node_name="n1"), state).cards
     node = Node(Path("plugins"), Board(), state, scheduler=cards)
     assert (node.scheduler_of(GPU), node.scheduler_of(HALF)) == (cards, None)
     assert node.memory_of(GPU).offered is cards.offered
