@@ -11,8 +11,9 @@ import signal
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.cluster.api import PODS
 from tests.cluster.host import NodeHost
@@ -28,6 +29,8 @@ EXPLAINED: Final = (
     "|Node didn't have enough resource"
 )
 """Of refusals: the daemon or its kubelet was away, or every card is held or faulty."""
+LACKING: Final = r"/dev/biren/(card_\d+): no such file"
+"""In the kubelet's words on a container whose node went after the admission, before the start."""
 _WEIGHTS: Final = {
     "pod": 12, "end pod": 8, "hand over": 3, "pull node": 3, "put node back": 3,
     "split": 2, "join": 2, "restart kubelet": 1, "kill containerd": 1,
@@ -99,7 +102,12 @@ class Soak:
 
     def _start_pod(self, name: str) -> None:
         start_pod(self._node.api, name, container(gpu=self._chance.choice([1, 1, 2])))
-        status = self._node.api.wait_for_phase(name, "Running", "Failed", timeout=60.0)["status"]
+        about = partial(self._node.api.about, name)
+        status = poll(lambda: self._decided(name), f"{name} runs or is refused", 60.0, about)
+        if status["phase"] == "Pending":  # it would wait until the node is back
+            self._node.api.delete(f"{PODS}/{name}")
+            self.counts["node gone"] += 1
+            return
         if status["phase"] == "Failed":
             self._node.api.delete(f"{PODS}/{name}")
             self.counts["refused"] += 1
@@ -111,6 +119,14 @@ class Soak:
             if both := cards & theirs:
                 raise SoakFailed(f"{sorted(both)} is in {name} and in {other}")
         self._pods[name] = cards
+
+    def _decided(self, name: str) -> Any:
+        """The status of a pod that runs, is refused, or was admitted as a node of its cards was pulled."""
+        status = self._node.api.pod(name)["status"]
+        waiting = [each["state"].get("waiting", {}) for each in status.get("containerStatuses", ())]
+        lacking = re.findall(LACKING, " ".join(each.get("message", "") for each in waiting))
+        is_decided = status["phase"] in ("Running", "Failed") or self._pulled & {*lacking}
+        return status if is_decided else None
 
     def _end_pod(self, name: str) -> None:
         self._node.api.delete(f"{PODS}/{name}")

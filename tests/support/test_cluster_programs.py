@@ -1,6 +1,8 @@
 """What the cluster session says, in one line, of programs that it is given and cannot use."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,17 @@ def test_without_root_the_session_is_skipped(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert session.main() == 0
     assert line(capsys) == "cluster: skipped, run the session as root"
+
+
+def test_what_a_session_leaves_goes_when_its_process_ends_without_tidying_up(
+    tmp_path: Path,
+) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    command = [sys.executable, "-m", "tests.cluster.left_behind", str(state), "br-cluster-none"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as tidier:
+        assert tidier.stdin is not None
+        assert state.exists()
+        tidier.stdin.close()  # as the kernel does it for a process that was killed
+        assert tidier.wait(20) == 0
+    assert not state.exists()
