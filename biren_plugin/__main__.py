@@ -15,10 +15,9 @@ def main() -> NoReturn:
     """Run the command line. Ctrl-C ends it without a traceback, even while modules are imported."""
     heed_early(signal.SIGTERM)
     try:
-        gc.disable()  # imported modules are no garbage, and looking for some among them takes time
+        gc.disable()  # for imports: modules are no garbage; whatever runs for longer enables it again
         from biren_plugin.cli import main as run
 
-        gc.enable()
         run()
     except KeyboardInterrupt:
         # At once: a thread that waits for a hung driver would keep the interpreter from ending.

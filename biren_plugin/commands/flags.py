@@ -15,15 +15,21 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Group, Parameter, Token
 
-from biren_plugin.core.setting_field import FALSE, HELP, TRUE, key_of, read_words, variable_of
+from biren_plugin.core.setting_field import (
+    CONFIG,
+    CONFIG_DIR,
+    FALSE,
+    HELP,
+    TRUE,
+    key_of,
+    read_words,
+    variable_of,
+    words_of_variable,
+)
 from biren_plugin.core.settings import SETTINGS, ContainerRuntime, Settings, SettingsFile, Source
 from biren_plugin.errors import BadSetting, UsageError
 from biren_plugin.records import frozen
 
-CONFIG: Final = "config"
-"""The name of the parameter for the path of the settings file."""
-CONFIG_DIR: Final = "config_dir"
-"""The parameter whose value is the directory of settings files by node."""
 FILE_SOURCE: Final = "file"
 """The source in a token that came from the settings file."""
 _SOURCES: Final[dict[str, Source]] = {"cli": "flag", "env": "environment", FILE_SOURCE: "file"}
@@ -55,10 +61,7 @@ def _read_given(kind: Any, tokens: Sequence[Token]) -> _Given:
 
 
 def _split_variable(kind: Any, text: str, delimiter: str | None = None) -> list[str]:
-    """Return the words of a variable, separated by commas if it may have several; none if it is empty."""
-    several = getattr(kind, "__origin__", None) is tuple
-    words = text.split(",") if several else [text]
-    return [word.strip() for word in words if word.strip()]  # a value from a file ends in a newline
+    return words_of_variable(kind, text)
 
 
 Switch = Annotated[bool, Parameter(negative="")]

@@ -4,13 +4,11 @@ import gc
 import os
 from collections.abc import Iterable
 
-from biren_plugin.commands.flags import CONFIG, CONFIG_DIR, with_settings
-from biren_plugin.core.setting_field import VARIABLE_PREFIX, variable_of
+from biren_plugin.core.setting_field import CONFIG, CONFIG_DIR, VARIABLE_PREFIX, variable_of
 from biren_plugin.core.settings import SETTINGS, Settings
 from biren_plugin.signals import STOPPING, heed_early, ignore_stray
 
 
-@with_settings
 def daemon(settings: Settings) -> int:
     """Run as the node's daemon."""
     heed_early(*STOPPING)  # until the daemon listens itself

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from cyclopts import App, ArgumentCollection, Token
 
-from biren_plugin.commands.flags import CONFIG, CONFIG_DIR, FILE_SOURCE
-from biren_plugin.core.setting_field import key_of
+from biren_plugin.commands.flags import FILE_SOURCE
+from biren_plugin.core.setting_field import CONFIG, CONFIG_DIR, key_of
 from biren_plugin.core.settings import SETTINGS
 from biren_plugin.errors import UsageError
 from biren_plugin.host.settings_files import own_file_of, settings_file_of

@@ -20,6 +20,10 @@ T = TypeVar("T")
 TRUE: Final = ("1", "t", "T", "TRUE", "true", "True")
 FALSE: Final = ("0", "f", "F", "FALSE", "false", "False")
 """The values that Go's strconv.ParseBool accepts."""
+CONFIG: Final = "config"
+"""The name of the parameter for the path of the settings file."""
+CONFIG_DIR: Final = "config_dir"
+"""The parameter whose value is the directory of settings files by node."""
 VARIABLE_PREFIX: Final = "BR_GPU_"
 HELP: Final = "help"
 """The key of the help in a field's metadata."""
@@ -128,6 +132,12 @@ def key_of(name: str) -> str:
 def variable_of(name: str) -> str:
     """Return `BR_GPU_HEALTH_INTERVAL` for the field `health_interval`."""
     return VARIABLE_PREFIX + name.upper()
+
+
+def words_of_variable(kind: Any, text: str) -> list[str]:
+    """Return the words of a variable, separated by commas if it may have several; none if it is empty."""
+    words = text.split(",") if get_origin(kind) is tuple else [text]
+    return [word.strip() for word in words if word.strip()]  # a value from a file ends in a newline
 
 
 def read_words(kind: Any, words: Sequence[str]) -> Any:

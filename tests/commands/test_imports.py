@@ -10,7 +10,8 @@ import pytest
 _CODE = """
 import json, sys
 from biren_plugin import cli
-command, bound, _ = cli.app.parse_args(["--pulse=3", "--log-level=debug"])
+from biren_plugin.commands.plain_settings import plain_settings
+assert plain_settings(["--pulse=3", "--log-level=debug"], {})
 import biren_plugin.daemon, biren_plugin.monitor.logs
 print(json.dumps(sorted(sys.modules)))
 """
@@ -22,6 +23,7 @@ def test_the_daemon_starts_without_other_commands_modules() -> None:
     modules = set(json.loads(said.stdout))
     assert "biren_plugin.daemon" in modules
     unwanted = {
+        "cyclopts",
         "ruamel.yaml",
         "rich",
         "biren_plugin.commands.doctor.examination",

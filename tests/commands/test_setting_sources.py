@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 from unittest import mock
@@ -15,7 +15,8 @@ from cyclopts import App
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.commands.flags import with_settings
+from biren_plugin.commands.flags import rewrite, with_settings
+from biren_plugin.commands.plain_settings import plain_settings
 from biren_plugin.commands.run_daemon import unknown_variables
 from biren_plugin.commands.settings_file import fill_from_file
 from biren_plugin.core.setting_field import (
@@ -52,8 +53,11 @@ def read(
             path = Path(folder) / "settings.yaml"
             path.write_bytes(file if isinstance(file, bytes) else file.encode())
             words.append(f"--config={path}")
+        plain = plain_settings(words, os.environ)
         app(words, exit_on_error=False, print_error=False, result_action="return_value")
     (settings,) = taken
+    assert plain in (None, settings)
+    assert plain is None or plain.origins == settings.origins
     return settings
 
 
@@ -314,3 +318,39 @@ def test_an_error_in_a_file_of_the_directory_names_the_file(tmp_path: Path) -> N
     (tmp_path / "default.yaml").write_text("pulse: x")
     with pytest.raises(UsageError, match=r"default\.yaml, line 1: pulse"):
         read(f"--config-dir={tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables"),
+    [
+        ((), {}),
+        (("--pulse=0x10", "--cdi-feature", "--pulse", "5", "--cdi-feature=false"), {}),
+        (("--exclude=card_1", "--exclude", "card_2", "--host-root=/host"), {"BR_GPU_EXCLUDE": "card_3"}),
+        ((), {"BR_GPU_EXCLUDE": "card_1, card_2", "BR_GPU_CDI_FEATURE": "1", "BR_GPU_PULSE": "9\n"}),
+        (("--kubeconfig=/k", "--offer-by=dra", "--node-name=n1"), {"BR_GPU_LOG_LEVEL": "", "BR_GPU_HEALTH_INTERVAL": "2.5"}),
+    ],
+)  # fmt: skip
+def test_an_ordinary_command_line_needs_no_cyclopts(
+    flags: Sequence[str], variables: Mapping[str, str]
+) -> None:
+    plain = plain_settings(flags, variables)
+    rewritten = rewrite(flags, {"--cdi-feature"}, {"--exclude"})
+    assert plain is not None
+    assert plain == read(*rewritten, variables=variables)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("devices",), ("--help",), ("--config=/settings.yaml",), ("--pulse",), ("--pulse=",), ("--pulse=x",),
+        ("--pulse", "--cdi-feature"), ("--cdi-feature", "true"), ("--cdi-feature=maybe",), ("--pulse=-1",),
+        ("--health_mode=off",), ("-h",), ("--",), ("--hami", "--offer-by=dra"),
+    ],
+)  # fmt: skip
+def test_what_is_not_ordinary_is_left_to_cyclopts(words: Sequence[str]) -> None:
+    assert plain_settings(words, {}) is None
+
+
+@pytest.mark.parametrize("variable", ["BR_GPU_CONFIG", "BR_GPU_CONFIG_DIR"])
+def test_a_settings_file_is_left_to_cyclopts(variable: str) -> None:
+    assert plain_settings((), {variable: "/settings"}) is None
