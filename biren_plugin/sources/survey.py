@@ -45,6 +45,7 @@ async def survey_node(
     names = ProductNames()
     driver: str | None = None
     judged = Observed()
+    calm = settled = False
     changed_at = judged_at = trio.current_time()
     with observed.subscribe() as looks:
         async for seen in looks:
@@ -55,7 +56,7 @@ async def survey_node(
             now = trio.current_time()
             if seen != judged:
                 changed_at = now
-            elif now - changed_at > CALM and now - judged_at < SELDOM and _is_calm(inventory):
+            elif now - judged_at < SELDOM and calm and (settled or now - changed_at > CALM):
                 continue
             judged, judged_at = seen, now
             current = health.judge(keeper.update(seen, now), seen, now)
@@ -70,13 +71,22 @@ async def survey_node(
                 say_remarks(remark_lists(before.lists if before is not None else (), current.lists))
                 inventory.post(current)
                 changed_at = now
+            calm, settled = _is_calm(current), library is None and _is_settled(current)
 
 
-def _is_calm(inventory: Board[Inventory]) -> bool:
+def _is_calm(inventory: Inventory) -> bool:
     """Return whether no verdict changes with time alone: no card is Unhealthy or warned about."""
-    lists = inventory.latest.lists if inventory.latest is not None else ()
-    devices = [device for each in lists for device in each.devices]
+    devices = [device for each in inventory.lists for device in each.devices]
     return all(device.healthy and not device.warnings for device in devices)
+
+
+def _is_settled(inventory: Inventory) -> bool:
+    """Return whether no list waits for time either: each card that the host shows is on one, and none is empty.
+
+    A card that only the library knows waits unseen.
+    """
+    listed = [len(each.devices) for each in inventory.lists]
+    return all(listed) and sum(listed) == inventory.found and not inventory.unsettled
 
 
 def _cards(inventory: Inventory) -> Iterable[Card]:

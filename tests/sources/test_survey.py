@@ -112,12 +112,16 @@ async def test_a_split_settles_while_nothing_else_changes(
     assert listed(inventory) == ["card_0", "card_1"]
 
 
+@pytest.mark.parametrize("calming", [0, int(CALM)], ids=["settled", "the library may know more"])
 async def test_a_calm_node_is_judged_seldom_and_a_change_at_once(
     observed: Board[Observed],
     inventory: Board[Inventory],
     mock_clock: MockClock,
     monkeypatch: pytest.MonkeyPatch,
+    calming: int,
 ) -> None:
+    library = LibraryRound(0.0, LibraryFacts("libbiren-ml.so.1")) if calming else None
+    one = attrs.evolve(ONE, library=library)
     judged = 0
     judge = HealthKeeper.judge
 
@@ -127,20 +131,20 @@ async def test_a_calm_node_is_judged_seldom_and_a_change_at_once(
         return judge(keeper, found, seen, now)
 
     monkeypatch.setattr(HealthKeeper, "judge", counting)
-    for _ in range(int(CALM) + 1):
-        await look(observed, ONE)
+    for _ in range(calming + 1):
+        await look(observed, one)
         await jump(mock_clock, 1)
-    assert judged == CALM + 1
+    assert judged == calming + 1
     for _ in range(3 * int(SELDOM)):
-        await look(observed, ONE)
+        await look(observed, one)
         await jump(mock_clock, 1)
-    assert judged == CALM + 1 + 3
-    await look(observed, faulty(ONE))
+    assert judged == calming + 1 + 3
+    await look(observed, faulty(one))
     assert not healthy(inventory)
     for _ in range(3 * int(SELDOM)):
-        await look(observed, faulty(ONE))
+        await look(observed, faulty(one))
         await jump(mock_clock, 1)
-    assert judged == CALM + 1 + 3 + 1 + 3 * SELDOM, "an Unhealthy card is judged at each look"
+    assert judged == calming + 1 + 3 + 1 + 3 * SELDOM, "an Unhealthy card is judged at each look"
 
 
 def faulty(seen: Observed) -> Observed:
