@@ -225,13 +225,20 @@ class DaemonState:
             self.ask_soon(seconds)
         else:
             until = max(before.until, trio.current_time() + seconds)
-            self.doubts.post(Doubt(until, before.reasons))
+            self.doubts.post(attrs.evolve(before, until=until))
 
     def ask_soon(self, seconds: float) -> None:
-        """Have the kubelet asked at once, and often for this time, since its answer is about to change."""
+        """Have the kubelet asked soon, and often for this time, since its answer is about to change."""
+        self._doubt(seconds, reasons=1)
+
+    def ask_now(self, seconds: float) -> None:
+        """Have the kubelet asked at once, and often for this time, since somebody waits for its answer."""
+        self._doubt(seconds, waiting=1)
+
+    def _doubt(self, seconds: float, *, reasons: int = 0, waiting: int = 0) -> None:
         before = self.doubts.latest or Doubt()
         until = max(before.until, trio.current_time() + seconds)
-        self.doubts.post(Doubt(until, before.reasons + 1))
+        self.doubts.post(Doubt(until, before.reasons + reasons, before.waiting + waiting))
 
     @contextmanager
     def life_of(

@@ -172,7 +172,9 @@ class Doubt:
     until: float = -math.inf
     """In seconds of trio's clock."""
     reasons: int = 0
-    """How many questions were wanted at once so far."""
+    """How many changes were announced so far; the kubelet is asked shortly after each."""
+    waiting: int = 0
+    """For how many questions so far somebody waits; each is asked at once."""
 
 
 @frozen

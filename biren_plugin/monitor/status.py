@@ -205,7 +205,7 @@ async def _ask_holders(state: DaemonState) -> None:
     if state.kubelet_view.latest is None:  # it was never asked: the daemon has just started
         return
     asked = trio.current_time()
-    state.ask_soon(ASK_DEADLINE)
+    state.ask_now(ASK_DEADLINE)
     with trio.move_on_after(ASK_DEADLINE):
         await state.kubelet_view.wait_for(lambda view: view.at >= asked)
 

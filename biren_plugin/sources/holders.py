@@ -68,7 +68,8 @@ async def ask_holders(
     """Post the holders to `observed`, None while they are unknown, and each answer to `views`.
 
     `read_claims` reads the CDI files of claims; it may raise `ClaimFileUnusable`.
-    Each reason of `doubts` is a question `RIGHT_AFTER` it; until their end there is one every `SOONER`.
+    Each reason of `doubts` is a question `RIGHT_AFTER` it, and one that somebody waits for is asked at
+    once; until their end there is one every `SOONER`.
     `on_turn` gets the seconds that each request took.
     """
     notice = Notice()
@@ -81,7 +82,7 @@ async def ask_holders(
     vanished_wait = SOONER
     while True:
         snapshot = observed.latest.snapshot if observed.latest is not None else None
-        shown, reasons = _shown(snapshot), _reasons(doubts)
+        shown, doubt = _shown(snapshot), doubts.latest or Doubt()
         began = trio.current_time()
         wait = INTERVAL
         await reader.read()
@@ -130,7 +131,10 @@ async def ask_holders(
         due = trio.current_time() + wait
         with news_of(observed, doubts) as news:
             while trio.current_time() < due:
-                if _reasons(doubts) != reasons:
+                now = doubts.latest or Doubt()
+                if now.waiting != doubt.waiting:
+                    break
+                if now.reasons != doubt.reasons:
                     due = min(due, trio.current_time() + RIGHT_AFTER)
                 elif _shows_others(observed, snapshot, shown):
                     due = min(due, trio.current_time() + SOONER)
@@ -166,10 +170,6 @@ class ClaimReader:
             uid in self._files and self._files[uid].devices for uid in view.claims
         )
         return seen
-
-
-def _reasons(doubts: Board[Doubt]) -> int:
-    return (doubts.latest or Doubt()).reasons
 
 
 def _shown(snapshot: Snapshot | None) -> Shown:

@@ -509,6 +509,17 @@ async def test_an_allocation_is_known_right_after_it(
     await node.tells({(GPU, "card_0"): "default/new"})
 
 
+async def test_a_question_that_somebody_waits_for_is_asked_at_once(
+    node: Node, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    node.holders.clear()
+    node.start(nursery)
+    await node.tells({})
+    node.holders[GPU, "card_0"] = "default/new"
+    node.doubts.post(Doubt(trio.current_time() + 0.5, waiting=1))
+    await node.tells({(GPU, "card_0"): "default/new"})
+
+
 async def test_the_report_of_a_kubelet_that_stays_away_is_dropped_and_that_is_logged_once(
     node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
