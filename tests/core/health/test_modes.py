@@ -20,9 +20,11 @@ def test_the_flag_of_one_probe_comes_first_then_what_disables_it_then_the_mode_o
     assert modes["bus"] == ProbeMode("enforce", "")
 
 
-def test_two_modes_of_one_probe_are_refused() -> None:
-    with pytest.raises(BadSetting, match="pci-config=enforce: pci-config=off is given too"):
-        Settings(probe=("pci-config=off", "pci-config=enforce"))
+def test_the_last_mode_of_a_probe_counts() -> None:
+    settings = Settings(probe=("pci-config=off", "pci-config=enforce"))
+    assert describe_modes(settings.health_policy.modes) == ""
+    settings = Settings(probe=("pci-config=enforce", "pci-config=off"))
+    assert describe_modes(settings.health_policy.modes) == "off (--probe): pci-config"
 
 
 def test_only_what_is_not_enforced_is_described() -> None:
