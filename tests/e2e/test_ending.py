@@ -106,7 +106,7 @@ def test_a_signal_during_imports_ends_the_daemon_with_a_line(
     prefix: list[str], tmp_path: Path
 ) -> None:
     slow = "print('importing', flush=True); import time; time.sleep(60)"
-    (tmp_path / "cyclopts.py").write_text(slow)
+    (tmp_path / "trio.py").write_text(slow)
     if prefix and subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode:
         pytest.skip("this user may not create a PID namespace")
     words = [*prefix, sys.executable, "-m", "biren_plugin"]
