@@ -90,6 +90,8 @@ class DriverCardReader:
         self._functions: dict[tuple[str, ...], _Function] = {}
         """What this scan has read of functions, by their place in the PCI tree."""
         self._cards: dict[str, tuple[_Reading, Card]] = {}
+        self._names: list[str] = []
+        """Of the last listing."""
         self._outline: Outline | None = None
         """Of the host at the last listing; None if it has no class directory."""
         self._real_nodes: dict[str, NodeState] = {}
@@ -115,10 +117,13 @@ class DriverCardReader:
             self._cards.pop(gone, None)
         self._functions, self._real_nodes, self._due = {}, {}, []
         self._about_host = self._read_about_host()
-        return sorted(numbers, key=lambda name: numbers[name])
+        self._names = sorted(numbers, key=lambda name: numbers[name])
+        return self._names
 
     def due(self, turns: int) -> list[str] | None:
-        """Return the cards to glance at, one of each function; None if the host looks different.
+        """Return the cards to glance at, one of each function and those that could not be read yet.
+
+        None if the host looks different.
 
         Each function, and what the host has besides cards, is read whole in one of `turns` glances.
         """
@@ -135,13 +140,16 @@ class DriverCardReader:
         self._functions = {}
         without_node = [c.name for c in cards if c.node is not NodeState.CHARACTER_DEVICE]
         self._in_turn = frozenset([*self._due[turn::turns], *without_node])
-        return [*self._due, *without_node]
+        unread = [name for name in self._names if name not in self._cards]
+        return [*self._due, *without_node, *unread]
 
     def glance(self, name: str) -> Card | None:
         """Return a card's last reading if its function still answers alike, else a new one, None if gone."""
         if name in self._in_turn or name not in self._cards:
             return self.read(name)
         reading, card = self._cards[name]
+        if _identity_of(f"{self._root}{vendor.CLASS_FOLDER}/{name}") != reading.fixed.identity:
+            return self.read(name)
         function, folder = reading.function, reading.fixed.function_folder
         status = function.status and read_text(f"{folder}/{sysfs.RUNTIME_STATUS}")
         asleep = sysfs.is_suspended(status)
@@ -155,12 +163,10 @@ class DriverCardReader:
         number = sysfs.card_number(name)
         assert number is not None  # it was listed
         folder = f"{self._root}{vendor.CLASS_FOLDER}/{name}"  # not `under`: a Path costs as much as a read
-        try:
-            status = os.stat(folder)
-        except OSError:
+        identity = _identity_of(folder)
+        if identity is None:
             self._cards.pop(name, None)
             return None  # gone since it was listed, or a link that leads nowhere
-        identity = (status.st_dev, status.st_ino, status.st_ctime_ns)
         device = f"{folder}/device"
         fixed = self._fixed.get(name)
         if fixed is not None and fixed.identity != identity:
@@ -261,3 +267,11 @@ class DriverCardReader:
             return False if modules.is_dir() else None
         # While the module is being unloaded, its cards go one by one, and the module goes last.
         return (read_text(f"{modules}/{vendor.MODULE}/initstate") or "").strip() != "going"
+
+
+def _identity_of(folder: str) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_ctime_ns

@@ -43,8 +43,6 @@ def node(host: SimulatedHost, folder: Path) -> Node:
     return Node(host, folder / "cdi")
 
 
-@pytest.mark.parametrize("name", RECORDED)
-@pytest.mark.parametrize("flags", [[], ["--mount-host-path", "--mount-dri-device"]], ids=len)
 @pytest.mark.parametrize(
     ("flag", "path"),
     [("--cdi-dir", "typo"), ("--cdi-dir", "typo/deeper"), ("--output", "typo/biren.yaml")],
@@ -52,6 +50,7 @@ def node(host: SimulatedHost, folder: Path) -> Node:
 def test_a_typing_error_in_a_path_creates_nothing_and_is_named(
     host: SimulatedHost, folder: Path, flag: str, path: str
 ) -> None:
+    host.add_gpus({0: 1})
     before = sorted(folder.rglob("*"))
     root = f"--host-root={host.root}"
     result = run_command("cdi", "generate", "--overwrite", root, f"{flag}={folder / path}")
@@ -61,6 +60,8 @@ def test_a_typing_error_in_a_path_creates_nothing_and_is_named(
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.parametrize("name", RECORDED)
+@pytest.mark.parametrize("flags", [[], ["--mount-host-path", "--mount-dri-device"]], ids=len)
 def test_the_file_of_each_recorded_host_is_valid(
     name: str, flags: list[str], tmp_path: Path
 ) -> None:
@@ -105,7 +106,6 @@ def test_an_existing_file_with_other_content_is_kept(node: Node) -> None:
 
 
 def test_an_unloadable_file_is_replaced_only_with_overwrite(node: Node) -> None:
-    node.file.parent.mkdir()
     node.file.write_text("kind: [")
     assert node.generate()[0] == 1
     assert node.file.read_text() == "kind: ["
@@ -154,7 +154,6 @@ def test_a_missing_file_is_found(node: Node) -> None:
     ],
 )
 def test_an_unloadable_file_is_found(node: Node, content: str, said: str) -> None:
-    node.file.parent.mkdir()
     node.file.write_text(content)
     status, (line,) = node.check()
     assert status == 1

@@ -319,6 +319,27 @@ def test_a_glance_returns_the_same_cards_while_nothing_changes(host: Path) -> No
         assert all(new is old for new, old in zip(seen, before, strict=True))
 
 
+def test_a_card_that_could_not_be_read_yet_is_looked_at_in_each_glance(host: Path) -> None:
+    """The driver's link is there before what it leads to, as while it is loaded."""
+    folder = (host / "sys/class/biren/card_3").resolve()
+    folder.rename(host / "aside")
+    reader = DriverCardReader(host)
+    assert [card.number for card in read_once(reader).cards] == [0, 1, 2, 4, 5, 6, 7]
+    assert None in (glance(reader) or ())
+    (host / "aside").rename(folder)
+    assert 3 in [card.number for card in glance(reader) or () if card is not None]
+
+
+def test_a_card_whose_directory_has_changed_is_read_from_scratch_at_the_next_glance(
+    host: Path,
+) -> None:
+    reader = DriverCardReader(host)
+    read_once(reader)
+    attribute(host, 3, "physical_id").write_text("40\n")
+    (host / "sys/class/biren/card_3/late").touch()
+    assert [card.physical_id for card in glance(reader, turns=8) or () if card][3] == 40
+
+
 def test_a_silent_function_is_seen_at_the_next_glance(host: Path) -> None:
     reader = DriverCardReader(host)
     read_once(reader)
