@@ -15,7 +15,7 @@ from biren_plugin.device_plugin.folder import socket_name
 from biren_plugin.device_plugin.node import Node, OwnSocket, ResourceMemory, Streams
 from biren_plugin.device_plugin.offered_devices import probe_health, write_cdi_spec
 from biren_plugin.device_plugin.registration import stay_registered
-from biren_plugin.device_plugin.registration_watch import watch_kubelet, watch_rivals
+from biren_plugin.device_plugin.registration_loss import watch_kubelet, watch_rivals
 from biren_plugin.device_plugin.server import (
     CountedPlugin,
     DevicePlugin,

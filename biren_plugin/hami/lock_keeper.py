@@ -27,7 +27,7 @@ from biren_plugin.core.hami.annotations import (
     read_lock,
     without_entries,
 )
-from biren_plugin.core.hami.lock_fate import Keep, Release, fate_at_end, fate_of
+from biren_plugin.core.hami.leftover_lock import Keep, Release, fate_at_end, fate_of
 from biren_plugin.core.hami.promises import Promise
 from biren_plugin.core.parse.api_shapes import Object
 from biren_plugin.daemon_state import HamiState

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from biren_plugin.core.hami.annotations import Lock
-from biren_plugin.core.hami.lock_fate import Keep, Release, fate_at_end, fate_of
+from biren_plugin.core.hami.leftover_lock import Keep, Release, fate_at_end, fate_of
 
 LOCK = Lock("2026-11-28T01:35:41Z,default,p1", "default", "p1")
 
