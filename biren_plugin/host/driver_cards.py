@@ -129,12 +129,13 @@ class DriverCardReader:
         """
         if self._outline is None or self._outline != self._outline_now():
             return None
-        if any(node_state(self._root, real) is not was for real, was in self._real_nodes.items()):
+        known = list(self._real_nodes.items())  # a late read may add one
+        if any(node_state(self._root, real) is not was for real, was in known):
             return None
         turn, self._glances = self._glances % turns, self._glances + 1
         if turn == 0 and self._read_about_host() != self._about_host:
             return None
-        cards = [card for _, card in list(self._cards.values())]  # a late read may add one
+        cards = [card for _, card in list(self._cards.values())]  # here too
         if not self._due:
             self._due = list({card.pci_path or card.name: card.name for card in cards}.values())
         self._functions = {}

@@ -9,7 +9,9 @@ import pytest
 from biren_plugin.core.model import Snapshot
 from biren_plugin.core.parse.card import Card, FunctionState, Link, NodeState
 from biren_plugin.errors import HostUnreadable
+from biren_plugin.host import driver_cards
 from biren_plugin.host.driver_cards import DriverCardReader
+from biren_plugin.host.host_paths import node_state
 from biren_plugin.host.readers import read_once
 from tests.support.recorded import HOSTS, copy_host
 
@@ -434,3 +436,23 @@ def test_the_node_behind_a_link_is_looked_at_in_each_glance(host: Path) -> None:
     assert glance(reader) is not None
     (host / "dev/real").unlink()
     assert glance(reader) is None
+
+
+def test_a_glance_goes_on_while_a_late_read_finds_another_linked_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = copy_host("eight_whole", tmp_path / "host")
+    for name in ("card_0", "card_1"):
+        (root / f"dev/{name}").touch()
+        (root / f"dev/biren/{name}").unlink(missing_ok=True)
+        (root / f"dev/biren/{name}").symlink_to(f"/dev/{name}")
+    reader = DriverCardReader(root)
+    reader.names()
+    reader.read("card_0")
+
+    def state_beside_a_late_read(host: Path, real: str) -> NodeState:
+        reader.read("card_1")
+        return node_state(host, real)
+
+    monkeypatch.setattr(driver_cards, "node_state", state_beside_a_late_read)
+    assert reader.due(5) is not None
