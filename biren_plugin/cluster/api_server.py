@@ -26,6 +26,7 @@ from biren_plugin.errors import (
     ApiInvalid,
     ApiNotFound,
     ApiUnreachable,
+    NoThread,
 )
 from biren_plugin.host.worker_thread import WorkerThread
 
@@ -139,7 +140,10 @@ class ApiServer:
         """Return the credentials, read at most `FRESH` ago. Raises `ApiUnreachable`."""
         now = trio.current_time()
         if self._access is None or now - self._access[0] >= FRESH:
-            loaded = await self._thread.run(self._load)
+            try:
+                loaded = await self._thread.run(self._load)
+            except NoThread as error:  # for the caller, one more way of not reaching the API server
+                raise ApiUnreachable(str(error)) from error
             before = self._access[1] if self._access is not None else None
             # An equal one stays the same object, so that the kept connection can be used further.
             self._access = now, before if before == loaded and before is not None else loaded

@@ -152,3 +152,28 @@ def test_a_kubeconfig_with_such_a_token_is_not_usable(
     path.write_text(json.dumps(document))
     with pytest.raises(ApiUnreachable, match="token is not ASCII text"):
         load_kubeconfig(path)
+
+
+async def test_a_watch_without_a_thread_for_its_credentials_is_no_bug(
+    api: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = Board[Objects]()
+    causes: list[Exception] = []
+
+    async def no_thread(*_args: object, **_options: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as out_of_processes:
+        out_of_processes.setattr(trio.to_thread, "run_sync", no_thread)
+
+        def failed(cause: Exception) -> None:
+            causes.append(cause)
+            out_of_processes.undo()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch_objects, api, NODES, {}, objects, failed)
+            with trio.fail_after(10):
+                await objects.wait_for(lambda seen: "n" in seen)
+            nursery.cancel_scope.cancel()
+    assert [type(each) for each in causes] == [ApiUnreachable]
+    assert "pids.max" in str(causes[0])
