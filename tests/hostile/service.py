@@ -60,7 +60,7 @@ class Service(purerpc.Servicer):  # type: ignore[misc]  # purerpc has no types
         self.handlers: Board[int] = Board()
         """How many of Hang and Watch have begun and not ended."""
         self.tidying = 1.0
-        """Seconds that Hang takes to clean up, whoever cancels it."""
+        """Seconds that Hang takes to clean up, whichever side cancels it."""
         self.causes: list[BaseException] = []
         """What ended each of them."""
 

@@ -1,6 +1,6 @@
 """The kubelet's other socket: it reports which pod holds which device, and which devices are allocatable.
 
-As the kubelet's, it stays on disk when its process ends, and the next one makes it anew.
+Like the kubelet's, the socket stays on disk when its process ends, and the next process re-creates it.
 """
 
 import threading

@@ -47,7 +47,7 @@ class ClientTrouble:
         """Nothing: the kubelet's view must not depend on others."""
 
     def calm(self) -> None:
-        """Whoever was slow leaves."""
+        """The slow client leaves."""
         while self._open:
             self._open.pop().close()
 

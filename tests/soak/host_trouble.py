@@ -82,7 +82,7 @@ class HostTrouble:
             self._host.count_errors(card, "aer_dev_fatal", self._errors)
 
     def gpu_is_split_anew(self) -> None:
-        """An operator splits a GPU into 1, 2 or 4, or makes it anew as it was."""
+        """An operator splits a GPU into 1, 2 or 4, or re-creates it as it was."""
         parts = self._chance.choice((1, 2, 4))
         if gpu := self._pick_present():
             self._split(gpu, parts)
@@ -158,6 +158,6 @@ class HostTrouble:
         self._gone.pop(gpu, None)
 
     def _forget(self, gpu: int) -> None:
-        """A GPU whose cards are made anew is well."""
+        """A GPU whose cards are re-created is healthy."""
         self._silent.discard(gpu)
         self._pulled -= set(self._host.cards_of(gpu))

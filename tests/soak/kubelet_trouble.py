@@ -1,4 +1,4 @@
-"""What the kubelet, and whoever tidies its folder, does to a daemon."""
+"""What the kubelet, and a process that cleans up its directory, do to a daemon."""
 
 import random
 import shutil
