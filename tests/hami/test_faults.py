@@ -20,6 +20,17 @@ async def test_a_pod_that_was_deleted_before_allocate_leaves_no_lock(node: HamiN
         assert node.agrees()
 
 
+async def test_a_pod_that_was_created_again_under_its_name_leaves_no_lock(node: HamiNode) -> None:
+    async with node.registered():
+        assert node.scheduler.run_pod("p1", Wish((1,))) == "bound"
+        node.scheduler.delete("p1")
+        node.scheduler.create("p1", Wish((9,)))
+        assert node.scheduler.schedule("p1") == "no available node"
+        await until(lambda: node.scheduler.lock is None)
+        await node.run_pod("p2", Wish((1,)))
+        assert node.agrees()
+
+
 async def test_a_pod_that_the_kubelet_refused_by_itself_leaves_no_lock(node: HamiNode) -> None:
     async with node.registered():
         assert node.scheduler.run_pod("p1", Wish((1,))) == "bound"
@@ -155,6 +166,7 @@ async def test_conflicts_on_the_node_do_not_keep_the_lock(node: HamiNode) -> Non
 async def test_the_lock_of_another_vendors_pod_stays(node: HamiNode) -> None:
     async with node.registered():
         node.scheduler.create("nvidia", Wish((0,)))
+        node.scheduler.bind("nvidia")
         node.scheduler.set_status("nvidia", phase="Running", startTime="now")
         text = "2026-11-28T01:35:41Z,default,nvidia"
         node.api.annotate("/api/v1/nodes/n1", {LOCK: text})

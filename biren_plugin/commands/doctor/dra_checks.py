@@ -61,7 +61,7 @@ async def _event_rights(settings: Settings) -> Check:
             missing = [
                 " ".join(right)
                 for right in EVENT_RIGHTS
-                if not await _is_allowed(call, *right, group="", namespace=NAMESPACE)
+                if not await is_allowed(call, *right, group="", namespace=NAMESPACE)
             ]
     except (ApiError, ssl.SSLError) as error:
         return warning(name, f"{error}", "verdicts are not shown as Events of the node")
@@ -111,7 +111,7 @@ async def _cluster(settings: Settings) -> Sequence[Check]:
             except ApiNotFound:
                 seen = f"Kubernetes {version} serves no {_GROUP}/v1"
                 return [failure(name, seen, "DRA needs Kubernetes 1.34 or newer")]
-            missing = [right for right in RIGHTS if not await _is_allowed(call, *right)]
+            missing = [right for right in RIGHTS if not await is_allowed(call, *right)]
     except (ApiError, ssl.SSLError) as error:
         return [failure(name, f"{error}", "the driver publishes nothing and prepares no new claim")]
     if missing:
@@ -120,9 +120,10 @@ async def _cluster(settings: Settings) -> Sequence[Check]:
     return [ok(name, f"Kubernetes {version}; the account has each right")]
 
 
-async def _is_allowed(
+async def is_allowed(
     call: Any, verb: str, resource: str, group: str = _GROUP, namespace: str = ""
 ) -> bool:
+    """Return whether the account has a right. Raises `ApiError`."""
     asked = {"group": group, "resource": resource, "verb": verb, "namespace": namespace}
     review = {
         "apiVersion": "authorization.k8s.io/v1",

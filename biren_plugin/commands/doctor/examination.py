@@ -27,6 +27,7 @@ from biren_plugin.commands.doctor.daemon_checks import (
 )
 from biren_plugin.commands.doctor.diagnosis import Check, exit_status, failure, unknown
 from biren_plugin.commands.doctor.dra_checks import check_dra, check_node_events
+from biren_plugin.commands.doctor.hami_checks import check_hami
 from biren_plugin.commands.doctor.kubelet_checks import check_kubelet, check_kubelet_version
 from biren_plugin.commands.doctor.passthrough_checks import check_passthrough
 from biren_plugin.commands.doctor.report import STANDARD_OUTPUT, write_report
@@ -52,6 +53,7 @@ _EXAMINATIONS: Final[Sequence[tuple[str, Examination]]] = (
     ("kubelet", check_kubelet),
     ("kubelet's version", check_kubelet_version),
     ("DRA", check_dra),
+    ("HAMi", check_hami),
     ("node events", check_node_events),
     ("containerd", check_runtime),
     ("CDI file", check_cdi_file),

@@ -38,6 +38,9 @@ def fate_of(lock: Lock, pod: Object | None, node: str) -> Release | Keep:
         return Release("its pod was deleted")
     if annotation(pod, NODE) not in ("", node):
         return Release("HAMi has chosen another node for its pod")
+    if not annotation(pod, NODE) and not (pod.get("spec") or {}).get("nodeName"):
+        # HAMi names the node in a pod before it locks the node for it.
+        return Release("its pod was replaced by another of its name")
     promise = promise_of(pod, node)
     if promise is None:
         return Keep(f"{lock.namespace}/{lock.pod} has no Biren card on this node")

@@ -64,5 +64,11 @@ def test_a_daemon_that_stops_leaves_no_lock() -> None:
 
 def test_a_pod_for_which_hami_chose_another_node_since_needs_no_lock_here() -> None:
     assert isinstance(fate_of(LOCK, pod(), "n2"), Release)
-    bare = {"metadata": {"name": "p1"}, "spec": {}}
-    assert fate_of(LOCK, bare, "n1") == Keep("default/p1 has no Biren card on this node")
+
+
+def test_a_new_pod_of_the_locks_name_that_hami_has_placed_nowhere_needs_no_lock() -> None:
+    """A StatefulSet creates its pod again under its name: waiting for room, it would hold the lock."""
+    new = {"metadata": {"name": "p1"}, "spec": {}, "status": {"phase": "Pending"}}
+    assert isinstance(fate_of(LOCK, new, "n1"), Release)
+    bound = new | {"spec": {"nodeName": "n1"}}
+    assert fate_of(LOCK, bound, "n1") == Keep("default/p1 has no Biren card on this node")
