@@ -61,6 +61,7 @@ BIND_TIME: Final = "hami.io/bind-time"
 SUCCESS: Final = "success"
 FAILED: Final = "failed"
 
+_WHOLE: Final = re.compile(r"-?[0-9]{1,18}")
 _RESERVED: Final = re.compile("[,:;]")
 """They separate the parts of an annotation: HAMi loses cards whose id has one when it restarts."""
 
@@ -194,6 +195,41 @@ def is_leaving(daemonset: Object | None, node: Object) -> bool:
     """Whether no pod of the DaemonSet follows on the node; None if there is no DaemonSet any more."""
     if daemonset is None or daemonset["metadata"].get("deletionTimestamp"):
         return True
-    wanted = daemonset["spec"]["template"]["spec"].get("nodeSelector") or {}
+    return not _is_selected(daemonset["spec"]["template"]["spec"], node)
+
+
+def _is_selected(pod: Object, node: Object) -> bool:
+    """Whether a pod's spec may run on the node, by its `nodeSelector` and its required node affinity."""
     labels = node["metadata"].get("labels") or {}
-    return not wanted.items() <= labels.items()
+    if not (pod.get("nodeSelector") or {}).items() <= labels.items():
+        return False
+    affinity = (pod.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+    if not required:
+        return True
+    fields = {"metadata.name": node["metadata"].get("name", "")}
+    return any(
+        (term.get("matchExpressions") or term.get("matchFields"))
+        and all(_fits(each, labels) for each in term.get("matchExpressions") or ())
+        and all(_fits(each, fields) for each in term.get("matchFields") or ())
+        for term in required.get("nodeSelectorTerms") or ()
+    )
+
+
+def _fits(requirement: Object, labels: Mapping[str, str]) -> bool:
+    """Whether labels meet one requirement; an operator that is new counts as met."""
+    value, values = labels.get(requirement["key"]), list(requirement.get("values") or ())
+    match requirement["operator"]:
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt" | "Lt" as operator:
+            if value is None or not _WHOLE.fullmatch(value) or not _WHOLE.fullmatch(values[0]):
+                return False
+            return int(value) > int(values[0]) if operator == "Gt" else int(value) < int(values[0])
+    return True

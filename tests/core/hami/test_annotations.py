@@ -1,6 +1,7 @@
 """The annotations of HAMi and the plugin: recorded texts, our verdicts, and an order that suits its choice."""
 
 import json
+from typing import Any
 
 import attrs
 import pytest
@@ -217,3 +218,46 @@ def test_a_pod_names_its_daemonset() -> None:
     assert daemonset_of({"metadata": {"ownerReferences": owners}}) == "br-gpu-device-plugin"
     assert daemonset_of({"metadata": {}}) is None
     assert daemonset_of({}) is None
+
+
+def required(*terms: dict[str, Any]) -> Object:
+    affinity = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    return {
+        "metadata": {},
+        "spec": {"template": {"spec": {"affinity": {"nodeAffinity": affinity}}}},
+    }
+
+
+def expression(operator: str, key: str, *values: str, of: str = "Expressions") -> dict[str, Any]:
+    return {f"match{of}": [{"key": key, "operator": operator, "values": list(values)}]}
+
+
+@pytest.mark.parametrize(
+    ("term", "leaves"),
+    [
+        (expression("In", "zone", "a", "b"), False),
+        (expression("In", "zone", "c"), True),
+        (expression("NotIn", "zone", "a"), True),
+        (expression("NotIn", "pool", "a"), False),
+        (expression("Exists", "zone"), False),
+        (expression("Exists", "pool"), True),
+        (expression("DoesNotExist", "pool"), False),
+        (expression("DoesNotExist", "zone"), True),
+        (expression("Gt", "slots", "7"), False),
+        (expression("Gt", "slots", "8"), True),
+        (expression("Lt", "slots", "9"), False),
+        (expression("Lt", "zone", "9"), True),
+        (expression("Lt", "pool", "9"), True),
+        (expression("In", "metadata.name", "n1", of="Fields"), False),
+        (expression("In", "metadata.name", "n2", of="Fields"), True),
+        (expression("NewOne", "zone"), False),
+        ({}, True),
+    ],
+)
+def test_a_node_that_the_required_affinity_leaves_out_is_left(
+    term: dict[str, Any], leaves: bool
+) -> None:
+    """The chart's value `affinity` selects nodes as its `nodeSelector` does."""
+    node = {"metadata": {"name": "n1", "labels": {"zone": "a", "slots": "8"}}}
+    assert is_leaving(required(term), node) is leaves
+    assert not is_leaving(required(term, expression("Exists", "zone")), node), "one term is enough"
