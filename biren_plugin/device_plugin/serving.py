@@ -34,6 +34,9 @@ class Serving:
     async def _run_once(self) -> None:
         """Wait for the lock, and serve until the directory is replaced."""
         self.node.state.role = "waiting"
+        if self.node.cdi is not None:
+            # Whoever ends another instance now should not cost the kubelet this time as well.
+            await self.node.cdi.until_read()
         waiting = Waiting(self.node)
         watching = trio.CancelScope()
 

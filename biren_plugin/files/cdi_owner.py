@@ -4,7 +4,8 @@
    decide how long they wait for the result.
 2. The file is read every `READ_INTERVAL`: after a full disk it is written then, a deleted file is
    written again, and a corrected file counts as corrected.
-3. An instance that stands by reads the file and writes nothing, as it was passed no devices.
+3. An instance that stands by has read the file and writes nothing, as it was passed no devices: it takes
+   over as fast as without CDI.
 """
 
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from biren_plugin.records import frozen
 
 READ_INTERVAL: Final = 5.0
 """Seconds between reads of a file while no change is requested."""
+FIRST_READ_DEADLINE: Final = 2.0
+"""Seconds: the lock on the kubelet's directory is not taken until then. A disk may hang."""
 LET_GO_DEADLINE: Final = 1.0
 """Seconds: the lock on the kubelet's directory is held until then."""
 
@@ -48,6 +51,12 @@ class CdiOwner:
         self._wanted = Board[_Wanted]()
         self._thread = WorkerThread()
         self._notice = Notice()
+        self._was_read = trio.Event()
+
+    async def until_read(self) -> None:
+        """Return once the file was read and the YAML library is there, or after `FIRST_READ_DEADLINE`."""
+        with trio.move_on_after(FIRST_READ_DEADLINE):
+            await self._was_read.wait()
 
     def hand(self, devices: DeviceList) -> int:
         """Request that the file hold these devices of their resource, and no others of it.
@@ -93,6 +102,7 @@ class CdiOwner:
         Runs until cancelled. Raises `NoThread`.
         """
         await self._thread.run(self._file.get_ready)
+        self._was_read.set()
         with self._wanted.subscribe() as changes:
             await changes.receive()
             while True:

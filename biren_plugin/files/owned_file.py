@@ -42,9 +42,10 @@ class OwnedFile:
         self._others: dict[Path, tuple[FileIdentity, CdiFile]] = {}
 
     def get_ready(self) -> None:
-        """Read the file, if needed; the first read also imports the YAML library."""
+        """Read the file, if needed; the first read also imports the YAML library, and reads the others."""
         if not self._was_read:
             cdi_file.remove_leftover(self._path)
+            self._read_others()
         found = FileIdentity.of(self._path)
         if found != self._known or not self._was_read:
             self._ours = found is None or self._overwrite or self._holds_our_text()

@@ -14,7 +14,7 @@ from biren_plugin.device_plugin.folder import KubeletFolder, read_kubelet_folder
 from biren_plugin.device_plugin.node import Node
 from biren_plugin.device_plugin.serving import Serving
 from biren_plugin.files.cdi_file import load
-from biren_plugin.files.cdi_owner import CdiOwner
+from biren_plugin.files.cdi_owner import FIRST_READ_DEADLINE, CdiOwner
 from tests.support.cards import GPU, HALF, devices, listed
 from tests.support.clocks import settled
 from tests.support.daemon_states import hold, new_state
@@ -55,3 +55,25 @@ async def test_the_cdi_file_loses_the_cards_of_a_resource_that_is_gone(
         await settled()
         assert in_file() == names
         nursery.cancel_scope.cancel()
+
+
+async def test_the_lock_is_taken_once_the_cdi_file_was_read_or_is_given_up(
+    path: Path, tmp_path: Path, mock_clock: MockClock
+) -> None:
+    folder = Board[KubeletFolder]()
+    folder.post(read_kubelet_folder(path))
+    for is_read in (True, False):
+        state = new_state()
+        owner = CdiOwner(tmp_path / "biren.yaml", overwrite=False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Serving(Node(path, folder, state, cdi=owner)).run)
+            await settled()
+            roles: list[str] = [state.role]
+            if is_read:
+                nursery.start_soon(owner.run)
+            else:
+                mock_clock.jump(FIRST_READ_DEADLINE)
+            await settled()
+            roles.append(state.role)
+            assert roles == ["waiting", "serving"]
+            nursery.cancel_scope.cancel()
