@@ -38,7 +38,7 @@ _WITHOUT_KUBELET: Final = "tests/cluster/test_containerd.py"
 _DEPLOYED: Final = "test_deployment"
 """The tests that need an image, kubectl and helm."""
 _SECOND: Final = (
-    "test_deployment", "test_deployment_dra", "test_dra", "test_dra_restarts", "test_hami",
+    "test_alerts", "test_deployment", "test_deployment_dra", "test_dra", "test_dra_restarts",
 )  # fmt: skip
 """They run beside the others, on a node of their own: most of the time both wait for their nodes."""
 _CHOOSES: Final = ("-k", "-m", "--lf", "--last-failed", "--write-conversations")

@@ -14,7 +14,7 @@ from tests.cluster.host import NodeHost
 from tests.cluster.images import BUSYBOX
 from tests.cluster.isolation import NODE_NAME, SERVICE_ADDRESS
 from tests.cluster.node import Node
-from tests.cluster.pods import LOOK, STAY, Inside
+from tests.cluster.pods import LOOK, STAY, WHOLE, Inside
 from tests.cluster.processes import poll
 from tests.e2e.daemon import DaemonProcess
 from tests.manifests.examples import EXAMPLES, objects_of
@@ -248,3 +248,8 @@ def slice_of(node: str, driver: str = DRA_DRIVER) -> Object:
             "devices": [],
         },
     }
+
+
+def wait_until_no_plugin_is_counted(node: Node) -> None:
+    """Until then the scheduler sends pods to the kubelet for cards of a plugin that has gone."""
+    poll(lambda: node.status()["allocatable"].get(WHOLE, "0") == "0", "no card of a plugin")

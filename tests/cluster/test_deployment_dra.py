@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Final
 
 from tests.cluster.deployment import NAME, NAMESPACE, SOONER, Deployment
-from tests.cluster.dra import DraNode
+from tests.cluster.dra import DraNode, wait_until_no_plugin_is_counted
 from tests.cluster.host import NodeHost
 from tests.cluster.isolation import NODE_NAME
 from tests.cluster.node import Node
-from tests.cluster.pods import WHOLE, container, run_pod
-from tests.cluster.processes import poll
+from tests.cluster.pods import container, run_pod
 from tests.manifests.tools import MANIFESTS, ROOT
 
 SIMULATED: Final = {"mount of sys", "mount of dev"}
@@ -27,11 +26,6 @@ def hold(node: Node, name: str, gpu: int = 1) -> set[str]:
 def driver_of(node: Node, host: NodeHost) -> DraNode:
     """Questions about the driver that is deployed."""
     return DraNode(node, host)
-
-
-def wait_until_no_plugin_is_counted(node: Node) -> None:
-    """Until then the scheduler sends pods to the kubelet for cards of a plugin that has gone."""
-    poll(lambda: node.status()["allocatable"].get(WHOLE, "0") == "0", "no card of a plugin")
 
 
 def versions(driver: DraNode) -> set[tuple[str, str]]:

@@ -6,7 +6,14 @@ from typing import Final
 import pytest
 
 from tests.cluster.api import PODS
-from tests.cluster.dra import CLAIM_FILES, REGISTERED, SLICES, DraNode, claim_files
+from tests.cluster.dra import (
+    CLAIM_FILES,
+    REGISTERED,
+    SLICES,
+    DraNode,
+    claim_files,
+    wait_until_no_plugin_is_counted,
+)
 from tests.cluster.node import KUBELET_ROOT
 from tests.cluster.pods import LOOK, container, run_pod, start_pod
 from tests.cluster.processes import poll
@@ -174,6 +181,7 @@ def test_a_node_that_switches_to_dra_gives_no_card_that_a_pod_holds_through_the_
     dra.start_driver()
     dra.wait_for_devices(9)
     dra.wait_for_taints(held, "held-by-device-plugin")
+    wait_until_no_plugin_is_counted(dra.node)
     found = run_pod(dra.api, "new", container(gpu=2), nodeName=None)
     assert set(found["main"].cards.split(",")) == WHOLE - {held}
     start_pod(dra.api, "waits", container(gpu=1), nodeName=None)

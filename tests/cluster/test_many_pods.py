@@ -57,7 +57,8 @@ def test_sixty_pods_at_once_get_sixty_different_cards(
 
     def all_run() -> bool:
         pods = node.api.get(PODS)["items"]
-        assert all(pod["status"].get("phase") != "Failed" for pod in pods)
+        failed = [pod["status"] for pod in pods if pod["status"].get("phase") == "Failed"]
+        assert not failed
         return all(pod["status"].get("phase") == "Running" for pod in pods)
 
     poll(all_run, "sixty pods", 90.0)
