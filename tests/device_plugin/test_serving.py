@@ -16,7 +16,7 @@ from biren_plugin.device_plugin.serving import Serving
 from biren_plugin.files.cdi_file import load
 from biren_plugin.files.cdi_owner import FIRST_READ_DEADLINE, CdiOwner
 from tests.support.cards import GPU, HALF, devices, listed
-from tests.support.clocks import settled
+from tests.support.clocks import jump, settled
 from tests.support.daemon_states import hold, new_state
 
 GPUS = listed(GPU, *devices(GPU, 0, 1))
@@ -72,7 +72,7 @@ async def test_the_lock_is_taken_once_the_cdi_file_was_read_or_is_given_up(
             if is_read:
                 nursery.start_soon(owner.run)
             else:
-                mock_clock.jump(FIRST_READ_DEADLINE)
+                await jump(mock_clock, FIRST_READ_DEADLINE)
             await settled()
             roles.append(state.role)
             assert roles == ["waiting", "serving"]
