@@ -29,7 +29,7 @@ _FLOOR = """
 import trio
 async def main():
     while True:
-        await trio.sleep(1)
+        await trio.sleep(1)  # the wake-up is what is measured
 trio.run(main)
 """
 _SETTLE = 3.0
@@ -44,7 +44,7 @@ def measure_idle(seconds: float) -> list[Figure]:
             node.start_daemon()
         floor = stack.enter_context(subprocess.Popen([sys.executable, "-c", _FLOOR]))
         stack.callback(floor.kill)
-        time.sleep(_SETTLE)
+        time.sleep(_SETTLE)  # a start ends without a sign; what it leaves to be done is no idling
         resting = idle([Usage(floor.pid), *(Usage(node.pid) for node in nodes.values())], seconds)
         memory = {units: node.resident() for units, node in nodes.items()}
         with _busy_dev(nodes[_BUSY]) as made:
