@@ -11,7 +11,7 @@
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -254,7 +254,7 @@ class ClaimService:
                 say("claim_released", f"claim {claim}: released", claim=str(claim))
         return answers
 
-    async def health(self) -> AsyncIterator[Sequence[DeviceHealth]]:
+    async def health(self) -> AsyncGenerator[Sequence[DeviceHealth], None]:
         """Yield the health of all devices: at once, at each change, and every `HEALTH_INTERVAL`."""
         with self._offers.subscribe() as offers:
             offer = await offers.receive()

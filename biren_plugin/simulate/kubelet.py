@@ -6,6 +6,7 @@ resource over while the earlier stream stays open; when a stream ends, the curre
 is disconnected.
 """
 
+import contextlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -99,8 +100,9 @@ class SimulatedKubelet:
             self._plugins[resource] = (plugin, connection)
             answered = True
             task_status.started(True)
-            async for devices in plugin.lists():
-                self._see(resource, tuple(devices))
+            async with contextlib.aclosing(plugin.lists()) as lists:
+                async for devices in lists:
+                    self._see(resource, tuple(devices))
 
         connection = trio.CancelScope()
         with connection:

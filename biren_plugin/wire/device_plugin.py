@@ -117,7 +117,7 @@ class PluginClient:
         """`GetDevicePluginOptions`."""
         return messages.read_options(await self._stub.GetDevicePluginOptions(pb.Empty()))
 
-    async def lists(self) -> AsyncIterator[list[ListedDevice]]:
+    async def lists(self) -> AsyncGenerator[list[ListedDevice], None]:
         """`ListAndWatch`: yield each list as it arrives, until the plugin ends the stream."""
         async with contextlib.aclosing(responses(self._stub.ListAndWatch, pb.Empty())) as lists:
             async for response in lists:

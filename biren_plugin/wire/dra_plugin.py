@@ -1,7 +1,8 @@
 """The services of a DRA driver in the core's types, in every version that kubelets know, and its registration."""
 
+import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any, Final, Protocol
@@ -43,7 +44,7 @@ class Driver(Protocol):
     async def unprepare(self, claims: Sequence[ClaimId]) -> Mapping[str, str]:
         """Return by uid why the claim was not unprepared; empty if it was."""
 
-    def health(self) -> AsyncIterator[Sequence[DeviceHealth]]:
+    def health(self) -> AsyncGenerator[Sequence[DeviceHealth], None]:
         """Yield whole lists, at each change and regularly."""
 
 
@@ -108,17 +109,21 @@ def _health(
     class Health(base):  # type: ignore[misc]
         async def NodeWatchResources(self, _request: Any) -> AsyncIterator[Any]:
             on_used()
-            async for devices in driver.health():
-                now = int(time.time())
-                response = pb.NodeWatchResourcesResponse()
-                for each in devices:
-                    response.devices.add(
-                        device=pb.DeviceIdentifier(pool_name=each.pool, device_name=each.device),
-                        health=pb.UNHEALTHY if each.message else pb.HEALTHY,
-                        last_updated_time=now,
-                        message=each.message,
-                    )
-                yield response
+            async with contextlib.aclosing(driver.health()) as lists:
+                async for devices in lists:
+                    now = int(time.time())
+                    response = pb.NodeWatchResourcesResponse()
+                    for each in devices:
+                        identifier = pb.DeviceIdentifier(
+                            pool_name=each.pool, device_name=each.device
+                        )
+                        response.devices.add(
+                            device=identifier,
+                            health=pb.UNHEALTHY if each.message else pb.HEALTHY,
+                            last_updated_time=now,
+                            message=each.message,
+                        )
+                    yield response
 
     return Health()
 

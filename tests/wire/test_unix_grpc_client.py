@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import trio
@@ -67,7 +67,7 @@ def fails_with(error: type[Exception], match: str, call: Use = echo) -> Use:
 
 
 def lists_of(channel: Channel) -> AsyncGenerator[list[ListedDevice], None]:
-    return cast("AsyncGenerator[list[ListedDevice], None]", PluginClient(channel).lists())
+    return PluginClient(channel).lists()
 
 
 async def watch(channel: Channel) -> list[bytes]:
