@@ -2,7 +2,7 @@
 
 Rooms, from the top; each imports only from those below it: `cli`, `commands`, `simulate`, `daemon`,
 `dra`, `device_plugin`, `cluster`, `monitor`, `sources` and `files`, `host` and `wire`, then `unix_sockets`,
-`daemon_state`, `board` and `supervise`, then `core`, then `errors`.
+`daemon_state`, `board`, `worker_thread` and `supervise`, then `core`, then `errors`.
 """
 
 __version__ = "0.2.0"

@@ -28,7 +28,6 @@ from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import under
 from biren_plugin.host.readers import node_folder_of, reader_of
 from biren_plugin.host.settings_files import DEFAULT_FILE, own_file_of, settings_file_of
-from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.monitor.standard_error import exit_at_once
 from biren_plugin.monitor.status import serve_status
 from biren_plugin.notice import WARNING, say
@@ -41,6 +40,7 @@ from biren_plugin.sources.library import query_library
 from biren_plugin.sources.scan import scan_host
 from biren_plugin.sources.survey import survey_node
 from biren_plugin.supervise import flatten, keep_running
+from biren_plugin.worker_thread import WorkerThread
 
 if TYPE_CHECKING:
     from biren_plugin.hami.hami_mode import HamiMode

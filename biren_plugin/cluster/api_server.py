@@ -28,7 +28,7 @@ from biren_plugin.errors import (
     ApiUnreachable,
     NoThread,
 )
-from biren_plugin.host.worker_thread import WorkerThread
+from biren_plugin.worker_thread import WorkerThread
 
 CALL_DEADLINE: Final = 10.0
 """Seconds for one call, from the wait for the kept connection to the last byte."""

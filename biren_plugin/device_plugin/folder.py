@@ -15,10 +15,10 @@ from biren_plugin.core.parse.vendor import MONITORING_RESOURCE, RESOURCE_OF_SPLI
 from biren_plugin.errors import reason_of
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import NOT_THERE
-from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.notice import Notice, say
 from biren_plugin.records import frozen
 from biren_plugin.unix_sockets import FileIdentity, is_abandoned
+from biren_plugin.worker_thread import WorkerThread
 
 KUBELET_SOCKET: Final = "kubelet.sock"
 INTERVAL: Final = 1.0

@@ -15,9 +15,9 @@ import trio
 from biren_plugin.device_plugin.folder_lock import Hindrance, find_lock_holder
 from biren_plugin.device_plugin.node import Node
 from biren_plugin.errors import NoThread
-from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.notice import INFO, Notice
 from biren_plugin.wire.server_check import why_silent
+from biren_plugin.worker_thread import WorkerThread
 
 IDLE_AFTER: Final = 5.0
 """Seconds without an answer: a holder that ends or restarts takes less."""

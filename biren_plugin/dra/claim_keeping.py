@@ -24,8 +24,8 @@ from biren_plugin.dra.claim_service import LOCK_DEADLINE, Offer
 from biren_plugin.errors import ApiNotFound, ClaimFileUnusable, NodeError
 from biren_plugin.files.claim_files import ClaimFiles, claim_file_names, in_turn
 from biren_plugin.host.folder_events import FolderEvents
-from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.notice import WARNING, Notice, say
+from biren_plugin.worker_thread import WorkerThread
 
 _ARM_AGAIN: Final = 5.0
 """Seconds after which a directory that was deleted and created again is watched again."""

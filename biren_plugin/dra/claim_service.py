@@ -51,9 +51,9 @@ from biren_plugin.errors import (
     RequestRefused,
 )
 from biren_plugin.files.claim_files import ClaimFiles, in_turn
-from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.notice import WARNING, say
 from biren_plugin.records import frozen
+from biren_plugin.worker_thread import WorkerThread
 
 PATIENCE: Final = 38.0
 """Seconds, well below the kubelet's 45."""

@@ -19,9 +19,9 @@ from biren_plugin.board import Board
 from biren_plugin.core.cdi.findings import OnDisk
 from biren_plugin.core.model import DeviceList
 from biren_plugin.files.owned_file import OwnedFile
-from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.notice import Notice
 from biren_plugin.records import frozen
+from biren_plugin.worker_thread import WorkerThread
 
 READ_INTERVAL: Final = 5.0
 """Seconds between reads of a file while no change is requested."""

@@ -16,9 +16,9 @@ from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse.vendor import FEATURE_FILE
 from biren_plugin.errors import FeaturesUnwritable, NoThread, why_unwritable
-from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.notice import say
 from biren_plugin.unix_sockets import FileIdentity
+from biren_plugin.worker_thread import WorkerThread
 
 REMOVE_DEADLINE: Final = 1.0
 """Seconds that an ending daemon waits for the disk."""

@@ -6,8 +6,8 @@ from typing import Final
 
 import trio
 
-from biren_plugin.host.worker_thread import WorkerThread
 from biren_plugin.notice import WARNING, Notice
+from biren_plugin.worker_thread import WorkerThread
 
 INTERVAL: Final = 30.0
 """Seconds between reads."""

@@ -17,7 +17,7 @@ from biren_plugin.daemon_state import Counters
 from biren_plugin.dra.claim_service import PATIENCE, ClaimService, Offer
 from biren_plugin.errors import ApiError, ApiForbidden, ApiNotFound, ApiUnreachable
 from biren_plugin.files.claim_files import ClaimFiles
-from biren_plugin.host.worker_thread import WorkerThread
+from biren_plugin.worker_thread import WorkerThread
 from tests.core.dra.test_pool import whole
 from tests.support.cards import GPU
 
