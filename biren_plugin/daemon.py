@@ -16,18 +16,18 @@ from biren_plugin.core.parse.vendor import CDI_FILE, NAMES_IN_DEV
 from biren_plugin.core.settings import Settings
 from biren_plugin.core.useless_settings import without_effect
 from biren_plugin.daemon_state import Counters, DaemonState, follow_health
-from biren_plugin.device_plugin.folder import INTERVAL as FOLDER_INTERVAL
-from biren_plugin.device_plugin.folder import KubeletFolder, watch_kubelet_folder
+from biren_plugin.device_plugin.kubelet_folder import INTERVAL as FOLDER_INTERVAL
+from biren_plugin.device_plugin.kubelet_folder import KubeletFolder, watch_kubelet_folder
 from biren_plugin.device_plugin.node import Node
 from biren_plugin.device_plugin.serving import Serving
 from biren_plugin.errors import FolderDead, NodeError
 from biren_plugin.files.cdi_owner import CdiOwner
 from biren_plugin.files.claim_files import ClaimFiles
 from biren_plugin.files.nfd_labels import publish_labels
+from biren_plugin.host.config_directory import DEFAULT_FILE, own_file_of, settings_file_of
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import under
 from biren_plugin.host.readers import node_folder_of, reader_of
-from biren_plugin.host.settings_files import DEFAULT_FILE, own_file_of, settings_file_of
 from biren_plugin.monitor.standard_error import exit_at_once
 from biren_plugin.monitor.status import serve_status
 from biren_plugin.notice import WARNING, say

@@ -19,7 +19,7 @@ from biren_plugin.commands.flags import FILE_SOURCE
 from biren_plugin.core.setting_field import CONFIG, CONFIG_DIR, key_of
 from biren_plugin.core.settings import SETTINGS
 from biren_plugin.errors import UsageError
-from biren_plugin.host.settings_files import own_file_of, settings_file_of
+from biren_plugin.host.config_directory import own_file_of, settings_file_of
 from biren_plugin.records import frozen
 
 _MAX_SIZE: Final = 65_536

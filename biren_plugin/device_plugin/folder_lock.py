@@ -15,7 +15,7 @@ from typing import Final, Literal
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.device_plugin.folder import KubeletFolder
+from biren_plugin.device_plugin.kubelet_folder import KubeletFolder
 from biren_plugin.errors import FolderDead, reason_of
 from biren_plugin.notice import WARNING, say
 from biren_plugin.records import frozen

@@ -17,7 +17,7 @@ from biren_plugin.core.container_edits import ContainerEdits, VisibleDevices, ed
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
-from biren_plugin.device_plugin.folder import socket_name
+from biren_plugin.device_plugin.kubelet_folder import socket_name
 from biren_plugin.device_plugin.node import Node, OwnSocket, ResourceMemory, Streams
 from biren_plugin.device_plugin.registration import stay_registered
 from biren_plugin.device_plugin.registration_loss import watch_kubelet

@@ -13,7 +13,7 @@ from biren_plugin.core.model import DeviceList
 from biren_plugin.core.placement.choose import Placement
 from biren_plugin.core.rivals import RivalMemory
 from biren_plugin.daemon_state import DaemonState
-from biren_plugin.device_plugin.folder import KUBELET_SOCKET, KubeletFolder
+from biren_plugin.device_plugin.kubelet_folder import KUBELET_SOCKET, KubeletFolder
 from biren_plugin.files.cdi_owner import CdiOwner
 from biren_plugin.notice import Notice
 from biren_plugin.records import frozen

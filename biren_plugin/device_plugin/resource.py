@@ -11,7 +11,7 @@ from biren_plugin.core.cdi.spec import names_for
 from biren_plugin.core.container_edits import edits_for
 from biren_plugin.core.model import DeviceList
 from biren_plugin.core.rivals import Sent
-from biren_plugin.device_plugin.folder import socket_name
+from biren_plugin.device_plugin.kubelet_folder import socket_name
 from biren_plugin.device_plugin.node import Node, OwnSocket, ResourceMemory, Streams
 from biren_plugin.device_plugin.offered_devices import probe_health, write_cdi_spec
 from biren_plugin.device_plugin.registration import stay_registered

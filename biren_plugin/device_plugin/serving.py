@@ -6,8 +6,8 @@ from functools import partial
 import trio
 
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
-from biren_plugin.device_plugin.folder import remove_abandoned
 from biren_plugin.device_plugin.folder_lock import HeldFolder, hold_folder
+from biren_plugin.device_plugin.kubelet_folder import remove_abandoned
 from biren_plugin.device_plugin.node import Node
 from biren_plugin.device_plugin.resource import run_resource
 from biren_plugin.device_plugin.waiting import Waiting

@@ -18,15 +18,15 @@ from biren_plugin.cluster.api_server import ApiServer
 from biren_plugin.cluster.credentials import load_from, who_am_i
 from biren_plugin.cluster.object_watch import PACE, Objects, watch_objects
 from biren_plugin.core.dra.pool import Pool, Uuids, known_uuids, pool_of
-from biren_plugin.core.dra.reconcile import Owner
+from biren_plugin.core.dra.slice_writes import Owner
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import NO_CLAIMS, ClaimsSeen, Holders, Observed
 from biren_plugin.core.parse.api_shapes import Shape, shaped
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon_state import DaemonState, DriverState
-from biren_plugin.device_plugin.folder import KubeletFolder
 from biren_plugin.device_plugin.folder_lock import Hindrance, hold_folder
-from biren_plugin.dra.claim_keeping import ClaimKeeping, watch_files
+from biren_plugin.device_plugin.kubelet_folder import KubeletFolder
+from biren_plugin.dra.claim_file_repair import ClaimFileRepair, watch_files
 from biren_plugin.dra.claim_service import ClaimService, Offer
 from biren_plugin.dra.driver import Registered, run_driver
 from biren_plugin.dra.driver_sockets import DriverSockets, remove_stale, sockets_of
@@ -123,7 +123,7 @@ async def _offer_in(
     restarted = state.counters.restarted
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_make_offers, settings, state, offers, pools)
-        nursery.start_soon(ClaimKeeping(api, files, sockets.lock).run, state.observed, offers)
+        nursery.start_soon(ClaimFileRepair(api, files, sockets.lock).run, state.observed, offers)
         nursery.start_soon(watch_files, settings.claim_cdi_dir, ask_soon)
         nursery.start_soon(_keep_state, state, registered, publisher.published, api.forbidden)
         nursery.start_soon(

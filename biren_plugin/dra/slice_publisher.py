@@ -1,7 +1,7 @@
 """Keeps the node's slices in the API server in step with the pool.
 
 1. Each change of the pool, or of a stored slice by any client, causes one round: list the slices, decide
-   (`core/dra/reconcile`), write. Deciding from a list, not from the watch, never misses this daemon's own
+   (`core/dra/slice_writes`), write. Deciding from a list, not from the watch, never misses this daemon's own
    writes.
 2. A conflict or a slice that vanished in between starts the round again.
 3. An object that the server refuses as invalid is logged, and not sent again until the pool changes.
@@ -20,7 +20,7 @@ from biren_plugin.board import Board, news_of
 from biren_plugin.cluster.api_server import ApiServer, items_of
 from biren_plugin.cluster.object_watch import Objects
 from biren_plugin.core.dra.pool import Pool
-from biren_plugin.core.dra.reconcile import (
+from biren_plugin.core.dra.slice_writes import (
     SLICE,
     Create,
     Delete,

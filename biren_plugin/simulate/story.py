@@ -15,7 +15,7 @@ from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 from biren_plugin.core.placement.topology import build_topology
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon import run_daemon, stop_on_signal
-from biren_plugin.device_plugin.folder import KUBELET_SOCKET, read_kubelet_folder
+from biren_plugin.device_plugin.kubelet_folder import KUBELET_SOCKET, read_kubelet_folder
 from biren_plugin.errors import PluginError
 from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.readers import read_once

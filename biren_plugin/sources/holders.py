@@ -22,9 +22,9 @@ import attrs
 import trio
 
 from biren_plugin.board import Board, news_of
-from biren_plugin.core.inventory.claim_keeper import ClaimKeeper
 from biren_plugin.core.inventory.held_cards import forgotten_by, lists_again, with_forgotten
 from biren_plugin.core.inventory.physical_gpus import shown_devices
+from biren_plugin.core.inventory.stale_claims import ClaimComparison
 from biren_plugin.core.model import Snapshot
 from biren_plugin.core.observed import (
     NO_HOLDERS,
@@ -148,7 +148,7 @@ class ClaimReader:
     def __init__(self, read: Callable[[], Awaitable[ClaimFiles]]) -> None:
         self._read = read
         self._notice = Notice()
-        self._keeper = ClaimKeeper()
+        self._keeper = ClaimComparison()
         self._files: ClaimFiles = {}
         self.agrees = True
         """Whether the files are all those that the kubelet believes in."""

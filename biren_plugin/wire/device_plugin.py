@@ -10,7 +10,7 @@ from purerpc.grpclib.exceptions import ProtocolError
 
 from biren_plugin.core.admission import PreferenceRequest
 from biren_plugin.core.container_edits import ContainerEdits
-from biren_plugin.core.inventory.retiring import ALLOCATE_DEADLINE
+from biren_plugin.core.inventory.removal_delay import ALLOCATE_DEADLINE
 from biren_plugin.core.model import DeviceList
 from biren_plugin.errors import InvalidRequest, NotReady, RegistrationFailed, RequestRefused
 from biren_plugin.wire import messages

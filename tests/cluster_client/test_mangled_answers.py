@@ -14,7 +14,7 @@ from biren_plugin.cluster.api_server import LONGEST_TEXT, ApiServer, error_of, f
 from biren_plugin.cluster.credentials import who_am_i
 from biren_plugin.core.dra.claims import ClaimId
 from biren_plugin.core.dra.pool import Pool, pool_of
-from biren_plugin.core.dra.reconcile import Owner
+from biren_plugin.core.dra.slice_writes import Owner
 from biren_plugin.core.hami.annotations import LOCK, NODE, NODE_SHAPE, TO_ALLOCATE
 from biren_plugin.core.hami.promises import Progress, waiting
 from biren_plugin.core.model import DeviceList, HostFacts, Inventory

@@ -14,7 +14,6 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
-from biren_plugin.device_plugin.folder import KubeletFolder, read_kubelet_folder
 from biren_plugin.device_plugin.folder_lock import (
     HeldFolder,
     LockHolder,
@@ -22,6 +21,7 @@ from biren_plugin.device_plugin.folder_lock import (
     hold_folder,
     pid_of_lock,
 )
+from biren_plugin.device_plugin.kubelet_folder import KubeletFolder, read_kubelet_folder
 from biren_plugin.errors import FolderDead
 
 

@@ -14,7 +14,7 @@ from biren_plugin.core.model import Device, DeviceList, HostFacts, Inventory
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.core.settings import Settings
 from biren_plugin.core.useless_settings import without_effect
-from biren_plugin.device_plugin.folder import KubeletFolder, read_kubelet_folder
+from biren_plugin.device_plugin.kubelet_folder import KubeletFolder, read_kubelet_folder
 from biren_plugin.device_plugin.monitoring_resource import LIST, MonitoringPlugin
 from biren_plugin.device_plugin.node import Node
 from biren_plugin.device_plugin.serving import Serving

@@ -19,7 +19,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from biren_plugin.board import Board
 from biren_plugin.core.rivals import RivalMemory
 from biren_plugin.daemon_state import DaemonState
-from biren_plugin.device_plugin.folder import KUBELET_SOCKET, KubeletFolder, read_kubelet_folder
+from biren_plugin.device_plugin.kubelet_folder import (
+    KUBELET_SOCKET,
+    KubeletFolder,
+    read_kubelet_folder,
+)
 from biren_plugin.device_plugin.node import Node, OwnSocket, ResourceMemory, Streams
 from biren_plugin.device_plugin.registration import STREAM_DEADLINE, stay_registered
 from biren_plugin.errors import (

@@ -14,7 +14,11 @@ from biren_plugin.board import Board
 from biren_plugin.core.observed import KubeletView
 from biren_plugin.core.rivals import Sent
 from biren_plugin.daemon_state import DaemonState
-from biren_plugin.device_plugin.folder import KUBELET_SOCKET, KubeletFolder, read_kubelet_folder
+from biren_plugin.device_plugin.kubelet_folder import (
+    KUBELET_SOCKET,
+    KubeletFolder,
+    read_kubelet_folder,
+)
 from biren_plugin.device_plugin.node import Node, OwnSocket, ResourceMemory
 from biren_plugin.device_plugin.registration_loss import watch_kubelet, watch_rivals
 from biren_plugin.errors import KubeletRestarted, PluginSocketGone, RegistrationLost

@@ -19,7 +19,11 @@ from biren_plugin.board import Board
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.parse.card import Card
 from biren_plugin.daemon_state import DaemonState
-from biren_plugin.device_plugin.folder import KubeletFolder, read_kubelet_folder, socket_name
+from biren_plugin.device_plugin.kubelet_folder import (
+    KubeletFolder,
+    read_kubelet_folder,
+    socket_name,
+)
 from biren_plugin.device_plugin.node import Node, ResourceMemory
 from biren_plugin.device_plugin.resource import run_resource
 from biren_plugin.errors import KubeletRestarted, PluginSocketGone, SocketUnusable, StartTooSlow

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import DeviceList
-from biren_plugin.device_plugin.folder import KubeletFolder, read_kubelet_folder
+from biren_plugin.device_plugin.kubelet_folder import KubeletFolder, read_kubelet_folder
 from biren_plugin.device_plugin.node import Node
 from biren_plugin.device_plugin.serving import Serving
 from biren_plugin.files.cdi_file import load

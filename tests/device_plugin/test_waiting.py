@@ -15,8 +15,12 @@ from trio.testing import MockClock
 from biren_plugin.board import Board
 from biren_plugin.core.model import Inventory
 from biren_plugin.device_plugin import waiting as waiting_module
-from biren_plugin.device_plugin.folder import KubeletFolder, read_kubelet_folder, socket_name
 from biren_plugin.device_plugin.folder_lock import LockHolder
+from biren_plugin.device_plugin.kubelet_folder import (
+    KubeletFolder,
+    read_kubelet_folder,
+    socket_name,
+)
 from biren_plugin.device_plugin.node import Node
 from biren_plugin.device_plugin.waiting import ANSWER_DEADLINE, IDLE_AFTER, Waiting
 from biren_plugin.unix_sockets import UnixListener

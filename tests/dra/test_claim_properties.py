@@ -33,7 +33,7 @@ from biren_plugin.core.observed import (
 )
 from biren_plugin.daemon_state import Counters
 from biren_plugin.dra import claim_service
-from biren_plugin.dra.claim_keeping import ClaimKeeping
+from biren_plugin.dra.claim_file_repair import ClaimFileRepair
 from biren_plugin.dra.claim_service import ClaimService, Offer
 from biren_plugin.errors import ApiNotFound
 from biren_plugin.files.claim_files import ClaimFiles
@@ -151,7 +151,7 @@ class Node:
         seen = ClaimsSeen(believed, files, frozenset(believed.keys() - files.keys()))
         observed = Board[Observed]()
         observed.post(Observed(claims=seen))
-        keeping = ClaimKeeping(cast("ApiServer", self.api), self.files, self.lock)
+        keeping = ClaimFileRepair(cast("ApiServer", self.api), self.files, self.lock)
         with trio.move_on_after(5) as waiting:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(keeping.run, observed, self.offers)

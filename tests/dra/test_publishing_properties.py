@@ -19,7 +19,7 @@ from biren_plugin.board import Board
 from biren_plugin.cluster.api_server import ApiServer
 from biren_plugin.cluster.object_watch import Objects
 from biren_plugin.core.dra.pool import Pool
-from biren_plugin.core.dra.reconcile import Owner
+from biren_plugin.core.dra.slice_writes import Owner
 from biren_plugin.dra.slice_publisher import PATH, SlicePublisher
 from biren_plugin.errors import ApiConflict, ApiError, ApiNotFound, ApiUnreachable
 

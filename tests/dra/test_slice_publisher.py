@@ -11,7 +11,7 @@ from biren_plugin.cluster.api_server import ApiServer
 from biren_plugin.cluster.credentials import PodCredentials
 from biren_plugin.cluster.object_watch import Objects, watch_objects
 from biren_plugin.core.dra.pool import Pool
-from biren_plugin.core.dra.reconcile import Owner
+from biren_plugin.core.dra.slice_writes import Owner
 from biren_plugin.dra.slice_publisher import PATH, Published, SlicePublisher, selection
 from tests.support.api_server import StandInApiServer, stand_in_api_server
 

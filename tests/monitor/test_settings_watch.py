@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from biren_plugin.host.settings_files import settings_file_of
+from biren_plugin.host.config_directory import settings_file_of
 from biren_plugin.monitor.settings_watch import SettingsWatch
 
 

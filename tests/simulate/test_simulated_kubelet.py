@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from biren_plugin.device_plugin.folder import KUBELET_SOCKET
+from biren_plugin.device_plugin.kubelet_folder import KUBELET_SOCKET
 from biren_plugin.errors import RegistrationFailed
 from biren_plugin.simulate.kubelet import NotAdmitted, SimulatedKubelet
 from biren_plugin.unix_sockets import UnixListener

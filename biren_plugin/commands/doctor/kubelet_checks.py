@@ -23,7 +23,11 @@ from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, unknown, 
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.vendor import version_numbers
 from biren_plugin.core.settings import Settings
-from biren_plugin.device_plugin.folder import KUBELET_SOCKET, KubeletFolder, read_kubelet_folder
+from biren_plugin.device_plugin.kubelet_folder import (
+    KUBELET_SOCKET,
+    KubeletFolder,
+    read_kubelet_folder,
+)
 from biren_plugin.wire.server_check import why_silent
 
 CDI_GATE: Final = "DevicePluginCDIDevices"

@@ -8,7 +8,7 @@
 3. While a GPU differs from its accepted split, its devices are Unhealthy: a pod must not get a card that
    is about to become another one.
 4. A GPU that vanishes stays listed, with its cards not `present`: it may return.
-5. Cards that a new split replaced are retired in two steps (`retiring`), and not before the pod that
+5. Cards that a new split replaced are retired in two steps (`removal_delay`), and not before the pod that
    holds one has gone. Until then, a reused `card_N` is not offered under another resource. If the split
    was accepted at once, `card_N` waits for at least `SPLIT_SETTLE`: a pod may just have got it under the
    old split, and the kubelet must be asked first. A card that was only renamed waits in the same way for
@@ -35,7 +35,7 @@ from biren_plugin.core.inventory.held_cards import (
 )
 from biren_plugin.core.inventory.library_additions import LibraryOnly
 from biren_plugin.core.inventory.physical_gpus import PhysicalGpus, Resplit
-from biren_plugin.core.inventory.retiring import EmptyResources, RetiringDevices
+from biren_plugin.core.inventory.removal_delay import EmptyResources, RetiringDevices
 from biren_plugin.core.model import Device, DeviceList, Excluded, Inventory, Snapshot
 from biren_plugin.core.observed import NO_CLAIMS, NO_HOLDERS, ClaimsSeen, Holders, Observed
 from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT

@@ -6,7 +6,7 @@ import pytest
 
 from biren_plugin.core.inventory.excluded_cards import UUID_WAIT
 from biren_plugin.core.inventory.keeper import InventoryKeeper
-from biren_plugin.core.inventory.retiring import RETIRE_AFTER
+from biren_plugin.core.inventory.removal_delay import RETIRE_AFTER
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import NO_HOLDERS, Holder, Holders, LibraryRound, Observed
 from biren_plugin.core.parse.brml import CardReading, LibraryFacts

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from biren_plugin.core.health.verdicts import HealthKeeper, HealthPolicy
 from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.inventory.physical_gpus import APPEAR_SETTLE, SPLIT_SETTLE
-from biren_plugin.core.inventory.retiring import EMPTY_LINGER, RETIRE_AFTER
+from biren_plugin.core.inventory.removal_delay import EMPTY_LINGER, RETIRE_AFTER
 from biren_plugin.core.model import Inventory, Snapshot
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse.card import Card, NodeState

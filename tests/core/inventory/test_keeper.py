@@ -5,7 +5,7 @@ import pytest
 
 from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.inventory.physical_gpus import APPEAR_SETTLE, SPLIT_SETTLE
-from biren_plugin.core.inventory.retiring import EMPTY_LINGER, RETIRE_AFTER
+from biren_plugin.core.inventory.removal_delay import EMPTY_LINGER, RETIRE_AFTER
 from biren_plugin.core.model import Device, HostFacts, Inventory, Snapshot
 from biren_plugin.core.observed import Holder, LibraryRound, Observed
 from biren_plugin.core.parse.brml import CardReading, KnownCard, LibraryFacts

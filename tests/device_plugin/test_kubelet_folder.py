@@ -11,8 +11,8 @@ import trio
 from trio.testing import MockClock
 
 from biren_plugin.board import Board
-from biren_plugin.device_plugin import folder
-from biren_plugin.device_plugin.folder import (
+from biren_plugin.device_plugin import kubelet_folder
+from biren_plugin.device_plugin.kubelet_folder import (
     KUBELET_SOCKET,
     KubeletFolder,
     read_kubelet_folder,
@@ -133,7 +133,7 @@ async def test_a_directory_that_cannot_be_read_is_logged_once_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     unreadable = KubeletFolder(trouble="Input/output error")
-    monkeypatch.setattr(folder, "read_kubelet_folder", lambda _path: unreadable)
+    monkeypatch.setattr(kubelet_folder, "read_kubelet_folder", lambda _path: unreadable)
     for _ in range(3):
         await bell.ring()
     assert warnings(caplog)[-1:] == [f"waiting for {path}: Input/output error"]
@@ -154,7 +154,7 @@ async def test_a_read_that_hangs_holds_up_no_other_task_and_is_logged_once(
         gate.wait()
         return seen
 
-    monkeypatch.setattr(folder, "read_kubelet_folder", hang)
+    monkeypatch.setattr(kubelet_folder, "read_kubelet_folder", hang)
     caplog.set_level(logging.INFO)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch_kubelet_folder, path, SteppedEvents(), board)

@@ -16,7 +16,7 @@ STALE_AFTER: Final = 300.0
 """Seconds; the kubelet itself releases claims of pods that are gone once a minute."""
 
 
-class ClaimKeeper:
+class ClaimComparison:
     """Takes files and views in turn. Times are seconds of any clock that only goes forward."""
 
     def __init__(self) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import trio.testing
 
-from biren_plugin.core.inventory import claim_keeper
-from biren_plugin.dra import claim_keeping, offering
+from biren_plugin.core.inventory import stale_claims
+from biren_plugin.dra import claim_file_repair, offering
 from biren_plugin.sources import holders
 from tests.kubelet.dra_manager import PrepareError
 from tests.support.dra_node import CLAIMS, DraNode, in_thread
@@ -59,9 +59,9 @@ async def test_only_a_file_that_leaves_the_directory_is_noticed(tmp_path: Path) 
     noticed: list[int] = []
     mine = directory / "birentech.com-claim_uid-1.json"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(claim_keeping, "_ARM_AGAIN", 0.02)
+        patch.setattr(claim_file_repair, "_ARM_AGAIN", 0.02)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(claim_keeping.watch_files, directory, lambda: noticed.append(1))
+            nursery.start_soon(claim_file_repair.watch_files, directory, lambda: noticed.append(1))
             for _ in range(2):
                 directory.mkdir(exist_ok=True)
                 mine.write_text("{}")
@@ -95,7 +95,7 @@ async def test_the_card_of_a_lost_file_is_not_given_to_another_claim(
 async def test_a_file_whose_claim_the_kubelet_no_longer_knows_goes(
     idle_node: DraNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim_keeper, "STALE_AFTER", 0.5)
+    monkeypatch.setattr(stale_claims, "STALE_AFTER", 0.5)
     monkeypatch.setattr(holders, "INTERVAL", 0.2)
     node = idle_node
     async with node.running():
@@ -109,7 +109,7 @@ async def test_a_file_whose_claim_the_kubelet_no_longer_knows_goes(
 async def test_a_file_stays_whose_claim_a_listed_pod_uses_all_the_same(
     idle_node: DraNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim_keeper, "STALE_AFTER", 0.5)
+    monkeypatch.setattr(stale_claims, "STALE_AFTER", 0.5)
     monkeypatch.setattr(holders, "INTERVAL", 0.2)
     node = idle_node
     async with node.running():

@@ -46,7 +46,7 @@ async def watch_files(directory: Path, on_change: Callable[[], None]) -> None:
             await events.wait(_ARM_AGAIN)
 
 
-class ClaimKeeping:
+class ClaimFileRepair:
     """Restores and sweeps the files of claims."""
 
     def __init__(self, api: ApiServer, files: ClaimFiles, lock: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from biren_plugin.core.inventory.claim_keeper import STALE_AFTER, ClaimKeeper
+from biren_plugin.core.inventory.stale_claims import STALE_AFTER, ClaimComparison
 from biren_plugin.core.observed import ClaimDevice, ClaimFile, ClaimUse, Holder, KubeletView
 
 DEVICE = ClaimDevice("uid-1", "cards", "gpu-0")
@@ -26,13 +26,13 @@ def test_a_name_that_is_not_ours_is_no_device(name: str) -> None:
 
 
 def test_a_file_holds_its_card_before_the_kubelet_knows_the_claim() -> None:
-    seen = ClaimKeeper().update({"uid-1": FILE}, NOTHING, 0.0)
+    seen = ClaimComparison().update({"uid-1": FILE}, NOTHING, 0.0)
     assert seen.holder_of("gpu-0") == "uid-1"
     assert seen.holder_of("gpu-1") is None
 
 
 def test_a_file_that_vanished_is_lost_at_the_second_look_and_not_during_unprepare() -> None:
-    keeper = ClaimKeeper()
+    keeper = ClaimComparison()
     assert not keeper.update({}, KNOWN, 0.0).lost
     assert keeper.update({}, KNOWN, 1.0).lost == {"uid-1"}
     assert not keeper.update({}, NOTHING, 2.0).lost
@@ -42,7 +42,7 @@ def test_a_file_that_vanished_is_lost_at_the_second_look_and_not_during_unprepar
 def test_the_kubelets_belief_holds_a_card_whose_file_is_no_good(
     files: dict[str, ClaimFile],
 ) -> None:
-    keeper = ClaimKeeper()
+    keeper = ClaimComparison()
     keeper.update(files, KNOWN, 0.0)
     seen = keeper.update(files, KNOWN, 1.0)
     assert seen.lost == {"uid-1"}
@@ -51,11 +51,11 @@ def test_the_kubelets_belief_holds_a_card_whose_file_is_no_good(
 
 def test_admin_access_holds_nothing() -> None:
     file = ClaimFile((ClaimDevice("uid-1", "cards", "gpu-0", admin=True),), (1, 1))
-    assert ClaimKeeper().update({"uid-1": file}, NOTHING, 0.0).holder_of("gpu-0") is None
+    assert ClaimComparison().update({"uid-1": file}, NOTHING, 0.0).holder_of("gpu-0") is None
 
 
 def test_a_file_is_stale_only_after_the_kubelet_has_not_known_it_for_long() -> None:
-    keeper = ClaimKeeper()
+    keeper = ClaimComparison()
     files = {"uid-1": FILE}
     assert not keeper.update(files, NOTHING, 0.0).stale
     assert not keeper.update(files, NOTHING, STALE_AFTER - 1).stale
@@ -68,7 +68,7 @@ def test_a_file_is_stale_only_after_the_kubelet_has_not_known_it_for_long() -> N
 def test_the_wait_begins_again_when_the_kubelet_was_silent_or_knew_the_claim(
     between: KubeletView,
 ) -> None:
-    keeper = ClaimKeeper()
+    keeper = ClaimComparison()
     files = {"uid-1": FILE}
     keeper.update(files, NOTHING, 0.0)
     keeper.update(files, between, 1.0)
@@ -76,12 +76,12 @@ def test_the_wait_begins_again_when_the_kubelet_was_silent_or_knew_the_claim(
 
 
 def test_the_wait_begins_again_for_a_file_that_was_written_again() -> None:
-    keeper = ClaimKeeper()
+    keeper = ClaimComparison()
     keeper.update({"uid-1": FILE}, NOTHING, 0.0)
     assert not keeper.update({"uid-1": ClaimFile((DEVICE,), (1, 2))}, NOTHING, STALE_AFTER).stale
 
 
 def test_what_a_silent_kubelet_believed_last_stands() -> None:
-    keeper = ClaimKeeper()
+    keeper = ClaimComparison()
     keeper.update({}, KNOWN, 0.0)
     assert keeper.update({}, SILENT, 1.0).holder_of("gpu-0") == "uid-1"

@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.core.dra.reconcile import (
+from biren_plugin.core.dra.slice_writes import (
     NOTHING_DROPPED,
     Create,
     Delete,
