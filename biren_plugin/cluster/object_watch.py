@@ -6,6 +6,7 @@
 3. A server that stays silent beyond the requested end of the watch counts as gone.
 """
 
+import math
 import random
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -30,6 +31,10 @@ PACE: Final = Pace(first_wait=0.8, longest_wait=30.0)
 """As in client-go's reflector."""
 FORBIDDEN_WAIT: Final = 60.0
 """Seconds: only an administrator can grant a missing right."""
+_ROLES_READ: Final = 5.0
+"""Seconds after its start in which an API server may refuse what it allows once it has read its roles."""
+_SEPARATE: Final = 120.0
+"""Seconds between refusals of which the later one does not continue the earlier one."""
 _SHORTEST_WATCH: Final = 300
 _LONGEST_WATCH: Final = 600
 _SILENCE: Final = 30.0
@@ -42,6 +47,22 @@ _EVENT: Final[Shape] = {"type": str, "object": {}}
 
 Objects = Mapping[str, Object]
 """By name."""
+
+
+class Refusals:
+    """Slows a client down that is refused for longer than by an API server that has just started."""
+
+    def __init__(self) -> None:
+        self._first = self._last = -math.inf
+
+    async def wait(self) -> None:
+        """Wait `FORBIDDEN_WAIT` after a refusal, unless it is one of the first."""
+        now = trio.current_time()
+        if now - self._last > _SEPARATE:
+            self._first = now
+        self._last = now
+        if now - self._first >= _ROLES_READ:
+            await trio.sleep(FORBIDDEN_WAIT)
 
 
 async def watch_objects(
@@ -62,7 +83,7 @@ async def watch_objects(
         return listed is not before
 
     await keep_running(
-        partial(_list_and_watch, api, path, query, objects, shape),
+        partial(_list_and_watch, api, path, query, objects, shape, Refusals()),
         f"watch of {path.rsplit('/', 1)[-1]}",
         expected=(ApiError,),
         at_once=(ApiExpired,),
@@ -73,7 +94,12 @@ async def watch_objects(
 
 
 async def _list_and_watch(
-    api: ApiServer, path: str, query: Query, objects: Board[Objects], shape: Shape
+    api: ApiServer,
+    path: str,
+    query: Query,
+    objects: Board[Objects],
+    shape: Shape,
+    refusals: Refusals,
 ) -> None:
     try:
         listed = await api.call("GET", path, query=query)
@@ -87,7 +113,7 @@ async def _list_and_watch(
             await trio.sleep(min(error.retry_after, PACE.longest_wait))
         raise
     except ApiForbidden:
-        await trio.sleep(FORBIDDEN_WAIT)
+        await refusals.wait()
         raise
 
 

@@ -16,7 +16,7 @@ import trio
 from biren_plugin.board import Board, news_of
 from biren_plugin.cluster.api_server import ApiServer
 from biren_plugin.cluster.credentials import load_from, who_am_i
-from biren_plugin.cluster.object_watch import PACE, Objects, watch_objects
+from biren_plugin.cluster.object_watch import Objects, watch_objects
 from biren_plugin.core.dra.pool import Pool, Uuids, known_uuids, pool_of
 from biren_plugin.core.dra.slice_writes import Owner
 from biren_plugin.core.model import Inventory
@@ -35,8 +35,10 @@ from biren_plugin.errors import ApiError, ApiUnreachable, FolderDead, NodeError,
 from biren_plugin.files.claim_files import ClaimFiles
 from biren_plugin.notice import say
 from biren_plugin.records import frozen
-from biren_plugin.supervise import flatten, keep_running
+from biren_plugin.supervise import Pace, flatten, keep_running
 
+PACE: Final = Pace(first_wait=0.8, longest_wait=10.0)
+"""As often as a kubelet reports its node: a fault during an outage is stored within 15 s of its end."""
 AFTER_CLAIM: Final = 1.5
 """Seconds after a change of a claim in which the kubelet is asked often for holders."""
 _NODE: Final[Shape] = {"metadata": {"uid": str}}

@@ -18,7 +18,7 @@ import trio
 
 from biren_plugin.board import Board, news_of
 from biren_plugin.cluster.api_server import ApiServer, items_of
-from biren_plugin.cluster.object_watch import Objects
+from biren_plugin.cluster.object_watch import Objects, Refusals
 from biren_plugin.core.dra.pool import Pool
 from biren_plugin.core.dra.slice_writes import (
     SLICE,
@@ -32,7 +32,7 @@ from biren_plugin.core.dra.slice_writes import (
 )
 from biren_plugin.core.parse.api_shapes import Object, shaped
 from biren_plugin.core.parse.vendor import DRA_DRIVER
-from biren_plugin.errors import ApiConflict, ApiInvalid, ApiNotFound, ApiUnreachable
+from biren_plugin.errors import ApiConflict, ApiForbidden, ApiInvalid, ApiNotFound, ApiUnreachable
 from biren_plugin.notice import ERROR, WARNING, say
 from biren_plugin.records import frozen
 
@@ -72,6 +72,7 @@ class SlicePublisher:
         self._dropped: frozenset[str] = frozenset()
         self._refused: tuple[tuple[Object, ...], ...] | None = None
         self._has_worked = False
+        self._refusals = Refusals()
         self.published = Board[Published]()
 
     async def run(self, pools: Board[Pool], stored: Board[Objects]) -> None:
@@ -84,6 +85,9 @@ class SlicePublisher:
                     continue
                 try:
                     await self._publish(pool)
+                except ApiForbidden:
+                    await self._refusals.wait()
+                    raise
                 except ApiInvalid as error:
                     self._refused = pool.slices
                     say("slices_refused", f"the API server refuses this node's slices: {error}", ERROR, reason=str(error))  # fmt: skip

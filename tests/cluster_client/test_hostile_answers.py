@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from biren_plugin.board import Board
 from biren_plugin.cluster.api_server import ApiServer
-from biren_plugin.cluster.credentials import PodCredentials, load_kubeconfig
+from biren_plugin.cluster.credentials import Access, PodCredentials, load_kubeconfig
 from biren_plugin.cluster.object_watch import Objects, watch_objects
-from biren_plugin.errors import ApiUnreachable
+from biren_plugin.errors import ApiForbidden, ApiUnreachable
 from tests.support.api_server import StandInApiServer, stand_in_api_server
 
 NODES = "/api/v1/nodes"
@@ -119,6 +120,35 @@ async def test_a_watch_with_a_renewed_token_goes_on_at_once(
             server.put(f"{NODES}/m", {"metadata": {"name": "m"}})
             await objects.wait_for(lambda seen: "m" in seen)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_server_that_knows_its_roles_late_is_asked_again_soon(
+    api: ApiServer, server: StandInApiServer
+) -> None:
+    refusals = iter([(403, "no role was found")])
+    server.refuse = lambda _method, _path: next(refusals, None)
+    objects = Board[Objects]()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_objects, api, NODES, {}, objects)
+        with trio.fail_after(10):
+            await objects.wait_for(lambda seen: "n" in seen)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_missing_right_is_asked_for_about_once_a_minute(
+    api: ApiServer, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    async def refuse() -> Access:
+        tries.append(trio.current_time())
+        raise ApiForbidden("nodes is forbidden")
+
+    monkeypatch.setattr(api, "access", refuse)
+    with trio.move_on_after(3600):
+        await watch_objects(api, NODES, {}, Board[Objects]())
+    assert 50 < len(tries) < 70
+    assert tries[1] < 5, "a server that has just started may allow it soon"
 
 
 async def test_a_server_whose_machine_has_gone_is_noticed_by_the_kernel(api: ApiServer) -> None:

@@ -1,18 +1,22 @@
 """The stored slices become the wanted ones and stay so, whatever the API server or anybody does."""
 
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from biren_plugin.board import Board
 from biren_plugin.cluster.api_server import ApiServer
-from biren_plugin.cluster.credentials import PodCredentials
+from biren_plugin.cluster.credentials import Access, PodCredentials
 from biren_plugin.cluster.object_watch import Objects, watch_objects
 from biren_plugin.core.dra.pool import Pool
 from biren_plugin.core.dra.slice_writes import Owner
+from biren_plugin.dra import offering
 from biren_plugin.dra.slice_publisher import PATH, Published, SlicePublisher, selection
+from biren_plugin.errors import ApiError, ApiForbidden, ApiUnreachable
 from tests.support.api_server import StandInApiServer, stand_in_api_server
 
 OWNER = Owner("node-7", "uid-7")
@@ -131,3 +135,41 @@ async def test_an_object_that_the_server_calls_wrong_is_not_repeated_until_the_p
     )
     assert found.trouble == ""
     nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("error", "calls", "longest"),
+    [
+        (ApiUnreachable("refused"), range(240, 600), 15.0),
+        (ApiForbidden("no role"), range(50, 70), 65.0),
+    ],
+)
+async def test_however_long_an_outage_was_the_slices_are_written_soon_after(
+    server: StandInApiServer,
+    publishing: Publishing,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    error: ApiError,
+    calls: range,
+    longest: float,
+) -> None:
+    """The watch of the slices, which has a pace of its own, is left out."""
+    tries = []
+
+    async def fail() -> Access:
+        tries.append(trio.current_time())
+        raise error
+
+    async def watch_nothing(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr(publishing.api, "access", fail)
+    monkeypatch.setattr(offering, "watch_objects", watch_nothing)
+    publishing.pools.post(pool("a"))
+    with trio.move_on_after(3600):
+        await offering._publish(
+            publishing.api, OWNER, publishing.publisher, publishing.pools, lambda _cause: None
+        )
+    gaps = [later - earlier for earlier, later in itertools.pairwise(tries)]
+    assert len(tries) in calls
+    assert max(gaps) <= longest
