@@ -221,6 +221,7 @@ class TheirService:
     """The same methods on grpcio."""
 
     def __init__(self, path: Path) -> None:
+        self.began = threading.Event()
         self.ended = threading.Event()
         handlers = {
             "Echo": grpc.unary_unary_rpc_method_handler(lambda request, context: request),
@@ -240,6 +241,7 @@ class TheirService:
 
     def _hang(self, request: bytes, context: Any) -> bytes:
         context.add_callback(self.ended.set)
+        self.began.set()
         self.ended.wait(DEADLINE)
         return b""
 
@@ -286,9 +288,10 @@ async def test_a_call_that_we_give_up_ends_on_their_side(
     tmp_path: Path, theirs: TheirService
 ) -> None:
     async def use(channel: Channel) -> None:
-        with trio.move_on_after(0.05) as scope:
-            await stub(channel, "Hang")(Raw(b""))
-        assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stub(channel, "Hang"), Raw(b""))
+            assert await trio.to_thread.run_sync(theirs.began.wait, DEADLINE)
+            nursery.cancel_scope.cancel()
         assert await trio.to_thread.run_sync(theirs.ended.wait, DEADLINE)
         assert (await stub(channel, "Echo")(Raw(b"well"))).data == b"well"
 
