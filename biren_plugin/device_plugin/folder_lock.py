@@ -1,17 +1,21 @@
 """One daemon for each kubelet directory: the lock that passes from an old pod to a new one, and its holder.
 
 The lock is `flock` on the directory's own descriptor: it works across read-only bind mounts, survives
-the kubelet's cleanup of the directory, and ends with its holder in any case. Which process holds it stands
-in `/proc/locks`, except for a process in a PID namespace that is not visible from here.
+the kubelet's cleanup of the directory, and ends with its holder in any case. A thread waits for that end in
+the kernel, so a successor has the lock within a millisecond, also of a holder that was killed. Which
+process holds it stands in `/proc/locks`, except for a process in a PID namespace that is not visible from
+here.
 """
 
 import fcntl
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
+import outcome
 import trio
 
 from biren_plugin.board import Board
@@ -20,11 +24,8 @@ from biren_plugin.errors import FolderDead, reason_of
 from biren_plugin.notice import WARNING, say
 from biren_plugin.records import frozen
 
-_OFTEN: Final = 0.02
-_SELDOM: Final = 0.25
-"""Seconds between tries: the kubelet counts no cards while no instance holds the directory."""
-_LIVELY: Final = 3.0
-"""Seconds after a change in the directory in which the holder may release it."""
+_RETRY: Final = 0.25
+"""Seconds between tries without a release of the lock, or without a change in the directory."""
 _LOOK_INTERVAL: Final = 1.0
 
 
@@ -77,11 +78,9 @@ async def hold_folder(
 ) -> HeldFolder:
     """Wait until the directory exists and is writable, and hold it once no other process does.
 
-    `on_hindrance` is called after each failed try. Tries often for a while after each change in the
-    directory: the holder removes its sockets before it releases the lock.
+    `on_hindrance` is called after each failed try.
     """
     with folder.subscribe() as changes:
-        lively_until = trio.current_time()
         while True:
             held: HeldFolder | Hindrance = "missing"
             if folder.latest is not None and folder.latest.exists:
@@ -89,10 +88,53 @@ async def hold_folder(
             if isinstance(held, HeldFolder):
                 return held
             on_hindrance(held)
-            lively = trio.current_time() < lively_until
-            with trio.move_on_after(_OFTEN if lively else _SELDOM):
-                await changes.receive()
-                lively_until = trio.current_time() + _LIVELY
+            with trio.move_on_after(_RETRY):
+                if held == "held":
+                    await _next_release(path).wait()
+                else:
+                    await changes.receive()
+
+
+WAITING_THREAD: Final = "lock_release"
+"""The name of the thread that waits for the lock."""
+_awaited: Final = trio.lowlevel.RunVar[trio.Event | None]("awaited release", None)
+"""The release that a thread waits for. Nothing ends a thread that waits for a lock, so a process has one at
+most, also after its task was cancelled or the directory was replaced; the next try then finds the lock."""
+
+
+def _next_release(path: Path) -> trio.Event:
+    """Return the event of the next release of the lock on `path`, or on the directory that was there before."""
+    if (awaited := _awaited.get()) is not None:
+        return awaited
+    released = trio.Event()
+    notify = partial(_notify, trio.lowlevel.current_trio_token(), released)
+    with suppress(RuntimeError):  # processes have run out on the node
+        trio.lowlevel.start_thread_soon(partial(_await_lock, path), notify, WAITING_THREAD)
+        _awaited.set(released)
+    return released
+
+
+def _await_lock(path: Path) -> None:
+    """Return once the lock on `path` was free. Blocks; raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    finally:
+        os.close(descriptor)
+
+
+def _notify(
+    token: trio.lowlevel.TrioToken, released: trio.Event, waited: outcome.Outcome[None]
+) -> None:
+    """Called in the thread."""
+    with suppress(trio.RunFinishedError):  # no task waits any more
+        token.run_sync_soon(_end_wait, released, waited)
+
+
+def _end_wait(released: trio.Event, waited: outcome.Outcome[None]) -> None:
+    _awaited.set(None)
+    if isinstance(waited, outcome.Value):
+        released.set()
 
 
 def _try(path: Path) -> HeldFolder | Hindrance:

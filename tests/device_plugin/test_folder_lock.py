@@ -7,13 +7,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+import outcome
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
+from biren_plugin.device_plugin import folder_lock
 from biren_plugin.device_plugin.folder_lock import (
     HeldFolder,
     LockHolder,
@@ -23,6 +26,7 @@ from biren_plugin.device_plugin.folder_lock import (
 )
 from biren_plugin.device_plugin.kubelet_folder import KubeletFolder, read_kubelet_folder
 from biren_plugin.errors import FolderDead
+from tests.support.clocks import Gate
 
 
 @pytest.fixture
@@ -50,12 +54,12 @@ async def test_a_second_holder_waits_for_the_first(
     def note(hindrance: str) -> None:
         hindrances.add(hindrance)
 
-    async def take_second() -> None:
+    async def take() -> None:
         second.append(await hold_folder(path, folder, note))
 
     async with trio.open_nursery() as nursery:
         with await hold_folder(path, folder):
-            nursery.start_soon(take_second)
+            nursery.start_soon(take)
             await trio.sleep(10)
             assert not second
     assert hindrances == {"held"}
@@ -63,14 +67,107 @@ async def test_a_second_holder_waits_for_the_first(
         pass
 
 
-async def test_tries_that_fail_leave_no_descriptor_behind(
+async def take_second(path: Path, folder: Board[KubeletFolder]) -> None:
+    """A second instance waits for the lock until the first one releases it, and takes it."""
+    async with trio.open_nursery() as nursery:
+
+        async def take() -> None:
+            with await hold_folder(path, folder):
+                pass
+
+        with await hold_folder(path, folder):
+            nursery.start_soon(take)
+            await wait_all_tasks_blocked()
+
+
+async def test_a_released_lock_is_taken_without_waiting_for_the_next_try(
+    path: Path, folder: Board[KubeletFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_lock, "_RETRY", 3600.0)
+    with trio.fail_after(60):
+        await take_second(path, folder)
+
+
+async def test_without_a_thread_for_the_wait_the_lock_is_taken_at_the_next_try(
+    path: Path,
+    folder: Board[KubeletFolder],
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.lowlevel, "start_thread_soon", refuse)
+    await take_second(path, folder)
+
+
+async def test_a_wait_that_fails_is_started_again(
+    path: Path,
+    folder: Board[KubeletFolder],
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[str] = []
+
+    def fail(
+        _wait: Callable[[], None], deliver: Callable[[outcome.Outcome[None]], None], name: str
+    ) -> None:
+        waits.append(name)
+        deliver(outcome.Error(OSError(errno.EMFILE, "Too many open files")))
+
+    monkeypatch.setattr(trio.lowlevel, "start_thread_soon", fail)
+    with await hold_folder(path, folder), trio.move_on_after(1):
+        await hold_folder(path, folder)
+    assert len(waits) > 1
+
+
+async def test_a_directory_that_is_replaced_while_its_lock_is_awaited_is_taken(
     path: Path, folder: Board[KubeletFolder], autojump_clock: MockClock
 ) -> None:
+    taken = trio.Event()
+
+    async def take() -> None:
+        with await hold_folder(path, folder):
+            taken.set()
+
+    async with trio.open_nursery() as nursery:
+        with await hold_folder(path, folder):
+            nursery.start_soon(take)
+            await wait_all_tasks_blocked()
+            shutil.rmtree(path)
+            path.mkdir()
+            await taken.wait()
+
+
+async def test_instances_that_give_up_leave_one_thread_behind(
+    path: Path,
+    folder: Board[KubeletFolder],
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[object] = []
+    monkeypatch.setattr(trio.lowlevel, "start_thread_soon", lambda *job: threads.append(job))
+    with await hold_folder(path, folder):
+        for _ in range(3):
+            with trio.move_on_after(5):
+                await hold_folder(path, folder)
+    assert len(threads) == 1
+
+
+async def test_tries_that_fail_leave_no_descriptor_behind(
+    path: Path,
+    folder: Board[KubeletFolder],
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate = Gate()
+    monkeypatch.setattr(folder_lock, "_await_lock", lambda _path: gate.wait())
     with await hold_folder(path, folder):
         before = os.listdir("/proc/self/fd")
         with trio.move_on_after(5):
             await hold_folder(path, folder)
         assert os.listdir("/proc/self/fd") == before
+    gate.set()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become a user that cannot write")

@@ -7,6 +7,7 @@ jumps by itself knows of the thread: a jump passes the deadline of work that is 
 2. `autojump_clock` is this module's, through `tests/conftest.py`.
 3. A thread that a test makes hang waits at a `Gate`. A thread at a closed gate is not at work; it is
    again from the moment that the gate opens.
+4. The thread that waits for the kubelet directory's lock waits for another process: it is never at work.
 """
 
 import threading
@@ -20,6 +21,8 @@ import outcome
 import trio
 from trio._core import _thread_cache
 from trio.testing import MockClock, wait_all_tasks_blocked
+
+from biren_plugin.device_plugin.folder_lock import WAITING_THREAD
 
 T = TypeVar("T")
 
@@ -106,6 +109,8 @@ class _CountedThreads(_thread_cache.ThreadCache):
         name: str | None = None,
     ) -> None:
         job = _JOBS.begin()
+        if name == WAITING_THREAD:
+            _JOBS.hold(job)
 
         def run() -> T:
             self.current.job = job
