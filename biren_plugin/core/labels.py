@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from biren_plugin.core.model import Inventory
-from biren_plugin.core.parse.vendor import DOMAIN, RESOURCE_OF_SPLIT
+from biren_plugin.core.parse.splits import SPLIT_OF_RESOURCE
+from biren_plugin.core.parse.vendor import DOMAIN
 
-_SPLIT_OF_RESOURCE: Final = {resource: split for split, resource in RESOURCE_OF_SPLIT.items()}
 _VALUE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 """The label values that Kubernetes accepts."""
 _NOT_IN_A_VALUE: Final = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -38,7 +38,7 @@ def node_labels(inventory: Inventory, driver_version: str | None) -> dict[str, s
     ]
     offered = {each.card.physical_id: each.resource for each in devices if each.healthy}
     present = [
-        (each.card, _SPLIT_OF_RESOURCE[each.resource])
+        (each.card, SPLIT_OF_RESOURCE[each.resource])
         for each in devices
         if each.resource == offered.get(each.card.physical_id, each.resource)
     ]

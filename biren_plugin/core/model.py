@@ -2,19 +2,15 @@
 
 A *card* is the unit that a container can get: the driver's `card_3`, a whole GPU or one SVI instance;
 on a kata node a VFIO group. A *device* is a card as it is reported to the kubelet, under a *resource*.
-A *GPU* is the physical one, behind 1, 2 or 4 cards.
+A *GPU* is the physical one, behind one card, or as many as it is split into.
 """
-
-from typing import Final
 
 import attrs
 
 from biren_plugin.core.parse.card import Card
-from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
+from biren_plugin.core.parse.splits import SPLIT_OF_RESOURCE
 from biren_plugin.core.placement.topology import NO_TOPOLOGY, Topology
 from biren_plugin.records import frozen
-
-_SPLIT_OF_RESOURCE: Final = {name: split for split, name in RESOURCE_OF_SPLIT.items()}
 
 Identity = tuple[int | None, str, int]
 """The unit of hardware behind a device: its GPU, its resource, its place among the GPU's cards."""
@@ -120,7 +116,7 @@ class Device:
         label = address.replace(":", "-").replace(".", "-").lower()
         if card.is_group:
             return f"vfio-{label}"
-        split = _SPLIT_OF_RESOURCE.get(self.resource, 1)
+        split = SPLIT_OF_RESOURCE.get(self.resource, 1)
         return f"gpu-{label}" if split == 1 else f"svi-{label}-{split}-{self.instance}"
 
     def because(self, *reasons: str) -> "Device":

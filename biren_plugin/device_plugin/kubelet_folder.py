@@ -11,7 +11,8 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.parse.vendor import MONITORING_RESOURCE, RESOURCE_OF_SPLIT
+from biren_plugin.core.parse.splits import RESOURCE_OF_SPLIT
+from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.errors import reason_of
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import NOT_THERE

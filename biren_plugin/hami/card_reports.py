@@ -26,7 +26,7 @@ from biren_plugin.core.hami.annotations import (
 )
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.core.parse.api_shapes import Object
-from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
+from biren_plugin.core.parse.splits import WHOLE_GPU
 from biren_plugin.daemon_state import HamiState
 from biren_plugin.errors import ApiConflict
 from biren_plugin.hami.node_objects import NodeObjects
@@ -74,7 +74,7 @@ class CardReports:
             self._due = math.inf
         if inventory is None:
             return
-        if inventory.list_of(RESOURCE_OF_SPLIT[1]) is None:
+        if inventory.list_of(WHOLE_GPU) is None:
             await self.leave("the node has no whole card any more")
         elif offered is not None:
             before = self._written or self._stored()

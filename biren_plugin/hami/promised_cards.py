@@ -27,8 +27,8 @@ from biren_plugin.core.hami.promises import (
     waiting,
 )
 from biren_plugin.core.model import DeviceList
+from biren_plugin.core.parse.splits import WHOLE_GPU
 from biren_plugin.core.parse.sysfs import by_number
-from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 from biren_plugin.daemon_state import HamiState
 from biren_plugin.errors import NodeError, NotReady
 from biren_plugin.hami.node_objects import NodeObjects
@@ -53,7 +53,7 @@ class Settled:
 class PromisedCards:
     """A `CardScheduler`: HAMi's scheduler, as it wrote down what it chose."""
 
-    resource: str = RESOURCE_OF_SPLIT[1]
+    resource: str = WHOLE_GPU
 
     def __init__(
         self,

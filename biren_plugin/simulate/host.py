@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from biren_plugin.core.parse import vendor
+from biren_plugin.core.parse.splits import SPLITS, SPLITS_IN_WORDS
 from biren_plugin.core.parse.sysfs import by_number
-from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 from biren_plugin.errors import UsageError
 from biren_plugin.host.host_paths import under
 
@@ -49,8 +49,8 @@ def read_splits(gpus: int, svi: str) -> dict[int, int]:
             raise UsageError(f"--svi {part}: GPUs are 0 to {gpus - 1}")
         if int(gpu) in named:
             raise UsageError(f"--svi {part}: GPU {int(gpu)} is already split; name each GPU once")
-        if int(parts) not in RESOURCE_OF_SPLIT:
-            raise UsageError(f"--svi {part}: a GPU is split into 1, 2 or 4 instances")
+        if int(parts) not in SPLITS:
+            raise UsageError(f"--svi {part}: a GPU is split into {SPLITS_IN_WORDS} instances")
         named.add(int(gpu))
         splits[int(gpu)] = int(parts)
     return splits

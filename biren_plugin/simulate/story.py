@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from biren_plugin.core.parse import vendor
-from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
+from biren_plugin.core.parse.splits import RESOURCE_OF_SPLIT
 from biren_plugin.core.placement.topology import build_topology
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon import run_daemon, stop_on_signal

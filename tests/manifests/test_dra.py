@@ -9,7 +9,8 @@ import cel
 import pytest
 
 from biren_plugin.commands.doctor.dra_checks import EVENT_RIGHTS, RIGHTS
-from biren_plugin.core.parse.vendor import DRA_DRIVER, RESOURCE_OF_SPLIT
+from biren_plugin.core.parse.splits import RESOURCE_OF_SPLIT
+from biren_plugin.core.parse.vendor import DRA_DRIVER
 from tests.manifests.overlays import FIRST_VERSION
 from tests.manifests.render import (
     CHART,

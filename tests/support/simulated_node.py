@@ -12,7 +12,7 @@ from typing import Self
 
 import attrs
 
-from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
+from biren_plugin.core.parse.splits import RESOURCE_OF_SPLIT
 from biren_plugin.simulate.host import SimulatedHost
 from tests.kubelet.client import KubeletProcess
 

@@ -13,7 +13,7 @@ import trio
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, unknown, warning
 from biren_plugin.commands.doctor.dra_checks import is_allowed
 from biren_plugin.commands.show_status import ask
-from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
+from biren_plugin.core.parse.splits import WHOLE_GPU
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import ApiError, StatusUnavailable
 
@@ -91,6 +91,6 @@ async def _presence(settings: Settings) -> Check:
     known = "lists cards that nobody serves" if annotation(node, CARDS) else "knows no cards"
     return warning(
         name,
-        f"HAMi 2.10 or newer places the pods that ask for {RESOURCE_OF_SPLIT[1]}, and {known} on this node",
+        f"HAMi 2.10 or newer places the pods that ask for {WHOLE_GPU}, and {known} on this node",
         "run with --hami, or take this resource out of HAMi's chart, as docs/hami.md says",
     )

@@ -9,6 +9,7 @@ from typing import Final
 from biren_plugin.core.health.evidence import Evidence, Symptom, severe, warning
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.brml import LibraryStatus
+from biren_plugin.core.parse.splits import RESOURCE_OF_SPLIT
 
 _RESET: Final = f"see `dmesg`, and reset the GPU once no pod uses it: `{vendor.TOOL_RESET}`"
 
@@ -65,7 +66,7 @@ def find_split(evidence: Evidence) -> Iterator[Symptom]:
     mode = evidence.reading.svi_current if evidence.reading is not None else None
     if mode is None:
         return
-    if vendor.RESOURCE_OF_SPLIT.get(mode) != evidence.device.resource:
+    if RESOURCE_OF_SPLIT.get(mode) != evidence.device.resource:
         yield severe(
             f"the management library reports that its GPU is split into {mode}, "
             f"which does not make a {evidence.device.resource}; see `{vendor.TOOL_LIST}`"

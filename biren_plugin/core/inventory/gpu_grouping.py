@@ -11,8 +11,9 @@ from typing import Final
 import attrs
 
 from biren_plugin.core.parse.card import Card
+from biren_plugin.core.parse.splits import SPLITS
 from biren_plugin.core.parse.sysfs import shorten_names
-from biren_plugin.core.parse.vendor import LARGEST_GPU_MEMORY, RESOURCE_OF_SPLIT, TOOL_LIST
+from biren_plugin.core.parse.vendor import LARGEST_GPU_MEMORY, TOOL_LIST
 from biren_plugin.core.parse.vfio import address_of, pci_number
 
 MEMORY_TOLERANCE: Final = 0.1
@@ -153,7 +154,7 @@ def resolve_contradictions(
 
 
 def _are_several(cards: Cards, largest: int, last_gpu_of: Mapping[str, int]) -> bool:
-    if len(cards) not in RESOURCE_OF_SPLIT:
+    if len(cards) not in SPLITS:
         return True
     memory = memory_of(cards)
     if memory is None:

@@ -20,8 +20,8 @@ from biren_plugin.core.observed import (
     Observed,
 )
 from biren_plugin.core.parse.card import Card
+from biren_plugin.core.parse.splits import RESOURCE_OF_SPLIT
 from biren_plugin.core.parse.sysfs import number_of
-from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
 
 
 def held_and_gone(listed: Collection[tuple[str, str]], holders: Holders) -> Iterator[Device]:

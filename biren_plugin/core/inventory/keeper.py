@@ -1,6 +1,6 @@
 """Turns observations into the inventory: splits settle, cards are retired.
 
-1. The cards with one `physical_id` are one GPU; their number is its split: 1, 2 or 4.
+1. The cards with one `physical_id` are one GPU; their number is its split (`SPLITS`).
 2. A GPU's split is accepted once its cards have stayed the same for long enough: at once when the
    daemon starts, after `APPEAR_SETTLE` for a GPU that appears, after `SPLIT_SETTLE` for a known GPU
    that changed or one that contradicts the node's other GPUs or the management library; at once if the
@@ -38,7 +38,7 @@ from biren_plugin.core.inventory.physical_gpus import PhysicalGpus, Resplit
 from biren_plugin.core.inventory.removal_delay import EmptyResources, RetiringDevices
 from biren_plugin.core.model import Device, DeviceList, Excluded, Inventory, Snapshot
 from biren_plugin.core.observed import NO_CLAIMS, NO_HOLDERS, ClaimsSeen, Holders, Observed
-from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
+from biren_plugin.core.parse.splits import RESOURCE_OF_SPLIT
 
 
 class InventoryKeeper:

@@ -13,6 +13,7 @@ from biren_plugin.core.observed import LibraryRound
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.brml import CardReading
 from biren_plugin.core.parse.card import Card
+from biren_plugin.core.parse.splits import RESOURCE_OF_SPLIT
 
 
 class LibraryOnly:
@@ -42,7 +43,7 @@ class LibraryOnly:
                 f"{name} is known to the management library but missing from {vendor.CLASS_FOLDER}; "
                 f"see `{vendor.TOOL_LIST}`, and `{vendor.KERNEL_LOG}`"
             )
-            resource = vendor.RESOURCE_OF_SPLIT.get(known[number].split or 0)
+            resource = RESOURCE_OF_SPLIT.get(known[number].split or 0)
             if resource is None:
                 without_split.append(reason)
             else:

@@ -20,7 +20,7 @@ from biren_plugin.core.model import Device
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import Card
-from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
+from biren_plugin.core.parse.splits import RESOURCE_OF_SPLIT
 from biren_plugin.records import frozen
 
 APPEAR_SETTLE: Final = 0.9  # two scans, a second apart, that agree

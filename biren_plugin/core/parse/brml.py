@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
-from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
+from biren_plugin.core.parse.splits import SPLITS
 from biren_plugin.records import frozen
 
 
@@ -86,9 +86,9 @@ class CardReading:
     memory_used: int | None = None
     """Bytes."""
     svi_current: int | None = None
-    """The number of parts of the GPU behind the card: 1, 2 or 4."""
+    """The number of parts of the GPU behind the card, one of `SPLITS`."""
     svi_pending: int | None = None
-    """The number of parts after its next reset: 1, 2 or 4."""
+    """The number of parts after its next reset, one of `SPLITS`."""
     instance: int | None = None
     """Which of the GPU's instances it is (*assumed*: the header says "instance number")."""
     status: LibraryStatus | None = None
@@ -126,7 +126,7 @@ class KnownCard:
     index: int
     """The library's number of the physical GPU; may differ from the `physical_id` of sysfs."""
     split: int | None = None
-    """The number of parts of that GPU now: 1, 2 or 4; None if unknown."""
+    """The number of parts of that GPU now, one of `SPLITS`; None if unknown."""
 
 
 @frozen
@@ -148,7 +148,7 @@ MAX_LINKS: Final = 32
 _MAX_TEXT: Final = 80
 """Bytes: the size of the library's longest strings, the final 0 included."""
 _BUS_ID: Final = re.compile(r"([0-9A-Fa-f]{8}):([0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7])")
-_SPLITS: Final = {0: 1, **{parts: parts for parts in RESOURCE_OF_SPLIT}}
+_SPLITS: Final = {0: 1, **{parts: parts for parts in SPLITS}}
 _UINT_MAX: Final = 2**32 - 1
 _ULONGLONG_MAX: Final = 2**64 - 1
 

@@ -43,12 +43,6 @@ DOMAIN: Final = "birentech.com"
 LARGEST_GPU_MEMORY: Final = 64 * 1024**3
 """Bytes: more than any known Biren GPU has (Biren166M: 65024 MiB)."""
 
-RESOURCE_OF_SPLIT: Final = {
-    1: f"{DOMAIN}/gpu",
-    2: f"{DOMAIN}/1-2-gpu",
-    4: f"{DOMAIN}/1-4-gpu",
-}
-"""Extended resource by the number of instances that a GPU is split into."""
 MONITORING_RESOURCE: Final = f"{DOMAIN}/gpu-monitoring"
 """The opt-in resource whose one device stands for all cards, and holds none."""
 CDI_KIND: Final = f"{DOMAIN}/gpu"
@@ -94,6 +88,12 @@ TOOL_TOPOLOGY: Final = "brsmi topo -m"
 """The tool's command that shows how GPUs are linked."""
 TOOL_RESET: Final = "brsmi reset -g ID"
 """The tool's command that resets the GPU with that id of `TOOL_LIST`; no process may use it."""
+
+
+def resource_of(parts: int) -> str:
+    """Return the extended resource of the parts of a GPU: `birentech.com/gpu` of 1, `birentech.com/1-2-gpu` of 2."""
+    return f"{DOMAIN}/gpu" if parts == 1 else f"{DOMAIN}/1-{parts}-gpu"
+
 
 _VERSION: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6}){1,5}(?![0-9.])")
 

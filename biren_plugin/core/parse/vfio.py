@@ -21,6 +21,7 @@ import attrs
 
 from biren_plugin.core.parse import sysfs
 from biren_plugin.core.parse.card import Card, FunctionState, NodeState
+from biren_plugin.core.parse.splits import SPLITS_IN_WORDS
 from biren_plugin.core.parse.vendor import HYPERVISOR_DRIVER
 from biren_plugin.records import frozen
 
@@ -134,7 +135,7 @@ def lay_out(functions: Mapping[str, Function], known_wholes: Collection[str] = (
         if not each.virtual_functions:
             left_out.append(
                 f"PCI function {each.address} has no virtual functions, so it is not offered; "
-                f"on the node: write 1, 2 or 4 to /sys/bus/pci/devices/{each.address}/sriov_numvfs, "
+                f"on the node: write {SPLITS_IN_WORDS} to /sys/bus/pci/devices/{each.address}/sriov_numvfs, "
                 "or bind it to vfio-pci"
             )
         count = len(each.virtual_functions)

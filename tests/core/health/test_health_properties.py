@@ -14,7 +14,7 @@ from biren_plugin.core.model import Inventory, Snapshot
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import CardReading, KnownCard, LibraryFacts, LibraryStatus
 from biren_plugin.core.parse.card import Card, FunctionState, NodeState
-from biren_plugin.core.parse.vendor import RESOURCE_OF_SPLIT
+from biren_plugin.core.parse.splits import RESOURCE_OF_SPLIT
 from tests.support.cards import card
 from tests.support.examples import examples
 
