@@ -101,8 +101,8 @@ class SimulatedHost:
         function = self._function(gpu)
         function.mkdir(parents=True, exist_ok=True)
         attributes = _ATTRIBUTES | {
-            "physical_id": f"{gpu}",
-            "mem_info": f"MemTotal: {GPU_MEMORY // parts} kB\nMemFree: {GPU_MEMORY // parts} kB",
+            vendor.GPU_ATTRIBUTE: f"{gpu}",
+            vendor.MEMORY_ATTRIBUTE: f"{vendor.MEMORY_TOTAL}: {GPU_MEMORY // parts} kB\nMemFree: {GPU_MEMORY // parts} kB",
             "numa_node": f"{gpu // _GPUS_PER_SWITCH}",
         }
         for name, text in attributes.items():
@@ -124,7 +124,7 @@ class SimulatedHost:
 
     def cards_beside(self, name: str) -> list[str]:
         """Return the names of all cards of a card's GPU."""
-        gpu = int(self._attribute(name, "physical_id").read_text())
+        gpu = int(self._attribute(name, vendor.GPU_ATTRIBUTE).read_text())
         return self.cards_of(gpu)
 
     def _add_card(self, gpu: int, name: str) -> None:

@@ -13,7 +13,7 @@ import attrs
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.splits import SPLITS
 from biren_plugin.core.parse.sysfs import shorten_names
-from biren_plugin.core.parse.vendor import LARGEST_GPU_MEMORY, TOOL_LIST
+from biren_plugin.core.parse.vendor import GPU_ATTRIBUTE, LARGEST_GPU_MEMORY, TOOL_LIST
 from biren_plugin.core.parse.vfio import address_of, pci_number
 
 MEMORY_TOLERANCE: Final = 0.1
@@ -147,7 +147,7 @@ def resolve_contradictions(
         more = len(addresses) - _NAMED
         shown = ", ".join(addresses[:_NAMED]) + (f" and {more} more" if more > 0 else "")
         sentences.append(
-            f"{shorten_names([card.name for card in cards])} share physical_id {gpu} but not "
+            f"{shorten_names([card.name for card in cards])} share {GPU_ATTRIBUTE} {gpu} but not "
             f"their PCI function ({shown}): {taken}; check the driver with `{TOOL_LIST}`"
         )
     return resolved, sentences

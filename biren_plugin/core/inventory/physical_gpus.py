@@ -171,7 +171,7 @@ def on_their_gpus(cards: Iterable[Card]) -> list[Card]:
 
 
 def _describe_stray(card: Card) -> str:
-    why = "; ".join(card.misread) or "physical_id is missing, empty or unreadable"
+    why = "; ".join(card.misread) or f"{vendor.GPU_ATTRIBUTE} is missing, empty or unreadable"
     return f"{card.name}: {why}; see {vendor.CLASS_FOLDER}/{card.name}/device"
 
 

@@ -12,8 +12,8 @@ from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import Card, FunctionState, Link, NodeState
 
 CHANGING_ATTRIBUTES: Final = (
-    "physical_id",
-    "mem_info",
+    vendor.GPU_ATTRIBUTE,
+    vendor.MEMORY_ATTRIBUTE,
     "current_link_width",
     "aer_dev_fatal",
     "aer_dev_nonfatal",
@@ -41,7 +41,7 @@ _VFIO_GROUP: Final = re.compile(r"/dev/vfio/(0|[1-9][0-9]{0,5})")
 _PCI_ADDRESS: Final = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _PCI_ROOT: Final = re.compile(r"pci[0-9a-f]{4,8}:[0-9a-f]{2}")
 _MEM_TOTAL: Final = re.compile(
-    r"^[ \t]*MemTotal[ \t]*:[ \t]*([0-9]{1,15})(?:[ \t]*kB)?[ \t\r]*$", re.MULTILINE
+    rf"^[ \t]*{vendor.MEMORY_TOTAL}[ \t]*:[ \t]*([0-9]{{1,15}})(?:[ \t]*kB)?[ \t\r]*$", re.MULTILINE
 )
 _AER_TOTAL: Final = re.compile(r"^TOTAL_ERR_(?:FATAL|NONFATAL) ([0-9]{1,18})$", re.MULTILINE)
 _PCI_ID: Final = re.compile(r"0x[0-9a-f]{4}")
@@ -122,8 +122,8 @@ def read_card(
     return Card(
         name=name,
         number=number,
-        physical_id=whole_number(texts, "physical_id"),
-        memory=memory_bytes(texts.get("mem_info", "")),
+        physical_id=whole_number(texts, vendor.GPU_ATTRIBUTE),
+        memory=memory_bytes(texts.get(vendor.MEMORY_ATTRIBUTE, "")),
         pci_path=path,
         product=_product(texts.get("device", "")),
         numa_node=whole_number(texts, "numa_node"),  # -1, for none, is not a number here
@@ -143,12 +143,12 @@ def read_card(
 
 def _misread(texts: Mapping[str, str]) -> Iterator[str]:
     """Return the garbage attributes; a missing or empty attribute is merely unknown."""
-    physical_id = texts.get("physical_id", "").strip()
-    if physical_id and whole_number(texts, "physical_id") is None:
-        yield f"physical_id reads {physical_id[:_MAX_QUOTED]!r}"
-    mem_info = texts.get("mem_info", "")
+    physical_id = texts.get(vendor.GPU_ATTRIBUTE, "").strip()
+    if physical_id and whole_number(texts, vendor.GPU_ATTRIBUTE) is None:
+        yield f"{vendor.GPU_ATTRIBUTE} reads {physical_id[:_MAX_QUOTED]!r}"
+    mem_info = texts.get(vendor.MEMORY_ATTRIBUTE, "")
     if mem_info.strip() and memory_bytes(mem_info) is None:
-        yield "mem_info has no line MemTotal"
+        yield f"{vendor.MEMORY_ATTRIBUTE} has no line {vendor.MEMORY_TOTAL}"
 
 
 def function_state(config: bytes | None) -> FunctionState:

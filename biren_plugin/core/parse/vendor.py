@@ -35,6 +35,11 @@ CONTROL_NODE: Final = "/dev/biren-m"
 """User-space libraries need it in every container with a GPU."""
 NAMES_IN_DEV: Final = frozenset({MODULE, CONTROL_NODE.removeprefix("/dev/"), "dri", "vfio"})
 """Names that appear in /dev with cards: their directory, the control node, render nodes, VFIO groups."""
+GPU_ATTRIBUTE: Final = "physical_id"
+"""The attribute of a card in sysfs with the number of its physical GPU."""
+MEMORY_ATTRIBUTE: Final = "mem_info"
+"""The attribute of a card in sysfs with a line of its memory, in KiB, after `MEMORY_TOTAL`."""
+MEMORY_TOTAL: Final = "MemTotal"
 CARD_PREFIX: Final = "card_"
 """The part of a card's name before the driver's node id."""
 

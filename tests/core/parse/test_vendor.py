@@ -14,7 +14,9 @@ from biren_plugin.core.parse.vendor import MINIMUM_DRIVER, driver_suffices, vers
 
 PACKAGE = Path(biren_plugin.__file__).parent
 VENDOR = PACKAGE / "core/parse/vendor.py"
-SPELLED = re.compile(r"biren(?!_plugin)|1ee0|BEV_HYPER|BR_PHY|\bcard_$")
+SPELLED = re.compile(
+    r"biren(?!_plugin)|1ee0|BEV_HYPER|BR_PHY|\bcard_$|physical_id|mem_info|MemTotal"
+)
 """What a text of the program does not spell out; "Biren", as in a sentence, is no name of a thing."""
 
 ALLOWED = {"biren runtime"}
