@@ -4,7 +4,6 @@ Without `--offer-by dra` there is no row but one for claims that an earlier driv
 server's client is imported.
 """
 
-import os
 import ssl
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any, Final
 import trio
 
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, some_of, unknown, warning
+from biren_plugin.commands.doctor.directory_checks import registry_directory
 from biren_plugin.commands.show_status import ask
 from biren_plugin.core.parse.api_shapes import Shape, shaped
 from biren_plugin.core.parse.vendor import DRA_DRIVER
@@ -76,24 +76,12 @@ async def _event_rights(settings: Settings) -> Check:
 def _sockets(settings: Settings) -> Iterator[Check]:
     from biren_plugin.dra.driver_sockets import sockets_of
 
-    name = "DRA sockets"
     try:
         sockets = sockets_of(settings.kubelet_root, "00000000-0000-0000-0000-000000000000")
     except SocketUnusable as error:
-        yield failure(name, f"{error}", "a Unix socket's path has 107 bytes at most")
+        yield failure("DRA sockets", f"{error}", "a Unix socket's path has 107 bytes at most")
         return
-    registry = sockets.registration.parent
-    if not registry.is_dir():
-        yield failure(
-            name,
-            f"there is no {registry}",
-            "is --kubelet-root the kubelet's --root-dir, and mounted at the same path?",
-        )
-    elif not os.access(registry, os.W_OK):
-        advice = "mount it for writing, and run as root"
-        yield failure(name, f"nothing can be created in {registry}", advice)
-    else:
-        yield ok(name, f"in {registry} and {sockets.plugin.parent}")
+    yield registry_directory(sockets.registration.parent, sockets.plugin.parent)
 
 
 async def _cluster(settings: Settings) -> Sequence[Check]:

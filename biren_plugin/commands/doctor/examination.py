@@ -21,11 +21,11 @@ from biren_plugin.commands.doctor.card_checks import check_cards, check_library
 from biren_plugin.commands.doctor.daemon_checks import (
     check_daemon,
     check_limits,
-    check_mounts,
     check_probes,
     check_settings_file,
 )
 from biren_plugin.commands.doctor.diagnosis import Check, exit_status, failure, unknown
+from biren_plugin.commands.doctor.directory_checks import check_mounts
 from biren_plugin.commands.doctor.dra_checks import check_dra, check_node_events
 from biren_plugin.commands.doctor.hami_checks import check_hami
 from biren_plugin.commands.doctor.kubelet_checks import check_kubelet, check_kubelet_version

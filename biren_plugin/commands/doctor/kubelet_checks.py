@@ -1,9 +1,8 @@
-"""The kubelet: its directory and sockets, other plugins, its version and feature gate.
+"""The kubelet: its sockets, other plugins, its version and feature gate.
 
 Source of the gate: the table of feature gates in the Kubernetes documentation (`DevicePluginCDIDevices`).
 """
 
-import os
 import re
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from ruamel.yaml.error import YAMLError
 
 from biren_plugin.commands.doctor import in_pod
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, unknown, warning
+from biren_plugin.commands.doctor.directory_checks import kubelet_directory
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.vendor import version_numbers
 from biren_plugin.core.settings import Settings
@@ -44,17 +44,7 @@ def check_kubelet(settings: Settings) -> Iterator[Check]:
     """Yield rows of the kubelet's sockets and of the other plugins."""
     path = settings.device_plugin_dir
     folder = read_kubelet_folder(path)
-    mounted = "in a container: is it mounted?"
-    if folder.trouble:
-        yield unknown("kubelet's directory", f"{path}: {folder.trouble}", _AS_ROOT)
-    elif not folder.exists:
-        advice = f"is the kubelet installed, and --device-plugin-dir its directory? {mounted}"
-        yield failure("kubelet's directory", f"there is no {path}", advice)
-    elif not os.access(path, os.W_OK):
-        advice = "mount it for writing, and run as root"
-        yield failure("kubelet's directory", f"nothing can be created in {path}", advice)
-    else:
-        yield ok("kubelet's directory", f"{path}")
+    yield kubelet_directory(path, folder)
     sockets = path / KUBELET_SOCKET, settings.pod_resources_dir / KUBELET_SOCKET
     silent = trio.run(_silent, [*sockets, *(path / name for name in folder.ours)])
     registering, pods = (each not in silent for each in sockets)
@@ -74,7 +64,7 @@ def check_kubelet(settings: Settings) -> Iterator[Check]:
         yield warning(
             "pod resources",
             f"{sockets[1]} does not answer: {silent[sockets[1]]}",
-            f"which pod holds a card cannot be known; {mounted}",
+            "which pod holds a card cannot be known; in a container: is it mounted?",
         )
 
 

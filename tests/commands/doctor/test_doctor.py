@@ -17,9 +17,15 @@ import trio.testing
 from biren_plugin import unix_sockets
 from biren_plugin.commands import show_status
 from biren_plugin.commands.cdi_file_commands import generate_file
-from biren_plugin.commands.doctor import card_checks, daemon_checks, examination, kubelet_checks
+from biren_plugin.commands.doctor import (
+    card_checks,
+    daemon_checks,
+    directory_checks,
+    examination,
+    kubelet_checks,
+)
 from biren_plugin.commands.doctor.card_checks import check_cards, check_library
-from biren_plugin.commands.doctor.daemon_checks import check_daemon, check_limits, check_mounts
+from biren_plugin.commands.doctor.daemon_checks import check_daemon, check_limits
 from biren_plugin.commands.doctor.diagnosis import (
     Check,
     Verdict,
@@ -30,6 +36,7 @@ from biren_plugin.commands.doctor.diagnosis import (
     unknown,
 )
 from biren_plugin.commands.doctor.diagnosis import warning as warned
+from biren_plugin.commands.doctor.directory_checks import check_mounts
 from biren_plugin.commands.doctor.kubelet_checks import check_kubelet, check_kubelet_version
 from biren_plugin.commands.doctor.passthrough_checks import check_passthrough
 from biren_plugin.commands.doctor.runtime_checks import check_cdi_file, check_runtime
@@ -616,7 +623,7 @@ def test_mounts_are_checked_only_in_a_pod(tmp_path: Path, monkeypatch: pytest.Mo
         "3 1 0:3 / /dev rw - tmpfs tmpfs rw\n"
         "4 1 0:4 / /var/lib/kubelet/device-plugins rw - ext4 /dev/sda rw\n"
     )
-    monkeypatch.setattr(daemon_checks, "_MOUNTINFO", table)
+    monkeypatch.setattr(directory_checks, "_MOUNTINFO", table)
     settings = Settings(cdi_feature=True, mount_host_path=True, nfd_features_dir=Path("/nfd"))
     assert verdicts(check_mounts, settings) == {
         "mount of sys": "ok",
@@ -635,7 +642,7 @@ def test_a_tmpfs_on_dev_with_all_nodes_is_ok(
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     table = tmp_path / "mountinfo"
     table.write_text(f"3 1 0:3 / {host.root}/dev rw - tmpfs tmpfs rw\n")
-    monkeypatch.setattr(daemon_checks, "_MOUNTINFO", table)
+    monkeypatch.setattr(directory_checks, "_MOUNTINFO", table)
     settings = Settings(host_root=host.root)
     assert verdicts(check_mounts, settings)["mount of dev"] == "failure", "no card shows that it is"
     host.add_gpus({0: 1, 1: 1})

@@ -1,6 +1,6 @@
 """Which directories of a container are the host's."""
 
-from biren_plugin.commands.doctor.daemon_checks import mount_types, type_at
+from biren_plugin.commands.doctor.directory_checks import mount_types, type_at
 
 POD = """\
 700 600 0:100 / / ro,relatime - overlay overlay rw,lowerdir=/a
