@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from biren_plugin.core.cdi.spec import Spec
-from biren_plugin.core.observed import ClaimDevice, ClaimFile
+from biren_plugin.core.observed import ClaimFile
+from biren_plugin.core.parse.claim_device import ClaimDevice
 from biren_plugin.core.parse.vendor import CLAIM_FILE_PREFIX
 from biren_plugin.errors import CdiFileUnusable, ClaimFileUnusable
 from biren_plugin.files import cdi_file

@@ -14,7 +14,8 @@ from google.protobuf.message import DecodeError
 from purerpc import Cardinality, Client, RpcFailedError, RPCSignature
 from purerpc.grpclib.exceptions import ProtocolError
 
-from biren_plugin.core.observed import ClaimDevice, ClaimUse, Holder, KubeletView
+from biren_plugin.core.observed import ClaimUse, Holder, KubeletView
+from biren_plugin.core.parse.claim_device import ClaimDevice
 from biren_plugin.core.parse.vendor import DRA_DRIVER
 from biren_plugin.errors import PodResourcesUnknown
 from biren_plugin.wire._proto import podresources_pb2 as pb

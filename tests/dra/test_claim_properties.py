@@ -23,14 +23,8 @@ from biren_plugin.core.cdi.spec import Spec
 from biren_plugin.core.dra.claims import ClaimId
 from biren_plugin.core.dra.pool import pool_of
 from biren_plugin.core.model import DeviceList, HostFacts, Inventory
-from biren_plugin.core.observed import (
-    ClaimDevice,
-    ClaimFile,
-    ClaimsSeen,
-    ClaimUse,
-    Holder,
-    Observed,
-)
+from biren_plugin.core.observed import ClaimFile, ClaimsSeen, ClaimUse, Holder, Observed
+from biren_plugin.core.parse.claim_device import ClaimDevice
 from biren_plugin.daemon_state import Counters
 from biren_plugin.dra import claim_service
 from biren_plugin.dra.claim_file_repair import ClaimFileRepair

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from purerpc import UnimplementedError
 from trio.testing import MockClock, memory_stream_pair
 
-from biren_plugin.core.observed import ClaimDevice, ClaimUse, Holder, KubeletView
+from biren_plugin.core.observed import ClaimUse, Holder, KubeletView
+from biren_plugin.core.parse.claim_device import ClaimDevice
 from biren_plugin.errors import PodResourcesUnknown
 from biren_plugin.wire._proto import podresources_pb2 as pb
 from biren_plugin.wire._proto.podresources_grpc import PodResourcesListerServicer

@@ -16,9 +16,10 @@ from urllib.parse import quote
 from biren_plugin.core.cdi.spec import VERSION, Spec, edits_of
 from biren_plugin.core.container_edits import VisibleDevices, card_links, environment, shared_nodes
 from biren_plugin.core.model import Device, HostFacts
-from biren_plugin.core.observed import ClaimDevice, ClaimFiles
+from biren_plugin.core.observed import ClaimFiles
 from biren_plugin.core.parse.api_shapes import Object, Shape, shaped
 from biren_plugin.core.parse.card import Card, NodeState
+from biren_plugin.core.parse.claim_device import ClaimDevice
 from biren_plugin.core.parse.vendor import CLAIM_KIND, DRA_DRIVER
 from biren_plugin.errors import ClaimNotReady, ClaimRefused
 from biren_plugin.records import frozen

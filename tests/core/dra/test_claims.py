@@ -16,8 +16,9 @@ from biren_plugin.core.dra.claims import (
     spec_of,
 )
 from biren_plugin.core.model import Device, HostFacts
-from biren_plugin.core.observed import ClaimDevice, ClaimFile
+from biren_plugin.core.observed import ClaimFile
 from biren_plugin.core.parse.card import Card
+from biren_plugin.core.parse.claim_device import ClaimDevice
 from biren_plugin.errors import ClaimNotReady, ClaimRefused
 from tests.support.cards import GPU, card
 

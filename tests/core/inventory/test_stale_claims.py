@@ -3,7 +3,8 @@
 import pytest
 
 from biren_plugin.core.inventory.stale_claims import STALE_AFTER, ClaimComparison
-from biren_plugin.core.observed import ClaimDevice, ClaimFile, ClaimUse, Holder, KubeletView
+from biren_plugin.core.observed import ClaimFile, ClaimUse, Holder, KubeletView
+from biren_plugin.core.parse.claim_device import ClaimDevice
 
 DEVICE = ClaimDevice("uid-1", "cards", "gpu-0")
 FILE = ClaimFile((DEVICE,), (1, 1))
