@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.cluster.credentials import Access, Load
+from biren_plugin.cluster.credentials import FRESH, Access, Load
 from biren_plugin.cluster.http_connection import BROKEN, Head, HttpConnection, connect
 from biren_plugin.core.parse.api_shapes import Object, Shape, shaped
 from biren_plugin.errors import (
@@ -32,8 +32,6 @@ from biren_plugin.worker_thread import WorkerThread
 
 CALL_DEADLINE: Final = 10.0
 """Seconds for one call, from the wait for the kept connection to the last byte."""
-FRESH: Final = 60.0
-"""Seconds after which credentials are read again, as client-go does."""
 
 _VERBS: Final = {
     "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "WATCH": "watch",

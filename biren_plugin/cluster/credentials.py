@@ -1,7 +1,7 @@
 """Access to the API server: from the files of the pod's service account, or from a kubeconfig.
 
 Blocking: files are read. Tokens expire after an hour and the kubelet renews them in place, so
-`load` is called again each minute, and at once after a refusal; a CA may change the same way.
+`load` is called again after `FRESH`, and at once after a refusal; a CA may change the same way.
 Source: https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/
 """
 
@@ -21,6 +21,8 @@ from biren_plugin.core.parse.api_shapes import Shape, shaped
 from biren_plugin.errors import ApiUnreachable
 from biren_plugin.records import frozen
 
+FRESH: Final = 60.0
+"""Seconds after which credentials are read again, as client-go does."""
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _HTTPS: Final = 443
 _NAMED: Final[Shape] = {"name": str, "uid": str}

@@ -20,7 +20,6 @@ from biren_plugin.cluster.api_server import ApiServer
 from biren_plugin.cluster.credentials import Load, who_am_i
 from biren_plugin.core.event_objects import (
     NAMESPACE,
-    Allowance,
     NodeEvent,
     NodeEventsState,
     again,
@@ -41,6 +40,10 @@ _FIRST_WAIT: Final = 1.0
 _LONGEST_WAIT: Final = 30.0
 _REMEMBERED: Final = 64
 """Events whose count can go on."""
+BURST: Final = 25
+"""Events that may be written at once; then one in each `REFILL`, as client-go's filter has it."""
+REFILL: Final = 300.0
+"""Seconds."""
 
 
 @frozen
@@ -60,6 +63,24 @@ class _Written:
 
     name: str
     count: int
+
+
+class Allowance:
+    """How many Events may be written. Times are seconds of any clock that only goes forward."""
+
+    def __init__(self) -> None:
+        self._left = float(BURST)
+        self._at: float | None = None
+
+    def take(self, now: float) -> bool:
+        """Return whether one more may be written now."""
+        passed = now - self._at if self._at is not None else 0.0
+        self._at = now
+        self._left = min(self._left + passed / REFILL, float(BURST))
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
 
 
 class NodeEvents:

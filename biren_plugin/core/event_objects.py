@@ -1,7 +1,7 @@
-"""Kubernetes Events about the node: which verdicts become one, its object, and how many there may be.
+"""Kubernetes Events about the node: which verdicts become one, and its object.
 
-Source: core/v1 of Kubernetes 1.36; the kubelet's Events about nodes (namespace `default`, the node's name as
-uid, which `kubectl describe node` asks for), and client-go's filter (25 at once, then one in five minutes).
+Source: core/v1 of Kubernetes 1.36, and the kubelet's Events about nodes (namespace `default`, the node's name as
+uid, which `kubectl describe node` asks for).
 """
 
 import time
@@ -24,9 +24,6 @@ _REASONS: Final = {
 """The Event's reason, by the log's event. Reasons are stable."""
 _LONGEST: Final = 1024
 """Characters of a message."""
-_BURST: Final = 25
-_REFILL: Final = 300.0
-"""Seconds."""
 
 
 @frozen
@@ -87,21 +84,3 @@ def again(count: int, at: float) -> dict[str, Any]:
 
 def _timestamp(at: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
-
-
-class Allowance:
-    """How many Events may be written. Times are seconds of any clock that only goes forward."""
-
-    def __init__(self) -> None:
-        self._left = float(_BURST)
-        self._at: float | None = None
-
-    def take(self, now: float) -> bool:
-        """Return whether one more may be written now."""
-        passed = now - self._at if self._at is not None else 0.0
-        self._at = now
-        self._left = min(self._left + passed / _REFILL, float(_BURST))
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True

@@ -13,6 +13,7 @@ import attrs
 from biren_plugin.core.container_edits import VisibleDevices
 from biren_plugin.core.health.modes import MODES, HealthMode
 from biren_plugin.core.health.probes import OPTIONAL, PROBES
+from biren_plugin.core.health.recovery import STEADY
 from biren_plugin.core.health.verdicts import HealthPolicy
 from biren_plugin.core.inventory.excluded_cards import EXCLUDE_PATTERN
 from biren_plugin.core.parse import vendor
@@ -134,7 +135,7 @@ class Settings:
         "card is Unhealthy. off: only missing cards are detected.",
     )
     recover_after: float = setting(
-        30.0,
+        STEADY,
         "Seconds that a card must be healthy before it returns to service; longer if it flaps.",
         Between(0, _MAX_RECOVER_AFTER, f"seconds from 0 to {_MAX_RECOVER_AFTER}"),
     )

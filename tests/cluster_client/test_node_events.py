@@ -12,8 +12,8 @@ from trio.testing import MockClock
 from biren_plugin.board import Board
 from biren_plugin.cluster import node_events
 from biren_plugin.cluster.credentials import PodCredentials
-from biren_plugin.cluster.node_events import PATH, NodeEvents
-from biren_plugin.core.event_objects import Allowance, NodeEvent, NodeEventsState, new_event
+from biren_plugin.cluster.node_events import PATH, Allowance, NodeEvents
+from biren_plugin.core.event_objects import NodeEvent, NodeEventsState, new_event
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from tests.support.api_server import Object, StandInApiServer, stand_in_api_server
 from tests.support.cards import GPU, card

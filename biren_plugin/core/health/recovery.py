@@ -14,6 +14,8 @@ from typing import Final
 
 from biren_plugin.core.health.probes import Finding, Probe
 
+STEADY: Final = 30.0
+"""The default of `--recover-after`."""
 FLAP_MEMORY: Final = 3600.0
 LONGEST: Final = 600.0
 _DOUBLINGS: Final = 16  # a greater exponent would only overflow

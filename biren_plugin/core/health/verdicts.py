@@ -19,7 +19,7 @@ import attrs
 from biren_plugin.core.health.evidence import Evidence, History
 from biren_plugin.core.health.modes import HealthMode, ProbeMode, modes_of
 from biren_plugin.core.health.probes import PROBES, Finding, Probe, find
-from biren_plugin.core.health.recovery import Recovery
+from biren_plugin.core.health.recovery import STEADY, Recovery
 from biren_plugin.core.model import Device, Identity, Inventory, Snapshot
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse.brml import LibraryStatus
@@ -44,7 +44,7 @@ class HealthPolicy:
     probes: Mapping[str, HealthMode] = attrs.Factory(dict)
     """The mode of single probes, by name; takes precedence over the two above."""
     unhealthy_on: LibraryStatus = LibraryStatus.CRITICAL
-    recover_after: float = 30.0
+    recover_after: float = STEADY
     """Seconds that a card must be healthy before it returns to service."""
 
     @property
