@@ -7,15 +7,6 @@ from typing import Annotated, Final, Literal
 
 from cyclopts import App, Parameter
 
-from biren_plugin.commands.flags import (
-    CdiDir,
-    Exclude,
-    HostRoot,
-    MountDriDevice,
-    MountHostPath,
-    Runtime,
-    Switch,
-)
 from biren_plugin.core.cdi.findings import Finding, findings_of
 from biren_plugin.core.cdi.spec import Spec, spec_for
 from biren_plugin.core.inventory.excluded_cards import without_uuids
@@ -23,7 +14,7 @@ from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse.vendor import CDI_FILE
-from biren_plugin.core.settings import DEFAULT_CDI_DIR, Settings
+from biren_plugin.core.settings import DEFAULT_CDI_DIR, ContainerRuntime, Settings
 from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid
 from biren_plugin.files.cdi_file import (
     Format,
@@ -46,15 +37,15 @@ cdi = App(name="cdi", help="Write the node's CDI file, or compare it with the no
 @cdi.command
 def generate(
     *,
-    overwrite: Switch = False,
+    overwrite: bool = False,
     output: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     format: Literal["yaml", "json"] = "yaml",  # noqa: A002 - the flag's name
-    container_runtime: Runtime = "runc",
-    mount_host_path: MountHostPath = False,
-    mount_dri_device: MountDriDevice = False,
-    exclude: Exclude = (),
-    host_root: HostRoot = Path("/"),
-    cdi_dir: CdiDir = DEFAULT_CDI_DIR,
+    container_runtime: ContainerRuntime = "runc",
+    mount_host_path: bool = False,
+    mount_dri_device: bool = False,
+    exclude: tuple[str, ...] = (),
+    host_root: Path = Path("/"),
+    cdi_dir: Path = DEFAULT_CDI_DIR,
 ) -> int:
     """Write the CDI file of this node, whole or not at all.
 
@@ -99,12 +90,12 @@ def generate(
 @cdi.command
 def check(
     *,
-    container_runtime: Runtime = "runc",
-    mount_host_path: MountHostPath = False,
-    mount_dri_device: MountDriDevice = False,
-    exclude: Exclude = (),
-    host_root: HostRoot = Path("/"),
-    cdi_dir: CdiDir = DEFAULT_CDI_DIR,
+    container_runtime: ContainerRuntime = "runc",
+    mount_host_path: bool = False,
+    mount_dri_device: bool = False,
+    exclude: tuple[str, ...] = (),
+    host_root: Path = Path("/"),
+    cdi_dir: Path = DEFAULT_CDI_DIR,
 ) -> int:
     """Compare the CDI file with this node, and with the other files that runtimes read.
 

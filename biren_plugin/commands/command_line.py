@@ -5,8 +5,10 @@ Cyclopts parses, converts and prints help. The layers around it, in the order of
 1. `flags.rewrite` changes the words, because manifests were written for the vendor's parser: there the
    last of a repeated flag counts, and a switch takes a value only after `=`.
 2. `flags.with_settings` gives a command one parameter for each field of `Settings`, so that a setting is
-   written down once. Environment variables are cyclopts' own, on these parameters.
-3. `settings_file` is a cyclopts config: it fills what neither a flag nor a variable gave.
+   written down once.
+3. `flags.fill_from_environment` and `settings_file` are cyclopts configs: the one fills what no flag gave,
+   the other what no variable gave either. They, and not annotations of cyclopts, because `plain_command`
+   calls the same functions without it.
 4. The converter of `flags` reads a value as `core/setting_field` defines it, the same from all
    three sources, and keeps where it came from, for the log and for errors.
 """
@@ -22,7 +24,7 @@ from cyclopts import App
 
 from biren_plugin import __version__
 from biren_plugin.commands import flags
-from biren_plugin.commands.flags import with_settings
+from biren_plugin.commands.flags import EVERY_PARAMETER, fill_from_environment, with_settings
 from biren_plugin.commands.run_daemon import daemon
 from biren_plugin.commands.settings_file import fill_from_file
 from biren_plugin.core.setting_field import FALSE, TRUE, key_of
@@ -39,7 +41,8 @@ app = App(
     version=f"br-gpu-device-plugin {__version__}",
     version_flags=["--version", "-V"],
     help_flags=["--help", "-h"],
-    config=[fill_from_file],
+    config=[fill_from_environment, fill_from_file],
+    default_parameter=EVERY_PARAMETER,
 )
 app.default(with_settings(daemon))
 # By name: a module and its imports are loaded when its command is called.
@@ -90,7 +93,11 @@ def _as_cyclopts_takes_it(words: Sequence[str]) -> list[str]:
     )
     # Not from cyclopts, which would take 8 ms to make its arguments of these parameters, twice.
     by_flag = {f"--{key_of(name)}": each for name, each in parameters.items()}
-    switches = {flag for flag, each in by_flag.items() if bool in get_args(each.annotation)}
+    switches = {
+        flag
+        for flag, each in by_flag.items()
+        if each.annotation is bool or bool in get_args(each.annotation)
+    }
     several = {flag for flag, each in by_flag.items() if each.default == ()}
     return flags.rewrite(words, {*switches, *called.help_flags, *called.version_flags}, several)
 

@@ -9,11 +9,12 @@ A command line has the meaning that it has for the vendor's parser (pflag):
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from cyclopts import Group, Parameter, Token
+from cyclopts import App, ArgumentCollection, Group, Parameter, Token
 
 from biren_plugin.core.setting_field import (
     CONFIG,
@@ -26,7 +27,7 @@ from biren_plugin.core.setting_field import (
     variable_of,
     words_of_variable,
 )
-from biren_plugin.core.settings import SETTINGS, ContainerRuntime, Settings, SettingsFile, Source
+from biren_plugin.core.settings import SETTINGS, Settings, SettingsFile, Source
 from biren_plugin.errors import BadSetting, UsageError
 from biren_plugin.records import frozen
 
@@ -60,31 +61,30 @@ def _read_given(kind: Any, tokens: Sequence[Token]) -> _Given:
     return _Given(read_value(kind, tokens), _SOURCES[first.source], first.keyword or "")
 
 
-def _split_variable(kind: Any, text: str, delimiter: str | None = None) -> list[str]:
-    return words_of_variable(kind, text)
+EVERY_PARAMETER: Final = Parameter(negative="", converter=read_value)
+"""What cyclopts knows of each parameter of each command, unless an annotation says otherwise."""
+
+_WITH_VARIABLE: Final = {
+    f"--{key_of(name)}": variable_of(name)
+    for name in (*(field.name for field in SETTINGS), CONFIG, CONFIG_DIR)
+}
 
 
-Switch = Annotated[bool, Parameter(negative="")]
-Whole = Annotated[int, Parameter(converter=read_value)]
+def fill_from_environment(
+    _app: App, _commands: tuple[str, ...], arguments: ArgumentCollection
+) -> None:
+    """Give the arguments without a value those of the environment: a cyclopts config.
 
-
-def _shared(name: str) -> Parameter:
-    """Return the flag of another command for a setting of the daemon: both have the same value in its container."""
-    return Parameter(
-        converter=read_value,
-        env_var=variable_of(name),
-        env_var_split=_split_variable,
-        show_env_var=False,
-    )
-
-
-HostRoot = Annotated[Path, _shared("host_root")]
-Runtime = Annotated[ContainerRuntime, _shared("container_runtime")]
-CdiDir = Annotated[Path, _shared("cdi_dir")]
-StatusDir = Annotated[Path, _shared("status_dir")]
-Exclude = Annotated[tuple[str, ...], Parameter(negative=""), _shared("exclude")]
-MountHostPath = Annotated[bool, Parameter(negative=""), _shared("mount_host_path")]
-MountDriDevice = Annotated[bool, Parameter(negative=""), _shared("mount_dri_device")]
+    A parameter with the name of a setting is that setting in each command: `devices` shows the daemon's
+    cards in the daemon's container.
+    """
+    for argument in arguments:
+        variable = _WITH_VARIABLE.get(argument.name, "")
+        if argument.tokens:
+            continue
+        words = words_of_variable(argument.hint, os.environ.get(variable, ""))
+        for index, word in enumerate(words):
+            argument.append(Token(keyword=variable, value=word, source="env", index=index))
 
 
 def with_settings(run: Callable[..., int]) -> Callable[..., int]:
@@ -122,10 +122,7 @@ def _parameter(name: str, kind: Any, default: Any, text: str, group: Group) -> i
         group=group,
         negative="",
         converter=_read_given,
-        env_var=variable_of(name),
-        env_var_split=_split_variable,
         show_default=default not in (None, ()),
-        show_env_var=False,  # one sentence in the help explains all their names
     )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, flag]

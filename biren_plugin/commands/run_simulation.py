@@ -4,7 +4,6 @@ from typing import Final
 
 import trio
 
-from biren_plugin.commands.flags import Switch, Whole
 from biren_plugin.simulate.host import read_splits
 from biren_plugin.simulate.story import Outcome, tell_story
 
@@ -12,7 +11,7 @@ _EXIT_STATUS: Final = {Outcome.RIGHT: 0, Outcome.FAILED: 1, Outcome.STOPPED: 130
 """130, as in shells after Ctrl-C."""
 
 
-def simulate(*, gpus: Whole = 8, svi: str = "", keep_running: Switch = False) -> int:
+def simulate(*, gpus: int = 8, svi: str = "", keep_running: bool = False) -> int:
     """Run a scripted demo on a simulated host, without hardware, root or Kubernetes.
 
     Exit status: 0 if every step succeeded, 1 if one failed, 130 after Ctrl-C before the end.

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from biren_plugin.commands.flags import Exclude, HostRoot, Runtime, Switch
 from biren_plugin.commands.tables import Row, print_cards
 from biren_plugin.core.health.verdicts import HealthKeeper
 from biren_plugin.core.inventory.excluded_cards import without_uuids
@@ -18,7 +17,7 @@ from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import Card, Link
 from biren_plugin.core.parse.vfio import address_of
-from biren_plugin.core.settings import Settings
+from biren_plugin.core.settings import ContainerRuntime, Settings
 from biren_plugin.host.host_paths import under
 from biren_plugin.host.readers import read_host
 
@@ -34,11 +33,11 @@ _GIB: Final = 1024**3
 
 def devices(
     *,
-    json: Switch = False,
-    topology: Switch = False,
-    container_runtime: Runtime = "runc",
-    exclude: Exclude = (),
-    host_root: HostRoot = Path("/"),
+    json: bool = False,
+    topology: bool = False,
+    container_runtime: ContainerRuntime = "runc",
+    exclude: tuple[str, ...] = (),
+    host_root: Path = Path("/"),
 ) -> int:
     """Show the Biren cards of this host, or its VFIO groups.
 

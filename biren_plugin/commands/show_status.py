@@ -9,11 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from biren_plugin.commands.flags import StatusDir, Switch
 from biren_plugin.commands.node_problem import report_problem
 from biren_plugin.commands.tables import Row, print_cards, print_table
 from biren_plugin.core.health.modes import ProbeMode, describe_modes
-from biren_plugin.core.settings import DEFAULT_STATUS_DIR, STATUS_SOCKET
+from biren_plugin.core.setting_field import DEFAULT_STATUS_DIR, STATUS_SOCKET
 from biren_plugin.errors import StatusUnavailable, UsageError, reason_of
 
 ANSWER_DEADLINE: Final = 5.0
@@ -45,10 +44,10 @@ _CLEAR: Final = "\033[H\033[2J"
 
 def status(
     *,
-    json: Switch = False,
-    watch: Switch = False,
-    problem: Switch = False,
-    status_dir: StatusDir = DEFAULT_STATUS_DIR,
+    json: bool = False,
+    watch: bool = False,
+    problem: bool = False,
+    status_dir: Path = DEFAULT_STATUS_DIR,
 ) -> int:
     """Show the running daemon's resources and cards, and which pod holds each card.
 

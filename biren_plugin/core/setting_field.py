@@ -28,6 +28,11 @@ VARIABLE_PREFIX: Final = "BR_GPU_"
 HELP: Final = "help"
 """The key of the help in a field's metadata."""
 
+DEFAULT_STATUS_DIR: Final = Path("/run/br-gpu-device-plugin")
+STATUS_SOCKET: Final = "status.sock"
+"""The name of the status socket in the directory of `--status-dir`. Both are here because `status` does without
+`core.settings`, which imports every probe."""
+
 _OCTAL: Final = re.compile(r"([+-]?)0_?([0-7](?:_?[0-7])*)")
 """010 is octal in Go; Python alone would refuse it."""
 _LONGEST_NUMBER: Final = 20

@@ -20,6 +20,7 @@ from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.brml import LibraryStatus
 from biren_plugin.core.placement.choose import Placement
 from biren_plugin.core.setting_field import (
+    DEFAULT_STATUS_DIR,
     Absolute,
     Between,
     EachMatching,
@@ -55,9 +56,6 @@ _NODE_NAME: Final = rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*"
 """A DNS subdomain, as Kubernetes requires of the names of nodes."""
 
 DEFAULT_CDI_DIR: Final = Path("/etc/cdi")
-DEFAULT_STATUS_DIR: Final = Path("/run/br-gpu-device-plugin")
-STATUS_SOCKET: Final = "status.sock"
-"""The name of the status socket in the directory of `--status-dir`."""
 _FOLDERS_OF_SOCKETS: Final = ("device_plugin_dir", "pod_resources_dir", "status_dir")
 """Settings whose directories hold sockets that must not meet: two sockets are called `kubelet.sock`."""
 

@@ -20,7 +20,7 @@ from biren_plugin.core.event_objects import NodeEventsState
 from biren_plugin.core.inventory.held_cards import holder_of
 from biren_plugin.core.model import Device, DeviceList
 from biren_plugin.core.observed import NO_CLAIMS, ClaimsSeen, Holder, Observed
-from biren_plugin.core.settings import STATUS_SOCKET
+from biren_plugin.core.setting_field import STATUS_SOCKET
 from biren_plugin.daemon_state import DaemonState, DriverState, HamiState
 from biren_plugin.errors import SocketUnusable, why_unwritable
 from biren_plugin.notice import say_bug

@@ -15,7 +15,7 @@ from cyclopts import App
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biren_plugin.commands.flags import rewrite, with_settings
+from biren_plugin.commands.flags import fill_from_environment, rewrite, with_settings
 from biren_plugin.commands.plain_settings import plain_settings
 from biren_plugin.commands.run_daemon import unknown_variables
 from biren_plugin.commands.settings_file import fill_from_file
@@ -45,7 +45,7 @@ def read(
         taken.append(settings)
         return 0
 
-    app = App(config=[fill_from_file])
+    app = App(config=[fill_from_environment, fill_from_file])
     app.default(command)
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, variables):
         words = list(flags)

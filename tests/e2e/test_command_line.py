@@ -234,9 +234,7 @@ def test_a_full_disk_below_standard_output_is_reported() -> None:
 
 def test_ctrl_c_during_imports_causes_no_traceback(tmp_path: Path) -> None:
     # A module that is imported early, and that is interrupted while it is.
-    (tmp_path / "cyclopts.py").write_text(
-        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
-    )
+    (tmp_path / "attrs.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     said = subprocess.run(
         [*COMMAND, "devices"],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}"},

@@ -15,7 +15,7 @@ from trio.testing import MockClock
 
 from biren_plugin.commands import show_status
 from biren_plugin.commands.show_status import ask
-from biren_plugin.core.settings import STATUS_SOCKET
+from biren_plugin.core.setting_field import STATUS_SOCKET
 from biren_plugin.daemon_state import DaemonState
 from biren_plugin.errors import SocketUnusable, StatusUnavailable
 from biren_plugin.monitor import status

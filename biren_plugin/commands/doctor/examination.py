@@ -32,7 +32,7 @@ from biren_plugin.commands.doctor.kubelet_checks import check_kubelet, check_kub
 from biren_plugin.commands.doctor.passthrough_checks import check_passthrough
 from biren_plugin.commands.doctor.report import STANDARD_OUTPUT, write_report
 from biren_plugin.commands.doctor.runtime_checks import check_cdi_file, check_runtime
-from biren_plugin.commands.flags import Switch, with_settings
+from biren_plugin.commands.flags import with_settings
 from biren_plugin.commands.tables import Row, print_table
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import ReportTooSlow, UsageError, reason_of, why_unwritable
@@ -68,7 +68,7 @@ def doctor(
     *,
     settings: Settings,
     json: Annotated[
-        Switch,
+        bool,
         Parameter(
             help="Print one JSON document (its schema: doctor.schema.json in "
             "share/br-gpu-device-plugin/schema of the Python environment)."

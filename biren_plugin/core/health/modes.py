@@ -7,7 +7,6 @@ A probe that is always on (a missing card) counts whatever the flags are.
 from collections.abc import Collection, Mapping
 from typing import Final, Literal, get_args
 
-from biren_plugin.core.health.probes import PROBES
 from biren_plugin.records import frozen
 
 HealthMode = Literal["enforce", "observe", "off"]
@@ -24,13 +23,18 @@ class ProbeMode:
 
 
 def modes_of(
-    mode: HealthMode, disabled: Collection[str], probes: Mapping[str, HealthMode]
+    always: Mapping[str, bool],
+    mode: HealthMode,
+    disabled: Collection[str],
+    probes: Mapping[str, HealthMode],
 ) -> dict[str, ProbeMode]:
-    """The mode of every probe, by name: `mode` is of all, `disabled` are off, `probes` are of single ones."""
+    """The mode of every probe, by name: `mode` is of all, `disabled` are off, `probes` are of single ones.
+
+    `always` has each probe, and whether it is always on.
+    """
     found = {}
-    for probe in PROBES:
-        name = probe.name
-        if probe.always:
+    for name, is_always in always.items():
+        if is_always:
             found[name] = ProbeMode("enforce", "")
         elif name in probes:
             found[name] = ProbeMode(probes[name], "--probe")

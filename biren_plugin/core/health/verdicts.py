@@ -50,7 +50,8 @@ class HealthPolicy:
     @property
     def modes(self) -> Mapping[str, ProbeMode]:
         """The mode of every probe, by name, and what decides it."""
-        return modes_of(self.mode, self.disabled, self.probes)
+        always = {probe.name: probe.always for probe in PROBES}
+        return modes_of(always, self.mode, self.disabled, self.probes)
 
 
 @attrs.define

@@ -41,7 +41,8 @@ from biren_plugin.commands.doctor.kubelet_checks import check_kubelet, check_kub
 from biren_plugin.commands.doctor.passthrough_checks import check_passthrough
 from biren_plugin.commands.doctor.runtime_checks import check_cdi_file, check_runtime
 from biren_plugin.core.parse.brml import LibraryFacts
-from biren_plugin.core.settings import STATUS_SOCKET, Settings
+from biren_plugin.core.setting_field import STATUS_SOCKET
+from biren_plugin.core.settings import Settings
 from biren_plugin.daemon_state import DaemonState
 from biren_plugin.host import brml_session
 from biren_plugin.monitor.status import status_document
