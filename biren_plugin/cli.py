@@ -7,12 +7,13 @@ An ordinary command line of the daemon is read by `commands/plain_settings`, one
 
 import errno
 import gc
+import io
 import os
 import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from biren_plugin.errors import PluginError, UsageError
+from biren_plugin.errors import PluginError, UsageError, printable
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -22,6 +23,8 @@ _STANDARD_ERROR: Final = 2
 _NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 _OF_A_WRITE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """Errors of writing standard output; unlike other errors, they have no file name."""
+_LONGEST: Final = 1000
+"""Characters of an error."""
 
 
 def main() -> NoReturn:
@@ -73,6 +76,8 @@ def _fill_closed_streams() -> None:
     os.close(spare)
     sys.stdout = sys.stdout or os.fdopen(_STANDARD_OUTPUT, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(_STANDARD_ERROR, "w", closefd=False)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a locale may lack characters that a text has
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _drop_output() -> None:
@@ -90,5 +95,8 @@ def _explain_system_error(error: OSError) -> str:
 
 
 def _complain(text: str, status: int) -> NoReturn:
-    print(f"br-gpu-device-plugin: {' '.join(text.split())}", file=sys.stderr)
+    line = printable(" ".join(text.split()))
+    if len(line) > _LONGEST:  # a value that is quoted in it: what to do comes at the end
+        line = f"{line[: _LONGEST // 2]} [...] {line[-_LONGEST // 2 :]}"
+    print(f"br-gpu-device-plugin: {line}", file=sys.stderr)
     sys.exit(status)

@@ -144,6 +144,19 @@ def reason_of(error: OSError) -> str:
     return error.strerror or str(error)
 
 
+def printable(text: str) -> str:
+    """Return `text` in one line that a terminal shows as it is.
+
+    Control characters, and bytes that are not UTF-8, as names of files and arguments may hold them, become
+    escapes.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
 _CURES: Final = {
     errno.ENOSPC: "make room on its file system",
     errno.EDQUOT: "make room in its owner's quota",

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 
 from cyclopts import App, Parameter
 
+from biren_plugin.commands.tables import print_line
 from biren_plugin.core.cdi.findings import Finding, findings_of
 from biren_plugin.core.cdi.spec import Spec, spec_for
 from biren_plugin.core.inventory.excluded_cards import without_uuids
@@ -195,7 +196,7 @@ def check_file(settings: Settings) -> bool:
     path = settings.cdi_dir / CDI_FILE
     well = f"{path}: has what the node needs" if needed else "no Biren card, no file"
     for line in [each.text for each in findings] or [well]:
-        print(line)
+        print_line(line)
     return not findings
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from biren_plugin.commands.tables import print_line
 from biren_plugin.core.parse.sysfs import by_number, shorten_names
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.errors import StatusUnavailable
@@ -28,7 +29,7 @@ def report_problem(folder: Path, ask: Callable[[Path], dict[str, Any]]) -> int:
     try:
         document = ask(folder)
     except StatusUnavailable as error:
-        print(f"unknown: {error}")
+        print_line(f"unknown: {error}")
         return UNKNOWN
     devices = [
         device
@@ -41,7 +42,7 @@ def report_problem(folder: Path, ask: Callable[[Path], dict[str, Any]]) -> int:
     if not faulty:
         print(f"no fault in {len(devices)} Biren cards")
         return OK
-    print(_describe(faulty, len(devices)))
+    print_line(_describe(faulty, len(devices)))
     return PROBLEM
 
 

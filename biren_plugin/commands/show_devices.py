@@ -1,12 +1,13 @@
 """`devices`: the cards of this host, or its VFIO groups, as a table for people or JSON for programs."""
 
 import json as json_text
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from biren_plugin.commands.tables import Row, print_cards
+from biren_plugin.commands.tables import Row, print_cards, print_line
 from biren_plugin.core.health.verdicts import HealthKeeper
 from biren_plugin.core.inventory.excluded_cards import without_uuids
 from biren_plugin.core.inventory.gpu_grouping import name_of_gpu
@@ -158,13 +159,15 @@ def _show_cards(host_root: Path, snapshot: Snapshot, inventory: Inventory) -> No
         rows = [_card_row(*each) for each in _devices(snapshot, inventory)]
         print_cards(_CARD_HEADINGS, rows, _DROPPABLE)
     else:
-        found = "no card in it" if snapshot.driver_loaded else "it does not exist"
+        folder = under(host_root, vendor.CLASS_FOLDER)
+        missing = "it is not a directory" if os.path.lexists(folder) else "it does not exist"
+        found = "no card in it" if snapshot.driver_loaded else missing
         print(
-            f"No Biren card on this host: {under(host_root, vendor.CLASS_FOLDER)}: {found}. "
+            f"No Biren card on this host: {folder}: {found}. "
             f"Is the driver loaded (`{vendor.MODPROBE}`)?"
         )
     for sentence in (*inventory.unsettled, *_settling(snapshot, inventory), *inventory.unmatched):
-        print(sentence)
+        print_line(sentence)
 
 
 def _show_groups(snapshot: Snapshot, inventory: Inventory) -> None:
@@ -177,7 +180,7 @@ def _show_groups(snapshot: Snapshot, inventory: Inventory) -> None:
             f"see `{vendor.LSPCI_DRIVERS}`"
         )
     for sentence in (*inventory.unsettled, *_settling(snapshot, inventory), *inventory.unmatched):
-        print(sentence)
+        print_line(sentence)
 
 
 def _settling(snapshot: Snapshot, inventory: Inventory) -> Iterator[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from biren_plugin.commands.node_problem import report_problem
-from biren_plugin.commands.tables import Row, print_cards, print_table
+from biren_plugin.commands.tables import Row, print_cards, print_line, print_table
 from biren_plugin.core.health.modes import ProbeMode, describe_modes
 from biren_plugin.core.setting_field import DEFAULT_STATUS_DIR, STATUS_SOCKET
 from biren_plugin.errors import StatusUnavailable, UsageError, reason_of
@@ -174,7 +174,7 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
         f"{document['role']}, at {document['time']}"
     )
     for problem in document["problems"]:
-        print(f"! {problem}")
+        print_line(f"! {problem}")
     modes = {each["name"]: ProbeMode(each["mode"], each["by"]) for each in document["probes"]}
     if not_enforced := describe_modes(modes):
         print(f"probes not enforced: {not_enforced}")
@@ -270,16 +270,16 @@ def _print_hami(hami: dict[str, Any], now: str) -> None:
     known = "reported" if hami["registered"] else "NOT reported"
     lock = f"locked for {hami['locked_for']}" if hami["locked_for"] else "not locked"
     last = f"last: {_span(hami['last_report'], now)} ago" if hami["last_report"] else "never yet"
-    print(f"HAMi: cards {known} ({last}), node {lock}")
+    print_line(f"HAMi: cards {known} ({last}), node {lock}")
     for text in hami["mismatches"]:
-        print(f"  {text}")
+        print_line(f"  {text}")
 
 
 def _print_node_events(events: dict[str, Any]) -> None:
     dropped = f", {events['dropped']} not written" if events["dropped"] else ""
     print(f"Events about the node: {events['written']} written{dropped}")
     if events["trouble"] is not None:
-        print(f"  {events['trouble']}")
+        print_line(f"  {events['trouble']}")
 
 
 def _row(resource: str, device: dict[str, Any], now: str, *, holders_known: bool) -> Row:

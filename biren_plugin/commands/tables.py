@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 
 from biren_plugin.core.parse.sysfs import by_number, shorten_names
+from biren_plugin.errors import printable
 from biren_plugin.records import frozen
 
 _STYLES: Final = {
@@ -50,6 +51,10 @@ def print_table(
     first; a pipe gets all columns. The last column is not padded.
     """
     is_terminal = sys.stdout.isatty()
+    rows = [
+        Row([printable(cell) for cell in row.cells], [printable(note) for note in row.notes])
+        for row in rows
+    ]
     shown = list(range(len(headings)))
     widths = [
         max(map(len, column)) for column in zip(headings, *(row.cells for row in rows), strict=True)
@@ -72,6 +77,11 @@ def print_table(
         print(_GAP.join(line).rstrip())
         for note in below:
             print(f"{' ' * _INDENT}{note}")
+
+
+def print_line(text: str) -> None:
+    """Print one line to standard output, whatever names of files or texts of others it holds."""
+    print(printable(text))
 
 
 def print_cards(

@@ -40,12 +40,18 @@ class HostFacts:
     """Missing things that containers should get, each in a few words."""
     dangling: tuple[tuple[str, str], ...] = ()
     """Absent paths that are links: the path, and where its link leads."""
+    unreadable: tuple[tuple[str, str], ...] = ()
+    """Absent paths that this process may not follow: the path, and the system's reason."""
 
     def why_absent(self, what: str) -> str:
         """Return why something `absent` is missing, as the end of a sentence."""
         target = dict(self.dangling).get(what)
+        if (why := dict(self.unreadable).get(what)) is not None:
+            return f"it cannot be read ({why})"
         if target is None:
             return "it is not on the node"
+        if target == what:
+            return "its link leads back to itself"
         return f"its link leads to {target}, which is missing, or not mounted here"
 
 

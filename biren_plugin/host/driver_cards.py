@@ -264,15 +264,22 @@ class DriverCardReader:
 
     def _module_loaded(self) -> bool | None:
         modules = under(self._root, _MODULES)
-        if not (modules / vendor.MODULE).is_dir():
-            return False if modules.is_dir() else None
+        try:
+            if not (modules / vendor.MODULE).is_dir():
+                return False if modules.is_dir() else None
+        except OSError:  # not permitted
+            return None
         # While the module is being unloaded, its cards go one by one, and the module goes last.
         return (read_text(f"{modules}/{vendor.MODULE}/initstate") or "").strip() != "going"
+
+
+_UNREADABLE: Final = (0, 0, 0)
+"""The identity of a directory that is there and may not be read: its card is not gone."""
 
 
 def _identity_of(folder: str) -> tuple[int, int, int] | None:
     try:
         status = os.stat(folder)
-    except OSError:
-        return None
+    except OSError as error:
+        return None if error.errno in NOT_THERE else _UNREADABLE
     return status.st_dev, status.st_ino, status.st_ctime_ns

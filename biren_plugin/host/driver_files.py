@@ -9,7 +9,14 @@ from biren_plugin.core.model import HostFacts, Mount
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import NodeState
 from biren_plugin.core.parse.sysfs import library_name
-from biren_plugin.host.host_paths import dangling, find_node, node_state, resolve, under
+from biren_plugin.host.host_paths import (
+    dangling,
+    find_node,
+    node_state,
+    resolve,
+    under,
+    why_unreadable,
+)
 
 _DRM_CLASS: Final = "/sys/class/drm"
 
@@ -34,6 +41,11 @@ def read_host_facts(root: Path, *, mount_host_path: bool, mount_dri_device: bool
             for path in absent
             if path.startswith("/") and (target := dangling(root, path)) is not None
         ),
+        unreadable=tuple(
+            (path, why)
+            for path in absent
+            if path.startswith("/") and (why := why_unreadable(root, path)) is not None
+        ),
     )
 
 
@@ -54,9 +66,15 @@ def _driver_mounts(root: Path) -> tuple[list[Mount], list[str]]:
         else:
             mounts.append(Mount(real, vendor.CONTAINER_FOLDER + path.removeprefix("/usr")))
     tree = resolve(root, vendor.DRIVER_TREE)
-    if tree is not None and under(root, tree).is_dir():
+    if tree is not None and _is_directory(under(root, tree)):
         mounts.append(Mount(tree, vendor.DRIVER_TREE))
     return mounts, absent
+
+
+def _is_directory(path: Path) -> bool:
+    with suppress(OSError):  # not permitted
+        return path.is_dir()
+    return False
 
 
 def _vgem_node(root: Path) -> str | None:

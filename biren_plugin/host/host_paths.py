@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from biren_plugin.core.parse.card import NodeState
-from biren_plugin.errors import HostUnreadable
+from biren_plugin.errors import HostUnreadable, reason_of
 
 NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 """The kernel's errors for a path that leads nowhere; no other error shows that the path is missing."""
@@ -22,7 +22,11 @@ def under(root: Path, path: str) -> Path:
 
 def require_root(root: Path) -> None:
     """Raises `HostUnreadable` if there is no host root: `--host-root` is wrong, or not mounted."""
-    if not root.is_dir():
+    try:
+        found = root.is_dir()
+    except OSError as error:  # a path that is too long, or not permitted
+        raise HostUnreadable(f"cannot read {root}: {reason_of(error)}; see --host-root") from error
+    if not found:
         raise HostUnreadable(f"there is no directory {root}; see --host-root")
 
 
@@ -95,12 +99,27 @@ def walk(root: Path, path: str) -> Generator[tuple[str, str | None], None, str]:
     return "/" + "/".join(done)
 
 
-def dangling(root: Path, path: str) -> str | None:
-    """Return the missing path that the links along `path` lead to; None if no link is the cause."""
+def why_unreadable(root: Path, path: str) -> str | None:
+    """Return the system's reason why `path` cannot be followed; None if it can, or if it leads nowhere."""
     try:
         for _ in walk(root, path):
             pass
     except OSError as error:
+        return None if error.errno in NOT_THERE else f"{error.filename}: {reason_of(error)}"
+    return None
+
+
+def dangling(root: Path, path: str) -> str | None:
+    """Return the missing path that the links along `path` lead to; None if no link is the cause.
+
+    Of links that lead in a circle: `path` itself.
+    """
+    try:
+        for _ in walk(root, path):
+            pass
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return path
         if error.errno in NOT_THERE and error.filename != path:
             return str(error.filename)
     return None

@@ -15,7 +15,7 @@ import h11
 import trio
 
 from biren_plugin.daemon_state import DaemonState
-from biren_plugin.errors import AddressUnusable, reason_of
+from biren_plugin.errors import AddressUnusable, printable, reason_of
 from biren_plugin.monitor.metrics import CONTENT_TYPE, Metrics
 from biren_plugin.notice import say, say_bug
 from biren_plugin.records import frozen
@@ -131,7 +131,7 @@ async def _receive(http: h11.Connection, stream: trio.abc.Stream) -> h11.Request
 def _verdict(sentences: list[str], well: str) -> Answer:
     if not sentences:
         return Answer(200, f"{well}\n".encode())
-    return Answer(503, "".join(f"{each}\n" for each in sentences).encode())
+    return Answer(503, "".join(f"{printable(each)}\n" for each in sentences).encode())
 
 
 class _Paced(trio.abc.Listener[trio.SocketStream]):

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from biren_plugin.errors import printable
 from biren_plugin.notice import WARNING, log_record
 
 BURST: Final = 5
@@ -112,7 +113,7 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the record's line."""
-        return " ".join(super().formatMessage(record).split("\n"))
+        return printable(" ".join(super().formatMessage(record).split("\n")))
 
 
 class JsonFormatter(TextFormatter):

@@ -34,6 +34,7 @@ from biren_plugin.daemon_state import (
     HamiState,
     Latency,
 )
+from biren_plugin.errors import printable
 from biren_plugin.monitor.reading_metrics import reading_metrics
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
@@ -97,7 +98,7 @@ class Metrics(Collector):
                     "uuid": (reading.uuid if reading is not None else None) or "",
                     "product": card.called or "",
                     "serial": (reading.serial if reading is not None else None) or "",
-                    "reason": "; ".join(device.reasons),
+                    "reason": printable("; ".join(device.reasons)),
                 }
                 info.add_metric(labels, facts)
         yield from (counts, healthy, info)

@@ -186,7 +186,8 @@ async def serve_status(folder: Path, state: DaemonState) -> None:
                     async with room:
                         await _ask_holders(state)
                         document = json.dumps(status_document(state), ensure_ascii=False)
-                        await stream.send_all(document.encode() + b"\n")
+                        # A byte of a file's name that is not UTF-8 becomes an escape of JSON.
+                        await stream.send_all(document.encode(errors="backslashreplace") + b"\n")
                 except trio.BrokenResourceError:
                     return  # the peer has left
                 except Exception as error:  # noqa: BLE001 - a bug here must not end the daemon

@@ -102,3 +102,11 @@ def test_a_long_last_cell_goes_on_below_itself_in_a_terminal(
         "       mounted?",
         "    what to do: mount it",
     ]
+
+
+def test_control_characters_and_bytes_that_are_not_utf8_are_shown_as_escapes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_table(HEADINGS, [Row(("a\x1b[31m\nb", "\udcff"), ["x\ry é"])])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == ["a\\x1b[31m\\nb  \\udcff", "    x\\ry é"]

@@ -279,3 +279,23 @@ def test_the_daemon_keeps_running_without_a_reader_of_its_log(
     finally:
         process.terminate()
         assert process.wait(DEADLINE) == 0
+
+
+def test_an_error_that_quotes_a_long_or_unprintable_value_is_a_short_line() -> None:
+    said = run_command("--pulse", f"\x1b[31m{'x' * 5000}")
+    assert said.returncode == 2
+    assert "\x1b" not in said.stderr
+    assert len(said.stderr) < 1100
+    assert said.stderr.endswith(": give a whole number\n")
+
+
+def test_an_output_whose_encoding_lacks_a_character_gets_an_escape(tmp_path: Path) -> None:
+    (tmp_path / "é").mkdir()
+    said = subprocess.run(
+        [*COMMAND, "devices", f"--host-root={tmp_path / 'é'}"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert said.returncode == 0
+    assert "\\xe9/sys/class/biren: it does not exist" in said.stdout

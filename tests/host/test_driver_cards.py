@@ -3,6 +3,7 @@
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -249,10 +250,11 @@ def sleep(host: Path, number: int, status: str = "suspended") -> None:
     (power / "runtime_status").write_text(f"{status}\n")
 
 
-def test_a_suspended_card_is_not_woken_and_is_not_faulty(host: Path) -> None:
+@pytest.mark.parametrize("status", ["suspended", "suspending"])
+def test_a_suspended_card_is_not_woken_and_is_not_faulty(host: Path, status: str) -> None:
     reader = DriverCardReader(host)
     awake = read_once(reader).cards[0]
-    sleep(host, 0)
+    sleep(host, 0, status)
     attribute(host, 0, "config").write_bytes(b"\xff\xff")
     attribute(host, 0, "current_link_width").write_text("1\n")
     asleep = read_once(reader).cards[0]
@@ -456,3 +458,41 @@ def test_a_glance_goes_on_while_a_late_read_finds_another_linked_node(
 
     monkeypatch.setattr(driver_cards, "node_state", state_beside_a_late_read)
     assert reader.due(5) is not None
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, forbidden: str) -> None:
+    """Let `os.stat` refuse what is below a path, as a security module refuses it to root."""
+    stat = os.stat
+
+    def refuse(path: str | os.PathLike[str] | int, **options: Any) -> os.stat_result:
+        if str(path).startswith(forbidden):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+
+
+def test_a_host_root_that_is_too_long_or_forbidden_is_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(HostUnreadable, match="File name too long; see --host-root"):
+        read_once(DriverCardReader(Path(f"/{'y' * 300}")))
+    forbid(monkeypatch, str(tmp_path))
+    with pytest.raises(HostUnreadable, match="Permission denied; see --host-root"):
+        read_once(DriverCardReader(tmp_path))
+
+
+def test_a_module_directory_that_is_forbidden_costs_no_card(
+    host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = read_once(DriverCardReader(host))
+    forbid(monkeypatch, f"{host}/sys/module")
+    snapshot = read_once(DriverCardReader(host))
+    assert snapshot.cards == before.cards
+    assert snapshot.module_loaded is None
+
+
+def test_a_card_that_is_forbidden_is_not_gone(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [card.name for card in read_once(DriverCardReader(host)).cards]
+    forbid(monkeypatch, f"{host}/sys/class/biren/{names[0]}")
+    assert [card.name for card in read_once(DriverCardReader(host)).cards] == names

@@ -1,5 +1,7 @@
 """Containers get the driver's files that exist, and the missing ones are reported."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -132,3 +134,22 @@ def test_a_link_into_an_unmounted_directory_is_reported_with_its_target(host: Pa
     assert facts.why_absent("/usr/bin/brsmi") == "it is not on the node"
     texts = [each.text for each in remark_inventory(None, Inventory(host=facts, found=1))]
     assert not [text for text in texts if "libbiren" in text and "not on the node" in text]
+
+
+def test_a_file_that_is_forbidden_is_not_called_missing(
+    host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readlink, tree = os.readlink, f"{host}{DRIVER}"
+
+    def refuse(path: str) -> str:
+        if path.startswith(tree):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return readlink(path)
+
+    monkeypatch.setattr(os, "readlink", refuse)
+    facts = files(host)
+    assert "/usr/bin/brsmi" in facts.absent
+    assert (
+        facts.why_absent("/usr/bin/brsmi")
+        == f"it cannot be read ({DRIVER}/bin/brsmi: Permission denied)"
+    )

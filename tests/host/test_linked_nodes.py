@@ -78,3 +78,14 @@ def test_a_link_that_leads_nowhere_is_not_called_a_missing_node(
     assert reasons[0].startswith(
         "device node /dev/biren/card_0 is a link to /dev/biren/nowhere, which is missing, or not "
     )
+
+
+def test_a_link_that_leads_back_to_itself_is_not_called_a_missing_node(tmp_path: Path) -> None:
+    host = SimulatedHost(tmp_path / "host")
+    host.add_gpus({0: 1, 1: 1})
+    for name, target in (("card_0", "card_1"), ("card_1", "card_0")):
+        host.pull_node(name)
+        (host.root / "dev/biren" / name).symlink_to(target)
+    for device in judge_once(read_host(Settings(host_root=host.root))).lists[0].devices:
+        [reason] = device.reasons
+        assert reason.startswith(f"device node {device.card.path} is a link that leads back to ")

@@ -14,6 +14,8 @@ from trio.testing import (
     wait_all_tasks_blocked,
 )
 
+from biren_plugin.core.model import Device
+from biren_plugin.core.rivals import Rival
 from biren_plugin.errors import AddressUnusable
 from biren_plugin.monitor.http import (
     CONNECTIONS,
@@ -23,7 +25,7 @@ from biren_plugin.monitor.http import (
     Endpoint,
     serve_endpoint,
 )
-from tests.support.cards import GPU, devices, listed
+from tests.support.cards import GPU, card, devices, listed
 from tests.support.daemon_states import hold, new_state, register
 
 Client = trio.abc.HalfCloseableStream
@@ -267,3 +269,15 @@ async def test_an_impossible_host_name_is_not_a_bug(host: str) -> None:
     """Five bugs would end the daemon."""
     with pytest.raises(AddressUnusable, match=f"cannot listen on {host}:9451 .*--metrics-address"):
         await serve_endpoint(host, 9451, new_state())
+
+
+async def test_names_of_files_that_are_not_text_reach_the_pages_as_escapes() -> None:
+    state = new_state(listed(GPU, Device(card(0), GPU, ("a link to /\udcff\x1b[31m\n",))))
+    register(state, GPU, taken=False)
+    state.rivals[GPU] = Rival(("biren\udcff\x1b[31m\n.sock",), "its name")
+    endpoint = Endpoint(state)
+    ready = await exchange(endpoint, get("/readyz"))
+    assert b"biren\\udcff\\x1b[31m\\n.sock" in ready
+    metrics = await exchange(endpoint, get("/metrics"))
+    assert status_of(metrics) == 200
+    assert b"\x1b" not in ready + metrics

@@ -104,6 +104,13 @@ def test_a_text_record_is_one_line(stderr: Written) -> None:
     assert line.endswith("Z WARNING said by a peer: 2026 INFO forged")
 
 
+def test_a_text_record_has_no_control_character(stderr: Written) -> None:
+    logs.configure("info", "text")
+    log.warning("said by a peer: %s", "\x1b[31m\r\udcff", extra={"event": "said"})
+    (line,) = str(stderr).splitlines()
+    assert line.endswith("said by a peer: \\x1b[31m\\r\\udcff")
+
+
 @pytest.mark.parametrize(("stream", "as_json"), [(Terminal(), False), (io.StringIO(), True)])
 def test_auto_means_text_in_a_terminal_and_json_elsewhere(
     monkeypatch: pytest.MonkeyPatch, stderr: Written, stream: io.StringIO, *, as_json: bool

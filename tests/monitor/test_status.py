@@ -6,6 +6,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from trio.testing import MockClock
 
 from biren_plugin.commands import show_status
 from biren_plugin.commands.show_status import ask
+from biren_plugin.core.rivals import Rival
 from biren_plugin.core.setting_field import STATUS_SOCKET
 from biren_plugin.daemon_state import DaemonState
 from biren_plugin.errors import SocketUnusable, StatusUnavailable
@@ -22,7 +24,7 @@ from biren_plugin.monitor import status
 from biren_plugin.monitor.status import CONNECTIONS, DEADLINE, LOOK_INTERVAL, serve_status
 from tests.support.cards import GPU, devices, listed
 from tests.support.clocks import jump, settled
-from tests.support.daemon_states import new_state
+from tests.support.daemon_states import new_state, register
 
 
 @pytest.fixture
@@ -289,3 +291,16 @@ async def test_a_bug_in_the_status_is_logged_and_the_next_request_answered(
                 await told(folder)
         assert "ZeroDivisionError" in caplog.text
         assert (await told(folder))["role"] == "serving"
+
+
+async def test_a_file_name_that_is_not_utf8_costs_no_status(
+    folder: Path, state: DaemonState, fast_clock: MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    register(state, GPU, taken=False)
+    state.rivals[GPU] = Rival(("biren\udcff\x1b[31m\n.sock",), "its name")
+    async with serving(folder, state):
+        await trio.to_thread.run_sync(
+            partial(show_status.show_status, folder, as_json=False, watch=False)
+        )
+    [line] = [each for each in capsys.readouterr().out.splitlines() if each.startswith("! ")]
+    assert "biren\\udcff\\x1b[31m\\n.sock" in line

@@ -7,8 +7,10 @@ from typing import Final
 
 from biren_plugin.commands.doctor import in_pod
 from biren_plugin.commands.doctor.diagnosis import (
+    AS_ROOT,
     Check,
     by_reason,
+    cure_of,
     failure,
     ok,
     some_of,
@@ -45,7 +47,7 @@ def check_cards(settings: Settings) -> Iterator[Check]:
     try:
         snapshot = read_host(settings)
     except HostUnreadable as error:
-        yield unknown("driver", f"{error}", "run doctor as root")
+        yield unknown("driver", f"{error}", cure_of(error))
         return
     yield _driver(snapshot)
     if snapshot.driver_loaded:
@@ -106,7 +108,7 @@ def _nodes(cards: tuple[Card, ...]) -> Check:
             f"in a container: mount the host's /dev; on the node: see `{vendor.KERNEL_LOG}`",
         )
     if any(card.node is NodeState.UNKNOWN for card in cards):
-        return unknown(name, f"{vendor.NODE_FOLDER} cannot be read", "run doctor as root")
+        return unknown(name, f"{vendor.NODE_FOLDER} cannot be read", AS_ROOT)
     return ok(name, "a character device for each card" if cards else "none, as there is no card")
 
 
@@ -116,8 +118,14 @@ def _links_to_nodes(root: Path, cards: Sequence[Card]) -> Check:
     folder = under(root, "/dev/char")
     if not cards:
         return ok(name, "none, as there is no card")
-    if not folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except PermissionError:
+        return unknown(name, f"{folder} cannot be read", AS_ROOT)
+    if not there:
         return unknown(name, f"there is no {folder}", "see `ls /dev/char` on the node")
+    if not os.access(folder, os.X_OK):
+        return unknown(name, f"{folder} cannot be read", AS_ROOT)
     missing = []
     for card in cards:
         try:

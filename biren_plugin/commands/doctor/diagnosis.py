@@ -1,6 +1,7 @@
 """The result of `doctor` for one prerequisite, and for all of them together."""
 
 import enum
+import errno
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -38,6 +39,7 @@ class Check:
     """What to do; empty if there is nothing to do."""
 
 
+AS_ROOT: Final = "run doctor as root"
 _EXIT_STATUS: Final[Mapping[Verdict, int]] = {Verdict.WARNING: 1, Verdict.FAILURE: 2}
 
 
@@ -64,6 +66,19 @@ def failure(name: str, seen: str, advice: str) -> Check:
 def unknown(name: str, seen: str, advice: str = "") -> Check:
     """Return a row for a check that is not possible from here."""
     return Check(name, Verdict.UNKNOWN, seen, advice)
+
+
+def cure_of(error: Exception) -> str:
+    """Return what to do about an error of reading the node's files, or an error caused by one.
+
+    Empty if the error's own text says so.
+    """
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if not isinstance(cause, OSError):
+        return ""
+    if cause.errno in (errno.EACCES, errno.EPERM):
+        return AS_ROOT
+    return "correct the path, if a flag names it; else see `dmesg` on the node"
 
 
 def by_reason(cards: Iterable[tuple[str, Sequence[str]]]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from biren_plugin.commands.doctor import in_pod
-from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, unknown, warning
+from biren_plugin.commands.doctor.diagnosis import AS_ROOT, Check, failure, ok, unknown, warning
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.settings import Settings
 from biren_plugin.device_plugin.kubelet_folder import KubeletFolder
@@ -22,7 +22,7 @@ def kubelet_directory(path: Path, folder: KubeletFolder) -> Check:
     """Return the row of the kubelet's directory of device plugin sockets, with `folder` as its content."""
     name = "kubelet's directory"
     if folder.trouble:
-        return unknown(name, f"{path}: {folder.trouble}", "run doctor as root")
+        return unknown(name, f"{path}: {folder.trouble}", AS_ROOT)
     if not folder.exists:
         advice = (
             "is the kubelet installed, and --device-plugin-dir its directory? "

@@ -24,7 +24,7 @@ from biren_plugin.commands.doctor.daemon_checks import (
     check_probes,
     check_settings_file,
 )
-from biren_plugin.commands.doctor.diagnosis import Check, exit_status, failure, unknown
+from biren_plugin.commands.doctor.diagnosis import Check, cure_of, exit_status, failure, unknown
 from biren_plugin.commands.doctor.directory_checks import check_mounts
 from biren_plugin.commands.doctor.dra_checks import check_dra, check_node_events
 from biren_plugin.commands.doctor.hami_checks import check_hami
@@ -160,7 +160,7 @@ async def _bounded(name: str, run: Callable[[], list[Check]]) -> list[Check]:
             unknown(
                 name,
                 ": ".join(filter(None, (error.filename, reason_of(error)))),
-                "run doctor as root",
+                cure_of(error),
             )
         ]
     except Exception as error:  # noqa: BLE001 - a bug in one check must not cost the rows of the others

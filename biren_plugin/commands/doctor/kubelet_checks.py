@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from biren_plugin.commands.doctor import in_pod
-from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, unknown, warning
+from biren_plugin.commands.doctor.diagnosis import AS_ROOT, Check, failure, ok, unknown, warning
 from biren_plugin.commands.doctor.directory_checks import kubelet_directory
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.vendor import version_numbers
@@ -36,7 +36,6 @@ _LEAST_CDI_KUBELET: Final = (1, 28)
 _CDI_BY_DEFAULT: Final = (1, 29)
 _ANSWER_DEADLINE: Final = 2.0
 _FORBIDDEN: Final = "this user may not connect"
-_AS_ROOT: Final = "run doctor as root"
 _DELETED: Final = "the socket was deleted: only a restart of the kubelet creates it again"
 
 
@@ -56,7 +55,7 @@ def check_kubelet(settings: Settings) -> Iterator[Check]:
     if pods:
         yield ok("pod resources", f"{sockets[1]} answers")
     elif silent[sockets[1]] == _FORBIDDEN:
-        yield unknown("pod resources", f"{sockets[1]}: {_FORBIDDEN}", _AS_ROOT)
+        yield unknown("pod resources", f"{sockets[1]}: {_FORBIDDEN}", AS_ROOT)
     elif registering and sockets[1].parent.is_dir() and not sockets[1].exists():
         seen = f"there is no {sockets[1]}, though the kubelet runs"
         yield warning("pod resources", seen, f"which pod holds a card cannot be known; {_DELETED}")
@@ -93,7 +92,7 @@ def _socket(path: Path, silent: Mapping[Path, str], *, there: bool, kubelet_runs
     if not there:
         return failure("kubelet's socket", f"there is no {path}", "is the kubelet running?")
     if silent.get(path) == _FORBIDDEN:
-        return unknown("kubelet's socket", f"{path}: {_FORBIDDEN}", _AS_ROOT)
+        return unknown("kubelet's socket", f"{path}: {_FORBIDDEN}", AS_ROOT)
     if path in silent:
         return failure(
             "kubelet's socket",
@@ -109,7 +108,7 @@ def _our_sockets(ours: Sequence[str], silent: Mapping[str, str]) -> Check:
     if not dead:
         return ok(name, f"{', '.join(ours)} {'answers' if len(ours) == 1 else 'answer'}")
     if all(silent.get(each) == _FORBIDDEN for each in ours):
-        return unknown(name, "; ".join(dead), _AS_ROOT)
+        return unknown(name, "; ".join(dead), AS_ROOT)
     return failure(
         name, "; ".join(dead), "the daemon was killed, or hangs: see its log, and restart its pod"
     )

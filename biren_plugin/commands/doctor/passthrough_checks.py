@@ -8,6 +8,7 @@ from typing import Final
 from biren_plugin.commands.doctor.diagnosis import (
     Check,
     by_reason,
+    cure_of,
     failure,
     ok,
     some_of,
@@ -113,7 +114,7 @@ def _groups(settings: Settings) -> Check:
     try:
         inventory = judge_once(read_host(settings), settings.exclude)
     except HostUnreadable as error:
-        return unknown(name, f"{error}", "run doctor as root")
+        return unknown(name, f"{error}", cure_of(error))
     devices = [device for each in inventory.lists for device in each.devices]
     devices.sort(key=lambda each: by_number(each.id))
     unhealthy = by_reason((each.id, each.reasons) for each in devices if not each.healthy)

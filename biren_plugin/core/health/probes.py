@@ -78,7 +78,9 @@ def _device_node(evidence: Evidence) -> Iterator[Symptom]:
     elif card.present and card.node is NodeState.MISSING:
         command = _lspci(card, "-nnk") if card.is_group else vendor.KERNEL_LOG
         what = f"device node {card.path} is missing"
-        if card.host_node is not None:
+        if card.host_node == card.path:
+            what = f"device node {card.path} is a link that leads back to itself"
+        elif card.host_node is not None:
             what = f"device node {card.path} is a link to {card.host_node}, which is missing, or not mounted here"
         yield severe(f"{what}; see `{command}` on the node")
     if card.present and card.node is NodeState.NOIOMMU:

@@ -160,8 +160,11 @@ def function_state(config: bytes | None) -> FunctionState:
 
 
 def is_suspended(runtime_status: str | None) -> bool:
-    """Return whether the kernel has suspended a device: reading its configuration space would wake it."""
-    return (runtime_status or "").strip() == "suspended"
+    """Return whether the kernel has suspended a device, or is about to.
+
+    A read of its configuration space would wake the device, or find it silent.
+    """
+    return (runtime_status or "").strip() in ("suspended", "suspending")
 
 
 def without_waking(attributes: Iterable[str], *, asleep: bool) -> list[str]:
