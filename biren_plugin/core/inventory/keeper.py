@@ -93,7 +93,8 @@ class InventoryKeeper:
         self._renamed.note(resplit.before, resplit.after, holders, resplit.certain_at)
         staying = {(device.resource, device.id) for device in resplit.after}
         for device in resplit.before:
-            if (device.resource, device.id) not in staying:
+            hidden = self._excluded.word_for(device) and not self._excluded.was_listed(device)
+            if (device.resource, device.id) not in staying and not hidden:
                 reason = f"replaced by a new split of {name_of_gpu(device.card)}"
                 self._retiring.keep(device.because(reason), now)
 

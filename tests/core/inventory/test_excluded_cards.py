@@ -6,6 +6,7 @@ import pytest
 
 from biren_plugin.core.inventory.excluded_cards import UUID_WAIT
 from biren_plugin.core.inventory.keeper import InventoryKeeper
+from biren_plugin.core.inventory.physical_gpus import SPLIT_SETTLE
 from biren_plugin.core.inventory.removal_delay import RETIRE_AFTER
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import NO_HOLDERS, Holder, Holders, LibraryRound, Observed
@@ -88,7 +89,10 @@ def test_a_node_that_waits_for_its_driver_is_told_nothing_about_words() -> None:
 
 
 def test_a_card_of_an_unsettled_gpu_is_known_by_its_name() -> None:
-    assert Node("card_2").look(cards=tuple(gpu_cards(0, 0, 1, 2))).unmatched == ()
+    unsettled = tuple(gpu_cards(0, 0, 1, 2))
+    assert Node("card_2").look(cards=unsettled).unmatched == ()
+    [sentence] = Node("card_9").look(cards=unsettled).unmatched
+    assert sentence.startswith("--exclude card_9: no card of this node has that name")
 
 
 def test_a_card_that_a_pod_holds_stays_unhealthy_until_the_pod_has_gone() -> None:
@@ -109,9 +113,24 @@ def test_no_card_is_offered_before_the_library_reported_the_uuids() -> None:
     assert [device.healthy for device in waiting.lists[0].devices] == [False, False]
     assert waiting.unmatched == ()
     inventory = node.look(1.0, uuids={0: "GPU-0", 1: "GPU-1"})
-    assert [device.id for device in inventory.lists[0].devices if device.healthy] == ["card_0"]
+    assert [(each.id, each.healthy) for each in inventory.lists[0].devices] == [
+        ("card_0", True),
+        ("card_1", False),
+    ], "it was listed, so it leaves in two steps"
     assert excluded(inventory) == [("card_1", "GPU-1")]
     assert listed(node.look(1.0 + RETIRE_AFTER, uuids={0: "GPU-0"})) == ["card_0"]
+
+
+def test_a_uuid_that_went_with_its_split_means_no_card() -> None:
+    node = Node("GPU-1")
+    node.look(0.0, uuids={0: "GPU-0", 1: "GPU-1"})
+    halves = (CARDS[0], *gpu_cards(1, 2, 3))
+    uuids = {0: "GPU-0", 2: "SVI-2", 3: "SVI-3"}
+    node.look(1.0, halves, uuids)
+    inventory = node.look(1.0 + SPLIT_SETTLE, halves, uuids)
+    assert listed(inventory, HALF) == ["card_2", "card_3"]
+    [sentence] = inventory.unmatched
+    assert sentence.startswith("--exclude GPU-1: no card of this node has that UUID")
 
 
 def test_without_the_library_cards_are_offered_after_a_while_with_a_warning() -> None:
@@ -140,14 +159,15 @@ def test_a_library_that_falls_silent_does_not_bring_the_card_back() -> None:
     assert excluded(inventory) == [("card_1", "GPU-1")]
 
 
-def test_a_listed_card_that_gets_an_excluded_name_leaves_in_two_steps() -> None:
+def test_an_excluded_name_means_the_card_that_has_it_now() -> None:
     node = Node("card_4")
     whole = (card(4, 0), card(1, 1))
     assert listed(node.look(0.0, whole)) == ["card_1"]
     swapped = (card(1, 0), card(4, 1))
     node.look(1.0, swapped)
-    inventory = node.look(5.0, swapped)
-    assert [device.id for device in inventory.lists[0].devices if device.healthy] == ["card_1"]
+    inventory = node.look(1.0 + SPLIT_SETTLE, swapped)
+    [device] = inventory.lists[0].devices
+    assert (device.id, device.healthy, device.card.physical_id) == ("card_1", True, 0)
     assert excluded(inventory) == [("card_4", "card_4")]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import attrs
+import pytest
 
 from biren_plugin.core.inventory.gpu_grouping import group_by_gpu, name_of_gpu
 from biren_plugin.core.inventory.keeper import InventoryKeeper
@@ -36,6 +37,12 @@ def test_the_address_takes_precedence_over_the_names_last_gpu() -> None:
     cards = [card(0, 7, address=ADDRESS), card(1, address=ADDRESS)]
     groups, _ = group_by_gpu(cards, {"card_0": 7, "card_1": 3})
     assert names(groups) == {7: ["card_0", "card_1"]}, "card_1 has passed from GPU 3 to GPU 7"
+
+
+def test_a_card_that_shows_neither_gpu_nor_address_stays_with_its_last_gpu() -> None:
+    groups, strays = group_by_gpu([card(0, 7, address=ADDRESS), card(1)], {"card_1": 7})
+    assert names(groups) == {7: ["card_0", "card_1"]}
+    assert strays == []
 
 
 def test_the_gpu_of_a_group_is_named_by_its_address() -> None:
@@ -84,14 +91,17 @@ def test_small_gpus_with_one_physical_id_are_distinguished_from_halves_by_the_ot
     assert held([*small, other])[0] == {GPU: ["card_0", "card_1", "card_2"]}
 
 
-def test_eight_gpus_with_one_physical_id_are_eight_gpus() -> None:
-    cards = [card(n, 0, address=f"0000:0{n}:00.0") for n in range(8)]
+@pytest.mark.parametrize(
+    ("count", "end"), [(4, "0000:03:00.0)"), (5, "0000:03:00.0 and 1 more)"), (8, "and 4 more)")]
+)
+def test_gpus_with_one_physical_id_are_offered_one_by_one(count: int, end: str) -> None:
+    cards = [card(n, 0, address=f"0000:0{n}:00.0") for n in range(count)]
     lists, [warning] = held(cards)
-    assert lists == {GPU: [f"card_{n}" for n in range(8)]}
+    assert lists == {GPU: [f"card_{n}" for n in range(count)]}
     assert warning.startswith(
-        "card_0 to card_7 (8) share physical_id 0 but not their PCI function ("
+        f"card_0 to card_{count - 1} ({count}) share physical_id 0 but not their PCI function (0000:00:00.0, "
     )
-    assert "0000:03:00.0 and 4 more)" in warning
+    assert f"{end}: each function is offered as a GPU of its own, {count} in all" in warning
 
 
 def test_gpus_with_one_physical_id_stay_apart_while_their_memory_cannot_be_read() -> None:
@@ -101,7 +111,7 @@ def test_gpus_with_one_physical_id_stay_apart_while_their_memory_cannot_be_read(
     unread = [attrs.evolve(each, memory=None) for each in cards]
     inventory = keeper.update(Observed(snapshot(*unread)), 1.0)
     assert [each.resource for each in inventory.lists] == [GPU]
-    assert all(device.healthy for device in inventory.lists[0].devices)
+    assert all(device.healthy and device.card.present for device in inventory.lists[0].devices)
 
 
 def test_a_garbage_physical_id_is_reported_with_its_text() -> None:

@@ -7,12 +7,20 @@ from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.inventory.physical_gpus import APPEAR_SETTLE, SPLIT_SETTLE
 from biren_plugin.core.inventory.removal_delay import EMPTY_LINGER, RETIRE_AFTER
 from biren_plugin.core.model import Device, HostFacts, Inventory, Snapshot
-from biren_plugin.core.observed import Holder, LibraryRound, Observed
+from biren_plugin.core.observed import (
+    ClaimFile,
+    ClaimsSeen,
+    Holder,
+    LibraryRound,
+    Observed,
+)
 from biren_plugin.core.parse.brml import CardReading, KnownCard, LibraryFacts
 from biren_plugin.core.parse.card import Card, NodeState
+from biren_plugin.core.parse.claim_device import ClaimDevice
 from tests.support.cards import GPU, HALF, QUARTER, card, gpu_cards, ids, snapshot
 
 HOST = HostFacts(control_node=True)
+CLAIM = ClaimFile((ClaimDevice("uid-1", "cards", "gpu-0000-3b-00-0"),), (1, 1))
 
 
 class Node:
@@ -221,6 +229,8 @@ def test_a_reused_name_waits_until_the_kubelet_was_asked() -> None:
     assert (node.healthy(HALF), node.unhealthy(HALF)) == (["card_1"], ["card_0"])
     [half, _] = node.devices(HALF)
     assert "card_0 was a birentech.com/gpu a moment ago" in half.reasons[0]
+    [whole] = node.devices(GPU)
+    assert whole.reasons == ("replaced by a new split of GPU 0",)
     node.pods_hold({(GPU, "card_0"): Holder("default", "train")})
     node.look(SPLIT_SETTLE - 0.1, *gpu_cards(0, 0, 1))
     [half, _] = node.devices(HALF)
@@ -277,6 +287,7 @@ def test_a_card_that_only_the_library_knows_is_listed_as_unhealthy() -> None:
     assert node.unhealthy(GPU) == [], "it may just come or go"
     node.look(SPLIT_SETTLE, *gpu_cards(0, 0))
     assert (node.healthy(GPU), node.unhealthy(GPU)) == (["card_0"], ["card_5"])
+    assert [device.card.present for device in node.devices(GPU)] == [True, False]
     assert (
         "known to the management library but missing from /sys/class/biren"
         in node.reasons("card_5")[0]
@@ -298,12 +309,25 @@ def test_a_card_that_only_the_library_knows_with_unknown_split_is_reported() -> 
     assert "card_5 is known to the management library" in node.inventory.unsettled[0]
 
 
+def test_cards_that_only_the_library_knows_are_listed_each_in_its_own_time() -> None:
+    node = Node(*gpu_cards(0, 0))
+    node.library_says(1, 1, 0, 6)
+    node.look(1, *gpu_cards(0, 0))
+    node.library_says(1, 1, 0, 5, 6)
+    node.look(SPLIT_SETTLE - 1, *gpu_cards(0, 0))
+    node.look(1, *gpu_cards(0, 0))
+    assert node.unhealthy(GPU) == ["card_6"], "card_5 may just come or go"
+
+
 def test_a_vanished_card_still_known_to_the_library_is_not_listed_twice() -> None:
     node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1))
     node.library_says(1, 1, 0, 1)
     node.look(1, *gpu_cards(0, 0))
     node.look(SPLIT_SETTLE, *gpu_cards(0, 0))
     assert ids(node.devices(GPU)) == ["card_0", "card_1"]
+    node.library_tells(LibraryRound(0.0, LibraryFacts(""), {0: KnownCard(0), 1: KnownCard(1)}))
+    node.look(1, *gpu_cards(0, 0))
+    assert node.inventory.unsettled == (), "nor is it reported as a card of unknown split"
 
 
 def test_a_replaced_card_held_by_a_pod_stays_listed_until_the_pod_has_gone() -> None:
@@ -314,6 +338,7 @@ def test_a_replaced_card_held_by_a_pod_stays_listed_until_the_pod_has_gone() -> 
     assert node.healthy(HALF) == ["card_4", "card_5"]
     assert node.unhealthy(GPU) == ["card_0"]
     assert "pod default/train holds card_0" in node.reasons("card_0")[0]
+    assert [device.card.present for device in node.devices(GPU)] == [False]
     node.pods_hold({})
     node.look(RETIRE_AFTER - 0.1, *gpu_cards(0, 4, 5))
     assert node.unhealthy(GPU) == ["card_0"]
@@ -411,6 +436,23 @@ def test_a_former_name_is_remembered_while_another_card_briefly_has_the_new_one(
     assert "former name card_1" in node.reasons("card_7")[0]
 
 
+def test_a_former_name_is_forgotten_with_the_split_that_had_it() -> None:
+    node = Node(*gpu_cards(0, 0), *gpu_cards(1, 1))
+    node.look(1, *gpu_cards(0, 0), *gpu_cards(1, 4))
+    node.library_says(1, 1, 0, 4)
+    node.look(0.1, *gpu_cards(0, 0), *gpu_cards(1, 4))
+    assert "it was card_1 a moment ago" in node.reasons("card_4")[0]
+    node.look(0.1, *gpu_cards(0, 0), *gpu_cards(1, 4, 5))
+    node.library_says(2, 2, 4, 5)
+    for cards in (gpu_cards(0, 0), gpu_cards(0, 1)):  # card_1 is GPU 0's name from now on
+        node.look(10, *cards, *gpu_cards(1, 4, 5))
+        node.look(SPLIT_SETTLE, *cards, *gpu_cards(1, 4, 5))
+    node.pods_hold({(GPU, "card_1"): TRAIN})
+    node.look(10, *gpu_cards(0, 1), *gpu_cards(1, 4))
+    node.look(SPLIT_SETTLE, *gpu_cards(0, 1), *gpu_cards(1, 4))
+    assert node.healthy(GPU) == ["card_1", "card_4"]
+
+
 def test_an_answer_at_the_last_moment_counts() -> None:
     node = Node(*gpu_cards(1, 1))
     node.look(1, *gpu_cards(1, 4))
@@ -433,9 +475,10 @@ def test_a_card_that_a_pod_held_before_the_start_is_listed() -> None:
 @pytest.mark.parametrize("id_", ["card_x", "", "/dev/vfio/vfio", "card_1/.."])
 def test_an_impossible_id_is_not_listed_even_if_a_pod_holds_it(id_: str) -> None:
     node = Node(*gpu_cards(0, 0))
-    node.pods_hold({(GPU, id_): Holder("default", "train")})
+    pod = Holder("default", "train")
+    node.pods_hold({(GPU, "card_0"): pod, (GPU, id_): pod, (GPU, "card_7"): pod})
     node.look(1, *gpu_cards(0, 0))
-    assert ids(node.devices(GPU)) == ["card_0"]
+    assert ids(node.devices(GPU)) == ["card_0", "card_7"], "card_7 has gone, and is still held"
 
 
 def test_a_gpu_that_appears_in_one_scan_only_leaves_no_trace() -> None:
@@ -454,9 +497,9 @@ def test_a_resource_that_lost_its_devices_is_empty_for_a_while_and_then_removed(
     emptied = node.inventory.list_of(GPU)
     assert emptied is not None
     assert emptied.devices == ()
-    node.look(EMPTY_LINGER - 0.1, *gpu_cards(0, 0, 1))
+    node.look(EMPTY_LINGER / 2, *gpu_cards(0, 0, 1))
     assert node.inventory.list_of(GPU) is not None
-    node.look(0.2, *gpu_cards(0, 0, 1))
+    node.look(EMPTY_LINGER / 2, *gpu_cards(0, 0, 1))
     assert node.inventory.list_of(GPU) is None
 
 
@@ -492,6 +535,23 @@ def test_instances_are_distinguished_by_their_order() -> None:
     node.look(SPLIT_SETTLE, *gpu_cards(3, 1, 2))
     healthy = [device.identity for device in node.devices(HALF) if device.healthy]
     assert healthy == before, "the names have shifted"
+
+
+@pytest.mark.parametrize(("claims_count", "healthy"), [(True, False), (False, True)])
+def test_a_card_that_a_claim_holds_is_unhealthy_where_claims_count(
+    claims_count: bool, healthy: bool
+) -> None:
+    keeper = InventoryKeeper(claims_count=claims_count)
+    seen = Observed(snapshot(card(0, 0, address="0000:3b:00.0")))
+
+    def device(claims: ClaimsSeen | None) -> Device:
+        [found] = keeper.update(attrs.evolve(seen, claims=claims), 0.0).lists[0].devices
+        return found
+
+    assert device(None).healthy
+    held = device(ClaimsSeen(files={"uid-1": CLAIM}))
+    assert held.healthy is healthy
+    assert ("the claim with uid uid-1 still holds it" in str(held.reasons)) is not healthy
 
 
 def test_an_id_that_passes_to_another_resource_is_found_under_the_new_one() -> None:

@@ -35,8 +35,10 @@ def test_a_file_holds_its_card_before_the_kubelet_knows_the_claim() -> None:
 def test_a_file_that_vanished_is_lost_at_the_second_look_and_not_during_unprepare() -> None:
     keeper = ClaimComparison()
     assert not keeper.update({}, KNOWN, 0.0).lost
-    assert keeper.update({}, KNOWN, 1.0).lost == {"uid-1"}
-    assert not keeper.update({}, NOTHING, 2.0).lost
+    seen = keeper.update({}, KNOWN, 1.0)
+    assert (seen.lost, seen.differed_at) == (frozenset({"uid-1"}), 1.0)
+    seen = keeper.update({}, NOTHING, 2.0)
+    assert (seen.lost, seen.differed_at) == (frozenset(), None)
 
 
 @pytest.mark.parametrize("files", [{}, {"uid-1": ClaimFile((), (1, 1))}], ids=["gone", "garbage"])
@@ -61,7 +63,7 @@ def test_a_file_is_stale_only_after_the_kubelet_has_not_known_it_for_long() -> N
     assert not keeper.update(files, NOTHING, 0.0).stale
     assert not keeper.update(files, NOTHING, STALE_AFTER - 1).stale
     seen = keeper.update(files, NOTHING, STALE_AFTER)
-    assert seen.stale == {"uid-1"}
+    assert (seen.stale, seen.differed_at) == (frozenset({"uid-1"}), STALE_AFTER)
     assert seen.holder_of("gpu-0") is None
 
 
