@@ -23,7 +23,7 @@ _EXCHANGES: Final = 4
 
 
 def best_by_pairs(worth: Worth, pairs: Pairs, must: Sequence[int], size: int) -> set[int]:
-    """Return the `size` units with the greatest value, including all of `must`."""
+    """Return the `size` units, fewer than all, with the greatest value, including all of `must`."""
     found = _by_exchange(worth, pairs, must, size)
     if len(worth) <= EXACT_UP_TO:
         found = _Search(worth, pairs, must, size, found).best
@@ -73,7 +73,7 @@ def _exchange(chosen: set[int], worth: Worth, pairs: Pairs, must: Sequence[int])
         for unit in chosen.difference(must):
             row = pairs[unit]
             more = [gains[other] - row[other] for other in outside]
-            if (change := max(more, default=0) - gains[unit]) > best:
+            if (change := max(more) - gains[unit]) > best:
                 best, given, taken = change, unit, outside[more.index(max(more))]
         if not best:
             return

@@ -42,6 +42,7 @@ def reading(**said: Any) -> CardReading:
 
 def test_no_fault_is_found_on_a_healthy_card() -> None:
     assert not found(look())
+    assert not found(look(reading=reading(status=LibraryStatus.OK)))
 
 
 def test_no_fault_is_found_without_data() -> None:

@@ -302,6 +302,15 @@ class TestSuspects:
         devices = node.look(sick(groups, unbound=("0000:01:00.0 (biren)",)))
         assert len(unhealthy(devices)) == 4
 
+    def test_cards_whose_attributes_hang_are_out_of_service_while_others_can_be_read(self) -> None:
+        node = Node()
+        assert unhealthy(node.look(sick(EIGHT, 1, 3, 5, hung=True))) == {
+            "card_1",
+            "card_3",
+            "card_5",
+        }
+        assert not node.latest.suspects
+
     def test_a_library_that_hangs_for_all_cards_is_suspect(self) -> None:
         node = Node()
         node.look(EIGHT)

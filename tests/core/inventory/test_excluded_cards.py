@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from biren_plugin.core.inventory.excluded_cards import UUID_WAIT
+from biren_plugin.core.inventory.excluded_cards import UUID_WAIT, without_uuids
 from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.inventory.physical_gpus import SPLIT_SETTLE
 from biren_plugin.core.inventory.removal_delay import RETIRE_AFTER
@@ -149,6 +149,11 @@ def test_cards_are_awaited_from_the_moment_at_which_they_appeared() -> None:
     assert [device.healthy for device in inventory.lists[0].devices] == [False, False]
     assert inventory.unmatched == (), "a card whose UUID is not known yet may be meant"
     assert all(device.healthy for device in node.look(100.0 + UUID_WAIT).lists[0].devices)
+
+
+def test_a_scan_without_the_library_matches_names_and_addresses() -> None:
+    words = ["card_1", "GPU-1", "0000:5e:00.0", "/dev/vfio/7"]
+    assert without_uuids(words) == ["card_1", "0000:5e:00.0", "/dev/vfio/7"]
 
 
 def test_a_library_that_falls_silent_does_not_bring_the_card_back() -> None:

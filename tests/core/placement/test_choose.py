@@ -313,15 +313,29 @@ def test_required_units_attract_the_rest_of_the_choice() -> None:
 
 
 def test_what_is_no_tree_as_a_whole_is_exact_where_the_free_units_are_one() -> None:
-    """24 units, of which one link of a taken one is not told."""
-    cards = [placed(number, number) for number in range(24)]
+    """Linked groups of 4, 1, 3, 4 and 7 GPUs, and a taken one with a link to a single GPU of a group."""
+    group = [0] * 4 + [1] + [2] * 3 + [3] * 4 + [4] * 7
+    cards = [placed(number, number) for number in range(20)]
     links = {
-        (one, two): P2PLink.DIRECT if one // 4 == two // 4 else P2PLink.NONE
-        for one, two in itertools.combinations(range(24), 2)
+        (one, two): P2PLink.DIRECT if group[one] == group[two] else P2PLink.NONE
+        for one, two in itertools.combinations(range(19), 2)
     }
-    del links[0, 1]
-    topology = build_topology(cards, links)
+    topology = build_topology(cards, {**links, (0, 19): P2PLink.DIRECT})
     assert topology.tree is None
-    free = topology.units[1:]
-    chosen = choose(topology, free, ["card_1"], 7)
-    assert chosen == [f"card_{number}" for number in (1, 2, 3, 4, 5, 6, 7)]
+    free = topology.units[:19]
+    chosen = choose(topology, free, [], 12)
+    assert chosen == [f"card_{number}" for number in (0, 1, 2, 3, 4, *range(12, 19))]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_left_is_worth_most_where_links_form_no_tree(seed: int) -> None:
+    """Two kinds of pairs: choices of equal value are common, so the leftover decides."""
+    random, kinds = Random(seed), (P2PLink.NONE, P2PLink.DIRECT)
+    for _ in range(50):
+        size = random.randint(5, 8)
+        topology = topology_of(
+            size, lambda _one, _two: Pair(CommonAncestor.SYSTEM, random.choice(kinds))
+        )
+        units = list(topology.units)
+        question: Question = (topology, units, [], random.randint(2, size - 2))
+        assert choose(*question) == brute_force(*question)
