@@ -1,5 +1,6 @@
 """The rules at the top of supervise.py: what is started again, how fast, and what gets through."""
 
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
@@ -122,6 +123,54 @@ async def test_a_subtree_that_works_for_a_while_may_restart_at_once_forever(
     autojump_clock: MockClock,
 ) -> None:
     assert await keep(Subtree([AtOnce()] * 20, runs_for=1)) == [0] * 20
+
+
+async def test_a_run_that_lasted_ends_a_row_of_restarts_at_once(autojump_clock: MockClock) -> None:
+    starts: list[float] = []
+
+    async def run() -> None:
+        starts.append(trio.current_time())
+        if len(starts) in (4, 10):
+            await trio.sleep(10)
+        if len(starts) < 14:
+            raise AtOnce
+
+    await keep_running(run, "the subtree", expected=(), at_once=(AtOnce,), pace=PLAIN)
+    assert [round(later - start) for start, later in itertools.pairwise(starts)] == [
+        *[0] * 3, 10, *[0] * 5, 10, *[0] * 3,
+    ], "in one row, these would be more than `hurries`"  # fmt: skip
+
+
+async def test_a_cause_is_logged_again_after_a_restart_at_once(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    errors = iter([Expected("no room"), AtOnce("a new kubelet"), Expected("no room")])
+
+    async def run() -> None:
+        for error in errors:
+            raise error
+
+    with caplog.at_level(logging.INFO):
+        await keep_running(
+            run, "it", expected=(Expected,), at_once=(AtOnce,), is_working=lambda: False, pace=PLAIN
+        )
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == ["it restarts in 1.0 s: no room"] * 2
+
+
+async def test_a_loop_that_returns_soon_after_a_failure_is_not_logged_as_running_again(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    subtree = Subtree([Expected("full")], runs_for=1.0)
+    with caplog.at_level(logging.INFO):
+        await keep_running(
+            subtree.run, "the loop", expected=(Expected,), is_working=lambda: False,
+            steady=5.0, pace=PLAIN,
+        )  # fmt: skip
+    assert trio.current_time() - subtree.starts[-1] == 1.0
+    assert [record.getMessage() for record in caplog.records] == [
+        "the loop restarts in 1.0 s: full"
+    ]
 
 
 async def test_starting_at_once_resets_the_waits(autojump_clock: MockClock) -> None:

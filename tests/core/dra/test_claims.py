@@ -19,7 +19,7 @@ from biren_plugin.core.model import Device, HostFacts
 from biren_plugin.core.observed import ClaimFile
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.claim_device import ClaimDevice
-from biren_plugin.errors import ClaimNotReady, ClaimRefused
+from biren_plugin.errors import ApiUnreachable, ClaimNotReady, ClaimRefused
 from tests.support.cards import GPU, card
 
 CLAIM = ClaimId("team", "cards", "uid-1")
@@ -112,6 +112,11 @@ def test_the_error_explains_why_a_claim_cannot_be_prepared(
         allocated_of(claim, CLAIM, "node-7")
 
 
+def test_an_answer_that_is_not_a_claim_counts_as_none() -> None:
+    with pytest.raises(ApiUnreachable, match="a claim"):
+        allocated_of({"metadata": {"uid": "uid-1"}, "status": []}, CLAIM, "node-7")
+
+
 def use(claim: dict[str, Any], **how: Any) -> None:
     defaults: dict[str, Any] = {"devices": DEVICES, "taints": {}, "held": {}, "held_by_plugin": {}}
     check_usable(allocated_of(claim, CLAIM, "node-7"), **{**defaults, **how})
@@ -160,6 +165,9 @@ def test_a_faulty_card_is_given_to_a_claim_that_tolerates_it(
 def test_admin_access_neither_holds_cards_nor_waits_for_them() -> None:
     claim = stored(one("a", "gpu-0", adminAccess=True))
     use(claim, devices=SICK, held={"gpu-0": "uid-9"})
+    both = stored(one("a", "gpu-0", adminAccess=True), one("b", "gpu-1"))
+    with pytest.raises(ClaimNotReady, match="gpu-1 is still held by the claim with uid uid-9"):
+        use(both, held={"gpu-0": "uid-8", "gpu-1": "uid-9"})
     assert held_by({"uid-1": file_of(claim)}, besides="uid-2") == {}
 
 

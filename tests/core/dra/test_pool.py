@@ -56,6 +56,28 @@ def test_every_device_has_every_attribute_and_no_unknown_place(path: tuple[str, 
     assert "resource.kubernetes.io/pciBusID" in second
 
 
+def test_an_unknown_number_is_minus_one_and_an_unknown_version_zero() -> None:
+    bare = Device(Card("card_9", 9, pci_path=("0000:09:00.0",)), GPU)
+    ((device,),) = pool_of(inventory(bare), None).slices
+    found = {key: device["attributes"][key] for key in ("physicalGpu", "numaNode")}
+    assert found == {"physicalGpu": {"int": -1}, "numaNode": {"int": -1}}
+    assert device["attributes"]["driverVersion"] == {"version": "0.0.0"}
+    assert device["attributes"]["linkGroup"] == {"string": "card_9"}, "a group of its own"
+
+
+def test_the_type_names_the_split_and_whether_it_is_a_vfio_group() -> None:
+    half = Device(Card("card_4", 4, pci_path=("pci0000:00", "0000:3b:00.0")), HALF)
+    group = Device(Card("/dev/vfio/9", 9, functions=("0000:3b:00.1",)), GPU)
+    (entries,) = pool_of(inventory(whole(0), half, group), None).slices
+    assert {each["name"]: each["attributes"]["type"]["string"] for each in entries} == {
+        "gpu-0000-01-00-0": "gpu",
+        "svi-0000-3b-00-0-2-0": "1-2-gpu",
+        "vfio-0000-3b-00-1": "vfio-gpu",
+    }
+    bus = [each["attributes"]["resource.kubernetes.io/pciBusID"]["string"] for each in entries]
+    assert bus == ["0000:3b:00.0", "0000:01:00.0", "0000:3b:00.1"]
+
+
 def test_a_text_of_many_bytes_is_cut_to_those_that_the_api_takes() -> None:
     card = attrs.evolve(whole(0).card, product_name="\u58c1" * 64, product="\ud800")
     (device,) = pool_of(inventory(attrs.evolve(whole(0), card=card)), None).slices[0]

@@ -122,8 +122,9 @@ def test_the_first_publication_creates_each_slice_once() -> None:
     assert isinstance(first, Create)
     spec = first.slice["spec"]
     assert spec["pool"] == {"name": "node-7", "generation": 1, "resourceSliceCount": 2}
-    owner = first.slice["metadata"]["ownerReferences"][0]
-    assert (owner["kind"], owner["name"], owner["uid"]) == ("Node", "node-7", "uid-7")
+    assert first.slice["metadata"]["ownerReferences"] == [
+        {"apiVersion": "v1", "kind": "Node", "name": "node-7", "uid": "uid-7", "controller": True}
+    ]
 
 
 def test_a_node_without_cards_publishes_one_empty_slice() -> None:
@@ -147,6 +148,23 @@ def test_a_deleted_slice_comes_back_in_its_generation() -> None:
     del stored.slices[min(stored.slices)]
     assert sync(stored, pool("a", "b")) == 1
     assert stored.usable() == [["a"], ["b"]]
+
+
+def test_a_changed_slice_beside_a_deleted_one_starts_a_new_generation() -> None:
+    """In the old generation, a scheduler could see the changed slice with what was deleted."""
+    stored = Stored()
+    sync(stored, pool("a", "b"))
+    del stored.slices[min(stored.slices)]
+    sync(stored, pool("a", "bx"))
+    assert {s["spec"]["pool"]["generation"] for s in stored.slices.values()} == {2}
+    assert stored.usable() == [["a"], ["b", "x"]]
+
+
+def test_the_places_of_many_slices_are_read_from_their_names() -> None:
+    stored, wanted = Stored(), pool(*(f"{place:c}" for place in range(ord("a"), ord("a") + 18)))
+    assert sync(stored, wanted) == 18
+    assert sync(stored, wanted) == 0
+    assert stored.usable() == [[device["name"] for device in each] for each in wanted]
 
 
 def test_an_unchanged_taint_keeps_the_time_at_which_it_was_added() -> None:
