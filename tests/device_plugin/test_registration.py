@@ -8,7 +8,7 @@ import contextlib
 import logging
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 
 import attrs
@@ -53,10 +53,13 @@ class Stage:
     registered: Board[bool] = attrs.Factory(Board)
     rivals: RivalMemory = attrs.Factory(RivalMemory)
     registrations: list[Registration] = attrs.Factory(list)
+    state: DaemonState = attrs.Factory(DaemonState)
+    node: Node = attrs.field(init=False)
     identity: FileIdentity = attrs.field(init=False)
     """Of the plugin's own socket."""
 
     def __attrs_post_init__(self) -> None:
+        self.node = Node(self.path, self.folder, self.state)
         self.socket.touch()
         found = FileIdentity.of(self.socket)
         assert found is not None
@@ -101,10 +104,9 @@ class Stage:
     async def stay(self) -> None:
         """The task under test, for two days at most."""
         with trio.fail_after(2 * DAY):
-            node = Node(self.path, self.folder, DaemonState())
             memory = ResourceMemory(registered=self.registered, rivals=self.rivals)
-            socket = OwnSocket(self.socket, self.identity)
-            await stay_registered(RESOURCE, socket, node, memory, self.streams)
+            own = OwnSocket(self.socket, self.identity)
+            await stay_registered(RESOURCE, own, self.node, memory, self.streams)
 
     async def stream(self) -> None:
         """Wait until the kubelet has opened its stream."""
@@ -123,7 +125,7 @@ def _raise(error: Exception) -> None:
 
 
 @pytest.fixture
-def node() -> Iterator[Stage]:
+async def node() -> AsyncIterator[Stage]:
     # A Unix socket's path has at most 107 bytes: pytest's tmp_path may be too long.
     with tempfile.TemporaryDirectory(prefix="br") as path:
         yield Stage(Path(path))
@@ -196,13 +198,19 @@ async def test_a_kubelet_that_opens_its_stream_after_its_answer_is_waited_for(
     async def take(_registration: Registration) -> None:
         """An older kubelet."""
 
+    await trio.sleep(1)
+    node.hold({"a bystander's"})
     async with node.kubelet(take), trio.open_nursery() as nursery:
         nursery.start_soon(node.stay)
         await trio.sleep(5)
         assert "registered" not in caplog.text
-        node.hold({"a stream"})
+        assert [node.registered.latest] == [None]
+        assert not node.state.counters.registrations
+        node.hold({"a bystander's", "a stream"})
         await wait_all_tasks_blocked()
-        assert "registered and watched" in caplog.text
+        assert f"{RESOURCE}: registered and watched, in 5000 ms" in caplog.text
+        assert [node.registered.latest] == [True]
+        assert node.state.counters.registrations == {RESOURCE: 1}
         nursery.cancel_scope.cancel()
 
 
@@ -270,16 +278,20 @@ async def test_a_kubelet_that_dies_during_the_call_broke_off(
 async def test_a_stopped_kubelets_socket_is_tried_repeatedly_and_logged_once(
     node: Stage, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    node.leave_dead_socket()
-    node.look()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(node.stay)
-        await trio.sleep(600)
-        assert caplog.text.count("waiting for the kubelet") == 1
-        async with node.kubelet():
-            await node.stream()
-            nursery.cancel_scope.cancel()
-    assert len(node.registrations) == 1
+    for outage in (1, 2):
+        node.hold(set())
+        node.leave_dead_socket()
+        node.look()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.stay)
+            await trio.sleep(0.5)
+            assert caplog.text.count("waiting for the kubelet") == outage - 1, "it may just start"
+            await trio.sleep(600)
+            assert caplog.text.count("waiting for the kubelet") == outage
+            async with node.kubelet():
+                await node.stream()
+                nursery.cancel_scope.cancel()
+        assert len(node.registrations) == outage
 
 
 async def end_of_stream(node: Stage) -> str:
@@ -331,6 +343,43 @@ async def test_a_stream_that_ends_with_its_kubelet_is_a_restart_and_suggests_no_
                 node.leave_dead_socket()
                 node.hold(set())
         (node.path / KUBELET_SOCKET).unlink()
+
+
+async def test_a_stream_that_ends_a_moment_before_its_kubelet_is_a_restart(
+    node: Stage, autojump_clock: MockClock
+) -> None:
+    """A kubelet that is killed may close its streams before its socket."""
+    with pytest.RaisesGroup(KubeletRestarted):
+        async with trio.open_nursery() as nursery, node.kubelet():
+            nursery.start_soon(node.stay)
+            await node.stream()
+            node.hold(set())
+            await trio.sleep(0.01)
+
+
+async def test_a_stream_that_ends_after_a_new_kubelet_has_started_is_a_restart(
+    node: Stage, autojump_clock: MockClock
+) -> None:
+    with pytest.RaisesGroup(KubeletRestarted):
+        async with trio.open_nursery() as nursery:
+            async with node.kubelet():
+                nursery.start_soon(node.stay)
+                await node.stream()
+            async with node.kubelet():
+                node.hold(set())
+                await trio.sleep(1)
+
+
+async def test_sockets_that_were_there_before_the_registration_are_remembered(
+    node: Stage, autojump_clock: MockClock
+) -> None:
+    with socket.socket(socket.AF_UNIX) as vendor:
+        vendor.bind(str(node.path / "vendor.sock"))
+    async with node.kubelet(), trio.open_nursery() as nursery:
+        nursery.start_soon(node.stay)
+        await node.stream()
+        nursery.cancel_scope.cancel()
+    assert "vendor.sock" in node.rivals.known_names
 
 
 @pytest.mark.parametrize("ends_last", ["one", "two"])

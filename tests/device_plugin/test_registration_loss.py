@@ -20,7 +20,12 @@ from biren_plugin.device_plugin.kubelet_folder import (
     read_kubelet_folder,
 )
 from biren_plugin.device_plugin.node import Node, OwnSocket, ResourceMemory
-from biren_plugin.device_plugin.registration_loss import watch_kubelet, watch_rivals
+from biren_plugin.device_plugin.registration_loss import (
+    DOUBT,
+    TRY_INTERVAL,
+    watch_kubelet,
+    watch_rivals,
+)
 from biren_plugin.errors import KubeletRestarted, PluginSocketGone, RegistrationLost
 from biren_plugin.unix_sockets import FileIdentity
 from tests.support.cards import GPU, devices, listed
@@ -86,12 +91,16 @@ async def test_a_new_kubelet_is_noticed_by_polling(node: Stage, autojump_clock: 
             nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("change", [Path.unlink, new_file], ids=["deleted", "replaced"])
+@pytest.mark.parametrize(
+    ("change", "done"),
+    [(Path.unlink, "deleted"), (new_file, "replaced; does another plugin use that name\\?")],
+    ids=["deleted", "replaced"],
+)
 async def test_a_missing_own_socket_is_noticed_by_polling(
-    node: Stage, autojump_clock: MockClock, change: Callable[[Path], None]
+    node: Stage, autojump_clock: MockClock, change: Callable[[Path], None], done: str
 ) -> None:
     new_file(node.kubelet)
-    with pytest.RaisesGroup(PluginSocketGone):
+    with pytest.RaisesGroup(pytest.RaisesExc(PluginSocketGone, match=f"plugin.sock was {done}$")):
         async with trio.open_nursery() as nursery:
             await nursery.start(node.notice)
             await trio.sleep(100)
@@ -187,3 +196,95 @@ async def test_a_possible_rival_suspends_the_registration_until_the_kubelet_answ
     assert not state.rivals
     assert caplog.text.count("may have taken it") == 2
     assert caplog.text.count("no other plugin has taken it") == 1
+
+
+class Asked:
+    """A resource that another plugin may take, and until when the kubelet is asked often."""
+
+    def __init__(self, path: Path) -> None:
+        self.state = new_state(listed(GPU, *devices(GPU, 0)))
+        self.node = Node(path, Board[KubeletFolder](), self.state)
+        self.memory = ResourceMemory()
+        self.sent = Board[Sent]()
+        self.sent.post(Sent(listed(GPU, *devices(GPU, 0)), trio.current_time()))
+        self.state.kubelet_view.post(KubeletView(trio.current_time()))
+
+    async def watch(self) -> None:
+        await watch_rivals(GPU, self.node, self.memory, self.sent)
+
+    @property
+    def asked_for(self) -> float:
+        """Seconds from now on."""
+        doubt = self.state.doubts.latest
+        return doubt.until - trio.current_time() if doubt is not None else 0.0
+
+
+@pytest.fixture
+async def asked(path: Path) -> Asked:
+    return Asked(path)
+
+
+async def test_the_kubelet_is_asked_often_after_a_registration_and_after_sockets_change(
+    asked: Asked, path: Path, autojump_clock: MockClock
+) -> None:
+    asked.memory.registered.post(True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asked.watch)
+        await wait_all_tasks_blocked()
+        assert asked.asked_for == DOUBT
+        await trio.sleep(100)
+        assert asked.asked_for < 0, "without a change the kubelet is left alone"
+        with socket.socket(socket.AF_UNIX) as vendor:
+            vendor.bind(str(path / "vendor.sock"))
+            vendor.listen()
+            asked.node.folder.post(read_kubelet_folder(path))
+            await wait_all_tasks_blocked()
+            assert asked.asked_for == DOUBT
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_kubelet_is_asked_often_once_its_answer_differs_from_the_list(
+    asked: Asked, autojump_clock: MockClock
+) -> None:
+    asked.memory.registered.post(True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asked.watch)
+        await trio.sleep(100)
+        view = KubeletView(trio.current_time(), {}, {GPU: frozenset({"card_7"})})
+        asked.state.kubelet_view.post(view)
+        await wait_all_tasks_blocked()
+        assert asked.asked_for == DOUBT
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_kubelet_is_asked_often_while_there_is_a_rival(
+    asked: Asked, path: Path, autojump_clock: MockClock
+) -> None:
+    asked.memory.registered.post(True)
+    with socket.socket(socket.AF_UNIX) as vendor:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(asked.watch)
+            await wait_all_tasks_blocked()
+            vendor.bind(str(path / "vendor.sock"))
+            vendor.listen(1000)
+            asked.node.folder.post(read_kubelet_folder(path))
+            for _ in range(5):
+                await trio.sleep(DOUBT)
+                assert asked.state.rivals
+                assert asked.asked_for > DOUBT - 2 * TRY_INTERVAL
+            nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_judged_before_the_registration(
+    asked: Asked, path: Path, autojump_clock: MockClock
+) -> None:
+    asked.memory.registered.post(False)
+    with socket.socket(socket.AF_UNIX) as vendor:
+        vendor.bind(str(path / "vendor.sock"))
+        vendor.listen(100)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(asked.watch)
+            asked.node.folder.post(read_kubelet_folder(path))
+            await trio.sleep(60)
+            assert (asked.state.rivals, asked.state.doubts.latest) == ({}, None)
+            nursery.cancel_scope.cancel()
