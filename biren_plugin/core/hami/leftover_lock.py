@@ -1,8 +1,9 @@
-"""When the node's lock has served its purpose, whichever party should have released it.
+"""Whether a lock that is still on the node is left over: its pod needs it no more.
 
 HAMi locks the node for a pod until its cards were allocated, five minutes at most, and binds no other
-pod with cards meanwhile. Releasing it early can only let two pods wait at once, which `promises` keeps
-apart; holding it late blocks the node.
+pod with cards meanwhile. Normally `hami/lock_keeper` releases the lock right after the pod's last answer,
+without asking this module, which judges the locks for which that did not happen. Releasing a lock early can
+only let two pods wait at once, which `promises` keeps apart; holding it late blocks the node.
 """
 
 from biren_plugin.core.hami.annotations import FAILED, NODE, SUCCESS, Lock, annotation

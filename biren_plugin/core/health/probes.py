@@ -1,9 +1,17 @@
 """Faults of one card: each probe checks one thing and yields symptoms, with advice.
 
-1. A new probe is one function and one row of `PROBES`.
-2. Missing data is not a fault: an unreadable value yields no symptom.
-3. A text holds no value that changes with each reading (a temperature, a counter); otherwise each
+1. Missing data is not a fault: an unreadable value yields no symptom.
+2. A text holds no value that changes with each reading (a temperature, a counter); otherwise each
    reading would add a line to the log.
+
+To add a probe:
+
+1. Write its function here, or in `library_probes`, and its row of `PROBES`. Flags, status and verdicts follow.
+2. If it compares readings, add a field to `evidence.History`. If it needs a value that is not read yet: from
+   sysfs, the attribute in `parse/sysfs`, its field in `parse/card` and, for VFIO groups, `parse/vfio`; from
+   the management library, a field of `CardReading` in `parse/brml` and the call in `host/brml_session`.
+3. Add its row to `docs/health.md`, its case to `tests/core/health/test_probes.py`, and its name to the schema:
+   `python -m tests.support.settings_schema > schema/settings.schema.json`. Tests hold the first and the last.
 """
 
 from collections.abc import Callable, Iterator
