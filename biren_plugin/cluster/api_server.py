@@ -83,7 +83,7 @@ class ApiServer:
             self._note(right, refused=True)
             raise
         except ApiUnreachable:
-            raise  # says nothing about rights
+            raise  # shows nothing about rights
         except ApiError:
             self._note(right, refused=False)
             raise

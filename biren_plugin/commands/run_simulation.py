@@ -5,7 +5,7 @@ from typing import Final
 import trio
 
 from biren_plugin.simulate.host import read_splits
-from biren_plugin.simulate.story import Outcome, tell_story
+from biren_plugin.simulate.story import Outcome, run_story
 
 _EXIT_STATUS: Final = {Outcome.RIGHT: 0, Outcome.FAILED: 1, Outcome.STOPPED: 130}
 """130, as in shells after Ctrl-C."""
@@ -26,4 +26,4 @@ def simulate(*, gpus: int = 8, svi: str = "", keep_running: bool = False) -> int
         Keep running after the demo, until Ctrl-C.
     """
     splits = read_splits(gpus, svi)
-    return _EXIT_STATUS[trio.run(tell_story, splits, keep_running)]
+    return _EXIT_STATUS[trio.run(run_story, splits, keep_running)]

@@ -34,7 +34,7 @@ _ARM_AGAIN: Final = 5.0
 async def watch_files(directory: Path, on_change: Callable[[], None]) -> None:
     """Call `on_change` when a file has left the directory of the claims' files. Runs until cancelled."""
     thread = WorkerThread()
-    with suppress(OSError):  # who writes a claim's file says why that cannot be
+    with suppress(OSError):  # the next write of a claim's file reports the reason
         await thread.run(partial(directory.mkdir, mode=0o755, parents=True, exist_ok=True))
     names: frozenset[str] = frozenset()
     with FolderEvents([directory]) as events:

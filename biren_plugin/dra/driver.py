@@ -141,7 +141,7 @@ async def _serve(server: Server, listener: UnixListener) -> None:
 
 async def _until_gone(path: Path, identity: FileIdentity) -> None:
     """Watch a socket of the driver. Ends by raising `PluginSocketGone`."""
-    while FileIdentity.of(path) == identity:  # noqa: ASYNC110 - nothing here is told of a deletion
+    while FileIdentity.of(path) == identity:  # noqa: ASYNC110 - no event reports a deletion
         await trio.sleep(_LOOK_INTERVAL)
     raise PluginSocketGone(f"{path} was deleted or replaced: the kubelet cannot reach the driver")
 

@@ -143,7 +143,7 @@ def dropped(count: int) -> str:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """Trio's line says all: too many open files is a limit of the node, not a bug of ours."""
+    """Trio's line suffices: too many open files is a limit of the node, not a bug of ours."""
     record.exc_info = None
     return True
 

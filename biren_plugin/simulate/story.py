@@ -45,7 +45,7 @@ class Outcome(enum.Enum):
     """Ended by a signal before the last step."""
 
 
-async def tell_story(splits: Mapping[int, int], keep_running: bool) -> Outcome:
+async def run_story(splits: Mapping[int, int], keep_running: bool) -> Outcome:
     """Run the real daemon on a simulated host with these GPUs, step by step.
 
     With `keep_running` the node stays, after the last step, until SIGINT or SIGTERM. Raises `StepFailed`
@@ -53,31 +53,31 @@ async def tell_story(splits: Mapping[int, int], keep_running: bool) -> Outcome:
     """
     daemon_log = _keep_log()
     failures: list[Exception] = []
-    told = False
+    finished = False
     with tempfile.TemporaryDirectory(prefix="br-gpu-") as folder:
         try:
             async with trio.open_nursery() as nursery:
                 stay = trio.CancelScope()
                 await nursery.start(
-                    stop_on_signal, lambda: (stay if told else nursery.cancel_scope).cancel()
+                    stop_on_signal, lambda: (stay if finished else nursery.cancel_scope).cancel()
                 )
                 story = _Story(nursery, Path(folder), splits, daemon_log)
-                await story.tell()
+                await story.run()
                 if keep_running:
-                    told = True
+                    finished = True
                     story.print_places()
                     with stay:
                         await trio.sleep_forever()
                 await story.stop()
-                told = True
+                finished = True
                 nursery.cancel_scope.cancel()
         except* (PluginError, OSError) as group:
             failures += flatten(group)
     if failures:
         print_lines(f"\nFAILED: {failures[0]}", "The end of the daemon's log:", *daemon_log)
         return Outcome.FAILED
-    print_lines("\nEvery step succeeded." if told else "\nStopped before the end.")
-    return Outcome.RIGHT if told else Outcome.STOPPED
+    print_lines("\nEvery step succeeded." if finished else "\nStopped before the end.")
+    return Outcome.RIGHT if finished else Outcome.STOPPED
 
 
 class _Story:
@@ -123,7 +123,7 @@ class _Story:
         self._kubelet_life = trio.CancelScope()
         await self._nursery.start(_run_kubelet, self._kubelet_life, self._kubelet)
 
-    async def tell(self) -> None:
+    async def run(self) -> None:
         """Run all steps except the last, `stop`. Raises `StepFailed`."""
         await self.start_kubelet()
         settings = Settings(

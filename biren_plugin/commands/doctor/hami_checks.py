@@ -1,6 +1,6 @@
 """The checks of HAMi's scheduler: what it knows of the node, and without `--hami` whether it is in the cluster.
 
-Without access to the API server nothing is known of a HAMi that nobody reports to, and there is no row.
+Without access to the API server nothing is known of a HAMi that gets no reports, and there is no row.
 """
 
 import ssl
@@ -36,7 +36,7 @@ def check_hami(settings: Settings) -> Iterator[Check]:
 
 
 def _reports(settings: Settings) -> Check:
-    """Return what the running daemon says."""
+    """Return the row of the running daemon's reports."""
     name = "HAMi"
     try:
         hami: dict[str, Any] | None = ask(settings.status_dir)["hami"]

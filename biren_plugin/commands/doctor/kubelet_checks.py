@@ -141,16 +141,16 @@ def check_kubelet_version(settings: Settings) -> Iterator[Check]:
         yield ok("kubelet's CDI gate", "not needed without --cdi-feature")
         return
     gate = _gate(settings.device_plugin_dir.parent / "config.yaml")
-    said = f"{CDI_GATE} is " + ("not set" if gate is None else f"{gate}".lower())
+    seen = f"{CDI_GATE} is " + ("not set" if gate is None else f"{gate}".lower())
     match kubelet_passes_cdi(version, gate):
         case None:
-            yield unknown("kubelet's CDI gate", said, "it is on by default from 1.29 on")
+            yield unknown("kubelet's CDI gate", seen, "it is on by default from 1.29 on")
         case True:
-            yield ok("kubelet's CDI gate", said)
+            yield ok("kubelet's CDI gate", seen)
         case False:
             yield failure(
                 "kubelet's CDI gate",
-                said,
+                seen,
                 f"containers get no CDI devices: set the gate {CDI_GATE}, from 1.28 on, or leave out "
                 "--cdi-feature",
             )
@@ -173,7 +173,7 @@ def program_version(program: str, root: Path) -> str | None:
     if path is None:
         return None
     try:
-        said = subprocess.run(  # noqa: S603 - a program of the node, found where root finds it
+        result = subprocess.run(  # noqa: S603 - a program of the node, found where root finds it
             [path, "--version"],
             capture_output=True,
             text=True,
@@ -182,7 +182,7 @@ def program_version(program: str, root: Path) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    match = re.search(r"\bv?([0-9]+\.[0-9]+\.[0-9]+)", said.stdout)
+    match = re.search(r"\bv?([0-9]+\.[0-9]+\.[0-9]+)", result.stdout)
     return match[1] if match else None
 
 

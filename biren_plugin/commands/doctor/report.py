@@ -141,7 +141,7 @@ def _pack(settings: Settings, diagnosis: dict[str, Any]) -> bytes:
         for path in _paths(settings.host_root):
             recorder.add(path)
         recorder.add_text("doctor.json", _text({**diagnosis, "complete": not recorder.full}))
-        with suppress(HostUnreadable):  # doctor.json says so
+        with suppress(HostUnreadable):  # doctor.json has the reason
             cards = read_host(attrs.evolve(settings, container_runtime="runc"))
             devices = cards_document(cards, judge_once(cards))
             recorder.add_text("devices.json", _text(devices))

@@ -7,7 +7,7 @@
    so a pod whose allocation has begun goes on before any other, with its next entry.
 3. Of a pod that was bound before this daemon started, another daemon may have allocated the first
    entries: as long as this one has allocated none, any entry of it may be meant. Where two entries share
-   cards, as those of init containers do, that would not tell which: the next one is meant.
+   cards, as those of init containers do, the shared cards do not show which: the next entry is meant.
 4. Cards that are promised to one pod are allocated to no other.
 
 Source of the kubelet's order: `devicemanager` of Kubernetes 1.36.

@@ -172,14 +172,14 @@ def _lspci(card: Card, options: str) -> str:
     return f"lspci {options} {which}"
 
 
-def _in_sysfs(told: Callable[[Card], bool]) -> Callable[[Evidence], bool]:
+def _in_sysfs(is_known: Callable[[Card], bool]) -> Callable[[Evidence], bool]:
     """Return whether sysfs was read: a hung card only has its earlier reading."""
-    return lambda evidence: not evidence.card.hung and told(evidence.card)
+    return lambda evidence: not evidence.card.hung and is_known(evidence.card)
 
 
-def _in_library(told: Callable[[CardReading], bool]) -> Callable[[Evidence], bool]:
+def _in_library(is_known: Callable[[CardReading], bool]) -> Callable[[Evidence], bool]:
     """Return whether the library has answered for the card."""
-    return lambda evidence: evidence.reading is not None and told(evidence.reading)
+    return lambda evidence: evidence.reading is not None and is_known(evidence.reading)
 
 
 PROBES: Final = (

@@ -175,23 +175,23 @@ class HealthKeeper:
             if device.card.present and device.card.node is NodeState.CHARACTER_DEVICE
         ]
         for probe in _INDIRECT:
-            told = {
+            opinions = {
                 device.identity: self._records[device.identity].opinions[probe]
                 for device in standing
                 if probe in self._records[device.identity].opinions
             }
             if probe in self._suspects:
-                well = [since for condemned, since in told.values() if not condemned]
-                if not told or any(now - since >= MOMENT for since in well):
+                healthy = [since for condemned, since in opinions.values() if not condemned]
+                if not opinions or any(now - since >= MOMENT for since in healthy):
                     del self._suspects[probe]
-            elif told and all(condemned for condemned, _ in told.values()):
-                moment = max(since for _, since in told.values()) - MOMENT
-                at_once = [identity for identity, (_, since) in told.items() if since >= moment]
+            elif opinions and all(condemned for condemned, _ in opinions.values()):
+                moment = max(since for _, since in opinions.values()) - MOMENT
+                at_once = [identity for identity, (_, since) in opinions.items() if since >= moment]
                 if len({gpu for gpu, _, _ in at_once}) >= SUSPECT_FROM:
                     example = next(
                         each.text for each in findings[at_once[0]] if each.probe == probe
                     )
-                    before = frozenset(told.keys() - set(at_once))
+                    before = frozenset(opinions.keys() - set(at_once))
                     self._suspects[probe] = _describe_suspect(probe, at_once, before, example)
 
     def _verdict(self, device: Device, found: Sequence[Finding], now: float) -> Device:
@@ -234,7 +234,7 @@ def _describe_suspect(
     cards = f"{len(at_once)} {'other ' if before else ''}cards"
     return _Suspect(
         f"probe {probe.name} condemned all {cards} at once ({example}): it is "
-        "set aside until it tells them apart, and the cards stay in service; "
+        "set aside until it finds one of them healthy, and the cards stay in service; "
         "check the driver and the management library on the node",
         before,
     )

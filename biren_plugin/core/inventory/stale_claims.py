@@ -1,7 +1,7 @@
 """Compares the CDI files of claims with what the kubelet believes prepared.
 
 1. A claim's file holds its cards from the moment it is written: the kubelet learns of it later.
-2. A file that the kubelet misses is lost only when two looks in a row show that: during Unprepare it is
+2. A file that the kubelet misses is lost only when two reads in a row show that: during Unprepare it is
    gone a moment before the kubelet forgets the claim.
 3. A file that the kubelet does not know is stale after `STALE_AFTER` in which the kubelet answered: a
    claim may just be prepared, and a restarting kubelet lists no pods at first.

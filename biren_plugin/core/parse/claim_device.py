@@ -14,8 +14,8 @@ _SEPARATOR: Final = ":"
 class ClaimDevice:
     """One device of one request of a prepared claim.
 
-    Its name says all that is remembered of the claim: it stands in the claim's file, and the kubelet
-    keeps it in its checkpoint and reports it on its pod-resources socket.
+    Its name is all that is remembered of the claim: the claim's file has it, and the kubelet keeps it in
+    its checkpoint and reports it on its pod-resources socket.
     """
 
     uid: str

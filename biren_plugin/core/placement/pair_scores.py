@@ -100,9 +100,9 @@ def _ancestor(one: Place, two: Place) -> CommonAncestor:
         if shared > _ROOT_PORT and below <= _BELOW_A_SWITCH:
             return CommonAncestor.PCIE_SWITCH
         return CommonAncestor.PCIE_SWITCHES
-    told = one.numa_node is not None and two.numa_node is not None
-    if told and one.numa_node != two.numa_node:
+    both_known = one.numa_node is not None and two.numa_node is not None
+    if both_known and one.numa_node != two.numa_node:
         return CommonAncestor.SYSTEM
     if shared:
         return CommonAncestor.HOST_BRIDGE
-    return CommonAncestor.NUMA_NODE if told else CommonAncestor.SYSTEM
+    return CommonAncestor.NUMA_NODE if both_known else CommonAncestor.SYSTEM
