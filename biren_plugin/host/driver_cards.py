@@ -99,7 +99,7 @@ class DriverCardReader:
         self._due: list[str] = []
         """For a glance: one card of each function; empty until the first glance after a listing."""
         self._in_turn: frozenset[str] = frozenset()
-        """The cards that this glance reads whole."""
+        """The cards whose functions this glance reads whole."""
         self._glances = 0
 
     def names(self) -> list[str]:
@@ -116,6 +116,9 @@ class DriverCardReader:
             del self._fixed[gone]
             self._cards.pop(gone, None)
         self._functions, self._real_nodes, self._due = {}, {}, []
+        state, real = find_node(self._root, vendor.CONTROL_NODE)
+        if real is not None:
+            self._real_nodes[real] = state
         self._about_host = self._read_about_host()
         self._names = sorted(numbers, key=lambda name: numbers[name])
         return self._names
@@ -140,18 +143,26 @@ class DriverCardReader:
             self._due = list({card.pci_path or card.name: card.name for card in cards}.values())
         self._functions = {}
         without_node = [c.name for c in cards if c.node is not NodeState.CHARACTER_DEVICE]
-        self._in_turn = frozenset([*self._due[turn::turns], *without_node])
+        self._in_turn = frozenset(self._due[turn::turns])
         unread = [name for name in self._names if name not in self._cards]
         return [*self._due, *without_node, *unread]
 
     def glance(self, name: str) -> Card | None:
-        """Return a card's last reading if its function still answers alike, else a new one, None if gone."""
-        if name in self._in_turn or name not in self._cards:
+        """Return a card's last reading if its function still answers alike, else a new one, None if gone.
+
+        The same outline means that the card and its node are the same, unless the node is missing.
+        """
+        if name not in self._cards:
             return self.read(name)
         reading, card = self._cards[name]
-        if _identity_of(f"{self._root}{vendor.CLASS_FOLDER}/{name}") != reading.fixed.identity:
+        if reading.node is not NodeState.CHARACTER_DEVICE:
             return self.read(name)
         function, folder = reading.function, reading.fixed.function_folder
+        if name in self._in_turn:
+            identity = _identity_of(f"{self._root}{vendor.CLASS_FOLDER}/{name}")
+            is_same = identity == reading.fixed.identity
+            is_same = is_same and self._read_function(folder, reading.fixed.path) == function
+            return card if is_same else self.read(name)
         status = function.status and read_text(f"{folder}/{sysfs.RUNTIME_STATUS}")
         asleep = sysfs.is_suspended(status)
         config = None if asleep else read_bytes(f"{folder}/config", sysfs.VENDOR_ID_BYTES)

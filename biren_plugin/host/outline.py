@@ -11,8 +11,6 @@ from pathlib import Path
 import attrs
 
 from biren_plugin.core.parse import vendor
-from biren_plugin.core.parse.card import NodeState
-from biren_plugin.host.host_paths import node_state
 
 
 @attrs.frozen
@@ -23,7 +21,8 @@ class Outline:
     """The inode of each entry of the class directory, by name."""
     folders: tuple[object, ...]
     """Identity and date of the class directory and of the directory of nodes; None where there is none."""
-    control_node: NodeState
+    control_node: object
+    """Its identity; None if it is missing."""
     has_module: bool
 
 
@@ -34,7 +33,15 @@ def read_outline(root: Path) -> Outline:
     with os.scandir(f"{base}{vendor.CLASS_FOLDER}") as entries:
         cards = {entry.name: entry.inode() for entry in entries}
     has_module = _version(f"{base}{vendor.MODULE_FOLDER}") is not None
-    return Outline(cards, folders, node_state(root, vendor.CONTROL_NODE), has_module)
+    return Outline(cards, folders, _node(f"{base}{vendor.CONTROL_NODE}"), has_module)
+
+
+def _node(path: str) -> object:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mode
 
 
 def _version(folder: str) -> object:
