@@ -3,6 +3,7 @@
 1. A newer value replaces one that was not taken yet, so there is no backlog.
 2. A new subscriber gets the latest value first.
 3. Posting never waits: a slow or dead subscriber delays no other task.
+4. The same object posted again is no news: it wakes only those who subscribe with `repeats`.
 
 Each subscriber has a trio channel of its own, of size 1: a message on a channel that several share
 would reach only one of them.
@@ -22,7 +23,9 @@ class Board(Generic[T]):
 
     def __init__(self) -> None:
         self._latest: list[T] = []
-        self._subscribers: list[tuple[trio.MemorySendChannel[T], trio.MemoryReceiveChannel[T]]] = []
+        self._subscribers: list[
+            tuple[trio.MemorySendChannel[T], trio.MemoryReceiveChannel[T], bool]
+        ] = []
 
     @property
     def latest(self) -> T | None:
@@ -31,24 +34,32 @@ class Board(Generic[T]):
 
     def post(self, value: T) -> None:
         """Post `value` as the latest."""
+        is_news = not self._latest or value is not self._latest[0]
         self._latest = [value]
-        for send, receive in self._subscribers:
+        for send, receive, repeats in self._subscribers:
+            if not (is_news or repeats):
+                continue
             with suppress(trio.WouldBlock):  # the subscriber has taken the last value
                 receive.receive_nowait()
             send.send_nowait(value)
 
     @contextmanager
-    def subscribe(self) -> Iterator[trio.MemoryReceiveChannel[T]]:
+    def subscribe(self, *, repeats: bool = False) -> Iterator[trio.MemoryReceiveChannel[T]]:
         """Give a channel that holds the latest value, if there is one; closed at the end of the block."""
         send, receive = trio.open_memory_channel[T](1)
-        with receive, self._subscribed(send, receive):
+        with receive, self._subscribed(send, receive, repeats=repeats):
             yield receive
 
     @contextmanager
     def _subscribed(
-        self, send: trio.MemorySendChannel[T], receive: trio.MemoryReceiveChannel[T]
+        self,
+        send: trio.MemorySendChannel[T],
+        receive: trio.MemoryReceiveChannel[T],
+        *,
+        repeats: bool = False,
     ) -> Iterator[None]:
-        subscriber = (send, receive.clone())  # the clone removes a value that was not taken in time
+        rest = receive.clone()  # to remove a value that was not taken in time
+        subscriber = (send, rest, repeats)
         if self._latest:
             with suppress(trio.WouldBlock):  # another board's value is in it already
                 send.send_nowait(self._latest[0])
@@ -57,8 +68,8 @@ class Board(Generic[T]):
             yield
         finally:
             self._subscribers.remove(subscriber)
-            for end in subscriber:
-                end.close()
+            send.close()
+            rest.close()
 
     async def wait_for(self, wanted: Callable[[T], bool]) -> T:
         """Return the first value, from the latest on, for which `wanted` is true."""

@@ -52,6 +52,21 @@ async def test_each_subscriber_gets_each_value(board: Board[int]) -> None:
             assert [await one.receive(), await other.receive()] == [value, value]
 
 
+async def test_the_same_object_again_wakes_only_who_asks_for_repeats() -> None:
+    board = Board[list[int]]()
+    value = [1]
+    board.post(value)
+    with board.subscribe() as plain, board.subscribe(repeats=True) as repeating:
+        for channel in (plain, repeating):
+            channel.receive_nowait()
+        board.post(value)
+        assert repeating.receive_nowait() is value
+        with pytest.raises(trio.WouldBlock):
+            plain.receive_nowait()
+        board.post([1])
+        assert plain.receive_nowait() == [1], "an equal object is another one"
+
+
 async def test_a_slow_subscriber_skips_what_it_did_not_take(board: Board[int]) -> None:
     with board.subscribe() as slow, board.subscribe() as quick:
         for value in range(1000):
@@ -149,18 +164,18 @@ async def test_a_new_value_on_either_board_wakes_a_follower_of_both() -> None:
     other.post("a")
     with news_of(one, other) as news:
         await news.receive()
-        for _ in range(2):  # what was not taken is replaced, whichever board it was of
+        for number in range(2, 4):  # what was not taken is replaced, whichever board it was of
             with pytest.raises(trio.WouldBlock):
                 news.receive_nowait()
-            one.post(2)
-            other.post("b")
+            one.post(number)
+            other.post(f"{number}")
             await news.receive()
-        one.post(3)
+        one.post(4)
         await news.receive()
         other.post("c")
         await news.receive()
-        assert (one.latest, other.latest) == (3, "c")
-    one.post(4)
+        assert (one.latest, other.latest) == (4, "c")
+    one.post(5)
     other.post("d")
     with pytest.raises(trio.ClosedResourceError):
         news.receive_nowait()

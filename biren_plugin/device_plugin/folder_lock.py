@@ -26,7 +26,6 @@ from biren_plugin.records import frozen
 
 _RETRY: Final = 0.25
 """Seconds between tries without a release of the lock, or without a change in the directory."""
-_LOOK_INTERVAL: Final = 1.0
 
 
 Hindrance = Literal["missing", "unwritable", "held"]
@@ -49,7 +48,7 @@ class HeldFolder(AbstractContextManager["HeldFolder"]):
         os.close(self._descriptor)  # and with it the lock
 
     async def until_replaced(self, folder: Board[KubeletFolder]) -> None:
-        """Return when `path` is gone or leads to another directory; `folder` shows when to check.
+        """Return when `path` is gone or leads to another directory; checks after each read of `folder`.
 
         Raises `FolderDead` when the path itself leads to a deleted directory, as a bind mount does whose
         source was re-created: nothing can be created in it ever again.
@@ -61,8 +60,7 @@ class HeldFolder(AbstractContextManager["HeldFolder"]):
                         f"{self._path} was deleted under its mount and re-created elsewhere: "
                         "this process cannot reach the new one; restart the pod"
                     )
-                with trio.move_on_after(_LOOK_INTERVAL):
-                    await changes.receive()
+                await changes.receive()
 
     def _is_there(self) -> bool:
         try:

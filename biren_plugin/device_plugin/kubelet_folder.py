@@ -10,6 +10,7 @@ from typing import Final
 import attrs
 import trio
 
+from biren_plugin.beats import until_beat
 from biren_plugin.board import Board
 from biren_plugin.core.parse.splits import RESOURCE_OF_SPLIT
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
@@ -22,8 +23,10 @@ from biren_plugin.unix_sockets import FileIdentity, is_abandoned
 from biren_plugin.worker_thread import WorkerThread
 
 KUBELET_SOCKET: Final = "kubelet.sock"
-INTERVAL: Final = 1.0
+INTERVAL: Final = 5.0
 """Seconds between reads without an event."""
+UNWATCHED: Final = 1.0
+"""The same where no event can come."""
 PATIENCE: Final = 5.0
 """Seconds after which a read counts as hanging."""
 
@@ -96,7 +99,7 @@ async def watch_kubelet_folder(
     board: Board[KubeletFolder],
     on_turn: Callable[[float], None] = lambda _seconds: None,
 ) -> None:
-    """Post the directory's content at first and at each change; log once what is missing.
+    """Post the directory's content after each read; log once what is missing.
 
     `on_turn` gets the seconds that each read took.
     """
@@ -104,7 +107,7 @@ async def watch_kubelet_folder(
     thread = WorkerThread()
     kubelet: FileIdentity | None = None
     while True:
-        folder_events.arm()
+        is_watched = folder_events.arm()
         began = trio.current_time()
         current = await _read_patiently(path, thread, notice)
         if kubelet is not None and current.kubelet not in (None, kubelet):
@@ -112,10 +115,9 @@ async def watch_kubelet_folder(
             notice.forget()
         _log(board.latest or KubeletFolder(), current, path, notice)
         kubelet = current.kubelet or kubelet
-        if current != board.latest:
-            board.post(current)
+        board.post(current)
         on_turn(trio.current_time() - began)
-        await folder_events.wait(INTERVAL)
+        await folder_events.wait(until_beat(INTERVAL if is_watched else UNWATCHED))
 
 
 async def _read_patiently(path: Path, thread: WorkerThread, notice: Notice) -> KubeletFolder:

@@ -8,6 +8,7 @@ from typing import Final
 
 import trio
 
+from biren_plugin.beats import until_beat
 from biren_plugin.board import Board, news_of
 from biren_plugin.core.rivals import Lost, RegistrationJudge, Rival, Seen, Sent
 from biren_plugin.device_plugin.node import Node, OwnSocket, ResourceMemory
@@ -15,14 +16,11 @@ from biren_plugin.errors import KubeletRestarted, PluginSocketGone, Registration
 from biren_plugin.notice import ERROR, say
 from biren_plugin.unix_sockets import FileIdentity, is_served
 
-READ_INTERVAL: Final = 1.0
-"""Seconds between reads of the two sockets when no change of the directory calls for one."""
-
 
 async def watch_kubelet(socket: OwnSocket, node: Node) -> None:
     """Raise when the kubelet's socket or the plugin's own is missing or another one.
 
-    `node.folder` shows when to read; its content may be older than the plugin's socket. Raises
+    Each read of `node.folder` is the time for one here; its content may be older than the plugin's socket. Raises
     `KubeletRestarted` and `PluginSocketGone`.
     """
     first = FileIdentity.of(node.kubelet_socket)
@@ -40,8 +38,7 @@ async def watch_kubelet(socket: OwnSocket, node: Node) -> None:
                     "deleted" if there is None else "replaced; does another plugin use that name?"
                 )
                 raise PluginSocketGone(f"{socket.path} was {done}")
-            with trio.move_on_after(READ_INTERVAL):
-                await changes.receive()
+            await changes.receive()
 
 
 TRY_INTERVAL: Final = 1.0
@@ -92,7 +89,7 @@ async def watch_rivals(
                     say("rival", text, ERROR, resource=resource, sockets=rival.sockets)
                 if judge.is_doubtful:
                     state.doubt_for(DOUBT)
-                with trio.move_on_after(TRY_INTERVAL if rival is not None else DOUBT):
+                with trio.move_on_after(until_beat(TRY_INTERVAL if rival is not None else DOUBT)):
                     await news.receive()
     finally:
         if rival is not None:

@@ -5,6 +5,7 @@ the daemon started. So a caller reads again after a while in any case, and nothi
 """
 
 import ctypes
+import math
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -24,6 +25,8 @@ _MASK = (
     | flags.DELETE_SELF
     | flags.MOVE_SELF
 )
+_ARM_AGAIN = 5.0
+"""Seconds: a directory may be hidden by a mount, of which no event tells."""
 _REST = 0.02
 """Seconds: changes come in bursts (a node for each card), and one scan serves the whole burst."""
 _IDLE_REST = 0.1
@@ -43,6 +46,7 @@ class FolderEvents(AbstractContextManager["FolderEvents"]):
         self._folders = tuple(folders)
         self._names = names or {}
         self._watched: dict[int, Path] = {}
+        self._armed_until = -math.inf
         self._inotify: INotify | None = None
         try:
             # INotify would look for the C library itself: by running ldconfig, for which the event loop waits.
@@ -59,16 +63,24 @@ class FolderEvents(AbstractContextManager["FolderEvents"]):
         if self._inotify is not None:
             self._inotify.close()
 
-    def arm(self) -> None:
-        """Watch the directories that exist now. Call it before a scan, so that no change is missed."""
+    def arm(self) -> bool:
+        """Watch the directories that exist now; return whether these are all.
+
+        Call it before a scan, so that no change is missed.
+        """
         if self._inotify is None:
-            return
+            return False
+        now = trio.current_time()
+        if now < self._armed_until:
+            return True
+        self._armed_until = now + _ARM_AGAIN
         for folder in self._folders:
             try:
                 # Adding a directory again keeps its watch.
                 self._watched[self._inotify.add_watch(folder, _MASK)] = folder
             except OSError:
-                continue  # missing, or out of watches: polling covers it
+                self._armed_until = now  # missing, or out of watches: polling covers it
+        return self._armed_until > now
 
     async def wait(self, longest: float) -> bool:
         """Return whether something has changed since the last `arm`: at once if so, else after `longest` seconds."""
@@ -88,7 +100,10 @@ class FolderEvents(AbstractContextManager["FolderEvents"]):
     def _read(self) -> bool:
         """Take the events so far; return whether one of them counts."""
         assert self._inotify is not None
-        return any(map(self._counts, self._inotify.read(timeout=0)))
+        changed = any(map(self._counts, self._inotify.read(timeout=0)))
+        if changed:
+            self._armed_until = -math.inf  # a directory may be another one
+        return changed
 
     def _counts(self, event: Event) -> bool:
         """Return whether the event matters; an event without a name is about the directory itself."""

@@ -16,6 +16,7 @@ from typing import Any, Final
 import trio
 
 from biren_plugin import __version__
+from biren_plugin.beats import until_beat
 from biren_plugin.core.event_objects import NodeEventsState
 from biren_plugin.core.inventory.held_cards import holder_of
 from biren_plugin.core.model import Device, DeviceList
@@ -228,7 +229,7 @@ def _listen(folder: Path) -> UnixListener:
 async def _until_nobody_serves(ours: UnixListener) -> None:
     """Return when our file is gone, or when another instance's file has no listener any more."""
     while True:
-        await trio.sleep(LOOK_INTERVAL)
+        await trio.sleep(until_beat(LOOK_INTERVAL))
         there = FileIdentity.of(ours.path)
         if there == ours.identity:
             continue

@@ -6,6 +6,7 @@ from typing import Final, TypeVar
 import attrs
 import trio
 
+from biren_plugin.beats import until_beat
 from biren_plugin.board import Board
 from biren_plugin.core.observed import Observed
 from biren_plugin.errors import HostUnreadable
@@ -91,7 +92,7 @@ async def scan_host(
             glancing = not look.pending
             observed.post(seen)  # an equal one too: splits settle with time
         on_turn(trio.current_time() - began)
-        if await folder_events.wait(interval):
+        if await folder_events.wait(until_beat(interval)):
             glancing = False
 
 

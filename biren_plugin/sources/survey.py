@@ -47,7 +47,7 @@ async def survey_node(
     judged = Observed()
     calm = settled = False
     changed_at = judged_at = trio.current_time()
-    with observed.subscribe() as looks:
+    with observed.subscribe(repeats=True) as looks:  # time alone may settle what was seen
         async for seen in looks:
             if seen.snapshot is None:
                 continue

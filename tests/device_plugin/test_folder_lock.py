@@ -290,6 +290,7 @@ async def test_a_deleted_directory_at_the_end_of_the_path_ends_the_process(
             await wait_all_tasks_blocked()
             assert nursery.child_tasks
             path.rmdir()
+            folder.post(KubeletFolder(exists=True))
 
 
 async def test_a_directory_that_cannot_be_opened_does_not_count_as_held(

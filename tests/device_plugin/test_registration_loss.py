@@ -1,4 +1,4 @@
-"""What ends a registration is noticed by an event, or by polling at the latest: new kubelet, lost socket, rival."""
+"""What ends a registration is noticed when the directory is read: new kubelet, lost socket, rival."""
 
 import logging
 import socket
@@ -80,23 +80,12 @@ async def test_a_new_kubelet_is_noticed_at_the_event(node: Stage, mock_clock: Mo
             pytest.fail("the event alone was not enough")
 
 
-async def test_a_new_kubelet_is_noticed_by_polling(node: Stage, autojump_clock: MockClock) -> None:
-    new_file(node.kubelet)
-    with pytest.RaisesGroup(KubeletRestarted):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(node.notice)
-            await trio.sleep(100)
-            new_file(node.kubelet)
-            await trio.sleep(60)
-            nursery.cancel_scope.cancel()
-
-
 @pytest.mark.parametrize(
     ("change", "done"),
     [(Path.unlink, "deleted"), (new_file, "replaced; does another plugin use that name\\?")],
     ids=["deleted", "replaced"],
 )
-async def test_a_missing_own_socket_is_noticed_by_polling(
+async def test_a_missing_own_socket_is_noticed_at_the_next_read(
     node: Stage, autojump_clock: MockClock, change: Callable[[Path], None], done: str
 ) -> None:
     new_file(node.kubelet)
@@ -105,6 +94,26 @@ async def test_a_missing_own_socket_is_noticed_by_polling(
             await nursery.start(node.notice)
             await trio.sleep(100)
             change(node.socket)
+            node.look()
+            await trio.sleep(60)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_socket_that_came_and_went_between_two_reads_is_noticed(
+    node: Stage, autojump_clock: MockClock
+) -> None:
+    new_file(node.kubelet)
+    node.look()
+    parts = Node(node.socket.parent, node.folder, DaemonState())
+    with pytest.RaisesGroup(PluginSocketGone):
+        async with trio.open_nursery() as nursery:
+            new_file(node.socket)
+            there = FileIdentity.of(node.socket)
+            assert there is not None
+            nursery.start_soon(watch_kubelet, OwnSocket(node.socket, there), parts)
+            await wait_all_tasks_blocked()
+            node.socket.unlink()
+            node.look()  # equal to the last one
             await trio.sleep(60)
             nursery.cancel_scope.cancel()
 
@@ -133,8 +142,10 @@ async def test_a_kubelet_that_follows_a_stopped_one_is_a_restart(
             await nursery.start(node.notice)
             await trio.sleep(100)
             node.kubelet.unlink()
+            node.look()
             await trio.sleep(100)
             new_file(node.kubelet)
+            node.look()
             await trio.sleep(60)
             nursery.cancel_scope.cancel()
 
@@ -149,6 +160,7 @@ async def test_a_directory_emptied_by_a_starting_kubelet_is_a_restart(
             await trio.sleep(100)
             node.kubelet.unlink()
             node.socket.unlink()
+            node.look()
             await trio.sleep(60)
             nursery.cancel_scope.cancel()
 

@@ -204,6 +204,7 @@ async def test_a_deleted_socket_ends_the_life(node: Stage, autojump_clock: MockC
     with pytest.RaisesGroup(PluginSocketGone, flatten_subgroups=True):
         async with node.running():
             node.socket.unlink()
+            node.look()
             await trio.sleep(60)
 
 

@@ -173,7 +173,7 @@ async def test_without_inotify_the_wait_ends_after_the_longest_time(
         assert trio.current_time() - started == 1.0
 
 
-def test_folder_events_closes_its_descriptor(folder: Path) -> None:
+async def test_folder_events_closes_its_descriptor(folder: Path) -> None:
     open_before = len(list(Path("/proc/self/fd").iterdir()))
     with FolderEvents([folder]) as bell:
         bell.arm()

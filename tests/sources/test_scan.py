@@ -192,7 +192,7 @@ async def test_without_an_event_a_scan_is_a_glance_which_reads_nothing_else(
 ) -> None:
     bell.changed = False
     before = observed.latest
-    with observed.subscribe() as posted:
+    with observed.subscribe(repeats=True) as posted:
         posted.receive_nowait()
         await bell.ring()
         await bell.ring()

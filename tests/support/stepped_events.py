@@ -17,8 +17,9 @@ class SteppedEvents(FolderEvents):
         """Whether a ring is a change in the directories, rather than the end of the longest wait."""
         self._rung = trio.Event()
 
-    def arm(self) -> None:
+    def arm(self) -> bool:
         self.armed += 1
+        return True
 
     async def wait(self, longest: float) -> bool:
         self._rung = trio.Event()
