@@ -23,7 +23,7 @@ from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.observed import Doubt, KubeletView, Observed
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.core.rivals import Rival
-from biren_plugin.records import frozen
+from biren_plugin.records import frozen, mutable
 
 Outcome = Literal["answered", "refused", "failed"]
 
@@ -31,7 +31,7 @@ CALL_BOUNDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025
 """Upper bounds in seconds: a choice among 24 cards takes 2 ms, the deadline is at 2 s."""
 
 
-@attrs.define
+@mutable
 class Latency:
     """Durations of calls: the number up to each of `CALL_BOUNDS`, and beyond."""
 
@@ -56,7 +56,7 @@ class Turn:
     """The duration in seconds, without the wait for the next turn."""
 
 
-@attrs.define
+@mutable
 class Counters:
     """All counters of one daemon."""
 
@@ -155,7 +155,7 @@ HamiOutcome = Literal["matched", "unmatched", "refused", "unasked"]
 cards; the API server did not answer."""
 
 
-@attrs.define
+@mutable
 class HamiState:
     """What the node has come to under HAMi's scheduler."""
 
@@ -182,7 +182,7 @@ class HamiState:
         self.mismatches.append(text)
 
 
-@attrs.define
+@mutable
 class DaemonState:
     """Belongs to the daemon; all other modules only read it."""
 

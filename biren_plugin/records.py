@@ -1,25 +1,32 @@
-"""`@frozen`: attrs' decorator of that name, for classes of which a process makes a hundred at its start.
+"""`@frozen` and `@mutable`: attrs' decorators, for classes of which a process makes a hundred at its start.
 
 attrs compiles the source of four methods for each class; three of them, which are the same for any class
 but for the names of its fields, take three fifths of that time. Here they are closures over these names.
 """
 
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+__all__ = ["frozen", "mutable"]
+
 if TYPE_CHECKING:
-    from attrs import frozen as frozen  # type checkers know it by this name
+    from attrs import define as mutable  # type checkers know them by these names
+    from attrs import frozen
 else:
+    mutable = partial(attrs.define, eq=False, repr=False)
+    """Make a class with slots for what is counted or remembered: nobody compares or prints it."""
 
     def frozen(cls: type) -> type:
         """Make a frozen class with slots: comparison, hash and text by its fields, as `attrs.frozen` does."""
         made = attrs.frozen(cls, eq=False, repr=False)
+        fields = attrs.fields(made)
         methods = (
-            *_comparison(_values_of([each.name for each in attrs.fields(made) if each.eq])),
-            _text([each.name for each in attrs.fields(made) if each.repr]),
+            *_comparison(_values_of([each.name for each in fields if each.eq])),
+            _text([each.name for each in fields if each.repr]),
         )
         for method in methods:
             if method.__name__ not in vars(

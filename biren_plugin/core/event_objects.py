@@ -8,10 +8,8 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
-import attrs
-
 from biren_plugin.core.remarks import Remark
-from biren_plugin.records import frozen
+from biren_plugin.records import frozen, mutable
 
 NAMESPACE: Final = "default"
 """Where Events about objects without a namespace are."""
@@ -35,7 +33,7 @@ class NodeEvent:
     bad: bool
 
 
-@attrs.define
+@mutable
 class NodeEventsState:
     """The Kubernetes Events about the node."""
 

@@ -52,7 +52,7 @@ from biren_plugin.errors import (
 )
 from biren_plugin.files.claim_files import ClaimFiles, in_turn
 from biren_plugin.notice import WARNING, say
-from biren_plugin.records import frozen
+from biren_plugin.records import frozen, mutable
 from biren_plugin.worker_thread import WorkerThread
 
 PATIENCE: Final = 38.0
@@ -84,7 +84,7 @@ class Offer:
     """The uid of the claim that holds each device, by device name, of claims whose files have vanished."""
 
 
-@attrs.define
+@mutable
 class _Commit:
     """The result of one try to write a claim's file."""
 

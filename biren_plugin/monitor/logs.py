@@ -13,10 +13,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal
 
-import attrs
-
 from biren_plugin.errors import printable
 from biren_plugin.notice import WARNING, log_record
+from biren_plugin.records import mutable
 
 BURST: Final = 5
 PERIOD: Final = 60.0
@@ -41,7 +40,7 @@ def fields_of(record: logging.LogRecord) -> Mapping[str, Any]:
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
-@attrs.define
+@mutable
 class _Seen:
     since: float
     shown: int = 0

@@ -18,6 +18,7 @@ from biren_plugin.core.observed import ClaimUse, Holder, KubeletView
 from biren_plugin.core.parse.claim_device import ClaimDevice
 from biren_plugin.core.parse.vendor import DRA_DRIVER
 from biren_plugin.errors import PodResourcesUnknown
+from biren_plugin.records import mutable
 from biren_plugin.wire._proto import podresources_pb2 as pb
 from biren_plugin.wire._proto.podresources_grpc import PodResourcesListerStub
 from biren_plugin.wire.unix_grpc import CallEnded, Channel, Limits, with_channel
@@ -128,7 +129,7 @@ async def ask_kubelet(stream: trio.abc.Stream, vendor: str, deadline: float) -> 
     )
 
 
-@attrs.define
+@mutable
 class _Listed:
     """What counts of the pods that were decoded so far."""
 

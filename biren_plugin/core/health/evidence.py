@@ -7,7 +7,7 @@ import attrs
 from biren_plugin.core.model import Device
 from biren_plugin.core.parse.brml import CardReading, LibraryStatus
 from biren_plugin.core.parse.card import Card
-from biren_plugin.records import frozen
+from biren_plugin.records import frozen, mutable
 
 
 @frozen
@@ -59,7 +59,7 @@ class Rising:
         return self._rose is not None and now - self._rose < RISE_HOLD
 
 
-@attrs.define
+@mutable
 class History:
     """What is remembered of one card between readings."""
 

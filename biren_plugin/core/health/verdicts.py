@@ -24,7 +24,7 @@ from biren_plugin.core.model import Device, Identity, Inventory, Snapshot
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse.brml import LibraryStatus
 from biren_plugin.core.parse.card import NodeState
-from biren_plugin.records import frozen
+from biren_plugin.records import frozen, mutable
 
 SUSPECT_FROM: Final = 3
 """GPUs: instances of one GPU share its PCI function, so they do not count separately."""
@@ -54,7 +54,7 @@ class HealthPolicy:
         return modes_of(always, self.mode, self.disabled, self.probes)
 
 
-@attrs.define
+@mutable
 class _Record:
     """What is remembered of one card."""
 

@@ -22,6 +22,7 @@ from biren_plugin.core.observed import (
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.splits import RESOURCE_OF_SPLIT
 from biren_plugin.core.parse.sysfs import number_of
+from biren_plugin.records import mutable
 
 
 def held_and_gone(listed: Collection[tuple[str, str]], holders: Holders) -> Iterator[Device]:
@@ -124,7 +125,7 @@ def holder_of(device: Device, seen: Observed) -> Holder | None:
     return use.pod if use is not None else None
 
 
-@attrs.define
+@mutable
 class _Former:
     """The former name of a card."""
 

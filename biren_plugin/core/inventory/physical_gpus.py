@@ -21,13 +21,13 @@ from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.splits import RESOURCE_OF_SPLIT
-from biren_plugin.records import frozen
+from biren_plugin.records import frozen, mutable
 
 APPEAR_SETTLE: Final = 0.9  # two scans, a second apart, that agree
 SPLIT_SETTLE: Final = 3.0
 
 
-@attrs.define
+@mutable
 class _Gpu:
     """One physical GPU."""
 
