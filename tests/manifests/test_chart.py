@@ -1,5 +1,7 @@
 """The Helm chart: the same objects as the overlays, and values that are checked."""
 
+import json
+
 import pytest
 
 from tests.manifests.overlays import CHOICES
@@ -65,6 +67,11 @@ def test_a_wrong_value_is_named(value: str, complaint: str) -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
+        (["image=null"], "image is null: give a value, or leave it out for the default"),
+        (["hami=null"], "hami is null: give a value"),
+        (["cdiDir=null"], "cdiDir is null: give a value"),
+        (["logLevel=null"], "logLevel is null: give a value"),
+        (["config.node 7.pulse=300"], 'config "node 7": give the name of a node, or default'),
         (["kubeletRoot=var/lib"], 'kubeletRoot "var/lib": give an absolute path'),
         (["devicePluginsDir=/"], 'devicePluginsDir "/": give an absolute path'),
         (
@@ -119,6 +126,34 @@ def test_values_that_are_no_overlay_reach_the_pod() -> None:
     assert pod["affinity"] == {"nodeAffinity": {"some": "thing"}}
     template = of_kind(objects, "DaemonSet")["spec"]["template"]
     assert template["metadata"]["annotations"] == {"team": "ours"}
+
+
+def test_a_text_that_looks_like_another_type_or_a_comment_reaches_the_pod_as_it_is() -> None:
+    for text in ("123", "true", "a #b", "*a: 'b\""):
+        values = {
+            "serviceAccountName": text,
+            "priorityClassName": text,
+            "seLinuxType": text,
+            "cdi": True,
+            "cdiDir": f"/{text}",
+            "kubeletRoot": f"/{text}",
+            "devicePluginsDir": f"/{text}",
+            "image": {"repository": text, "tag": text},
+        }
+        objects = helm_template(
+            *(f"--set-json={name}={json.dumps(values[name])}" for name in values)
+        )
+        pod, container = pod_of(objects), container_of(objects)
+        assert pod["serviceAccountName"] == pod["priorityClassName"] == text
+        assert container["image"] == f"{text}:{text}"
+        assert container["securityContext"]["seLinuxOptions"] == {"type": text}
+        paths = {
+            each["name"]: each["hostPath"]["path"] for each in pod["volumes"] if "hostPath" in each
+        }
+        assert (paths["cdi"], paths["device-plugins"]) == (f"/{text}", f"/{text}")
+        assert paths["pod-resources"] == f"/{text}/pod-resources"
+        given = {each["name"]: each["value"] for each in container["env"]}
+        assert given["BR_GPU_CDI_DIR"] == f"/{text}"
 
 
 def test_lists_and_maps_reach_the_daemon_as_its_variables() -> None:

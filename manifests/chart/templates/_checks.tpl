@@ -1,5 +1,15 @@
 {{- /* What the schema cannot say, or says in a pattern that nobody reads: one sentence for each fault. */ -}}
 {{- define "checks" -}}
+{{- range $name := list "image" "offerBy" "hami" "cdi" "cdiDir" "containerRuntime" "visibleDevices" "monitoringResource" "hostPath" "managementLibrary" "nodeLabels" "serviceMonitor" "openshift" "kubeletRoot" "devicePluginsDir" "logLevel" -}}
+  {{- if kindIs "invalid" (index $.Values $name) -}}
+    {{- fail (printf "%s is null: give a value, or leave it out for the default" $name) -}}
+  {{- end -}}
+{{- end -}}
+{{- range $name, $_ := .Values.config -}}
+  {{- if not (regexMatch "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$" $name) -}}
+    {{- fail (printf "config %q: give the name of a node, or default" $name) -}}
+  {{- end -}}
+{{- end -}}
 {{- range $name := list "kubeletRoot" "devicePluginsDir" "cdiDir" -}}
   {{- $value := index $.Values $name -}}
   {{- if or (not (hasPrefix "/" $value)) (eq (trimAll "/" $value) "") -}}
@@ -85,19 +95,19 @@
   value: "true"
 {{- if ne .Values.cdiDir "/etc/cdi" }}
 - name: BR_GPU_CDI_DIR
-  value: {{ .Values.cdiDir }}
+  value: {{ .Values.cdiDir | quote }}
 {{- end }}
 {{- end }}
 {{- if ne .Values.containerRuntime "runc" }}
 - name: BR_GPU_CONTAINER_RUNTIME
-  value: {{ .Values.containerRuntime }}
+  value: {{ .Values.containerRuntime | quote }}
 {{- end }}
 {{- if eq .Values.offerBy "dra" }}
 - name: BR_GPU_OFFER_BY
   value: dra
 {{- if ne (include "kubeletRoot" .) "/var/lib/kubelet" }}
 - name: BR_GPU_KUBELET_ROOT
-  value: {{ include "kubeletRoot" . }}
+  value: {{ include "kubeletRoot" . | quote }}
 {{- end }}
 {{- end }}
 {{- if .Values.hami }}
@@ -120,7 +130,7 @@
 {{- end }}
 {{- if ne .Values.visibleDevices "none" }}
 - name: BR_GPU_VISIBLE_DEVICES
-  value: {{ .Values.visibleDevices }}
+  value: {{ .Values.visibleDevices | quote }}
 {{- end }}
 {{- with .Values.probes }}
 {{- $words := list }}
