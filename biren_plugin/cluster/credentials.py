@@ -19,12 +19,15 @@ from urllib.parse import urlsplit
 
 from biren_plugin.core.parse.api_shapes import Shape, shaped
 from biren_plugin.errors import ApiUnreachable
+from biren_plugin.host.bounded_file import read_bounded
 from biren_plugin.records import frozen
 
 FRESH: Final = 60.0
 """Seconds after which credentials are read again, as client-go does."""
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _HTTPS: Final = 443
+_LONGEST: Final = 1024 * 1024
+"""Bytes of a file; a CA bundle has some 200 KiB."""
 _NAMED: Final[Shape] = {"name": str, "uid": str}
 _CLAIMS: Final[Shape] = {
     "kubernetes.io": {
@@ -69,9 +72,9 @@ class PodCredentials:
                 "run in a pod, or give --kubeconfig"
             ) from None
         try:
-            authority = (self._files / "ca.crt").read_bytes()
-            token = (self._files / "token").read_text("ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
+            authority = _read(self._files / "ca.crt")
+            token = _token_of(_read(self._files / "token").decode("ascii"))
+        except (OSError, ValueError) as error:
             raise ApiUnreachable(
                 f"cannot read the service account in {self._files}: {_reason(error)}; "
                 "set automountServiceAccountToken: true"
@@ -95,11 +98,13 @@ def context_for(authority: bytes, where: str) -> ssl.SSLContext:
 def load_kubeconfig(path: Path) -> Access:
     """Return the access of a kubeconfig's current context. Raises `ApiUnreachable`."""
     try:
-        text = path.read_text()
+        text = _read(path).decode()
         return _access(json.loads(text) if text.startswith("{") else _parse_yaml(text), path)
     except (OSError, UnicodeDecodeError, ssl.SSLError, binascii.Error) as error:
         raise ApiUnreachable(f"cannot use the kubeconfig {path}: {_reason(error)}") from error
-    except (KeyError, StopIteration, TypeError, AttributeError, ValueError) as error:
+    except (
+        KeyError, StopIteration, TypeError, AttributeError, ValueError, RecursionError,
+    ) as error:  # fmt: skip
         raise ApiUnreachable(
             f"the kubeconfig {path} has no usable current context: {_reason(error)}"
         ) from error
@@ -112,7 +117,7 @@ def _parse_yaml(text: str) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
-        raise ValueError(f"not YAML: {error}") from error
+        raise ValueError(f"not YAML: {' '.join(str(error).split())}") from error
 
 
 def load_from(kubeconfig: Path | None) -> Load:
@@ -134,12 +139,19 @@ def _access(document: Any, path: Path) -> Access:
         with tempfile.NamedTemporaryFile() as file:  # 0600; ssl reads files only
             file.write(certificate + b"\n" + key)
             file.flush()
-            tls.load_cert_chain(file.name)
+            tls.load_cert_chain(
+                file.name, password=""
+            )  # an encrypted key would ask on the terminal
     token = user.get("token")
     if token is None and "tokenFile" in user:
-        token = path.parent.joinpath(user["tokenFile"]).read_text().strip()
-    if token is not None and not (isinstance(token, str) and token.isascii()):
-        raise ValueError("its user's token is not ASCII text")
+        token = _read(path.parent.joinpath(user["tokenFile"])).decode()
+    if token is not None:
+        token = _token_of(token)
+    elif certificate is None or key is None:
+        raise ValueError(
+            "its user has neither a token nor a client certificate with its key; other ways to "
+            "authenticate, such as exec, are not supported"
+        )
     return Access(server.hostname, server.port or _HTTPS, tls, token)
 
 
@@ -152,8 +164,24 @@ def _data(section: Any, key: str, path: Path) -> bytes | None:
     if f"{key}-data" in section:
         return base64.b64decode(section[f"{key}-data"])
     if key in section:
-        return path.parent.joinpath(section[key]).read_bytes()
+        return _read(path.parent.joinpath(section[key]))
     return None
+
+
+def _read(path: Path) -> bytes:
+    """Return the content of a small file. Raises `OSError`, and `ValueError` if it is a large one."""
+    content = read_bounded(path, _LONGEST)
+    if len(content) > _LONGEST:
+        raise ValueError(f"{path} has more than {_LONGEST} bytes")
+    return content
+
+
+def _token_of(text: object) -> str:
+    """Return a token as a header may have it. Raises `ValueError`."""
+    token = text.strip() if isinstance(text, str) else ""
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ValueError("the token is not ASCII text of one word")
+    return token
 
 
 def _reason(error: Exception) -> str:

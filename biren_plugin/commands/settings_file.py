@@ -19,6 +19,7 @@ from biren_plugin.commands.flags import FILE_SOURCE
 from biren_plugin.core.setting_field import CONFIG, CONFIG_DIR, key_of
 from biren_plugin.core.settings import SETTINGS
 from biren_plugin.errors import UsageError
+from biren_plugin.host.bounded_file import read_bounded
 from biren_plugin.host.config_directory import own_file_of, settings_file_of
 from biren_plugin.records import frozen
 
@@ -94,8 +95,7 @@ def read_settings_file(path: Path, named_by: str = f"--{CONFIG}") -> list[Entry]
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_SIZE + 1)
+        content = read_bounded(path, _MAX_SIZE)
     except OSError as error:
         raise UsageError(f"{named_by} {path}: {error.strerror}") from error
     if len(content) > _MAX_SIZE:

@@ -6,6 +6,7 @@ from typing import Final
 
 import trio
 
+from biren_plugin.host.bounded_file import read_bounded
 from biren_plugin.notice import WARNING, Notice
 from biren_plugin.worker_thread import WorkerThread
 
@@ -39,8 +40,7 @@ class SettingsWatch:
         path = None
         try:
             path = self._choose()
-            with path.open("rb") as file:
-                return path, file.read(_MOST)
+            return path, read_bounded(path, _MOST)
         except OSError:
             return path, None
 

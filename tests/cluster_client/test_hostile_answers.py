@@ -184,6 +184,45 @@ def test_a_kubeconfig_with_such_a_token_is_not_usable(
         load_kubeconfig(path)
 
 
+@pytest.mark.parametrize("token", ["", "a\nb", "a b", "a\x00"])
+async def test_a_token_file_with_more_than_a_word_is_a_fault_of_its_file(
+    server: StandInApiServer, tmp_path: Path, token: str
+) -> None:
+    environment = server.account(tmp_path)
+    (tmp_path / "token").write_text(token)
+    with pytest.raises(ApiUnreachable, match="the token is not ASCII text of one word"):
+        await ApiServer(PodCredentials(environment, tmp_path).load).call("GET", NODES)
+
+
+@pytest.mark.parametrize(
+    "user", [{}, {"exec": {"command": "aws"}}, {"client-certificate-data": ""}]
+)
+def test_a_kubeconfig_whose_user_cannot_authenticate_is_not_used_without_credentials(
+    server: StandInApiServer, tmp_path: Path, user: dict[str, object]
+) -> None:
+    path = server.kubeconfig(tmp_path)
+    document = json.loads(path.read_text())
+    document["users"][0]["user"] = user
+    path.write_text(json.dumps(document))
+    with pytest.raises(
+        ApiUnreachable, match="neither a token nor a client certificate with its key"
+    ):
+        load_kubeconfig(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "x" * 2**21])
+def test_a_kubeconfig_that_is_deep_or_large_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(text)
+    with pytest.raises(ApiUnreachable, match=str(path)):
+        load_kubeconfig(path)
+
+
+def test_an_endless_kubeconfig_is_read_in_part() -> None:
+    with pytest.raises(ApiUnreachable, match="/dev/zero has more than"):
+        load_kubeconfig(Path("/dev/zero"))
+
+
 async def test_a_watch_without_a_thread_for_its_credentials_is_no_bug(
     api: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
