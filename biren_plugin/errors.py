@@ -175,6 +175,8 @@ def why_unwritable(path: Path, error: OSError, flag: str) -> str:
     is_missing = error.errno == errno.ENOENT
     cure = f"create {path.parent}, or correct {flag}" if is_missing else f"see {flag}"
     cure = _CURES.get(error.errno or 0, cure)
+    if error.errno == errno.EEXIST:  # of mkdir
+        cure = f"{path.parent} is not a directory, correct {flag}"
     return f"cannot write {path}: {reason_of(error)}; {cure}"
 
 

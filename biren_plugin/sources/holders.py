@@ -190,7 +190,7 @@ async def _ask(
     except FileNotFoundError as error:
         raise PodResourcesUnknown(f"no {socket} (is its directory mounted?)") from error
     except OSError as error:
-        raise PodResourcesUnknown(
-            f"{reason_of(error)} on {socket} (is the kubelet running?)"
-        ) from error
+        refused = isinstance(error, ConnectionRefusedError)
+        advice = "is the kubelet running?" if refused else "see --pod-resources-dir"
+        raise PodResourcesUnknown(f"{reason_of(error)} on {socket} ({advice})") from error
     return await ask_kubelet(stream, DOMAIN, DEADLINE)

@@ -180,6 +180,12 @@ async def test_a_misspelt_directory_is_not_created_with_its_parents(
     assert not folder.exists()
 
 
+async def test_a_file_in_place_of_the_directory_is_named(folder: Path, state: DaemonState) -> None:
+    folder.touch()
+    with pytest.raises(SocketUnusable, match=f"{folder} is not a directory, correct --status-dir"):
+        await serve_status(folder, state)
+
+
 def test_without_a_daemon_one_line_gives_advice(folder: Path) -> None:
     with pytest.raises(StatusUnavailable, match="no daemon runs here: no process serves"):
         ask(folder)

@@ -292,7 +292,9 @@ async def test_a_path_too_long_for_a_socket_is_logged(
     node = Node(tmp_path / ("x" * 120), mock_clock)
     node.start(nursery)
     await until(lambda: bool(warnings(caplog)))
-    assert "path too long" in warnings(caplog)[0]
+    [said] = warnings(caplog)
+    assert "path too long" in said
+    assert "(see --pod-resources-dir)" in said
 
 
 async def test_a_hanging_kubelet_is_abandoned_in_time_and_asked_again(
