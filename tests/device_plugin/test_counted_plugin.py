@@ -1,18 +1,30 @@
 """The counted plugin answers as the plain one, and each call is counted once, by its outcome."""
 
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+import trio
+from purerpc import InternalError
+from trio.testing import wait_all_tasks_blocked
 
 from biren_plugin.board import Board
 from biren_plugin.core.admission import PreferenceRequest
-from biren_plugin.core.container_edits import edits_for
+from biren_plugin.core.container_edits import ContainerEdits, edits_for
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.daemon_state import Counters
 from biren_plugin.device_plugin.node import Streams
-from biren_plugin.device_plugin.server import CountedPlugin, DevicePlugin, watch_devices
+from biren_plugin.device_plugin.server import (
+    CountedPlugin,
+    DevicePlugin,
+    serve_plugin,
+    watch_devices,
+)
 from biren_plugin.errors import RequestRefused
+from biren_plugin.wire.device_plugin import PluginClient
+from biren_plugin.wire.unix_grpc import CallEnded, Channel, with_channel
 from tests.support.cards import GPU, devices, listed
 
 
@@ -117,3 +129,46 @@ async def test_another_scheduler_is_told_of_each_container_whether_it_is_admitte
     with pytest.raises(RequestRefused):
         await plugin.allocate([["card_7"]])
     assert chooser.told == [("admit", ["card_0"]), ("admit", ["card_1"]), ("refuse", ["card_7"])]
+
+
+async def test_a_choice_is_explained_only_to_who_debugs(caplog: pytest.LogCaptureFixture) -> None:
+    offered = Board[DeviceList]()
+    offered.post(listed(GPU, *devices(GPU, 0, 1)))
+    _, plugin, _ = counted(offered)
+    for level, lines in (("INFO", []), ("DEBUG", [f"{GPU}: would choose card_0: alone"])):
+        caplog.set_level(level)
+        await plugin.prefer([PreferenceRequest(("card_1", "card_0"), (), 1)])
+        assert caplog.messages == lines
+
+
+class _Broken(DevicePlugin):
+    """Fails each allocation on a bug."""
+
+    async def allocate(self, requests: Sequence[Sequence[str]]) -> list[ContainerEdits]:
+        raise ZeroDivisionError(f"{requests}")
+
+
+async def test_calls_that_fail_on_a_bug_are_logged_and_end_the_server_once_there_are_five(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    offered = Board[DeviceList]()
+    broken = _Broken(offered, Board[Inventory](), counted(offered)[1].watch, "packed", edits_for)
+
+    async def allocate(channel: Channel) -> None:
+        with pytest.raises((InternalError, CallEnded)):
+            await PluginClient(channel).allocate(["card_0"])
+
+    answered = 0
+    with tempfile.TemporaryDirectory(prefix="br") as path, trio.fail_after(60):
+        own = Path(path) / "plugin.sock"
+        with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(serve_plugin, own, broken)
+                for number in range(1, 5):
+                    await with_channel(await trio.open_unix_socket(own), allocate)
+                    assert caplog.text.count("a call failed on a bug of the plugin") == number
+                    await wait_all_tasks_blocked()
+                    answered = number
+                await with_channel(await trio.open_unix_socket(own), allocate)
+                await trio.sleep_forever()
+    assert answered == 4

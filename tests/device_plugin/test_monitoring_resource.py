@@ -7,18 +7,23 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import Device, DeviceList, HostFacts, Inventory
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.core.settings import Settings
 from biren_plugin.core.useless_settings import without_effect
-from biren_plugin.device_plugin.kubelet_folder import KubeletFolder, read_kubelet_folder
-from biren_plugin.device_plugin.monitoring_resource import LIST, MonitoringPlugin
-from biren_plugin.device_plugin.node import Node
+from biren_plugin.device_plugin.kubelet_folder import (
+    KUBELET_SOCKET,
+    KubeletFolder,
+    read_kubelet_folder,
+    socket_name,
+)
+from biren_plugin.device_plugin.monitoring_resource import LIST, MonitoringPlugin, run_monitoring
+from biren_plugin.device_plugin.node import Node, ResourceMemory
 from biren_plugin.device_plugin.serving import Serving
-from biren_plugin.errors import InvalidRequest, NotReady
+from biren_plugin.errors import InvalidRequest, NotReady, PluginSocketGone
 from biren_plugin.monitor.status import status_document
 from biren_plugin.simulate.kubelet import SimulatedKubelet
 from tests.support.cards import GPU, HALF, card, devices, listed
@@ -82,7 +87,24 @@ async def test_pods_still_get_each_card_that_is_monitored(
         assert set((await kubelet.admit(GPU, 2)).ids) == {"card_0", "card_1"}
         shown = {each["resource"]: each for each in status_document(state)["resources"]}
         assert shown[MONITORING_RESOURCE]["registered"] is True
+        assert state.counters.lists_sent.keys() == {GPU, MONITORING_RESOURCE}
         nursery.cancel_scope.cancel()
+
+
+async def test_a_new_life_is_not_registered_and_ends_with_its_socket(
+    path: Path, autojump_clock: MockClock
+) -> None:
+    node, memory = Node(path, Board[KubeletFolder](), new_state()), ResourceMemory()
+    memory.registered.post(True)  # as the last life left it
+    with pytest.RaisesGroup(PluginSocketGone, flatten_subgroups=True):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_monitoring, node, memory)
+            await wait_all_tasks_blocked()
+            assert [memory.registered.latest] == [False]
+            (path / KUBELET_SOCKET).touch()
+            (path / socket_name(MONITORING_RESOURCE)).unlink()
+            await trio.sleep(60)
+            pytest.fail("nothing serves it")
 
 
 def test_where_it_has_no_effect_the_daemon_says_why() -> None:

@@ -131,6 +131,8 @@ async def test_a_too_large_request_is_answered_with_all_cards_and_logged(
     tmp_path: Path, warnings: Callable[[], list[str]]
 ) -> None:
     async with serving(tmp_path, inventory_of(8, 0)) as asking:
+        assert await asking.prefer(([0, 3, 1], (), 2)) == [[1, 3]]
+        assert warnings() == []
         assert await asking.prefer(([0, 3, 1], (), 3)) == [[1, 3]]
         assert warnings() == [
             f"{GPU}: asked to choose 3 of 3 cards, but only 2 of them are known and Healthy"

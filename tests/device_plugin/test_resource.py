@@ -6,7 +6,7 @@ ends are in this process: what one end has written is there for the other at onc
 
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import attrs
@@ -17,6 +17,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import Device, DeviceList, Inventory
+from biren_plugin.core.observed import Holder, KubeletView
 from biren_plugin.core.parse.card import Card
 from biren_plugin.daemon_state import DaemonState
 from biren_plugin.device_plugin.kubelet_folder import (
@@ -26,7 +27,13 @@ from biren_plugin.device_plugin.kubelet_folder import (
 )
 from biren_plugin.device_plugin.node import Node, ResourceMemory
 from biren_plugin.device_plugin.resource import run_resource
-from biren_plugin.errors import KubeletRestarted, PluginSocketGone, SocketUnusable, StartTooSlow
+from biren_plugin.errors import (
+    KubeletRestarted,
+    PluginSocketGone,
+    RegistrationLost,
+    SocketUnusable,
+    StartTooSlow,
+)
 from biren_plugin.simulate.kubelet import SimulatedKubelet
 from biren_plugin.wire.device_plugin import PluginClient
 from biren_plugin.wire.messages import ListedDevice
@@ -55,12 +62,13 @@ class Stage:
         self.offered = Board[DeviceList]()
         self.kubelet = SimulatedKubelet(path)
         self.socket = path / socket_name(RESOURCE)
+        self.state = DaemonState(inventory=self.inventory)
+        self.memory = ResourceMemory(offered=self.offered)
 
     async def live(self) -> None:
         """Run one life, which ends only by raising; two hours at most."""
         with trio.fail_after(7200):
-            node = Node(self.path, self.folder, DaemonState(inventory=self.inventory))
-            await run_resource(RESOURCE, node, ResourceMemory(offered=self.offered))
+            await run_resource(RESOURCE, Node(self.path, self.folder, self.state), self.memory)
 
     def look(self) -> None:
         """Post the directory's content, as the daemon's watcher does."""
@@ -88,7 +96,7 @@ class Stage:
 
 
 @pytest.fixture
-def node() -> Iterator[Stage]:
+async def node() -> AsyncIterator[Stage]:
     # A Unix socket's path has at most 107 bytes: pytest's tmp_path may be too long.
     with tempfile.TemporaryDirectory(prefix="br") as path:
         yield Stage(Path(path))
@@ -198,6 +206,49 @@ async def test_an_equal_list_is_sent_only_with_a_heartbeat(
             node.inventory.post(Inventory((attrs.evolve(devices, pulse=1),)))
             with trio.fail_after(1):
                 await views.receive()
+
+
+async def test_a_new_life_is_not_registered_until_a_kubelet_watches(
+    node: Stage, autojump_clock: MockClock
+) -> None:
+    node.memory.registered.post(True)  # as the last life left it
+    node.inventory.post(BOTH)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.live)
+        await trio.sleep(10)
+        assert [node.memory.registered.latest] == [False]
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_time_of_the_last_list_is_noted(node: Stage, autojump_clock: MockClock) -> None:
+    assert not node.state.counters.lists_sent
+    async with node.running():
+        await node.memory.registered.wait_for(bool)
+        assert node.state.counters.lists_sent.keys() == {RESOURCE}
+
+
+async def test_an_allocation_is_remembered_and_its_holder_is_asked_for_soon(
+    node: Stage, autojump_clock: MockClock
+) -> None:
+    async with node.running():
+        await ask(node, "card_0")
+        doubt = node.state.doubts.latest
+        assert doubt is not None
+        assert doubt.reasons == 2, "of the registration, and of the allocation"
+        holders = {"card_0": Holder("default", "train"), "card_1": Holder("default", "other")}
+        [(stranger, _pod)] = node.memory.rivals.unexplained(holders, learning=False)
+        assert stranger == "card_1"
+
+
+async def test_a_kubelet_that_counts_other_devices_than_it_was_sent_ends_the_life(
+    node: Stage, autojump_clock: MockClock
+) -> None:
+    with pytest.RaisesGroup(RegistrationLost, flatten_subgroups=True):
+        async with node.running():
+            for _ in range(10):
+                await trio.sleep(5)
+                other = {RESOURCE: frozenset({"card_7"})}
+                node.state.kubelet_view.post(KubeletView(trio.current_time(), {}, other))
 
 
 async def test_a_deleted_socket_ends_the_life(node: Stage, autojump_clock: MockClock) -> None:

@@ -99,6 +99,7 @@ async def test_a_holder_that_serves_nothing_is_named_once_after_some_seconds(
         return LockHolder(1234, "backup --all")
 
     holders(find)
+    await trio.sleep(100)
     await wait_for(IDLE_AFTER - 1, waiting, node)
     assert node.state.unready() == []
     assert "standing by" in caplog.text
@@ -184,6 +185,28 @@ async def test_a_holder_on_a_node_without_cards_has_nothing_to_serve(
     node.state.inventory.post(Inventory())
     await wait_for(3 * IDLE_AFTER, waiting, node)
     assert node.state.unready() == []
+
+
+async def test_a_directory_that_became_writable_while_another_instance_holds_it_is_logged(
+    path: Path, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    caplog.set_level(logging.INFO)
+    waiting = Waiting(Node(path, Board[KubeletFolder](), new_state()))
+    for hindrance in ("unwritable", "held"):
+        waiting.hindered(hindrance)
+    assert f"sockets can be created in {path} again" in caplog.text
+
+
+async def test_an_idle_holder_is_named_again_after_the_directory_was_missing(
+    waiting: Waiting,
+    node: Node,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: MockClock,
+) -> None:
+    for times in (1, 2):
+        await wait_for(LONG, waiting, node)
+        assert caplog.text.count(IDLE) == times
+        waiting.hindered("missing")
 
 
 async def test_an_unwritable_directory_is_logged_once_and_makes_the_instance_unready(
