@@ -103,6 +103,7 @@ async def test_a_new_life_is_not_registered_and_ends_with_its_socket(
             assert [memory.registered.latest] == [False]
             (path / KUBELET_SOCKET).touch()
             (path / socket_name(MONITORING_RESOURCE)).unlink()
+            node.folder.post(read_kubelet_folder(path))
             await trio.sleep(60)
             pytest.fail("nothing serves it")
 
