@@ -5,6 +5,7 @@
 2. A module that counts knows nothing of metrics; a module that reads changes nothing.
 """
 
+import math
 import time
 from bisect import bisect_left
 from collections import Counter, deque
@@ -229,16 +230,17 @@ class DaemonState:
 
     def ask_soon(self, seconds: float) -> None:
         """Have the kubelet asked soon, and often for this time, since its answer is about to change."""
-        self._doubt(seconds, reasons=1)
+        view, before = self.kubelet_view.latest, self.doubts.latest or Doubt()
+        asked = view.at if view is not None else -math.inf
+        doubt = before.announcing(trio.current_time(), asked, seconds)
+        if doubt is not before:
+            self.doubts.post(doubt)
 
     def ask_now(self, seconds: float) -> None:
         """Have the kubelet asked at once, and often for this time, since somebody waits for its answer."""
-        self._doubt(seconds, waiting=1)
-
-    def _doubt(self, seconds: float, *, reasons: int = 0, waiting: int = 0) -> None:
-        before = self.doubts.latest or Doubt()
-        until = max(before.until, trio.current_time() + seconds)
-        self.doubts.post(Doubt(until, before.reasons + reasons, before.waiting + waiting))
+        doubt = self.doubts.latest or Doubt()
+        until = max(doubt.until, trio.current_time() + seconds)
+        self.doubts.post(attrs.evolve(doubt, until=until, waiting=doubt.waiting + 1))
 
     @contextmanager
     def life_of(

@@ -44,7 +44,7 @@ def log_record(
     """Return the record of a line."""
     name = logging.getLevelName(level)
     record = {"name": _log.name, "levelno": level, "levelname": name, "msg": text, "event": event}
-    return logging.makeLogRecord({**record, **fields})
+    return logging.makeLogRecord({**record, **fields, "event_fields": fields})
 
 
 def is_debugging() -> bool:

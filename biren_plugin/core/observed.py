@@ -122,6 +122,10 @@ class KubeletView:
     """Namespace and name of each claim that the kubelet lists without a device."""
 
 
+RIGHT_AFTER: Final = 0.2
+"""Seconds from the first reason to the question: an allocation is recorded after it was answered."""
+
+
 @frozen
 class Doubt:
     """Why the kubelet is asked more often than usual."""
@@ -129,9 +133,22 @@ class Doubt:
     until: float = -math.inf
     """In seconds of trio's clock."""
     reasons: int = 0
-    """How many changes were announced so far; the kubelet is asked shortly after each."""
+    """How many changes were announced so far; the kubelet is asked `RIGHT_AFTER` each."""
+    announced: float = -math.inf
+    """When the last of them was, in seconds of trio's clock."""
     waiting: int = 0
     """For how many questions so far somebody waits; each is asked at once."""
+
+    def announcing(self, now: float, asked: float, seconds: float) -> "Doubt":
+        """Return the doubt with one more change at `now`, for `seconds`; `asked` is the time of the last question.
+
+        The doubt itself if the question about an earlier change is still to come: under load there are a
+        thousand changes a second.
+        """
+        if self.announced > max(asked, now - RIGHT_AFTER):
+            return self
+        until = max(self.until, now + seconds)
+        return attrs.evolve(self, until=until, reasons=self.reasons + 1, announced=now)
 
 
 @frozen

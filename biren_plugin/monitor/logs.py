@@ -25,7 +25,12 @@ SUBJECTS: Final = 256
 
 _NOISY = ("hpack", "h2")  # purerpc's versions log every header at DEBUG
 _ACCEPTING = "trio.serve_listeners"  # logs what keeps trio from accepting a connection
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "event"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "event",
+    "event_fields",
+}
 
 Subject = tuple[str, ...]
 
@@ -37,7 +42,8 @@ def event_of(record: logging.LogRecord) -> str:
 
 def fields_of(record: logging.LogRecord) -> Mapping[str, Any]:
     """Return the event's fields: everything in `extra` besides the name."""
-    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    fields = getattr(record, "event_fields", None) or vars(record)  # a line of a library has none
+    return {name: value for name, value in fields.items() if name not in _STANDARD}
 
 
 @mutable
@@ -155,6 +161,8 @@ def configure(level: str, log_format: Literal["auto", "text", "json"]) -> None:
     handler = _LimitedHandler()
     as_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     handler.setFormatter(TextFormatter() if as_text else JsonFormatter())
+    # No format shows the thread or the process, and finding them takes half of the time of a line.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -28,6 +28,7 @@ from biren_plugin.core.inventory.stale_claims import ClaimComparison
 from biren_plugin.core.model import Snapshot
 from biren_plugin.core.observed import (
     NO_HOLDERS,
+    RIGHT_AFTER,
     ClaimFiles,
     ClaimsSeen,
     Doubt,
@@ -48,8 +49,6 @@ SOCKET: Final = "kubelet.sock"
 INTERVAL: Final = 10.0
 """Seconds; each request costs two milliseconds."""
 SOONER: Final = 1.0
-RIGHT_AFTER: Final = 0.2
-"""Seconds from the first news to the question: an allocation is recorded after it was answered."""
 SETTLING: Final = 0.1
 LISTING: Final = 30.0
 """Seconds from a kubelet's first answer: a pod that is not listed then is gone."""

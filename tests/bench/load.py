@@ -48,6 +48,7 @@ def main() -> None:
         case ["prefer", rounds, calls, size, cards, target]:
             prefer = grpc.insecure_channel(f"unix://{target}").unary_unary(PREFER)
             request = _preference(int(size), int(cards))
+            prefer(request, wait_for_ready=True)
             print(
                 json.dumps([_one_by_one(prefer, request, int(calls)) for _ in range(int(rounds))])
             )

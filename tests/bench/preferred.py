@@ -9,7 +9,7 @@ from tests.support.simulated_node import Node
 _TARGETS: Final = {8: 1.5, 16: None, 24: 2.5, 32: 3.0, 64: None, 128: 10.0}
 """Milliseconds at the 99th percentile."""
 _QUARTERS: Final = dict.fromkeys(range(8), 4)
-_ROUNDS: Final = 4
+_ROUNDS: Final = 8
 _CALLS: Final = 250
 
 

@@ -5,8 +5,9 @@ import trio
 from trio.testing import MockClock
 
 from biren_plugin.board import Board
+from biren_plugin.core.observed import RIGHT_AFTER, KubeletView
 from biren_plugin.core.rivals import Rival
-from biren_plugin.daemon_state import SLACK
+from biren_plugin.daemon_state import SLACK, DaemonState
 from tests.support.cards import GPU, HALF, devices, listed
 from tests.support.daemon_states import hold, new_state, register
 
@@ -84,3 +85,22 @@ async def test_a_loop_without_progress_is_named(autojump_clock: MockClock, *, tu
     assert state.stuck() == ["host: no progress for 41 s"]
     state.counters.turned("host", 0.1)
     assert state.stuck() == []
+
+
+async def test_changes_before_the_question_about_the_first_one_wake_nobody(
+    autojump_clock: MockClock,
+) -> None:
+    state = DaemonState()
+
+    def announce() -> int:
+        state.ask_soon(1.5)
+        assert state.doubts.latest is not None
+        return state.doubts.latest.reasons
+
+    assert [announce(), announce()] == [1, 1]
+    await trio.sleep(RIGHT_AFTER)
+    assert [announce(), announce()] == [2, 2]
+    await trio.sleep(RIGHT_AFTER / 4)
+    state.kubelet_view.post(KubeletView(trio.current_time()))  # asked for another reason
+    await trio.sleep(RIGHT_AFTER / 4)
+    assert [announce(), announce()] == [3, 3]

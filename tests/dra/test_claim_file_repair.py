@@ -6,6 +6,7 @@ import pytest
 import trio.testing
 
 from biren_plugin.core.inventory import stale_claims
+from biren_plugin.core.observed import RIGHT_AFTER
 from biren_plugin.dra import claim_file_repair, offering
 from biren_plugin.sources import holders
 from tests.kubelet.dra_manager import PrepareError
@@ -47,7 +48,7 @@ async def test_a_file_that_vanishes_is_noticed_without_waiting_for_the_next_ques
     node = idle_node
     async with node.running():
         await prepared(node, "one", next(iter(node.devices())))
-        await trio.sleep(4 * holders.RIGHT_AFTER)  # the questions after Prepare are over
+        await trio.sleep(4 * RIGHT_AFTER)  # the questions after Prepare are over
         (path,) = node.claim_dir.iterdir()
         path.unlink()
         await node.until(path.exists)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from biren_plugin.monitor import logs
 from biren_plugin.monitor.logs import BURST, PERIOD, SUBJECTS, RateLimit
+from biren_plugin.notice import say
 
 log = logging.getLogger("tests.anybody")
 
@@ -62,6 +63,14 @@ def test_the_object_has_event_message_and_fields(stderr: Written) -> None:
         "card": "card_0",
         "degrees": 90,
     }
+
+
+def test_the_object_of_say_has_the_events_own_fields_and_nothing_else(stderr: Written) -> None:
+    logs.configure("info", "json")
+    say("slice_fields_dropped", "dropped", fields=("taints",))
+    [document] = stderr.objects()
+    assert document.keys() == {"ts", "level", "event", "message", "fields"}
+    assert document["fields"] == ["taints"]
 
 
 def test_a_librarys_line_has_its_loggers_name(stderr: Written) -> None:

@@ -18,13 +18,19 @@ from trio.testing import MockClock
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import Snapshot
-from biren_plugin.core.observed import ClaimFiles, Doubt, Holder, KubeletView, Observed
+from biren_plugin.core.observed import (
+    RIGHT_AFTER,
+    ClaimFiles,
+    Doubt,
+    Holder,
+    KubeletView,
+    Observed,
+)
 from biren_plugin.sources.holders import (
     DEADLINE,
     FORGET_AFTER,
     INTERVAL,
     LISTING,
-    RIGHT_AFTER,
     SETTLING,
     SOCKET,
     SOONER,
