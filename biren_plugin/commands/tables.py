@@ -101,7 +101,7 @@ def print_cards(
     ]
     print_table(headings, rest, droppable)
     for note, names in shared.items():
-        print(f"{shorten_names(sorted(names, key=by_number))}: {note}")
+        print_line(f"{shorten_names(sorted(names, key=by_number))}: {note}")
 
 
 def _print_styled(lines: Sequence[Sequence[str]], notes: Sequence[Sequence[str]]) -> None:

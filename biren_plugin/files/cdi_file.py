@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from biren_plugin import __version__
-from biren_plugin.core.cdi.findings import CdiFile, read_spec
+from biren_plugin.core.cdi.findings import REMOVE, REPLACE, CdiFile, read_spec
 from biren_plugin.core.cdi.spec import RUNTIME_CDI_DIRS, Spec
 from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid, reason_of, why_unwritable
 from biren_plugin.host.host_paths import resolve, under
@@ -119,9 +119,17 @@ def _place(line: int, column: int) -> str:
 def read(path: Path) -> CdiFile:
     """Read the file as runtimes do. Never raises."""
     try:
-        return CdiFile(str(path), load(path))
+        return CdiFile(str(path), load(path), cure=cure_for(path))
     except CdiFileUnusable as error:
-        return CdiFile(str(path), fault=str(error))
+        return CdiFile(str(path), fault=str(error), cure=cure_for(path))
+
+
+def cure_for(path: Path) -> str:
+    """Return what to do about a file with a wrong content, or about what is in its place."""
+    try:
+        return REPLACE if stat.S_ISREG(path.lstat().st_mode) else REMOVE
+    except OSError:  # a new one can be written
+        return REPLACE
 
 
 def holds_text(path: Path, text: str) -> bool:

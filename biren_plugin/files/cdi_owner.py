@@ -129,8 +129,11 @@ class CdiOwner:
             cures = dict.fromkeys(each.cure for each in on_disk.findings if each.cure)
             if cures:
                 parts.append(f"it is left as it is; {'; '.join(cures)}")
-            if names:
-                parts.append(f"it lacks {', '.join(names)}: Unhealthy until it has them")
+            there = {each["name"] for each in on_disk.spec["devices"]} if on_disk.spec else set()
+            if lacking := [name for name in names if name not in there]:
+                parts.append(f"it lacks {', '.join(lacking)}: Unhealthy until it has them")
+            if useless := [name for name in names if name in there]:
+                parts.append(f"{', '.join(useless)}: Unhealthy until then")
             self._notice.begin("cdi_stale", "; ".join(parts), cards=names)
         else:
             self._notice.end("cdi_current", f"{self.path} serves every device again")

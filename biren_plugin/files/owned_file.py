@@ -70,7 +70,7 @@ class OwnedFile:
             except CdiFileUnusable as error:
                 self._read()  # the new file may be there all the same
                 failure = error
-        own = CdiFile(str(self._path), self._spec, self._fault)
+        own = CdiFile(str(self._path), self._spec, self._fault, cure=cdi_file.cure_for(self._path))
         findings = findings_of(own, needed, self._read_others())
         if failure is None:
             return self._spec, findings

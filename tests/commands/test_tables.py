@@ -109,4 +109,6 @@ def test_control_characters_and_bytes_that_are_not_utf8_are_shown_as_escapes(
 ) -> None:
     print_table(HEADINGS, [Row(("a\x1b[31m\nb", "\udcff"), ["x\ry é"])])
     lines = capsys.readouterr().out.splitlines()
+    print_cards(HEADINGS, [Row((name, "Healthy"), ["x\ry"]) for name in ("card_0", "card_1")])
+    assert capsys.readouterr().out.splitlines()[-1].endswith(": x\\ry")
     assert lines[1:] == ["a\\x1b[31m\\nb  \\udcff", "    x\\ry é"]

@@ -17,7 +17,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from biren_plugin.core.cdi.findings import OnDisk
+from biren_plugin.core.cdi.findings import OnDisk, findings_of
 from biren_plugin.core.cdi.spec import spec_for
 from biren_plugin.core.model import DeviceList, HostFacts
 from biren_plugin.errors import NoThread
@@ -230,6 +230,38 @@ async def test_a_second_file_with_our_names_serves_none_of_them_until_it_goes(
         path.with_name("other.yaml").unlink()
         await look_again(mock_clock)
         await without_trouble(owner)
+
+
+@pytest.mark.parametrize("kind", ["link", "directory", "pipe"])
+async def test_what_is_never_replaced_is_not_advised_to_be_replaced(
+    path: Path, mock_clock: MockClock, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    if kind == "link":
+        put(path.with_name("foreign"), listed(GPU, *devices(GPU, 9)))
+        path.symlink_to("foreign")
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    owner = CdiOwner(path, overwrite=False)
+    async with running(owner):
+        on_disk = await seen_to(owner, GPUS)
+    assert "correct it, or remove it" in on_disk.reason_for("card_0")
+    assert (
+        "overwrite" not in f"{caplog.messages} {findings_of(cdi_file.read(path), spec_for([GPUS]))}"
+    )
+
+
+async def test_a_duplicated_card_is_not_called_missing(
+    path: Path, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(path.with_name("other.yaml"), GPUS)
+    owner = CdiOwner(path, overwrite=False)
+    async with running(owner):
+        await seen_to(owner, GPUS)
+    line = caplog.messages[-1]
+    assert "remove one; card_0, card_1: Unhealthy until then" in line
+    assert "lacks" not in line
 
 
 async def test_overwrite_does_not_replace_a_symlink_but_its_content_counts(

@@ -4,6 +4,7 @@ Sources: containerd's docs/cri/config.md for versions 1.7 and 2.x, crio.conf(5) 
 """
 
 import itertools
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -221,6 +222,7 @@ def _matching(root: Path, pattern: str) -> list[Path]:
 
 
 _WRITE: Final = "start the daemon with --cdi-feature; in a container: mount that directory"
+_REMOVE_OTHER: Final = f"remove the other file: the daemon keeps {CDI_FILE} up to date"
 
 
 def check_cdi_file(settings: Settings) -> Iterator[Check]:
@@ -232,6 +234,7 @@ def check_cdi_file(settings: Settings) -> Iterator[Check]:
         return
     needed, findings = check_node(settings)
     for each in findings:
-        yield failure("CDI file", each.text, each.cure or _WRITE)
+        otherwise = _REMOVE_OTHER if os.path.lexists(path) else _WRITE
+        yield failure("CDI file", each.text, each.cure or otherwise)
     if not findings:
         yield ok("CDI file", f"{path} has what the node needs" if needed else "no card, no file")

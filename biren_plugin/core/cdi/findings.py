@@ -24,6 +24,8 @@ REPLACE: Final = (
     "or run `br-gpu-device-plugin cdi generate --overwrite`"
 )
 """What to do about a foreign file."""
+REMOVE: Final = "correct it, or remove it: only a regular file is replaced"
+"""What to do about a link, a directory or a pipe in the file's place."""
 
 
 @frozen
@@ -71,6 +73,8 @@ class CdiFile:
     """None: there is no file, or none that a runtime loads."""
     fault: str = ""
     """Why no runtime loads the file, with its path; empty if there is no reason."""
+    cure: str = REPLACE
+    """What to do if it is not what the node needs."""
 
 
 def findings_of(
@@ -83,30 +87,30 @@ def findings_of(
     wanted = _devices(needed) if needed is not None else {}
     every = frozenset(wanted)
     if own.fault:
-        return (Finding(own.fault, REPLACE, every),)
+        return (Finding(own.fault, own.cure, every),)
     if own.spec is None:
         text = f"{own.path}: missing; `br-gpu-device-plugin cdi generate` writes it"
         return (Finding(text, "", every),) if wanted else ()
     if own.spec["kind"] != CDI_KIND:
         text = f"{own.path}: wrong kind {own.spec['kind']}, pods ask for {CDI_KIND}"
-        return (Finding(text, REPLACE, every),)
-    stale = _stale(own.path, own.spec, needed, wanted)
+        return (Finding(text, own.cure, every),)
+    stale = _stale(own, own.spec, needed, wanted)
     return (*stale, *_duplicated(own.path, wanted, others))
 
 
 def _stale(
-    path: str, found: Spec, needed: Spec | None, wanted: Mapping[str, Spec]
+    own: CdiFile, found: Spec, needed: Spec | None, wanted: Mapping[str, Spec]
 ) -> Iterable[Finding]:
     there = _devices(found)
     if missing := [name for name in wanted if name not in there]:
-        text = f"{path}: stale, it lacks {', '.join(missing)}"
-        yield Finding(text, REPLACE, frozenset(missing))
+        text = f"{own.path}: stale, it lacks {', '.join(missing)}"
+        yield Finding(text, own.cure, frozenset(missing))
     if gone := [name for name in there if name not in wanted]:
-        yield Finding(f"{path}: stale, the node has no {', '.join(gone)}", REPLACE)
+        yield Finding(f"{own.path}: stale, the node has no {', '.join(gone)}", own.cure)
     if other := [name for name in wanted if name in there and there[name] != wanted[name]]:
-        yield Finding(f"{path}: stale, other nodes or mounts for {', '.join(other)}", REPLACE)
+        yield Finding(f"{own.path}: stale, other nodes or mounts for {', '.join(other)}", own.cure)
     if needed is not None and found.get("containerEdits") != needed.get("containerEdits"):
-        yield Finding(f"{path}: stale, other nodes or mounts for every container", REPLACE)
+        yield Finding(f"{own.path}: stale, other nodes or mounts for every container", own.cure)
 
 
 def _duplicated(

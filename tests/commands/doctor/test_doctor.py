@@ -612,6 +612,11 @@ def test_the_cdi_file_must_have_what_the_node_needs(host: SimulatedHost, tmp_pat
     host.add_gpus({1: 1})
     assert "card_1" in rows(check_cdi_file, asked)["CDI file"].seen
     assert verdicts(check_cdi_file, Settings(cdi_dir=tmp_path)) == {"CDI file": "ok"}
+    generate_file(Settings(host_root=host.root, cdi_dir=tmp_path), None, "yaml", overwrite=True)
+    (tmp_path / "other.yaml").write_text(file.read_text())
+    row = rows(check_cdi_file, asked)["CDI file"]
+    assert row.seen.endswith("remove one")
+    assert row.advice == "remove the other file: the daemon keeps biren.yaml up to date"
 
 
 def test_mounts_are_checked_only_in_a_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
