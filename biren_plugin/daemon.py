@@ -11,7 +11,6 @@ import trio
 
 from biren_plugin import __version__
 from biren_plugin.board import Board
-from biren_plugin.core.event_objects import NodeEventsState
 from biren_plugin.core.parse.vendor import CDI_FILE, NAMES_IN_DEV
 from biren_plugin.core.settings import Settings
 from biren_plugin.core.useless_settings import without_effect
@@ -21,9 +20,7 @@ from biren_plugin.device_plugin.kubelet_folder import KubeletFolder, watch_kubel
 from biren_plugin.device_plugin.node import Node
 from biren_plugin.device_plugin.serving import Serving
 from biren_plugin.errors import FolderDead, NodeError
-from biren_plugin.files.cdi_owner import CdiOwner
 from biren_plugin.files.claim_files import ClaimFiles
-from biren_plugin.files.nfd_labels import publish_labels
 from biren_plugin.host.config_directory import DEFAULT_FILE, own_file_of, settings_file_of
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import under
@@ -43,6 +40,7 @@ from biren_plugin.supervise import flatten, keep_running
 from biren_plugin.worker_thread import WorkerThread
 
 if TYPE_CHECKING:
+    from biren_plugin.files.cdi_owner import CdiOwner
     from biren_plugin.hami.hami_mode import HamiMode
 
 LIBRARY_ROUNDS: Final = 5
@@ -161,13 +159,15 @@ def _metrics_loop(settings: Settings, state: DaemonState) -> Iterator[Loop]:
         yield Loop("metrics", serve, is_vital=False)
 
 
-def _cdi_loop(cdi: CdiOwner | None) -> Iterator[Loop]:
+def _cdi_loop(cdi: "CdiOwner | None") -> Iterator[Loop]:
     if cdi is not None:
         yield Loop("cdi-file", cdi.run)
 
 
 def _labels_loop(settings: Settings, state: DaemonState) -> Iterator[Loop]:
     if settings.nfd_features_dir is not None:
+        from biren_plugin.files.nfd_labels import publish_labels  # a millisecond of each start
+
         publish = partial(
             publish_labels, settings.nfd_features_dir, state.inventory, state.observed
         )
@@ -191,6 +191,7 @@ def _node_events_loop(settings: Settings, state: DaemonState) -> Iterator[Loop]:
     if settings.hami or settings.offer_by == "dra":
         from biren_plugin.cluster.credentials import load_from  # the API client: h11, TLS
         from biren_plugin.cluster.node_events import NodeEvents
+        from biren_plugin.core.event_objects import NodeEventsState
 
         state.node_events = NodeEventsState()
         load = load_from(settings.kubeconfig)
@@ -214,9 +215,11 @@ def _file_choice(settings: Settings) -> Callable[[], Path]:
     return partial(settings_file_of, file.chosen_from, settings.node_name)
 
 
-def _cdi_owner(settings: Settings) -> CdiOwner | None:
+def _cdi_owner(settings: Settings) -> "CdiOwner | None":
     if not settings.cdi_feature:
         return None
+    from biren_plugin.files.cdi_owner import CdiOwner  # a millisecond of each start
+
     return CdiOwner(
         settings.cdi_dir / CDI_FILE,
         overwrite=settings.overwrite_cdi_config,

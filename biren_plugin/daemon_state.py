@@ -11,20 +11,22 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 import trio
 
 from biren_plugin.board import Board
-from biren_plugin.core.cdi.findings import OnDisk
-from biren_plugin.core.event_objects import NodeEventsState
 from biren_plugin.core.health.modes import ProbeMode
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.observed import Doubt, KubeletView, Observed
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.core.rivals import Rival
 from biren_plugin.records import frozen, mutable
+
+if TYPE_CHECKING:
+    from biren_plugin.core.cdi.findings import OnDisk
+    from biren_plugin.core.event_objects import NodeEventsState
 
 Outcome = Literal["answered", "refused", "failed"]
 
@@ -110,9 +112,8 @@ class HealthTimes:
         for each in inventory.lists:
             for device in each.devices:
                 key = each.resource, device.id
-                before = self._known.get(key)
-                same = before is not None and before[0] == device.healthy
-                known[key] = before if before is not None and same else (device.healthy, now)
+                before = self._known.get(key, (not device.healthy, now))
+                known[key] = before if before[0] == device.healthy else (device.healthy, now)
         self._known = known
 
     def since(self, device: Device) -> float | None:
@@ -205,9 +206,9 @@ class DaemonState:
     """None: cards are offered through the device plugin API."""
     hami: HamiState | None = None
     """None: HAMi's scheduler is not asked."""
-    node_events: NodeEventsState | None = None
+    node_events: "NodeEventsState | None" = None
     """None: no Events are written, since the daemon has no API access."""
-    cdi_file: Board[OnDisk] | None = None
+    cdi_file: "Board[OnDisk] | None" = None
     """The content of the node's CDI file; None without CDI."""
     kubelet_view: Board[KubeletView] = attrs.Factory(Board)
     """The kubelet's last answer on its pod-resources socket."""
@@ -221,12 +222,11 @@ class DaemonState:
 
     def doubt_for(self, seconds: float) -> None:
         """Have the kubelet asked often for this time, since a registration may not count."""
-        before = self.doubts.latest or Doubt()
-        if before.until < trio.current_time():
+        before, now = self.doubts.latest or Doubt(), trio.current_time()
+        if before.until < now:
             self.ask_soon(seconds)
         else:
-            until = max(before.until, trio.current_time() + seconds)
-            self.doubts.post(attrs.evolve(before, until=until))
+            self.doubts.post(attrs.evolve(before, until=max(before.until, now + seconds)))
 
     def ask_soon(self, seconds: float) -> None:
         """Have the kubelet asked soon, and often for this time, since its answer is about to change."""

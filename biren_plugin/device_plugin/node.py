@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
@@ -14,10 +14,12 @@ from biren_plugin.core.placement.choose import Placement
 from biren_plugin.core.rivals import RivalMemory
 from biren_plugin.daemon_state import DaemonState
 from biren_plugin.device_plugin.kubelet_folder import KUBELET_SOCKET, KubeletFolder
-from biren_plugin.files.cdi_owner import CdiOwner
 from biren_plugin.notice import Notice
 from biren_plugin.records import frozen
 from biren_plugin.unix_sockets import FileIdentity
+
+if TYPE_CHECKING:
+    from biren_plugin.files.cdi_owner import CdiOwner
 
 
 class CardScheduler(Protocol):
@@ -54,7 +56,7 @@ class Node:
     visible_devices: VisibleDevices = "none"
     monitoring: bool = False
     """Whether the resource for monitoring is offered too."""
-    cdi: CdiOwner | None = None
+    cdi: "CdiOwner | None" = None
     """The owner of the node's CDI file; None: containers get nodes and mounts instead of CDI names."""
     scheduler: CardScheduler | None = None
     """The chooser of cards besides the kubelet; None: there is none."""

@@ -1,7 +1,7 @@
 """Which devices a resource offers: its list from the node's verdicts, once the node's CDI file holds it."""
 
 import math
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -9,7 +9,9 @@ from biren_plugin.board import Board, news_of
 from biren_plugin.core.cdi.findings import OnDisk
 from biren_plugin.core.cdi.spec import offerable, withheld
 from biren_plugin.core.model import DeviceList, Inventory
-from biren_plugin.files.cdi_owner import CdiOwner
+
+if TYPE_CHECKING:
+    from biren_plugin.files.cdi_owner import CdiOwner
 
 
 async def probe_health(
@@ -37,7 +39,7 @@ WRITE_DEADLINE: Final = 5.0
 
 async def write_cdi_spec(
     judged: Board[DeviceList],
-    owner: CdiOwner,
+    owner: "CdiOwner",
     offered: Board[DeviceList],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,

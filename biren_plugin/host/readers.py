@@ -10,7 +10,6 @@ from biren_plugin.core.parse.card import Card
 from biren_plugin.core.settings import Settings
 from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.reads_once import read_names
-from biren_plugin.host.vfio_groups import VfioGroupReader
 
 T = TypeVar("T")
 
@@ -40,6 +39,8 @@ class Reader(Protocol[T]):
 def reader_of(settings: Settings) -> Reader[Card]:
     """Return the reader for the node's container runtime."""
     if settings.offers_groups:
+        from biren_plugin.host.vfio_groups import VfioGroupReader  # a millisecond of each start
+
         return VfioGroupReader(settings.host_root)
     return DriverCardReader(
         settings.host_root,

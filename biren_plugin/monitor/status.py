@@ -11,13 +11,12 @@ import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from biren_plugin import __version__
 from biren_plugin.beats import until_beat
-from biren_plugin.core.event_objects import NodeEventsState
 from biren_plugin.core.inventory.held_cards import holder_of
 from biren_plugin.core.model import Device, DeviceList
 from biren_plugin.core.observed import NO_CLAIMS, ClaimsSeen, Holder, Observed
@@ -26,6 +25,9 @@ from biren_plugin.daemon_state import DaemonState, DriverState, HamiState
 from biren_plugin.errors import SocketUnusable, why_unwritable
 from biren_plugin.notice import say_bug
 from biren_plugin.unix_sockets import FileIdentity, UnixListener, is_served
+
+if TYPE_CHECKING:
+    from biren_plugin.core.event_objects import NodeEventsState
 
 
 def status_document(state: DaemonState) -> dict[str, Any]:
@@ -103,7 +105,7 @@ def _claims(claims: ClaimsSeen) -> list[dict[str, Any]]:
     return found
 
 
-def _node_events(events: NodeEventsState) -> dict[str, Any]:
+def _node_events(events: "NodeEventsState") -> dict[str, Any]:
     return {
         "written": events.written,
         "dropped": events.dropped,

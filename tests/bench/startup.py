@@ -24,7 +24,8 @@ _TIMED = """
 import gc, time
 started = time.perf_counter()
 gc.disable()
-import biren_plugin.cli, trio, biren_plugin.daemon, biren_plugin.monitor.logs
+import biren_plugin.cli, biren_plugin.commands.plain_settings, biren_plugin.commands.run_daemon
+import trio, biren_plugin.daemon, biren_plugin.monitor.logs
 print((time.perf_counter() - started) * 1000)
 """
 
