@@ -1,16 +1,28 @@
-"""Unix sockets: the listener, which peers may connect, and the identity of a socket file."""
+"""Unix sockets: the listener, which peers may connect, and the identity of a socket file.
+
+A path is looked up on its disk, which may hang, so everything that takes one blocks, or takes the thread
+that does. What a descriptor already leads to (accept, listen, close) waits for no disk.
+"""
 
 import contextlib
 import errno
 import os
 import socket
 import struct
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 import trio
 
+from biren_plugin.errors import NoThread
 from biren_plugin.notice import WARNING, say
 from biren_plugin.records import frozen
+from biren_plugin.worker_thread import PATIENCE, WorkerThread
+
+GOODBYE: Final = 1.0
+"""Seconds that a closed listener waits for the disk of its file."""
 
 _BACKLOG = 32
 _PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: `struct ucred` of Linux
@@ -31,7 +43,7 @@ class FileIdentity:
 
     @classmethod
     def of(cls, path: Path) -> "FileIdentity | None":
-        """Return the identity of the file at `path`; None if there is no file, or no permission to read it."""
+        """Return the identity of the file at `path`; None if there is no file, or no permission. Blocks."""
         try:
             status = path.stat()
         except OSError:
@@ -39,26 +51,74 @@ class FileIdentity:
         return cls(status.st_dev, status.st_ino, status.st_mtime_ns)
 
 
-async def is_served(path: Path) -> bool:
-    """Return whether a process listens at `path`; a stopped server leaves its socket file behind."""
+async def connect(path: Path, thread: WorkerThread) -> trio.SocketStream:
+    """Return a connection to the socket at `path`, which `thread` looks up. Raises `OSError` and `NoThread`."""
+    return stream_of(await thread.acquire(partial(connect_at_once, path), socket.socket.close))
+
+
+def stream_of(connection: socket.socket) -> trio.SocketStream:
+    """Return the stream of a connection, which it owns from now on."""
+    return trio.SocketStream(trio.socket.from_stdlib_socket(connection))
+
+
+def connect_at_once(path: Path) -> socket.socket:
+    """Connect, or raise `OSError`, in this thread, which waits for the disk only."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        stream = await trio.open_unix_socket(path)
+        sock.connect(str(path))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+async def is_served(path: Path, thread: WorkerThread) -> bool:
+    """Return whether a process listens at `path`, also if that cannot be found out in time.
+
+    A stopped server leaves its socket file behind.
+    """
+    return await thread.run_or(partial(_is_served, path), otherwise=True)
+
+
+def _is_served(path: Path) -> bool:
+    try:
+        connect_at_once(path).close()
+    except BlockingIOError:  # its queue is full: a server that is stopped, or slow
+        return True
     except OSError:
         return False
-    await trio.aclose_forcefully(stream)
     return True
 
 
 def is_abandoned(path: Path) -> bool:
-    """Return whether `path` is the socket of a server that has ended. Does not block."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as ours:
-        try:
-            ours.connect(str(path))
-        except ConnectionRefusedError:
-            return path.is_socket()  # a regular file gives the same error
-        except OSError:
-            return False
+    """Return whether `path` is the socket of a server that has ended. Blocks for its disk only."""
+    try:
+        connect_at_once(path).close()
+    except ConnectionRefusedError:
+        return path.is_socket()  # a regular file gives the same error
+    except OSError:
+        return False
     return False
+
+
+async def listen(
+    path: Path, thread: WorkerThread, before: Callable[[], object] = lambda: None
+) -> "UnixListener":
+    """Return a listener whose file `thread` creates, after a call of `before`, and removes.
+
+    Raises `OSError` and `NoThread`. Whoever opens another one at `path` has to use the same thread: then no late removal hits the new file.
+    """
+
+    def make() -> UnixListener:
+        before()
+        return UnixListener(path, thread)
+
+    with trio.move_on_after(PATIENCE):
+        return await thread.acquire(make, UnixListener.close)
+    text = (
+        f"creating it takes more than {PATIENCE:g} s, as when a disk hangs; see `dmesg` on the node"
+    )
+    raise TimeoutError(errno.ETIMEDOUT, text, str(path))
 
 
 class UnixListener(trio.abc.Listener[trio.SocketStream]):
@@ -67,8 +127,8 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
     A connection from a peer that is neither root nor our own user is closed at once and logged.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Bind; replaces a file at `path`. Raises `OSError`."""
+    def __init__(self, path: Path, thread: WorkerThread | None = None) -> None:
+        """Bind; replaces a file at `path`. Blocks: on the event loop, use `listen`. Raises `OSError`."""
         path.unlink(missing_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -83,6 +143,8 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
             raise
         self.path = path
         self.identity = identity
+        self._socket = sock
+        self._thread = thread or WorkerThread()
         self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
 
     async def accept(self) -> trio.SocketStream:
@@ -99,17 +161,31 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
             await trio.aclose_forcefully(stream)
 
     async def aclose(self) -> None:
-        """Stop listening, and remove the file unless another has replaced it."""
+        """Stop listening, and remove the file unless another has replaced it.
+
+        Waits for the disk, at most `GOODBYE`; a file that stays behind is removed by the next daemon.
+        """
+        try:
+            with trio.move_on_after(GOODBYE, shield=True), contextlib.suppress(NoThread):
+                await self._thread.run(self._remove)
+        finally:
+            await self._listener.aclose()
+
+    def close(self) -> None:
+        """Do the same for a listener that no task has used. Blocks."""
+        self._remove()
+        self._socket.close()
+
+    def _remove(self) -> None:
         if FileIdentity.of(self.path) == self.identity:
             with contextlib.suppress(OSError):  # already gone, or its directory is
                 self.path.unlink()
-        await self._listener.aclose()
 
 
 def in_user_namespace() -> bool:
     """Whether user ids of this process are not the host's, as in a pod with `hostUsers: false`."""
     try:
-        mapped = _UID_MAP.read_text().split()
+        mapped = _UID_MAP.read_text().split()  # the kernel's own data: no disk is behind it
     except OSError:
         return False
     return mapped != _ALL_IDS

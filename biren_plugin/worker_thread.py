@@ -1,11 +1,15 @@
 """Makes blocking calls for a task that must not block: in a thread, one call after another.
 
-A call that hangs, as on a dying disk, holds up the calls behind it and nothing else.
+1. A call that hangs, as on a dying disk, holds up the calls behind it and nothing else.
+2. A cancelled caller leaves its call behind, which still keeps its turn. What `acquire` has opened is
+   then released in the same thread.
 """
 
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Final, Generic, TypeVar
 
 import outcome
 import trio
@@ -13,10 +17,16 @@ import trio
 from biren_plugin.errors import NoThread
 
 T = TypeVar("T")
+U = TypeVar("U")
+
+PATIENCE: Final = 5.0
+"""Seconds after which a call counts as hanging."""
+LEAVE_DEADLINE: Final = 1.0
+"""Seconds that a cancelled caller waits for the release of what its call has opened."""
 
 
 class WorkerThread:
-    """Makes calls in turn; a cancelled caller abandons its call, which still keeps its turn."""
+    """Makes calls in turn."""
 
     def __init__(self) -> None:
         self._room = trio.CapacityLimiter(1)
@@ -28,12 +38,69 @@ class WorkerThread:
                 partial(outcome.capture, call), abandon_on_cancel=True, limiter=self._room
             )
         except RuntimeError as error:  # from starting the thread: errors of `call` are captured
-            raise NoThread(
-                f"{error}: processes have run out on the node, or in the pod's cgroup (pids.max)"
-            ) from error
+            raise no_thread(error) from error
         return done.unwrap()
+
+    async def run_or(self, call: Callable[[], T], otherwise: U) -> T | U:
+        """Return the result of `call`, or `otherwise` if it hangs, or no thread can be started."""
+        with trio.move_on_after(PATIENCE), suppress(NoThread):
+            return await self.run(call)
+        return otherwise
+
+    async def acquire(self, call: Callable[[], T], release: Callable[[T], object]) -> T:
+        """Return what `call` has opened; the caller then owns it. Raises as `run` does.
+
+        If the caller is cancelled, `release` gets what `call` opens, at once or whenever `call` returns.
+        """
+        handing = _Handing(call, release)
+        try:
+            return await self.run(handing.open)
+        except trio.Cancelled:
+            handing.leave()
+            with trio.move_on_after(LEAVE_DEADLINE, shield=True), suppress(NoThread):
+                await self.run(handing.release)  # after `call`, which may still be under way
+            raise
 
     async def wait_idle(self) -> None:
         """Return when no call is under way, nor one that was left behind."""
         async with self._room:
             pass
+
+
+class _Handing(Generic[T]):
+    """What a call opens, on its way from the thread to the caller."""
+
+    def __init__(self, call: Callable[[], T], release: Callable[[T], object]) -> None:
+        self._call = call
+        self._release = release
+        self._step = threading.Lock()
+        self._opened: list[T] = []
+        self._is_left = False
+
+    def open(self) -> T:
+        opened = self._call()
+        with self._step:
+            self._opened.append(opened)
+            is_left = self._is_left
+        if is_left:
+            self.release()
+        return opened
+
+    def leave(self) -> None:
+        """Note that the caller no longer takes it."""
+        with self._step:
+            self._is_left = True
+
+    def release(self) -> None:
+        """Release what was opened, once. Blocks."""
+        with self._step:
+            opened, self._opened = self._opened, []
+        for each in opened:
+            self._release(each)
+
+
+def no_thread(error: RuntimeError) -> NoThread:
+    """Return the error for Python's form of EAGAIN from starting a thread: a limit of the node, not a bug."""
+    return NoThread(
+        f"{error}: processes have run out on the node, or in the pod's cgroup (pids.max)"
+    )

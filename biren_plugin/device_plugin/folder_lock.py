@@ -20,9 +20,10 @@ import trio
 
 from biren_plugin.board import Board
 from biren_plugin.device_plugin.kubelet_folder import KubeletFolder
-from biren_plugin.errors import FolderDead, reason_of
+from biren_plugin.errors import FolderDead, NoThread, reason_of
 from biren_plugin.notice import WARNING, say
 from biren_plugin.records import frozen
+from biren_plugin.worker_thread import WorkerThread
 
 _RETRY: Final = 0.25
 """Seconds between tries without a release of the lock, or without a change in the directory."""
@@ -43,9 +44,16 @@ class HeldFolder(AbstractContextManager["HeldFolder"]):
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
         self._descriptor = descriptor
+        self._thread = WorkerThread()
 
     def __exit__(self, *_error: object) -> None:
-        os.close(self._descriptor)  # and with it the lock
+        # Not in a thread: closing a directory waits for nothing, and a lock that outlived the
+        # context would hold up the next instance.
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptor, and release the lock with it."""
+        os.close(self._descriptor)
 
     async def until_replaced(self, folder: Board[KubeletFolder]) -> None:
         """Return when `path` is gone or leads to another directory; checks after each read of `folder`.
@@ -54,19 +62,22 @@ class HeldFolder(AbstractContextManager["HeldFolder"]):
         source was re-created: nothing can be created in it ever again.
         """
         with folder.subscribe() as changes:
-            while self._is_there():
-                if os.fstat(self._descriptor).st_nlink == 0:
+            # While the disk hangs, the directory counts as unchanged.
+            while (links := await self._thread.run_or(self._links, otherwise=1)) is not None:
+                if links == 0:
                     raise FolderDead(
                         f"{self._path} was deleted under its mount and re-created elsewhere: "
                         "this process cannot reach the new one; restart the pod"
                     )
                 await changes.receive()
 
-    def _is_there(self) -> bool:
+    def _links(self) -> int | None:
+        """Return the directory's number of names; None if the path does not lead to it. Blocks."""
         try:
-            return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
+            there, held = os.stat(self._path), os.fstat(self._descriptor)
         except OSError:
-            return False
+            return None
+        return held.st_nlink if os.path.samestat(there, held) else None
 
 
 async def hold_folder(
@@ -78,11 +89,14 @@ async def hold_folder(
 
     `on_hindrance` is called after each failed try.
     """
+    thread = WorkerThread()
     with folder.subscribe() as changes:
         while True:
             held: HeldFolder | Hindrance = "missing"
             if folder.latest is not None and folder.latest.exists:
-                held = _try(path)
+                # However long a disk hangs, which whoever reads the directory logs, as it does `NoThread`.
+                with suppress(NoThread):
+                    held = await thread.acquire(partial(_try, path), _release)
             if isinstance(held, HeldFolder):
                 return held
             on_hindrance(held)
@@ -135,8 +149,13 @@ def _end_wait(released: trio.Event, waited: outcome.Outcome[None]) -> None:
         released.set()
 
 
+def _release(held: HeldFolder | Hindrance) -> None:
+    if isinstance(held, HeldFolder):
+        held.close()
+
+
 def _try(path: Path) -> HeldFolder | Hindrance:
-    """Return the lock, or why it was not taken.
+    """Return the lock, or why it was not taken. Blocks.
 
     An instance that cannot create a socket there leaves the lock to one that can.
     """
@@ -158,7 +177,7 @@ def _try(path: Path) -> HeldFolder | Hindrance:
         reason = reason_of(error)
         text = f"cannot lock {path}: {reason}; make sure that only one instance runs on the node"
         say("no_lock", text, WARNING, reason=reason)
-    if not held._is_there():
+    if held._links() is None:
         os.close(descriptor)
         return "missing"
     return held

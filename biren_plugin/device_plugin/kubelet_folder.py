@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 import trio
@@ -20,15 +20,15 @@ from biren_plugin.host.host_paths import NOT_THERE
 from biren_plugin.notice import Notice, say
 from biren_plugin.records import frozen
 from biren_plugin.unix_sockets import FileIdentity, is_abandoned
-from biren_plugin.worker_thread import WorkerThread
+from biren_plugin.worker_thread import PATIENCE, WorkerThread
+
+T = TypeVar("T")
 
 KUBELET_SOCKET: Final = "kubelet.sock"
 INTERVAL: Final = 5.0
 """Seconds between reads without an event."""
 UNWATCHED: Final = 1.0
 """The same where no event can come."""
-PATIENCE: Final = 5.0
-"""Seconds after which a read counts as hanging."""
 
 
 @frozen
@@ -70,7 +70,7 @@ def remove_abandoned(path: Path) -> list[str]:
     """Remove this plugin's sockets that no process serves, left by a killed daemon; return their names.
 
     Only for the instance that holds the directory. A socket that is served, or that cannot be judged,
-    stays. Does not block.
+    stays. Blocks.
     """
     removed = []
     for name in sorted(_OURS):
@@ -107,9 +107,9 @@ async def watch_kubelet_folder(
     thread = WorkerThread()
     kubelet: FileIdentity | None = None
     while True:
-        is_watched = folder_events.arm()
         began = trio.current_time()
-        current = await _read_patiently(path, thread, notice)
+        read = partial(_read_armed, path, folder_events, began)
+        current, is_watched = await _read_patiently(path, read, thread, notice)
         if kubelet is not None and current.kubelet not in (None, kubelet):
             say("kubelet_restarted", "the kubelet has restarted")
             notice.forget()
@@ -120,14 +120,22 @@ async def watch_kubelet_folder(
         await folder_events.wait(until_beat(INTERVAL if is_watched else UNWATCHED))
 
 
-async def _read_patiently(path: Path, thread: WorkerThread, notice: Notice) -> KubeletFolder:
-    """Return the directory's content, after logging once that the read hangs. Raises `NoThread`.
+def _read_armed(path: Path, events: FolderEvents, now: float) -> tuple[KubeletFolder, bool]:
+    """Return the directory's content, and whether each later change of it is an event. Blocks."""
+    is_watched = events.arm(now)
+    return read_kubelet_folder(path), is_watched
+
+
+async def _read_patiently(
+    path: Path, read: Callable[[], T], thread: WorkerThread, notice: Notice
+) -> T:
+    """Return the result of `read`, after logging once that it hangs. Raises `NoThread`.
 
     What was read before stands meanwhile.
     """
     while True:
         with trio.move_on_after(PATIENCE):
-            return await thread.run(partial(read_kubelet_folder, path))
+            return await thread.run(read)
         reason = f"reading it takes more than {PATIENCE:g} s, as when a disk hangs"
         text = f"waiting for {path}: {reason}; see `dmesg` on the node"
         notice.begin("folder_unreadable", text, reason=reason)

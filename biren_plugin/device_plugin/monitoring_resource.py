@@ -48,7 +48,7 @@ async def run_monitoring(node: Node, memory: ResourceMemory) -> None:
     )
     counted = CountedPlugin(plugin, MONITORING_RESOURCE, counters)
     async with trio.open_nursery() as nursery:
-        socket = OwnSocket(path, await nursery.start(serve_plugin, path, counted))
+        socket = OwnSocket(path, await nursery.start(serve_plugin, path, counted, node.thread))
         nursery.start_soon(watch_kubelet, socket, node)
         nursery.start_soon(stay_registered, MONITORING_RESOURCE, socket, node, memory, streams)
 

@@ -17,6 +17,7 @@ from biren_plugin.device_plugin.kubelet_folder import KUBELET_SOCKET, KubeletFol
 from biren_plugin.notice import Notice
 from biren_plugin.records import frozen
 from biren_plugin.unix_sockets import FileIdentity
+from biren_plugin.worker_thread import WorkerThread
 
 if TYPE_CHECKING:
     from biren_plugin.files.cdi_owner import CdiOwner
@@ -60,6 +61,8 @@ class Node:
     """The owner of the node's CDI file; None: containers get nodes and mounts instead of CDI names."""
     scheduler: CardScheduler | None = None
     """The chooser of cards besides the kubelet; None: there is none."""
+    thread: WorkerThread = attrs.Factory(WorkerThread)
+    """Makes the blocking calls in `path`, in turn, so that no late one undoes a newer one."""
     kubelet_notice: Notice = attrs.Factory(Notice)
     """The wait for the kubelet is logged once for the node, not for each resource."""
 

@@ -5,6 +5,9 @@ subtree ends too, so that the next life starts with a fresh socket and no old st
 accepts lists from an old stream, and drops the new client when that stream ends.
 """
 
+import socket as sockets
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -19,7 +22,8 @@ from biren_plugin.errors import (
     reason_of,
 )
 from biren_plugin.notice import say
-from biren_plugin.unix_sockets import FileIdentity, is_served
+from biren_plugin.records import frozen
+from biren_plugin.unix_sockets import FileIdentity, connect_at_once, is_served, stream_of
 from biren_plugin.wire.device_plugin import register
 from biren_plugin.wire.messages import Registration
 
@@ -41,13 +45,13 @@ async def stay_registered(
     """Register `resource` once the kubelet serves, and watch the stream. Ends by raising.
 
     Posts to `memory.registered` when the kubelet watches. Raises `KubeletRestarted`, `PluginSocketGone`,
-    `RegistrationFailed` and `StreamEnded`.
+    `RegistrationFailed`, `StreamEnded` and `NoThread`.
     """
-    first = FileIdentity.of(node.kubelet_socket)
+    first = await node.thread.run(partial(FileIdentity.of, node.kubelet_socket))
     await node.folder.wait_for(lambda seen: seen.kubelet is not None)
-    stream = await _connect(node)
-    kubelet = FileIdentity.of(node.kubelet_socket)
-    if FileIdentity.of(socket.path) != socket.identity:
+    dialled = await _dial(node, socket.path)
+    stream, kubelet = stream_of(dialled.connection), dialled.kubelet
+    if dialled.own != socket.identity:
         # A starting kubelet deletes the socket first: registering now would register it twice.
         await trio.aclose_forcefully(stream)
         if kubelet != first:
@@ -71,7 +75,10 @@ async def stay_registered(
     say("registered", text, resource=resource, milliseconds=round(took, 1))
     await _first_end(streams, before)
     await trio.sleep(_LAST_BREATH)
-    if not await is_served(node.kubelet_socket) or FileIdentity.of(node.kubelet_socket) != kubelet:
+    kubelets = partial(FileIdentity.of, node.kubelet_socket)
+    if not await is_served(node.kubelet_socket, node.thread) or kubelet != (
+        await node.thread.run_or(kubelets, otherwise=kubelet)
+    ):
         raise KubeletRestarted("the kubelet has stopped")
     text = f"the kubelet ended the stream of {resource}"
     if memory.rivals.stream_ended(trio.current_time(), kubelet):
@@ -99,18 +106,38 @@ async def _first_end(streams: Board[Streams], before: Streams) -> None:
                 return
 
 
-async def _connect(node: Node) -> trio.SocketStream:
-    """Return a connection to kubelet.sock once a process listens: a stopped kubelet leaves the file."""
+@frozen
+class _Dialled:
+    """A connection to the kubelet, and what was there right after it was made."""
+
+    connection: sockets.socket
+    kubelet: FileIdentity | None
+    own: FileIdentity | None
+
+    @classmethod
+    def at(cls, kubelet: Path, own: Path) -> "_Dialled":
+        """Connect. Blocks. Raises `OSError`."""
+        return cls(connect_at_once(kubelet), FileIdentity.of(kubelet), FileIdentity.of(own))
+
+    def hang_up(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+
+async def _dial(node: Node, own: Path) -> _Dialled:
+    """Connect to kubelet.sock once a process listens: a stopped kubelet leaves the file."""
     wait = _FIRST_WAIT
     while True:
         try:
-            stream = await trio.open_unix_socket(node.kubelet_socket)
+            dialled = await node.thread.acquire(
+                partial(_Dialled.at, node.kubelet_socket, own), _Dialled.hang_up
+            )
         except OSError as error:
             if wait == _LONGEST_WAIT:
                 text = f"waiting for the kubelet: {node.kubelet_socket}: {reason_of(error)}"
                 node.kubelet_notice.begin("kubelet_not_serving", text)
         else:
             node.kubelet_notice.forget()  # kubelet_restarted is the end of it: the socket is a new one
-            return stream
+            return dialled
         await trio.sleep(wait)
         wait = min(wait * 2, _LONGEST_WAIT)

@@ -4,6 +4,7 @@ While another plugin has the resource, that plugin is logged once, and the resou
 registered. When that plugin has gone, the subtree ends, and its next life registers.
 """
 
+from functools import partial
 from typing import Final
 
 import trio
@@ -23,14 +24,15 @@ async def watch_kubelet(socket: OwnSocket, node: Node) -> None:
     Each read of `node.folder` is the time for one here; its content may be older than the plugin's socket. Raises
     `KubeletRestarted` and `PluginSocketGone`.
     """
-    first = FileIdentity.of(node.kubelet_socket)
+    first: FileIdentity | None = None
     with node.folder.subscribe() as changes:
         while True:
-            kubelet = FileIdentity.of(node.kubelet_socket)
+            # While the disk hangs, both count as unchanged.
+            unchanged = first, socket.identity
+            kubelet, there = await node.thread.run_or(partial(_read_both, socket, node), unchanged)
             first = first or kubelet
             if kubelet not in (None, first):
                 raise KubeletRestarted("the kubelet has restarted")
-            there = FileIdentity.of(socket.path)
             if there is kubelet is None:
                 raise KubeletRestarted("the kubelet is restarting: it has emptied its directory")
             if there != socket.identity:
@@ -39,6 +41,11 @@ async def watch_kubelet(socket: OwnSocket, node: Node) -> None:
                 )
                 raise PluginSocketGone(f"{socket.path} was {done}")
             await changes.receive()
+
+
+def _read_both(socket: OwnSocket, node: Node) -> tuple[FileIdentity | None, FileIdentity | None]:
+    """Return the identities of the kubelet's socket and the plugin's own. Blocks."""
+    return FileIdentity.of(node.kubelet_socket), FileIdentity.of(socket.path)
 
 
 TRY_INTERVAL: Final = 1.0
@@ -98,4 +105,4 @@ async def watch_rivals(
 
 async def _unserved(rival: Rival | None, node: Node) -> list[str]:
     names = rival.sockets if rival is not None else ()
-    return [name for name in names if not await is_served(node.path / name)]
+    return [name for name in names if not await is_served(node.path / name, node.thread)]

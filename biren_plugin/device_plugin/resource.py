@@ -56,7 +56,7 @@ async def run_resource(resource: str, node: Node, memory: ResourceMemory) -> Non
             counted = CountedPlugin(
                 plugin, resource, counters, partial(_note_allocation, node, memory)
             )
-            identity = await nursery.start(serve_plugin, path, counted)
+            identity = await nursery.start(serve_plugin, path, counted, node.thread)
         if starting.cancelled_caught:
             raise StartTooSlow(f"{resource} did not start in {_START_DEADLINE:g} s")
         socket = OwnSocket(path, identity)

@@ -17,8 +17,9 @@ from biren_plugin.daemon_state import Counters, Outcome
 from biren_plugin.device_plugin.node import CardScheduler, Streams
 from biren_plugin.errors import NotReady, RequestRefused, SocketUnusable, reason_of
 from biren_plugin.notice import DEBUG, WARNING, is_debugging, say, say_bug
-from biren_plugin.unix_sockets import FileIdentity, UnixListener
+from biren_plugin.unix_sockets import FileIdentity, listen
 from biren_plugin.wire.device_plugin import Plugin, new_server
+from biren_plugin.worker_thread import WorkerThread
 
 _BUGS: Final = 5
 """This many failed calls in one life of the server restart the resource."""
@@ -164,12 +165,13 @@ class CountedPlugin:
 async def serve_plugin(
     path: Path,
     plugin: Plugin,
+    thread: WorkerThread,
     *,
     task_status: trio.TaskStatus[FileIdentity] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve on `path` until cancelled; started, with the socket's identity, once listening.
 
-    Raises `SocketUnusable`, and a call's bug when there were too many.
+    `thread` creates and removes the file. Raises `SocketUnusable`, `NoThread`, and a call's bug when there were too many.
     """
     bugs = 0
 
@@ -180,11 +182,11 @@ async def serve_plugin(
         if bugs >= _BUGS:
             raise error
 
+    server = new_server(plugin, on_bug=count_bug)
     try:
-        listener = UnixListener(path)
+        listener = await listen(path, thread)
     except OSError as error:
         raise SocketUnusable(f"cannot listen on {path}: {reason_of(error)}") from error
-    server = new_server(plugin, on_bug=count_bug)
     task_status.started(listener.identity)
     await trio.serve_listeners(server.handle, [listener])
 

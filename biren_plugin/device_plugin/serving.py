@@ -50,7 +50,7 @@ class Serving:
                 waiting.over()
                 watching.cancel()
                 self.node.state.role = "serving"
-                if removed := remove_abandoned(self.node.path):
+                if removed := await self._remove_abandoned():
                     text = f"removed {', '.join(removed)}, left by a daemon that was killed"
                     say("sockets_removed", text, sockets=tuple(removed))
                 try:
@@ -58,6 +58,12 @@ class Serving:
                 finally:
                     if self.node.cdi is not None:
                         await self.node.cdi.let_go()
+
+    async def _remove_abandoned(self) -> list[str]:
+        """In the thread that creates sockets there: a removal that comes late is still before those."""
+        return await self.node.thread.run_or(
+            partial(remove_abandoned, self.node.path), otherwise=[]
+        )
 
     async def _serve(self, held: HeldFolder) -> None:
         """Serve until the directory is replaced."""

@@ -112,8 +112,8 @@ class Waiting:
         silence = "serves no GPU of this node"
         for name in names:
             try:
-                why = await why_silent(self._node.path / name, ANSWER_DEADLINE)
-            except PermissionError:  # another user's socket: it may be served
+                why = await why_silent(self._node.path / name, ANSWER_DEADLINE, self._node.thread)
+            except (PermissionError, NoThread):  # it may be served
                 return ""
             if not why:
                 return ""

@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import trio
+
 from biren_plugin.board import Board, news_of
 from biren_plugin.cluster.api_server import ApiServer
 from biren_plugin.core.dra.claims import CLAIM, held_by, path_of_claim, spec_of
@@ -38,9 +40,13 @@ async def watch_files(directory: Path, on_change: Callable[[], None]) -> None:
         await thread.run(partial(directory.mkdir, mode=0o755, parents=True, exist_ok=True))
     names: frozenset[str] = frozenset()
     with FolderEvents([directory]) as events:
+
+        def read(now: float) -> frozenset[str]:
+            events.arm(now)
+            return claim_file_names(directory)
+
         while True:
-            events.arm()
-            before, names = names, await thread.run(partial(claim_file_names, directory))
+            before, names = names, await thread.run(partial(read, trio.current_time()))
             if before - names:
                 on_change()
             await events.wait(_ARM_AGAIN)

@@ -15,9 +15,10 @@ from biren_plugin.dra.driver_sockets import DriverSockets
 from biren_plugin.errors import PluginSocketGone, SocketUnusable, StartTooSlow, why_unwritable
 from biren_plugin.notice import ERROR, say, say_bug
 from biren_plugin.records import frozen
-from biren_plugin.unix_sockets import FileIdentity, UnixListener
+from biren_plugin.unix_sockets import FileIdentity, UnixListener, listen
 from biren_plugin.wire.dra_plugin import VERSIONS, PluginInfo, new_driver_server, new_info_server
 from biren_plugin.wire.unix_grpc import Server
+from biren_plugin.worker_thread import WorkerThread
 
 _START_DEADLINE: Final = 10.0
 _GOODBYE: Final = 1.0
@@ -40,18 +41,29 @@ class Registered:
 
 
 async def run_driver(
-    sockets: DriverSockets, service: ClaimService, registered: Board[Registered]
+    sockets: DriverSockets,
+    service: ClaimService,
+    registered: Board[Registered],
+    thread: WorkerThread,
 ) -> None:
-    """Run one life of the driver: ends only by failing or being cancelled."""
+    """Run one life of the driver: ends only by failing or being cancelled.
+
+    `thread` makes the blocking calls for the sockets of all lives.
+    """
     registered.post(Registered())
     deregistered = trio.Event()
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(_START_DEADLINE) as starting:
             await nursery.start(
-                serve_driver, sockets.plugin, service, deregistered, partial(_take_use, registered)
+                serve_driver,
+                sockets.plugin,
+                service,
+                deregistered,
+                partial(_take_use, registered),
+                thread,
             )
             await nursery.start(
-                stay_registered, sockets, deregistered, partial(_take_verdict, registered)
+                stay_registered, sockets, deregistered, partial(_take_verdict, registered), thread
             )
         if starting.cancelled_caught:
             deregistered.set()
@@ -85,16 +97,17 @@ async def serve_driver(
     service: ClaimService,
     deregistered: trio.Event,
     on_used: Callable[[str], None],
+    thread: WorkerThread,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve claims and health on `path` until cancelled; started once listening.
 
     At the end it continues to serve until `deregistered`, for at most `_GOODBYE`: the kubelet must not call
-    a driver that has gone. Raises `SocketUnusable`, and a call's bug when there were too many.
+    a driver that has gone. Raises `SocketUnusable`, `NoThread`, and a call's bug when there were too many.
     """
-    listener = _listen(path)
     server = new_driver_server(service, _count_bugs(), on_used)
+    listener = await _listen(path, thread)
     serving = trio.CancelScope(shield=True)
 
     async def serve() -> None:
@@ -105,7 +118,7 @@ async def serve_driver(
         nursery.start_soon(serve)
         task_status.started()
         try:
-            await _until_gone(path, listener.identity)
+            await _until_gone(path, listener.identity, thread)
         finally:
             with trio.move_on_after(_GOODBYE, shield=True):
                 await deregistered.wait()
@@ -116,21 +129,22 @@ async def stay_registered(
     sockets: DriverSockets,
     deregistered: trio.Event,
     on_verdict: Callable[[str], None],
+    thread: WorkerThread,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Stay in the kubelet's registry until cancelled; started once its socket exists.
 
-    Raises `SocketUnusable` and `PluginSocketGone`.
+    Raises `SocketUnusable`, `NoThread` and `PluginSocketGone`.
     """
     info = PluginInfo(DRA_DRIVER, str(sockets.plugin), VERSIONS)
     try:
-        listener = _listen(sockets.registration)
+        listener = await _listen(sockets.registration, thread)
         server = new_info_server(info, on_verdict, on_bug=_count_bugs())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_serve, server, listener)
             task_status.started()
-            await _until_gone(sockets.registration, listener.identity)
+            await _until_gone(sockets.registration, listener.identity, thread)
     finally:
         deregistered.set()
 
@@ -139,17 +153,18 @@ async def _serve(server: Server, listener: UnixListener) -> None:
     await trio.serve_listeners(server.handle, [listener])
 
 
-async def _until_gone(path: Path, identity: FileIdentity) -> None:
+async def _until_gone(path: Path, identity: FileIdentity, thread: WorkerThread) -> None:
     """Watch a socket of the driver. Ends by raising `PluginSocketGone`."""
-    while FileIdentity.of(path) == identity:  # noqa: ASYNC110 - no event reports a deletion
+    find = partial(FileIdentity.of, path)
+    while await thread.run_or(find, identity) == identity:  # noqa: ASYNC110 - no event reports a deletion
         await trio.sleep(_LOOK_INTERVAL)
     raise PluginSocketGone(f"{path} was deleted or replaced: the kubelet cannot reach the driver")
 
 
-def _listen(path: Path) -> UnixListener:
+async def _listen(path: Path, thread: WorkerThread) -> UnixListener:
+    make_parent = partial(path.parent.mkdir, mode=0o750, parents=True, exist_ok=True)
     try:
-        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        return UnixListener(path)
+        return await listen(path, thread, before=make_parent)
     except OSError as error:
         raise SocketUnusable(why_unwritable(path, error, "--kubelet-root")) from error
 

@@ -36,6 +36,7 @@ from biren_plugin.files.claim_files import ClaimFiles
 from biren_plugin.notice import say
 from biren_plugin.records import frozen
 from biren_plugin.supervise import Pace, flatten, keep_running
+from biren_plugin.worker_thread import PATIENCE, WorkerThread
 
 PACE: Final = Pace(first_wait=0.8, longest_wait=10.0)
 """As often as a kubelet reports its node: a fault during an outage is stored within 15 s of its end."""
@@ -66,12 +67,13 @@ async def offer_by_dra(
     Raises `FolderDead`, and an `ExceptionGroup` of bugs.
     """
     state.driver = DriverState()
+    thread = WorkerThread()  # outlives restarts: no late removal of a socket hits a newer one
     dead: FolderDead | None = None
 
     async def live() -> None:
         nonlocal dead
         try:
-            await _offer(settings, state, folder, beside)
+            await _offer(settings, state, folder, beside, thread)
         except* FolderDead as group:  # no new life helps, and it is not a bug
             dead = next(each for each in flatten(group) if isinstance(each, FolderDead))
 
@@ -97,9 +99,10 @@ async def _offer(
     state: DaemonState,
     folder: Board[KubeletFolder],
     beside: Sequence[Callable[[], Awaitable[None]]],
+    thread: WorkerThread,
 ) -> None:
     async with ApiServer(load_from(settings.kubeconfig)) as api:
-        await _offer_in(api, settings, state, folder, beside)
+        await _offer_in(api, settings, state, folder, beside, thread)
 
 
 async def _offer_in(
@@ -108,11 +111,11 @@ async def _offer_in(
     state: DaemonState,
     folder: Board[KubeletFolder],
     beside: Sequence[Callable[[], Awaitable[None]]],
+    thread: WorkerThread,
 ) -> None:
     identity = await _identify(api, settings)
     sockets = sockets_of(settings.kubelet_root, identity.instance)
-    clean = partial(_clean, settings.kubelet_root, sockets)
-    for path in await trio.to_thread.run_sync(clean, abandon_on_cancel=True):
+    for path in await _clean_in_time(settings.kubelet_root, sockets, thread):
         say("stale_socket_removed", f"{path} removed: no process serves it", path=str(path))
     files = ClaimFiles(settings.claim_cdi_dir)
     offers, pools = Board[Offer](), Board[Pool]()
@@ -131,7 +134,7 @@ async def _offer_in(
         nursery.start_soon(
             partial(
                 keep_running,
-                partial(run_driver, sockets, service, registered),
+                partial(run_driver, sockets, service, registered, thread),
                 "driver",
                 expected=(NodeError,),
                 on_failure=partial(restarted, "driver"),
@@ -152,6 +155,18 @@ async def _offer_in(
                         serving.start_soon(task)
                     await held.until_replaced(folder)
                     serving.cancel_scope.cancel()
+
+
+async def _clean_in_time(
+    kubelet_root: Path, sockets: DriverSockets, thread: WorkerThread
+) -> list[Path]:
+    """Do the same as `_clean` in a thread. Raises `SocketUnusable` and `NoThread`."""
+    with trio.move_on_after(PATIENCE):
+        return await thread.run(partial(_clean, kubelet_root, sockets))
+    raise SocketUnusable(
+        f"reading {kubelet_root} takes more than {PATIENCE:g} s, as when a disk hangs; "
+        "see `dmesg` on the node"
+    )
 
 
 def _clean(kubelet_root: Path, sockets: DriverSockets) -> list[Path]:

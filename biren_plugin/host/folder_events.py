@@ -63,14 +63,13 @@ class FolderEvents(AbstractContextManager["FolderEvents"]):
         if self._inotify is not None:
             self._inotify.close()
 
-    def arm(self) -> bool:
-        """Watch the directories that exist now; return whether these are all.
+    def arm(self, now: float) -> bool:
+        """Watch the directories that exist now; return whether these are all. Blocks.
 
-        Call it before a scan, so that no change is missed.
+        Call it before a scan, so that no change is missed; `now` is trio's time.
         """
         if self._inotify is None:
             return False
-        now = trio.current_time()
         if now < self._armed_until:
             return True
         self._armed_until = now + _ARM_AGAIN

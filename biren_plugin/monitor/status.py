@@ -10,6 +10,7 @@ import json
 import os
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +25,8 @@ from biren_plugin.core.setting_field import STATUS_SOCKET
 from biren_plugin.daemon_state import DaemonState, DriverState, HamiState
 from biren_plugin.errors import SocketUnusable, why_unwritable
 from biren_plugin.notice import say_bug
-from biren_plugin.unix_sockets import FileIdentity, UnixListener, is_served
+from biren_plugin.unix_sockets import FileIdentity, UnixListener, is_served, listen
+from biren_plugin.worker_thread import WorkerThread
 
 if TYPE_CHECKING:
     from biren_plugin.core.event_objects import NodeEventsState
@@ -177,7 +179,7 @@ CONNECTIONS: Final = 8
 
 
 async def serve_status(folder: Path, state: DaemonState) -> None:
-    """Serve until cancelled. Raises `SocketUnusable`."""
+    """Serve until cancelled. Raises `SocketUnusable` and `NoThread`."""
     room = trio.CapacityLimiter(CONNECTIONS)
 
     async def handle(stream: trio.SocketStream) -> None:
@@ -196,11 +198,12 @@ async def serve_status(folder: Path, state: DaemonState) -> None:
                 except Exception as error:  # noqa: BLE001 - a bug here must not end the daemon
                     say_bug("the status failed on a bug of the plugin", error, "status")
 
+    thread = WorkerThread()
     while True:
-        listener = _listen(folder)
+        listener = await _listen(folder, thread)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.serve_listeners, handle, [listener])
-            await _until_nobody_serves(listener)
+            await _until_nobody_serves(listener, thread)
             nursery.cancel_scope.cancel()
 
 
@@ -214,26 +217,29 @@ async def _ask_holders(state: DaemonState) -> None:
         await state.kubelet_view.wait_for(lambda view: view.at >= asked)
 
 
-def _listen(folder: Path) -> UnixListener:
+async def _listen(folder: Path, thread: WorkerThread) -> UnixListener:
     try:
-        # Not its parents: after a typing error they would be new.
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if set(os.listdir(folder)) <= {
-            STATUS_SOCKET
-        }:  # a directory with other files keeps its mode
-            folder.chmod(0o700)  # needed when it is mounted into the container
-        return UnixListener(folder / STATUS_SOCKET)
+        return await listen(folder / STATUS_SOCKET, thread, before=partial(_make_private, folder))
     except OSError as error:
         why = why_unwritable(folder / STATUS_SOCKET, error, "--status-dir")
         raise SocketUnusable(f"`status` cannot be answered: {why}") from error
 
 
-async def _until_nobody_serves(ours: UnixListener) -> None:
+def _make_private(folder: Path) -> None:
+    """Create the directory if it is missing. Blocks. Raises `OSError`."""
+    # Not its parents: after a typing error they would be new.
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if set(os.listdir(folder)) <= {STATUS_SOCKET}:  # a directory with other files keeps its mode
+        folder.chmod(0o700)  # needed when it is mounted into the container
+
+
+async def _until_nobody_serves(ours: UnixListener, thread: WorkerThread) -> None:
     """Return when our file is gone, or when another instance's file has no listener any more."""
+    find = partial(FileIdentity.of, ours.path)
     while True:
         await trio.sleep(until_beat(LOOK_INTERVAL))
-        there = FileIdentity.of(ours.path)
+        there = await thread.run_or(find, otherwise=ours.identity)
         if there == ours.identity:
             continue
-        if there is None or not await is_served(ours.path):
+        if there is None or not await is_served(ours.path, thread):
             return

@@ -14,7 +14,9 @@
    that switched from one to the other has pods of both.
 """
 
+import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -37,10 +39,11 @@ from biren_plugin.core.observed import (
     Observed,
 )
 from biren_plugin.core.parse.vendor import DOMAIN
-from biren_plugin.errors import NodeError, PodResourcesUnknown, reason_of
+from biren_plugin.errors import NodeError, NoThread, PodResourcesUnknown, reason_of
 from biren_plugin.notice import Notice
-from biren_plugin.unix_sockets import FileIdentity
+from biren_plugin.unix_sockets import FileIdentity, connect_at_once, stream_of
 from biren_plugin.wire.pod_resources import ask_kubelet
+from biren_plugin.worker_thread import WorkerThread
 
 Shown = frozenset[tuple[str, str]]
 """Resource and id of each device that the node shows."""
@@ -73,6 +76,7 @@ async def ask_holders(
     """
     notice = Notice()
     reader = ClaimReader(read_claims)
+    thread = WorkerThread()
     holders: Holders | None = None
     remembered: Holders = NO_HOLDERS
     kubelet: FileIdentity | None = None
@@ -87,7 +91,7 @@ async def ask_holders(
         await reader.read()
         view = KubeletView(began)
         try:
-            view = await _ask(folder / SOCKET)
+            view, asked = await _ask(folder / SOCKET, thread)
         except PodResourcesUnknown as error:
             views.post(view)
             if holders is not None and trio.current_time() - answered_at < FORGET_AFTER:
@@ -102,7 +106,7 @@ async def ask_holders(
         else:
             answered_at = trio.current_time()
             notice.end("holders_known", "the kubelet reports which pod holds which card")
-            kubelet, before_it = FileIdentity.of(folder / SOCKET), kubelet
+            kubelet, before_it = asked, kubelet
             if kubelet != before_it and before_it is not None:
                 restarted_at = answered_at
             if restarted_at is None:
@@ -181,15 +185,30 @@ def _shows_others(observed: Board[Observed], before: Snapshot | None, shown: Sho
     return now is not before and _shown(now) != shown
 
 
-async def _ask(
-    socket: Path,
-) -> KubeletView:
+def _dial(path: Path) -> tuple[socket.socket, FileIdentity | None]:
+    """Return a connection, and the identity of the socket after it. Blocks. Raises `OSError`."""
+    return connect_at_once(path), FileIdentity.of(path)
+
+
+def _hang_up(dialled: tuple[socket.socket, object]) -> None:
+    dialled[0].close()
+
+
+async def _ask(path: Path, thread: WorkerThread) -> tuple[KubeletView, FileIdentity | None]:
+    """Return the kubelet's answer, and the identity of its socket. Raises `PodResourcesUnknown`."""
     try:
-        stream = await trio.open_unix_socket(socket)
+        with trio.fail_after(DEADLINE):
+            connection, identity = await thread.acquire(partial(_dial, path), _hang_up)
     except FileNotFoundError as error:
-        raise PodResourcesUnknown(f"no {socket} (is its directory mounted?)") from error
+        raise PodResourcesUnknown(f"no {path} (is its directory mounted?)") from error
     except OSError as error:
-        refused = isinstance(error, ConnectionRefusedError)
-        advice = "is the kubelet running?" if refused else "see --pod-resources-dir"
-        raise PodResourcesUnknown(f"{reason_of(error)} on {socket} ({advice})") from error
-    return await ask_kubelet(stream, DOMAIN, DEADLINE)
+        silent = isinstance(error, ConnectionRefusedError | BlockingIOError)
+        advice = "is the kubelet running?" if silent else "see --pod-resources-dir"
+        raise PodResourcesUnknown(f"{reason_of(error)} on {path} ({advice})") from error
+    except trio.TooSlowError:
+        raise PodResourcesUnknown(
+            f"opening {path} takes more than {DEADLINE:g} s, as when a disk hangs"
+        ) from None
+    except NoThread as error:
+        raise PodResourcesUnknown(str(error)) from error
+    return await ask_kubelet(stream_of(connection), DOMAIN, DEADLINE), identity

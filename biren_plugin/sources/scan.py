@@ -49,6 +49,7 @@ async def scan_host(
 
     def names() -> Sequence[str]:  # in a thread
         nonlocal due
+        folder_events.arm(began)
         due = reader.due(turns) if glancing else None
         return reader.names() if due is None else due
 
@@ -61,7 +62,6 @@ async def scan_host(
     next_reread = trio.current_time() + REREAD
     notice = Notice()
     while True:
-        folder_events.arm()
         began = trio.current_time()
         fresh |= bool(pulse) and began >= next_beat
         stale = began >= next_reread

@@ -11,14 +11,16 @@ from purerpc import RpcFailedError
 from purerpc.grpclib.exceptions import ProtocolError
 
 from biren_plugin.errors import reason_of
+from biren_plugin.unix_sockets import connect
 from biren_plugin.wire.device_plugin import PluginClient
 from biren_plugin.wire.unix_grpc import CallEnded, Channel, with_channel
+from biren_plugin.worker_thread import WorkerThread
 
 
-async def why_silent(path: Path, deadline: float) -> str:
+async def why_silent(path: Path, deadline: float, thread: WorkerThread) -> str:
     """Return why no gRPC server answers at `path` within `deadline` seconds; empty if one does.
 
-    Raises `PermissionError` if this user may not connect.
+    `thread` looks up the path. Raises `PermissionError` if this user may not connect, and `NoThread`.
     """
 
     async def call(channel: Channel) -> None:
@@ -26,7 +28,7 @@ async def why_silent(path: Path, deadline: float) -> str:
 
     try:
         with trio.fail_after(deadline):
-            await with_channel(await trio.open_unix_socket(path), call)
+            await with_channel(await connect(path, thread), call)
     except RpcFailedError:
         return ""  # an error status is an answer too
     except PermissionError:

@@ -13,7 +13,7 @@ from pathlib import Path
 import outcome
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from biren_plugin.board import Board
 from biren_plugin.device_plugin import folder_lock
@@ -26,7 +26,7 @@ from biren_plugin.device_plugin.folder_lock import (
 )
 from biren_plugin.device_plugin.kubelet_folder import KubeletFolder, read_kubelet_folder
 from biren_plugin.errors import FolderDead
-from tests.support.clocks import Gate
+from tests.support.clocks import Gate, settled
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ async def take_second(path: Path, folder: Board[KubeletFolder]) -> None:
 
         with await hold_folder(path, folder):
             nursery.start_soon(take)
-            await wait_all_tasks_blocked()
+            await settled()
 
 
 async def test_a_released_lock_is_taken_without_waiting_for_the_next_try(
@@ -133,7 +133,7 @@ async def test_a_directory_that_is_replaced_while_its_lock_is_awaited_is_taken(
     async with trio.open_nursery() as nursery:
         with await hold_folder(path, folder):
             nursery.start_soon(take)
-            await wait_all_tasks_blocked()
+            await settled()
             shutil.rmtree(path)
             path.mkdir()
             await taken.wait()
@@ -287,7 +287,7 @@ async def test_a_deleted_directory_at_the_end_of_the_path_ends_the_process(
                     await held.until_replaced(folder)
 
             nursery.start_soon(expect_death)
-            await wait_all_tasks_blocked()
+            await settled()
             assert nursery.child_tasks
             path.rmdir()
             folder.post(KubeletFolder(exists=True))

@@ -63,7 +63,9 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_a_missing_directory_differs_from_an_empty_one(path: Path) -> None:
     assert read_kubelet_folder(path) == KubeletFolder()
     path.mkdir()
-    assert read_kubelet_folder(path) == KubeletFolder(exists=True)
+    found = read_kubelet_folder(path)
+    assert found.exists
+    assert not found.sockets
 
 
 def test_a_file_in_place_of_the_directory_counts_as_missing(path: Path) -> None:

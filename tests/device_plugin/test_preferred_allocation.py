@@ -24,6 +24,7 @@ from biren_plugin.core.placement.choose import Placement
 from biren_plugin.core.placement.topology import build_topology
 from biren_plugin.device_plugin.node import Streams
 from biren_plugin.device_plugin.server import DevicePlugin, serve_plugin, watch_devices
+from biren_plugin.worker_thread import WorkerThread
 from tests.kubelet.protos import load
 from tests.support.cards import GPU
 
@@ -91,7 +92,7 @@ async def serving(
     )
     with trio.fail_after(DEADLINE), grpc.insecure_channel(f"unix:{folder / 'p.sock'}") as channel:
         async with trio.open_nursery() as nursery:
-            await nursery.start(serve_plugin, folder / "p.sock", plugin)
+            await nursery.start(serve_plugin, folder / "p.sock", plugin, WorkerThread())
             yield Asking(load().stub(channel, "DevicePlugin"), inventories)
             nursery.cancel_scope.cancel()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from biren_plugin.board import Board
 from biren_plugin.core.rivals import RivalMemory
@@ -36,6 +36,7 @@ from biren_plugin.errors import (
 from biren_plugin.unix_sockets import FileIdentity, UnixListener
 from biren_plugin.wire.device_plugin import new_registration_server
 from biren_plugin.wire.messages import PluginOptions, Registration
+from tests.support.clocks import settled
 
 RESOURCE = "birentech.com/gpu"
 DAY = 24 * 3600.0
@@ -112,7 +113,7 @@ class Stage:
         """Wait until the kubelet has opened its stream."""
         with trio.fail_after(60):
             await self.streams.wait_for(lambda seen: bool(seen.open))
-        await wait_all_tasks_blocked()
+        await settled()
 
     def leave_dead_socket(self) -> None:
         """Leave the socket of a stopped kubelet behind."""
@@ -207,7 +208,7 @@ async def test_a_kubelet_that_opens_its_stream_after_its_answer_is_waited_for(
         assert [node.registered.latest] == [None]
         assert not node.state.counters.registrations
         node.hold({"a bystander's", "a stream"})
-        await wait_all_tasks_blocked()
+        await settled()
         assert f"{RESOURCE}: registered and watched, in 5000 ms" in caplog.text
         assert [node.registered.latest] == [True]
         assert node.state.counters.registrations == {RESOURCE: 1}
@@ -400,7 +401,7 @@ async def test_the_end_of_any_stream_since_the_registration_ends_it(
                 # All at once: the kubelet opens its second stream within a moment.
                 for streams in ({"one"}, {"one", "two"}):
                     node.hold(streams)
-                    await wait_all_tasks_blocked()
+                    await settled()
                 lasted = True
                 node.hold({ends_last})
     assert lasted, "none of its own had ended"
@@ -419,7 +420,7 @@ async def test_a_stream_that_ends_between_two_checks_is_noticed(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(node.stay)
                 await answered.wait()
-                await wait_all_tasks_blocked()
+                await settled()
                 # In one step: the task that waits for the stream goes on only afterwards.
                 node.hold({"one"})
                 node.hold(set())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from biren_plugin.board import Board
 from biren_plugin.core.observed import KubeletView
@@ -29,6 +29,7 @@ from biren_plugin.device_plugin.registration_loss import (
 from biren_plugin.errors import KubeletRestarted, PluginSocketGone, RegistrationLost
 from biren_plugin.unix_sockets import FileIdentity
 from tests.support.cards import GPU, devices, listed
+from tests.support.clocks import Gate, settled
 from tests.support.daemon_states import new_state
 
 
@@ -73,10 +74,10 @@ async def test_a_new_kubelet_is_noticed_at_the_event(node: Stage, mock_clock: Mo
     with pytest.RaisesGroup(KubeletRestarted):
         async with trio.open_nursery() as nursery:
             await nursery.start(node.notice)
-            await wait_all_tasks_blocked()
+            await settled()
             new_file(node.kubelet)
             node.look()
-            await wait_all_tasks_blocked()  # this clock stands: no look but that of the event
+            await settled()  # this clock stands: no look but that of the event
             pytest.fail("the event alone was not enough")
 
 
@@ -111,11 +112,32 @@ async def test_a_socket_that_came_and_went_between_two_reads_is_noticed(
             there = FileIdentity.of(node.socket)
             assert there is not None
             nursery.start_soon(watch_kubelet, OwnSocket(node.socket, there), parts)
-            await wait_all_tasks_blocked()
+            await settled()
             node.socket.unlink()
             node.look()  # equal to the last one
             await trio.sleep(60)
             nursery.cancel_scope.cancel()
+
+
+async def test_a_hanging_disk_is_not_a_restart(
+    node: Stage, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+    new_file(node.kubelet)
+
+    def hang(_path: Path) -> FileIdentity | None:
+        gate.wait()
+        return None
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(node.notice)
+        await settled()
+        monkeypatch.setattr(FileIdentity, "of", hang)
+        node.folder.post(KubeletFolder())
+        await trio.sleep(100)
+        assert nursery.child_tasks, "a socket that cannot be read counts as gone"
+        nursery.cancel_scope.cancel()
+    gate.set()
 
 
 async def test_neither_the_first_kubelet_nor_its_stop_is_a_restart(
@@ -191,7 +213,7 @@ async def test_a_possible_rival_suspends_the_registration_until_the_kubelet_answ
         vendor.listen(100)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(expect_the_end)
-            await wait_all_tasks_blocked()
+            await settled()
             node.folder.post(read_kubelet_folder(path))
             await trio.sleep(5)
             assert [memory.registered.latest] == [False]
@@ -242,7 +264,7 @@ async def test_the_kubelet_is_asked_often_after_a_registration_and_after_sockets
     asked.memory.registered.post(True)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(asked.watch)
-        await wait_all_tasks_blocked()
+        await settled()
         assert asked.asked_for == DOUBT
         await trio.sleep(100)
         assert asked.asked_for < 0, "without a change the kubelet is left alone"
@@ -250,7 +272,7 @@ async def test_the_kubelet_is_asked_often_after_a_registration_and_after_sockets
             vendor.bind(str(path / "vendor.sock"))
             vendor.listen()
             asked.node.folder.post(read_kubelet_folder(path))
-            await wait_all_tasks_blocked()
+            await settled()
             assert asked.asked_for == DOUBT
         nursery.cancel_scope.cancel()
 
@@ -264,7 +286,7 @@ async def test_the_kubelet_is_asked_often_once_its_answer_differs_from_the_list(
         await trio.sleep(100)
         view = KubeletView(trio.current_time(), {}, {GPU: frozenset({"card_7"})})
         asked.state.kubelet_view.post(view)
-        await wait_all_tasks_blocked()
+        await settled()
         assert asked.asked_for == DOUBT
         nursery.cancel_scope.cancel()
 
@@ -276,7 +298,7 @@ async def test_the_kubelet_is_asked_often_while_there_is_a_rival(
     with socket.socket(socket.AF_UNIX) as vendor:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(asked.watch)
-            await wait_all_tasks_blocked()
+            await settled()
             vendor.bind(str(path / "vendor.sock"))
             vendor.listen(1000)
             asked.node.folder.post(read_kubelet_folder(path))

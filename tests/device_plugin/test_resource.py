@@ -13,7 +13,7 @@ import attrs
 import pytest
 import trio
 from purerpc import FailedPreconditionError, InvalidArgumentError
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import Device, DeviceList, Inventory
@@ -38,6 +38,7 @@ from biren_plugin.simulate.kubelet import SimulatedKubelet
 from biren_plugin.wire.device_plugin import PluginClient
 from biren_plugin.wire.messages import ListedDevice
 from biren_plugin.wire.unix_grpc import CallEnded, Channel, with_channel
+from tests.support.clocks import settled
 
 RESOURCE = "birentech.com/1-2-gpu"
 
@@ -111,10 +112,10 @@ async def test_the_socket_listens_only_once_there_are_verdicts(
 ) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(node.live)
-        await wait_all_tasks_blocked()
+        await settled()
         assert not node.socket.exists()
         node.inventory.post(BOTH)
-        await wait_all_tasks_blocked()
+        await settled()
         async with await trio.open_unix_socket(node.socket):
             pass
         nursery.cancel_scope.cancel()
@@ -199,7 +200,7 @@ async def test_an_equal_list_is_sent_only_with_a_heartbeat(
             await views.receive()
             other_reason = CARD_1.because("its node is not a character device")
             node.inventory.post(inventory_of(CARD_0, other_reason))
-            await wait_all_tasks_blocked()
+            await settled()
             with pytest.raises(trio.WouldBlock):
                 views.receive_nowait()
             (devices,) = inventory_of(CARD_0, other_reason).lists
@@ -268,7 +269,7 @@ async def test_a_stopping_kubelet_ends_the_life(node: Stage, autojump_clock: Moc
                 await kubelet.start(node.kubelet.run)
                 node.look()
                 await node.kubelet.view.wait_for(lambda view: RESOURCE in view.devices)
-                await wait_all_tasks_blocked()
+                await settled()
                 kubelet.cancel_scope.cancel()
             await trio.sleep(60)
     assert not node.socket.exists()

@@ -28,6 +28,7 @@ from biren_plugin.dra.driver_sockets import (
 )
 from biren_plugin.errors import SocketUnusable
 from biren_plugin.files.claim_files import ClaimFiles
+from biren_plugin.worker_thread import WorkerThread
 from tests.core.dra.test_pool import whole
 from tests.kubelet.protos import load
 from tests.support.api_server import StandInApiServer, stand_in_api_server
@@ -126,7 +127,9 @@ async def node(server: StandInApiServer) -> AsyncIterator[Node]:
         found = Node(Path(folder), api, server)
         found.offers.post(offer(0, 1))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_driver, found.sockets, found.service, found.registered)
+            nursery.start_soon(
+                run_driver, found.sockets, found.service, found.registered, WorkerThread()
+            )
             with trio.fail_after(10):
                 while not found.sockets.registration.exists():  # noqa: ASYNC110 - a file of the driver's
                     await trio.sleep(0.01)

@@ -24,6 +24,7 @@ from biren_plugin.dra.driver import serve_driver
 from biren_plugin.errors import FolderDead
 from biren_plugin.files.claim_files import ClaimFiles
 from biren_plugin.unix_sockets import is_served
+from biren_plugin.worker_thread import WorkerThread
 from tests.dra.test_driver import FIRST, offer
 from tests.support.api_server import stand_in_api_server
 from tests.support.dra_node import NODE, DraNode
@@ -104,12 +105,13 @@ async def test_an_ending_driver_is_served_until_it_is_deregistered(
 ) -> None:
     path = node.root / "dra.sock"
     deregistered, ended = trio.Event(), trio.Event()
+    thread = WorkerThread()
     life = trio.CancelScope()
 
     async def serve(*, task_status: trio.TaskStatus[None]) -> None:
         with life:
             await serve_driver(
-                path, service, deregistered, lambda _name: None, task_status=task_status
+                path, service, deregistered, lambda _name: None, thread, task_status=task_status
             )
         ended.set()
 
@@ -117,7 +119,7 @@ async def test_an_ending_driver_is_served_until_it_is_deregistered(
         await nursery.start(serve)
         life.cancel()
         await trio.testing.wait_all_tasks_blocked(0.05)
-        assert await is_served(path)
+        assert await is_served(path, thread)
         deregistered.set()
         with trio.fail_after(
             0.9

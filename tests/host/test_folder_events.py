@@ -38,7 +38,7 @@ async def rings_for_what_happened(bell: FolderEvents) -> bool:
 
 
 async def test_a_change_ends_the_wait(bell: FolderEvents, folder: Path) -> None:
-    bell.arm()
+    bell.arm(trio.current_time())
     with trio.fail_after(DEADLINE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(bell.wait, LONG)
@@ -54,7 +54,7 @@ async def test_a_change_between_arming_and_waiting_is_not_lost(
     outside.mkdir()
     for path in (folder / "card_0", outside / "card_1"):
         path.touch()
-    bell.arm()
+    bell.arm(trio.current_time())
     match change:
         case "created":
             (folder / "card_2").touch()
@@ -73,7 +73,7 @@ async def test_reading_and_writing_a_file_is_not_a_change(
     bell: FolderEvents, folder: Path, autojump_clock: MockClock
 ) -> None:
     (folder / "card_0").touch()
-    bell.arm()
+    bell.arm(trio.current_time())
     (folder / "card_0").write_text("text")
     (folder / "card_0").read_text()
     assert not await rings_for_what_happened(bell)
@@ -82,7 +82,7 @@ async def test_reading_and_writing_a_file_is_not_a_change(
 async def test_a_burst_of_changes_ends_one_wait(
     bell: FolderEvents, folder: Path, autojump_clock: MockClock
 ) -> None:
-    bell.arm()
+    bell.arm(trio.current_time())
     for number in range(100):
         (folder / f"card_{number}").touch()
     assert await rings_for_what_happened(bell)
@@ -92,7 +92,7 @@ async def test_a_burst_of_changes_ends_one_wait(
 async def test_a_change_that_follows_closely_does_not_end_the_next_wait(
     bell: FolderEvents, folder: Path, mock_clock: MockClock
 ) -> None:
-    bell.arm()
+    bell.arm(trio.current_time())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bell.wait, LONG)
         for number in range(3):
@@ -110,7 +110,7 @@ async def test_a_change_that_follows_closely_does_not_end_the_next_wait(
 async def test_without_a_change_the_wait_ends_after_the_longest_time(
     bell: FolderEvents, autojump_clock: MockClock
 ) -> None:
-    bell.arm()
+    bell.arm(trio.current_time())
     started = trio.current_time()
     await bell.wait(1.0)
     assert trio.current_time() - started == 1.0
@@ -121,11 +121,11 @@ async def test_a_directory_created_later_is_watched_from_the_next_arming_on(
 ) -> None:
     late = tmp_path / "late"
     with FolderEvents([late]) as bell:
-        bell.arm()
+        bell.arm(trio.current_time())
         late.mkdir()
         (late / "card_0").touch()
         assert not await rings_for_what_happened(bell)
-        bell.arm()
+        bell.arm(trio.current_time())
         (late / "card_1").touch()
         assert await rings_for_what_happened(bell)
 
@@ -133,11 +133,11 @@ async def test_a_directory_created_later_is_watched_from_the_next_arming_on(
 async def test_a_recreated_directory_is_watched_again(
     bell: FolderEvents, folder: Path, autojump_clock: MockClock
 ) -> None:
-    bell.arm()
+    bell.arm(trio.current_time())
     folder.rmdir()
     folder.mkdir()
     assert await rings_for_what_happened(bell)
-    bell.arm()
+    bell.arm(trio.current_time())
     (folder / "card_0").touch()
     assert await rings_for_what_happened(bell)
 
@@ -146,7 +146,7 @@ async def test_arming_again_and_again_changes_nothing(
     bell: FolderEvents, folder: Path, autojump_clock: MockClock
 ) -> None:
     for _ in range(3):
-        bell.arm()
+        bell.arm(trio.current_time())
     assert not await rings_for_what_happened(bell)
     (folder / "card_0").touch()
     assert await rings_for_what_happened(bell)
@@ -166,7 +166,7 @@ async def test_without_inotify_the_wait_ends_after_the_longest_time(
         [record] = caplog.records
         assert "no inotify: Too many open files" in record.getMessage()
         assert "fs.inotify.max_user_instances" in record.getMessage()
-        bell.arm()
+        bell.arm(trio.current_time())
         (folder / "card_0").touch()
         started = trio.current_time()
         await bell.wait(1.0)
@@ -176,7 +176,7 @@ async def test_without_inotify_the_wait_ends_after_the_longest_time(
 async def test_folder_events_closes_its_descriptor(folder: Path) -> None:
     open_before = len(list(Path("/proc/self/fd").iterdir()))
     with FolderEvents([folder]) as bell:
-        bell.arm()
+        bell.arm(trio.current_time())
     assert len(list(Path("/proc/self/fd").iterdir())) == open_before
 
 
@@ -184,7 +184,7 @@ async def test_only_the_given_names_end_the_wait(
     tmp_path: Path, folder: Path, autojump_clock: MockClock
 ) -> None:
     with FolderEvents([tmp_path, folder], {tmp_path: {"biren-m"}}) as bell:
-        bell.arm()
+        bell.arm(trio.current_time())
         for name in ("loop0", "dm-1", "biren-mm"):
             (tmp_path / name).touch()
         assert not await rings_for_what_happened(bell)
@@ -196,7 +196,7 @@ async def test_only_the_given_names_end_the_wait(
 
 async def test_a_given_name_among_others_ends_the_wait(tmp_path: Path, folder: Path) -> None:
     with FolderEvents([tmp_path], {tmp_path: {"biren-m"}}) as bell:
-        bell.arm()
+        bell.arm(trio.current_time())
         with trio.fail_after(DEADLINE):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(bell.wait, LONG)
@@ -211,6 +211,6 @@ async def test_deleting_a_directory_with_given_names_ends_the_wait(
     tmp_path: Path, folder: Path, autojump_clock: MockClock
 ) -> None:
     with FolderEvents([folder], {folder: {"card_0"}}) as bell:
-        bell.arm()
+        bell.arm(trio.current_time())
         folder.rmdir()
         assert await rings_for_what_happened(bell)

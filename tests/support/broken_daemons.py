@@ -9,11 +9,11 @@ WAYS: Final = {
     "registers late": """
 import trio
 from biren_plugin.device_plugin import registration
-connect = registration._connect
+connect = registration._dial
 async def connect_late(*arguments):
     await trio.sleep(60)
     return await connect(*arguments)
-registration._connect = connect_late
+registration._dial = connect_late
 """,
     "leaves a device out in one step": """
 import attrs

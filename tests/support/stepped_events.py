@@ -17,7 +17,7 @@ class SteppedEvents(FolderEvents):
         """Whether a ring is a change in the directories, rather than the end of the longest wait."""
         self._rung = trio.Event()
 
-    def arm(self) -> bool:
+    def arm(self, _now: float) -> bool:
         self.armed += 1
         return True
 

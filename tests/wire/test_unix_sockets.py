@@ -3,17 +3,32 @@
 Real unix_sockets, whose calls return at once: nothing here waits for the clock.
 """
 
+import contextlib
 import logging
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from biren_plugin import unix_sockets
-from biren_plugin.unix_sockets import FileIdentity, UnixListener, peer_uid
+from biren_plugin.unix_sockets import (
+    GOODBYE,
+    FileIdentity,
+    UnixListener,
+    connect,
+    connect_at_once,
+    is_abandoned,
+    is_served,
+    listen,
+    peer_uid,
+)
+from biren_plugin.worker_thread import WorkerThread
+from tests.support.clocks import Gate, settled
 
 DEADLINE = 10.0  # real seconds, against a hang; nothing takes any
 
@@ -169,3 +184,64 @@ def test_a_recreated_file_has_another_identity(path: Path) -> None:
 def test_an_inaccessible_file_has_no_identity(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert FileIdentity.of(tmp_path / "file" / "below") is None
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """A disk that hangs while the gate is closed: no file can be looked up."""
+    gate, look_up = Gate(), FileIdentity.of
+
+    def hang(path: Path) -> FileIdentity | None:
+        gate.wait()
+        return look_up(path)
+
+    gate.set()
+    monkeypatch.setattr(FileIdentity, "of", hang)
+    yield gate
+    gate.set()
+
+
+async def test_a_listener_that_cannot_be_created_in_time_leaves_nothing(
+    path: Path, gate: Gate, autojump_clock: MockClock
+) -> None:
+    gate.clear()
+    with pytest.raises(TimeoutError, match="as when a disk hangs"):
+        await listen(path, WorkerThread())
+    gate.set()
+    await settled()
+    assert not path.exists()
+
+
+async def test_a_listener_closes_though_its_disk_hangs(
+    path: Path, gate: Gate, autojump_clock: MockClock
+) -> None:
+    thread = WorkerThread()
+    old = await listen(path, thread)
+    gate.clear()
+    began = trio.current_time()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await old.aclose()
+    assert trio.current_time() - began == GOODBYE
+    with pytest.raises(ConnectionRefusedError):
+        connect_at_once(path)
+    gate.set()
+    async with await listen(path, thread):
+        await settled()
+        assert path.exists(), "the late removal hit the new file"
+
+
+async def test_a_server_whose_queue_is_full_serves_and_takes_no_connection(path: Path) -> None:
+    thread = WorkerThread()
+    with socket.socket(socket.AF_UNIX) as stopped, contextlib.ExitStack() as waiting:
+        stopped.bind(str(path))
+        stopped.listen(0)
+        for _ in range(3):  # until the queue is full
+            with contextlib.suppress(BlockingIOError):
+                waiting.enter_context(connect_at_once(path))
+        with pytest.raises(BlockingIOError):
+            await connect(path, thread)
+        assert await is_served(path, thread)
+        assert not is_abandoned(path)
+    assert not await is_served(path, thread)
+    assert is_abandoned(path)

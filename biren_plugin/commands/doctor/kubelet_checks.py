@@ -28,7 +28,9 @@ from biren_plugin.device_plugin.kubelet_folder import (
     KubeletFolder,
     read_kubelet_folder,
 )
+from biren_plugin.errors import NoThread
 from biren_plugin.wire.server_check import why_silent
+from biren_plugin.worker_thread import WorkerThread
 
 CDI_GATE: Final = "DevicePluginCDIDevices"
 LEAST_KUBELET: Final = (1, 13)
@@ -73,9 +75,11 @@ async def _silent(sockets: Iterable[Path]) -> dict[Path, str]:
 
     async def ask(path: Path) -> None:
         try:
-            why = await why_silent(path, _ANSWER_DEADLINE)
+            why = await why_silent(path, _ANSWER_DEADLINE, WorkerThread())
         except PermissionError:
             why = _FORBIDDEN
+        except NoThread as error:
+            why = str(error)
         if why:
             silent[path] = why
 

@@ -1,0 +1,88 @@
+"""No task of the daemon makes a call on the event loop that waits while a disk, a driver or a name server hangs."""
+
+import contextlib
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+from biren_plugin.daemon import run_daemon
+from biren_plugin.unix_sockets import FileIdentity
+from tests.support.api_server import stand_in_api_server
+from tests.support.dra_node import DraNode, in_thread
+from tests.support.loop_calls import loop_calls
+from tests.support.node_in_process import GPU, NodeInProcess, wait_until
+
+
+@pytest.fixture
+def fast_clock() -> MockClock:
+    """Run the daemon's clock twenty times as fast: see `tests.support.node_in_process`."""
+    return MockClock(rate=20)
+
+
+@pytest.fixture
+def node() -> Iterator[NodeInProcess]:
+    # A Unix socket's path has at most 107 bytes: pytest's tmp_path may be too long.
+    with tempfile.TemporaryDirectory(prefix="br") as folder:
+        yield NodeInProcess(Path(folder))
+
+
+def free_port() -> int:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
+async def test_a_daemon_that_serves_restarts_hands_over_and_stops_makes_no_call_that_waits(
+    node: NodeInProcess, fast_clock: MockClock
+) -> None:
+    node.host.add_gpus({0: 1, 1: 2})
+    folder = node.plugins.parent
+    settings = attrs.evolve(
+        node.settings,
+        cdi_feature=True,
+        cdi_dir=folder / "cdi",
+        nfd_features_dir=folder,
+        metrics_address=f"localhost:{free_port()}",
+        monitoring_resource=True,
+    )
+    with loop_calls() as found:
+        async with node.running(**attrs.asdict(settings, recurse=False)) as nursery:
+            await wait_until(lambda: GPU in node.seen())
+            nursery.start_soon(run_daemon, settings)  # stands by
+            await node.kubelet.admit(GPU, 1)
+            await node.start_kubelet(nursery)
+            await wait_until(lambda: bool(node.seen().get(GPU)))
+            own = node.plugins / "birentech.com-gpu.sock"
+            before = FileIdentity.of(own)
+            own.unlink()
+            await wait_until(lambda: FileIdentity.of(own) not in (None, before))
+            node.stop_kubelet()
+            node.make_folder_anew()
+            await node.start_kubelet(nursery)
+            await wait_until(lambda: bool(node.seen().get(GPU)))
+            await trio.sleep(
+                3
+            )  # of the daemon's seconds: each loop has its turn, on a clock 20 times as fast
+    assert not found, "\n".join(sorted(found))
+
+
+async def test_a_driver_that_registers_prepares_a_claim_and_stops_makes_no_call_that_waits() -> (
+    None
+):
+    with (
+        tempfile.TemporaryDirectory(prefix="br") as folder,
+        stand_in_api_server() as server,
+    ):
+        node = DraNode(Path(folder), server)
+        with loop_calls() as found:
+            async with node.running():
+                claim = node.allocate("team-1", *sorted(node.devices())[:1])
+                await in_thread(lambda: node.kubelet.prepare("team/pod", claim))
+                assert node.files()
+        assert not found, "\n".join(sorted(found))

@@ -1,0 +1,83 @@
+"""A cancelled caller leaves a call behind, and nothing that the call has opened."""
+
+from functools import partial
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from biren_plugin.errors import NoThread
+from biren_plugin.worker_thread import LEAVE_DEADLINE, PATIENCE, WorkerThread
+from tests.support.clocks import Gate, settled
+
+Released = list[object]
+
+
+async def test_what_is_opened_belongs_to_the_caller() -> None:
+    released: Released = []
+    assert await WorkerThread().acquire(lambda: "opened", released.append) == "opened"
+    assert not released
+
+
+async def test_what_a_hanging_call_opens_late_is_released_in_the_thread(
+    autojump_clock: MockClock,
+) -> None:
+    gate, released = Gate(), list[object]()
+
+    def open_late() -> str:
+        gate.wait()
+        return "opened"
+
+    began = trio.current_time()
+    with trio.move_on_after(10) as scope:
+        await WorkerThread().acquire(open_late, released.append)
+    assert scope.cancelled_caught
+    assert trio.current_time() - began == 10 + LEAVE_DEADLINE
+    assert not released
+    gate.set()
+    await settled()
+    assert released == ["opened"]
+
+
+async def test_what_is_opened_in_the_moment_of_the_cancellation_is_released_once() -> None:
+    token = trio.lowlevel.current_trio_token()
+    for _ in range(50):  # the thread may be ahead of the caller, or behind it
+        released: Released = []
+        with trio.CancelScope() as scope:
+
+            def open_and_cancel(scope: trio.CancelScope = scope) -> str:
+                token.run_sync_soon(scope.cancel)
+                return "opened"
+
+            await WorkerThread().acquire(open_and_cancel, released.append)
+        assert scope.cancelled_caught
+        await settled()
+        assert released == ["opened"]
+
+
+async def test_a_call_that_fails_has_nothing_to_release() -> None:
+    released: Released = []
+    with pytest.raises(ZeroDivisionError):
+        await WorkerThread().acquire(lambda: 1 / 0, released.append)
+    assert not released
+
+
+async def test_without_an_answer_in_time_the_other_value_counts(autojump_clock: MockClock) -> None:
+    thread, gate = WorkerThread(), Gate()
+    assert await thread.run_or(lambda: 1, otherwise=2) == 1
+    began = trio.current_time()
+    assert await thread.run_or(gate.wait, otherwise=2) == 2
+    assert await thread.run_or(lambda: 1, otherwise=2) == 2, "it overtook the call before"
+    assert trio.current_time() - began == 2 * PATIENCE
+    gate.set()
+    assert await thread.run_or(lambda: 1, otherwise=2) == 1
+
+
+async def test_without_a_thread_the_other_value_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", refuse)
+    assert await WorkerThread().run_or(lambda: 1, otherwise=2) == 2
+    with pytest.raises(NoThread, match="processes have run out"):
+        await WorkerThread().acquire(lambda: 1, partial(pytest.fail, "it opened nothing"))
