@@ -42,6 +42,8 @@ class _Jobs:
         self.lock = threading.RLock()
         self.begun = 0
         """How many jobs have begun, or gone on."""
+        self.ended = 0
+        """How many have ended, or been held."""
         self._jobs: set[_Job] = set()
         self._waiting: list[tuple[trio.lowlevel.TrioToken, trio.Event]] = []
 
@@ -58,11 +60,13 @@ class _Jobs:
     def end(self, job: _Job) -> None:
         with self.lock:
             self._jobs.discard(job)
+            self.ended += 1
             self._wake()
 
     def hold(self, job: _Job) -> None:
         with self.lock:
             job.held = True
+            self.ended += 1
             self._wake()
 
     def go_on(self, job: _Job) -> None:
@@ -193,10 +197,15 @@ def patient_autojump_clock() -> MockClock:
     """A clock that jumps to the next deadline when everything has settled."""
     clock = MockClock(autojump_threshold=0)
     jump_ahead = clock._autojump
+    ended = 0
 
     def jump_unless_at_work(*_: Any) -> None:
+        nonlocal ended
         if _JOBS.at_work():
             time.sleep(0.001)  # trio asks again at once: leaves the processor to the thread
+        elif ended != _JOBS.ended:
+            # It may have ended after trio looked for events, its own among them: trio looks again.
+            ended = _JOBS.ended
         else:
             jump_ahead()
 

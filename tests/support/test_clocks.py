@@ -30,6 +30,16 @@ async def test_a_jump_waits_for_a_running_thread(mock_clock: MockClock) -> None:
     assert (done, trio.current_time()) == ([0.0], 3600.0)
 
 
+async def test_the_clock_does_not_jump_at_the_end_of_a_thread_whose_result_trio_has_not_seen(
+    autojump_clock: MockClock,
+) -> None:
+    finished = threading.Event()
+    look_for_events = trio.lowlevel.current_clock()._autojump  # type: ignore[attr-defined]
+    await trio.to_thread.run_sync(finished.set)
+    look_for_events()  # trio has looked before that end, and asks the clock after it
+    assert trio.current_time() == 0
+
+
 async def test_a_jump_does_not_wait_for_a_thread_at_a_gate(mock_clock: MockClock) -> None:
     gate = Gate()
     async with trio.open_nursery() as nursery:
