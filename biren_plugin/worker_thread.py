@@ -6,8 +6,8 @@
 """
 
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final, Generic, TypeVar
 
@@ -33,12 +33,10 @@ class WorkerThread:
 
     async def run(self, call: Callable[[], T]) -> T:
         """Return the result of `call`. Raises what `call` raises, and `NoThread`."""
-        try:
+        with starting_thread():
             done = await trio.to_thread.run_sync(
                 partial(outcome.capture, call), abandon_on_cancel=True, limiter=self._room
             )
-        except RuntimeError as error:  # from starting the thread: errors of `call` are captured
-            raise no_thread(error) from error
         return done.unwrap()
 
     async def run_or(self, call: Callable[[], T], otherwise: U) -> T | U:
@@ -99,8 +97,14 @@ class _Handing(Generic[T]):
             self._release(each)
 
 
-def no_thread(error: RuntimeError) -> NoThread:
-    """Return the error for Python's form of EAGAIN from starting a thread: a limit of the node, not a bug."""
-    return NoThread(
-        f"{error}: processes have run out on the node, or in the pod's cgroup (pids.max)"
-    )
+@contextmanager
+def starting_thread() -> Iterator[None]:
+    """Raise `NoThread` if trio cannot start a thread, as it also does for the look-up of a name."""
+    try:
+        yield
+    except RuntimeError as error:  # Python's form of EAGAIN: a limit of the node, not a bug
+        if "start new thread" not in str(error):
+            raise
+        raise NoThread(
+            f"{error}: processes have run out on the node, or in the pod's cgroup (pids.max)"
+        ) from error

@@ -15,8 +15,9 @@ import trio
 
 from biren_plugin import __version__
 from biren_plugin.cluster.credentials import Access
-from biren_plugin.errors import ApiUnreachable
+from biren_plugin.errors import ApiUnreachable, NoThread
 from biren_plugin.records import frozen
+from biren_plugin.worker_thread import starting_thread
 
 BODY_SIZE: Final = 16 * 1024 * 1024
 """Bytes of one answer; a list of one node's slices has a few hundred KiB."""
@@ -137,9 +138,14 @@ async def connect(access: Access) -> HttpConnection:
     """Return a new connection. Raises `ApiUnreachable`."""
     where = f"{access.host}:{access.port}"
     try:
-        tcp = await trio.open_tcp_stream(access.host, access.port)
+        with starting_thread():
+            tcp = await trio.open_tcp_stream(access.host, access.port)
         for level, option, value in _KEEP_ALIVE:
             tcp.setsockopt(level, option, value)
+    except NoThread as error:  # for a host's name; an address needs none
+        raise ApiUnreachable(
+            f"cannot look up the API server's name {access.host}: {error}"
+        ) from error
     except (OSError, UnicodeError) as error:
         raise ApiUnreachable(
             f"cannot connect to the API server at {where}: {_first_cause(error)}"

@@ -98,6 +98,8 @@ class NodeEvents:
         self._written: OrderedDict[NodeEvent, _Written] = OrderedDict()
         self._notice = Notice()
         self._last = 0.0
+        self._followed = Inventory()
+        """The inventory whose changes were taken last: a restart after a bug takes none again."""
 
     async def run(self) -> None:
         """Ends only by bugs, or cancelled."""
@@ -107,13 +109,11 @@ class NodeEvents:
                 await self._write_patiently(happened)
 
     async def _follow(self) -> None:
-        before: Inventory | None = None
         with self._inventory.subscribe() as inventories:
             async for current in inventories:
-                lists = before.lists if before is not None else ()
-                for event in events_of(remark_lists(lists, current.lists)):
+                for event in events_of(remark_lists(self._followed.lists, current.lists)):
                     self._take(event)
-                before = current
+                self._followed = current
 
     def _take(self, event: NodeEvent) -> None:
         now = trio.current_time()

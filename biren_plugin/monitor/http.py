@@ -19,11 +19,13 @@ from biren_plugin.errors import AddressUnusable, printable, reason_of
 from biren_plugin.monitor.metrics import CONTENT_TYPE, Metrics
 from biren_plugin.notice import say, say_bug
 from biren_plugin.records import frozen
+from biren_plugin.worker_thread import starting_thread
 
 CONNECTIONS: Final = 32
 DEADLINE: Final = 5.0
 PACE: Final = 0.005
 FRESH: Final = 1.0
+LOOK_UP_DEADLINE: Final = 10.0
 """Seconds."""
 HEAD_SIZE: Final = 8 * 1024
 """Bytes, of the request line and all headers."""
@@ -157,11 +159,17 @@ async def serve_endpoint(
 ) -> None:
     """Serve until cancelled; an empty `host` means all addresses. Started, with the port, once listening.
 
-    Raises `AddressUnusable`.
+    Raises `AddressUnusable` and `NoThread`.
     """
     endpoint = Endpoint(state)
     try:
-        listeners = await trio.open_tcp_listeners(port, host=host or None)
+        with trio.fail_after(LOOK_UP_DEADLINE), starting_thread():
+            listeners = await trio.open_tcp_listeners(port, host=host or None)
+    except trio.TooSlowError:
+        raise AddressUnusable(
+            f"looking up {host} for metrics and probes takes more than {LOOK_UP_DEADLINE:g} s; "
+            "give an address in --metrics-address"
+        ) from None
     # socket.gaierror is an OSError; a name that no DNS can have (`a..b`) is a UnicodeError.
     except (OSError, UnicodeError) as error:
         reason = reason_of(error) if isinstance(error, OSError) else error

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from trio.testing import MockClock
 from biren_plugin.board import Board
 from biren_plugin.cluster.api_server import ApiServer
 from biren_plugin.cluster.credentials import Access, PodCredentials, load_kubeconfig
+from biren_plugin.cluster.http_connection import connect
 from biren_plugin.cluster.object_watch import Objects, watch_objects
 from biren_plugin.errors import ApiForbidden, ApiUnreachable
 from tests.support.api_server import StandInApiServer, stand_in_api_server
@@ -246,3 +248,15 @@ async def test_a_watch_without_a_thread_for_its_credentials_is_no_bug(
             nursery.cancel_scope.cancel()
     assert [type(each) for each in causes] == [ApiUnreachable]
     assert "pids.max" in str(causes[0])
+
+
+async def test_a_server_whose_name_cannot_be_looked_up_for_want_of_a_thread_is_unreachable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def no_thread(*_args: object, **_options: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", no_thread)
+    access = Access("api.example", 6443, ssl.create_default_context())
+    with pytest.raises(ApiUnreachable, match=r"look up .* api\.example: can't start .*pids\.max"):
+        await connect(access)

@@ -185,3 +185,19 @@ def test_the_allowance_comes_back_with_time() -> None:
     assert not allowance.take(299.0)
     assert allowance.take(301.0)
     assert [allowance.take(1e6) for _ in range(26)] == [True] * 25 + [False]
+
+
+async def test_a_restart_after_a_bug_writes_nothing_again(
+    writing: Writing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with writing.running():
+        await writing.verdict(FAULT)
+    with monkeypatch.context() as patched, pytest.RaisesGroup(ZeroDivisionError):
+        patched.setattr(node_events, "new_event", lambda *_: 1 / 0)
+        writing.inventory.post(node_with(FAULT, warnings=("hot",)))
+        await writing.events.run()
+    async with writing.running():
+        await writing.verdict()
+    fault, end = writing.stored()
+    assert (fault["reason"], fault["count"]) == ("BirenGpuUnhealthy", 1)
+    assert end["reason"] == "BirenGpuHealthy"

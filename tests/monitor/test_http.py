@@ -16,7 +16,7 @@ from trio.testing import (
 
 from biren_plugin.core.model import Device
 from biren_plugin.core.rivals import Rival
-from biren_plugin.errors import AddressUnusable
+from biren_plugin.errors import AddressUnusable, NoThread
 from biren_plugin.monitor.http import (
     CONNECTIONS,
     DEADLINE,
@@ -262,6 +262,28 @@ async def test_an_address_in_use_is_an_error_of_one_line() -> None:
     async with served() as port:
         with pytest.raises(AddressUnusable, match=f"cannot listen on 127.0.0.1:{port} .*in use"):
             await serve_endpoint("127.0.0.1", port, new_state())
+
+
+async def test_a_name_that_nobody_looks_up_in_time_is_an_address_that_cannot_be_used(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(*_: object, **__: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", hang)
+    with pytest.raises(AddressUnusable, match=r"looking up node\.example .*give an address"):
+        await serve_endpoint("node.example", 9451, new_state())
+
+
+async def test_a_name_without_a_thread_to_look_it_up_is_a_limit_of_the_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", refuse)
+    with pytest.raises(NoThread, match=r"pids\.max"):
+        await serve_endpoint("node.example", 9451, new_state())
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64])
