@@ -25,6 +25,7 @@ from biren_plugin.device_plugin.server import (
 from biren_plugin.errors import RequestRefused
 from biren_plugin.wire.device_plugin import PluginClient
 from biren_plugin.wire.unix_grpc import CallEnded, Channel, with_channel
+from biren_plugin.worker_thread import WorkerThread
 from tests.support.cards import GPU, devices, listed
 
 
@@ -163,7 +164,7 @@ async def test_calls_that_fail_on_a_bug_are_logged_and_end_the_server_once_there
         own = Path(path) / "plugin.sock"
         with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
             async with trio.open_nursery() as nursery:
-                await nursery.start(serve_plugin, own, broken)
+                await nursery.start(serve_plugin, own, broken, WorkerThread())
                 for number in range(1, 5):
                     await with_channel(await trio.open_unix_socket(own), allocate)
                     assert caplog.text.count("a call failed on a bug of the plugin") == number

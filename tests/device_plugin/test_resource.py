@@ -232,6 +232,7 @@ async def test_an_allocation_is_remembered_and_its_holder_is_asked_for_soon(
     node: Stage, autojump_clock: MockClock
 ) -> None:
     async with node.running():
+        await settled()
         await ask(node, "card_0")
         doubt = node.state.doubts.latest
         assert doubt is not None
