@@ -280,6 +280,7 @@ async def test_endless_settings_end_the_connection_without_using_memory(
         peer = await served.connect()
         await peer.send(frames.settings(dict.fromkeys(range(100, 300), 1)))
         await peer.until_closed()
+        assert peer.goaway == 11, "ENHANCE_YOUR_CALM"
 
 
 async def test_endless_empty_messages_end_only_their_call(autojump_clock: MockClock) -> None:
@@ -291,14 +292,31 @@ async def test_endless_empty_messages_end_only_their_call(autojump_clock: MockCl
         assert (await peer.answer(3)).messages == [b"hello"]
 
 
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("size", [0, 100, 4095, 4096])
+async def test_a_peer_that_remembers_fewer_headers_can_read_the_answers(
+    autojump_clock: MockClock, size: int, times: int
+) -> None:
+    """Its reader refuses headers before which it was not told that our table is as small."""
+    async with well_afterwards() as served:
+        peer = await served.connect(greets=False)
+        peer.allow_header_table(size)
+        await peer.send(frames.PREFACE, frames.settings({HEADER_TABLE_SIZE: size}) * times)
+        for stream_id in (1, 3):
+            await peer.send(peer.write.call(stream_id, "Echo", b"hello"))
+            assert (await peer.answer(stream_id)).messages == [b"hello"]
+        assert peer.header_table == size
+
+
+@pytest.mark.parametrize("times", [1, 2000])
 async def test_a_peer_does_not_choose_how_much_we_remember_of_our_own_headers(
-    autojump_clock: MockClock,
+    autojump_clock: MockClock, times: int
 ) -> None:
     async with well_afterwards() as served:
         peer = await served.connect()
         allowed = 2**31 - 1
         peer.allow_header_table(allowed)
-        await peer.send(frames.settings({HEADER_TABLE_SIZE: allowed}) * 2000)
+        await peer.send(frames.settings({HEADER_TABLE_SIZE: allowed}) * times)
         await peer.send(peer.write.call(1, "/no/" + "x" * 9000))
         answer = await peer.answer(1)
         assert answer.status == UNIMPLEMENTED

@@ -104,8 +104,10 @@ def new_h2(limits: Limits, *, client_side: bool) -> H2Connection:
 
 def bound_header_table(connection: H2Connection, limits: Limits) -> None:
     """Bound our header table after the peer's SETTINGS, which allow any size; the table would stay full."""
-    table = min(connection.encoder.header_table_size, limits.header_table_size)
-    connection.encoder.header_table_size = table
-    changes = connection.encoder.table_size_changes
+    encoder = connection.encoder
+    encoder.header_table_size = min(encoder.header_table_size, limits.header_table_size)
+    changes = encoder.table_size_changes
     if len(changes) > 2:  # hpack would write every change; RFC 7541, 4.2: the smallest and the last
         changes[:] = [min(changes), changes[-1]]
+    # hpack forgets that it has changes to write when it is given the same size once more.
+    encoder.header_table.resized = bool(changes)
