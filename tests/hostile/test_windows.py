@@ -2,12 +2,14 @@
 
 import pytest
 import trio
+from hyperframe.frame import SettingsFrame
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.wire.unix_grpc import DEFAULT_LIMITS, Limits
 from tests.hostile import frames
 from tests.hostile.service import well_afterwards
 
+PADDED = 8
 SMALL = {frames.INITIAL_WINDOW_SIZE: 100}
 RESOURCE_EXHAUSTED = 8
 
@@ -158,12 +160,49 @@ async def test_refused_requests_never_use_up_our_window(autojump_clock: MockCloc
     limits = Limits(message_size=10_000, connection_window=70_000)
     async with well_afterwards(limits) as served:
         peer = await served.connect()
-        for stream_id in range(1, 101, 2):
+        for stream_id in range(1, 201, 2):
             body = frames.message(b"x" * 9_000, length=2**30)
-            await peer.send(peer.write.request(stream_id), frames.data(stream_id, body))
+            rest = frames.data(stream_id, bytes(1_000))  # arrives after the refusal
+            await peer.send(peer.write.request(stream_id), frames.data(stream_id, body), rest)
             assert (await peer.answer(stream_id)).status == RESOURCE_EXHAUSTED
-        await peer.send(peer.write.call(101, "Echo", b"x" * 9_000))
-        assert (await peer.answer(101)).status == 0
+        await peer.send(peer.write.call(201, "Echo", b"x" * 9_000))
+        assert (await peer.answer(201)).status == 0
+
+
+async def test_padding_never_uses_up_our_window(autojump_clock: MockClock) -> None:
+    limits = Limits(message_size=10_000, connection_window=70_000)
+    async with well_afterwards(limits) as served:
+        peer = await served.connect()
+        padded = bytes([255]) + frames.message(b"hello") + bytes(255)
+        for stream_id in range(1, 601, 2):
+            frame = frames.frame(frames.DATA, PADDED | frames.END_STREAM, stream_id, padded)
+            await peer.send(peer.write.request(stream_id), frame)
+            assert (await peer.answer(stream_id)).messages == [b"hello"]
+
+
+async def test_our_side_greets_without_waiting_for_the_peer(autojump_clock: MockClock) -> None:
+    async with well_afterwards() as served:
+        peer = await served.connect(greets=False)
+        await peer.until(lambda: any(isinstance(each, SettingsFrame) for each in peer.seen))
+
+
+async def test_updates_wait_for_a_peer_that_leaves_too_much_unread(
+    autojump_clock: MockClock,
+) -> None:
+    async with well_afterwards(Limits(unsent=2_000, unread=1e5)) as served:
+        peer = await served.connect(unread=True, greets=False)
+        wide = frames.settings({frames.INITIAL_WINDOW_SIZE: 2**31 - 1})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.send, frames.PREFACE, wide, frames.window_update(0, 2**30))
+            await peer.until(lambda: bool(peer.seen))
+        await peer.send(peer.write.call(1, "Watch"))
+        for each in range(100):
+            served.service.updates.post(b"%04d" % each * 50)
+            await wait_all_tasks_blocked()
+        await peer.messages(1, 1)
+        found = peer.answers[1]
+        await peer.until(lambda: found.messages[-1].startswith(b"0099"))
+        assert 5 < len(found.messages) < 20
 
 
 async def test_a_peer_that_overruns_our_window_is_closed(autojump_clock: MockClock) -> None:

@@ -108,6 +108,51 @@ async def test_our_own_server_answers_our_own_client(autojump_clock: MockClock) 
         assert await with_channel(near, use) == b"x" * 500_000
 
 
+async def test_a_long_stream_never_uses_up_our_window(autojump_clock: MockClock) -> None:
+    async def use(channel: Channel) -> None:
+        assert [len(each) for each in await watch(channel)] == [9_000] * 100
+
+    limits = Limits(message_size=10_000, connection_window=70_000)
+    async with dialled(use, limits) as peer:
+        await has_request(peer)
+        await peer.send(peer.write.headers(1, RESPONSE))
+        for _ in range(100):
+            await peer.send(frames.data(1, frames.message(bytes(9_000))))
+            await wait_all_tasks_blocked()
+        await peer.send(peer.write.headers(1, DONE, end=True))
+
+
+async def test_late_frames_for_a_call_that_is_over_are_ignored(autojump_clock: MockClock) -> None:
+    async def use(channel: Channel) -> None:
+        for _ in range(2):
+            assert (await echo(channel)).data == b"world"
+
+    async with dialled(use) as peer:
+        for stream_id in (1, 3):
+            await has_request(peer, stream_id)
+            await peer.send(
+                frames.window_update(1, 9) if stream_id == 3 else b"",
+                peer.write.headers(stream_id, RESPONSE),
+                frames.data(stream_id, frames.message(b"world")),
+                peer.write.headers(stream_id, DONE, end=True),
+            )
+
+
+async def test_a_connection_that_the_peer_resets_ends_the_call(autojump_clock: MockClock) -> None:
+    ours, theirs = trio.socket.socketpair()
+
+    async def leave_in_the_middle() -> None:
+        await theirs.recv(1)
+        await wait_all_tasks_blocked()
+        theirs.close()  # with bytes unread, which is a reset
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(leave_in_the_middle)
+        with trio.fail_after(60):
+            use = fails_with(ConnectionEnded, "the peer broke the connection")
+            await with_channel(trio.SocketStream(ours), use)
+
+
 @pytest.mark.parametrize("reset", [b"", frames.reset(1, frames.NO_ERROR)])
 @pytest.mark.parametrize("trailers_only", [True, False])
 async def test_an_error_status_is_raised_with_its_text(
