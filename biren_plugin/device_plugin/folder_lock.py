@@ -9,7 +9,7 @@ here.
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
@@ -200,14 +200,46 @@ class LockHolder:
 
 
 def find_lock_holder(path: Path) -> LockHolder | None:
-    """Return the process that holds a `flock` on `path`; None if no holder is visible from here."""
+    """Return the process that holds a `flock` on `path`; None if no holder is visible from here.
+
+    The kernel names the process that took the lock. If that one has ended, a process that it started holds
+    the lock, by a descriptor that it inherited.
+    """
     try:
         status = path.stat()
         text = (_PROC / "locks").read_text(errors="replace")
     except OSError:
         return None
     pid = pid_of_lock(text, status.st_dev, status.st_ino)
-    return LockHolder(pid, _command(pid)) if pid is not None else None
+    if pid is None:
+        return None
+    if not (_PROC / str(pid)).exists():
+        heir = _opener(status, {os.getpid(), *_waiting_pids(text)})
+        if heir is None:
+            return LockHolder(pid, "which has ended, a process that it started has the lock")
+        pid = heir
+    return LockHolder(pid, _command(pid))
+
+
+def _waiting_pids(text: str) -> Iterator[int]:
+    for line in text.splitlines():
+        match line.split():
+            case [_, "->", "FLOCK", _, _, pid, *_] if pid.isdigit():
+                yield int(pid)
+
+
+def _opener(wanted: os.stat_result, others: Collection[int]) -> int | None:
+    """Return a process, not one of the `others`, that has the directory open; None if none is visible."""
+    for pid in sorted(int(each) for each in os.listdir(_PROC) if each.isdigit()):
+        if pid in others:
+            continue
+        try:
+            with os.scandir(_PROC / str(pid) / "fd") as descriptors:
+                if any(os.path.samestat(each.stat(), wanted) for each in descriptors):
+                    return pid
+        except OSError:  # it has ended, or belongs to another user
+            continue
+    return None
 
 
 def pid_of_lock(text: str, device: int, inode: int) -> int | None:

@@ -23,6 +23,8 @@ IDLE_AFTER: Final = 5.0
 """Seconds without an answer: a holder that ends or restarts takes less."""
 CHECK_INTERVAL: Final = 1.0
 """Seconds between tries of the holder's sockets."""
+DESCRIBE_INTERVAL: Final = 30.0
+"""Seconds after which an idle holder is identified again: another process may have taken its place."""
 ANSWER_DEADLINE: Final = 2.0
 """Seconds for each of them."""
 _PROC_DEADLINE: Final = 2.0
@@ -38,6 +40,7 @@ class Waiting:
         self._unwritable = Notice()
         self._idle = Notice()
         self._idle_since: float | None = None
+        self._described_at = 0.0
         self._thread = WorkerThread()
 
     def hindered(self, hindrance: Hindrance) -> None:
@@ -96,7 +99,10 @@ class Waiting:
             return
         if self._idle_since is None:
             self._idle_since = began
-        if trio.current_time() - self._idle_since >= IDLE_AFTER and not self._node.state.hindrance:
+        now, known = trio.current_time(), self._node.state.hindrance
+        is_due = not known or now - self._described_at >= DESCRIBE_INTERVAL
+        if now - self._idle_since >= IDLE_AFTER and is_due:
+            self._described_at = now
             text = await self._describe_holder(silence)
             if self._node.state.role == "standing by":
                 self._node.state.hindrance = text

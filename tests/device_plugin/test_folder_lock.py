@@ -365,6 +365,27 @@ def test_the_process_that_holds_the_lock_is_found_with_its_command(tmp_path: Pat
     assert find_lock_holder(tmp_path) is None
 
 
+def test_a_lock_that_a_child_inherited_is_held_by_the_child(tmp_path: Path) -> None:
+    script = (
+        "import fcntl, os, sys; folder = os.open(sys.argv[1], os.O_RDONLY); "
+        "fcntl.flock(folder, fcntl.LOCK_EX); child = os.fork(); "
+        "child and (print(child, flush=True), os._exit(0)); sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", script, str(tmp_path)]
+    waiting = os.open(tmp_path, os.O_RDONLY)  # as a second instance of the daemon has it open
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        process.wait()
+        found = find_lock_holder(tmp_path)
+        process.communicate("")
+    os.close(waiting)
+    assert found is not None
+    assert found.pid == child
+
+
 def test_a_process_without_a_readable_command_is_shown_by_its_id(tmp_path: Path) -> None:
     assert str(LockHolder(7, "")) == "process 7"
     assert find_lock_holder(tmp_path / "none") is None

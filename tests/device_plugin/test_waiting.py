@@ -22,7 +22,13 @@ from biren_plugin.device_plugin.kubelet_folder import (
     socket_name,
 )
 from biren_plugin.device_plugin.node import Node
-from biren_plugin.device_plugin.waiting import ANSWER_DEADLINE, IDLE_AFTER, Waiting
+from biren_plugin.device_plugin.waiting import (
+    ANSWER_DEADLINE,
+    CHECK_INTERVAL,
+    DESCRIBE_INTERVAL,
+    IDLE_AFTER,
+    Waiting,
+)
 from biren_plugin.unix_sockets import UnixListener
 from biren_plugin.wire.unix_grpc import DEFAULT_LIMITS, Server
 from tests.support.cards import GPU, devices, listed
@@ -112,6 +118,22 @@ async def test_a_holder_that_serves_nothing_is_named_once_after_some_seconds(
     waiting.over()
     assert node.state.hindrance == ""
     assert "taking over" in caplog.text
+
+
+async def test_another_idle_holder_is_named_in_its_turn(
+    waiting: Waiting,
+    node: Node,
+    caplog: pytest.LogCaptureFixture,
+    holders: Callable[[Callable[[], LockHolder | None]], None],
+    autojump_clock: MockClock,
+) -> None:
+    holders(lambda: LockHolder(1234, "backup"))
+    await wait_for(LONG, waiting, node)
+    holders(lambda: LockHolder(1235, "backup again"))
+    await wait_for(DESCRIBE_INTERVAL + CHECK_INTERVAL, waiting, node)
+    [sentence] = node.state.unready()
+    assert sentence.startswith("process 1235 (backup again) holds the lock")
+    assert caplog.text.count(IDLE) == 2
 
 
 async def test_a_hanging_proc_delays_the_warning_only_by_seconds(
