@@ -7,7 +7,7 @@ the daemon started. So a caller reads again after a while in any case, and nothi
 import ctypes
 import math
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import inotify_simple
@@ -26,18 +26,18 @@ _MASK = (
     | flags.MOVE_SELF
 )
 _ARM_AGAIN = 5.0
-"""Seconds: a directory may be hidden by a mount, of which no event tells."""
+"""Seconds: a directory may be hidden by a mount, of which no event tells, or was too noisy."""
 _REST = 0.02
 """Seconds: changes come in bursts (a node for each card), and one scan serves the whole burst."""
 _IDLE_REST = 0.1
-"""Seconds without a read after events that do not count: on a busy /dev more of them follow."""
+"""Seconds without a read after events that do not count: if more of them follow, their directory is noisy."""
 
 
 class FolderEvents(AbstractContextManager["FolderEvents"]):
     """Waits for changes directly in `folders`, which may or may not exist. Owns a descriptor.
 
     `names`: in these directories only changes of these names count. A busy /dev gets hundreds of nodes a
-    second for loop devices and volumes.
+    second for loop devices and volumes: such a noisy directory is left to polling until it is armed again.
     """
 
     def __init__(
@@ -46,6 +46,8 @@ class FolderEvents(AbstractContextManager["FolderEvents"]):
         self._folders = tuple(folders)
         self._names = names or {}
         self._watched: dict[int, Path] = {}
+        self._noisy: set[int] = set()
+        """Watches whose last events did not count."""
         self._armed_until = -math.inf
         self._inotify: INotify | None = None
         try:
@@ -93,19 +95,37 @@ class FolderEvents(AbstractContextManager["FolderEvents"]):
                 changed = self._read()
                 if not changed:
                     await trio.sleep(_IDLE_REST)
+                    changed = self._read()
+                    self._leave_noisy()
+                    changed |= self._read()  # the end of a watch is an event too
             await trio.sleep(_REST)
         return self._read() or changed
 
     def _read(self) -> bool:
         """Take the events so far; return whether one of them counts."""
         assert self._inotify is not None
-        changed = any(map(self._counts, self._inotify.read(timeout=0)))
-        if changed:
-            self._armed_until = -math.inf  # a directory may be another one
+        changed = False
+        self._noisy.clear()
+        for event in self._inotify.read(timeout=0):
+            if self._counts(event):
+                changed = True
+                self._armed_until = -math.inf  # a directory may be another one
+            else:
+                self._noisy.add(event.wd)
         return changed
 
     def _counts(self, event: Event) -> bool:
         """Return whether the event matters; an event without a name is about the directory itself."""
         folder = self._watched.get(event.wd)
-        names = self._names.get(folder) if folder is not None else None
+        if folder is None:  # the end of a watch that was left
+            return False
+        names = self._names.get(folder)
         return names is None or not event.name or event.name in names
+
+    def _leave_noisy(self) -> None:
+        """No longer watch the directories whose last events did not count, until `arm` does."""
+        assert self._inotify is not None
+        for watch in self._noisy & self._watched.keys():
+            del self._watched[watch]
+            with suppress(OSError):  # the directory has just gone
+                self._inotify.rm_watch(watch)

@@ -214,3 +214,35 @@ async def test_deleting_a_directory_with_given_names_ends_the_wait(
         bell.arm(trio.current_time())
         folder.rmdir()
         assert await rings_for_what_happened(bell)
+
+
+async def test_a_noisy_directory_wakes_nobody_until_it_is_armed_again(
+    tmp_path: Path, folder: Path, mock_clock: MockClock
+) -> None:
+    with FolderEvents([tmp_path, folder], {tmp_path: {"biren-m"}}) as bell:
+        bell.arm()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bell.wait, LONG)
+            for number in range(2):  # the second one comes soon after the first
+                await wait_all_tasks_blocked()
+                (tmp_path / f"loop{number}").touch()
+            await jump(mock_clock, 1)
+            await wait_all_tasks_blocked()
+            readings: list[object] = []
+            read, bell._read = bell._read, lambda: readings.append(1) or read()  # type: ignore[method-assign,func-returns-value]
+            for number in range(2, 20):
+                (tmp_path / f"loop{number}").touch()
+                await wait_all_tasks_blocked()
+            assert not readings
+            (folder / "card_0").touch()  # the other directory is watched as before
+            await wait_all_tasks_blocked()
+            assert readings
+            await jump(mock_clock, 1)
+        await jump(mock_clock, 10)
+        bell.arm()
+        (tmp_path / "biren-m").touch()
+        with trio.fail_after(DEADLINE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(bell.wait, LONG)
+                await wait_all_tasks_blocked()
+                await jump(mock_clock, 1)
