@@ -1,17 +1,16 @@
 """The kubelet's PodResourcesLister service in the core's types: the client's side.
 
-Protocol buffers decode a message at once, into several times its size. So the long answer is taken apart
-without decoding it whole: the encoding is the one of https://protobuf.dev/programming-guides/encoding/.
+Protocol buffers decode a message at once, into several times its size. So the long answer is taken apart as
+it arrives, and decoded pod by pod: the encoding is the one of https://protobuf.dev/programming-guides/encoding/.
 """
 
-from collections.abc import Iterator
 from contextlib import suppress
-from typing import Final, Self
+from typing import Final
 
 import attrs
 import trio
 from google.protobuf.message import DecodeError
-from purerpc import Cardinality, Client, RpcFailedError, RPCSignature
+from purerpc import RpcFailedError
 from purerpc.grpclib.exceptions import ProtocolError
 
 from biren_plugin.core.observed import ClaimUse, Holder, KubeletView
@@ -21,7 +20,7 @@ from biren_plugin.errors import PodResourcesUnknown
 from biren_plugin.records import mutable
 from biren_plugin.wire._proto import podresources_pb2 as pb
 from biren_plugin.wire._proto.podresources_grpc import PodResourcesListerStub
-from biren_plugin.wire.unix_grpc import CallEnded, Channel, Limits, with_channel
+from biren_plugin.wire.unix_grpc import CallEnded, Channel, Limits, take_answer, with_channel
 
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 """Wire types. Groups, 3 and 4, do not occur in proto3."""
@@ -30,60 +29,73 @@ _VARINT_SIZE: Final = 10
 """Bytes of the longest integer."""
 
 
-def encoded_elements(message: memoryview, field: int) -> Iterator[memoryview]:
-    """Yield each element of the repeated `field`, which has messages, in their order; nothing is copied.
+class ElementCutter:
+    """Cuts the elements of the repeated `field`, which has messages, out of a message that comes in parts."""
 
-    Raises google.protobuf's `DecodeError` at the first byte that no message can have.
+    def __init__(self, field: int) -> None:
+        self._field = field
+        self._rest = bytearray()
+
+    def cut(self, part: bytes) -> list[bytes]:
+        """Return the elements that `part` completes, in their order.
+
+        Raises google.protobuf's `DecodeError` at the first byte that no message can have.
+        """
+        self._rest += part
+        elements = []
+        at = 0
+        while (found := _field_at(self._rest, at)) is not None and found[2] <= len(self._rest):
+            number, start, at = found
+            if number == self._field:
+                elements.append(bytes(self._rest[start:at]))
+        del self._rest[:at]
+        return elements
+
+    def end(self) -> None:
+        """Raise `DecodeError` unless the last part ended with a whole field."""
+        if self._rest:
+            raise DecodeError(
+                f"the message ends {len(self._rest)} bytes after the start of a field"
+            )
+
+
+def _field_at(message: bytearray, at: int) -> tuple[int, int, int] | None:
+    """Return the field at this place and where its bytes begin and end; None while its start is incomplete.
+
+    The field's number is 0 if it is none with a length.
     """
-    at = 0
-    while at < len(message):
-        tag, at = _read_varint(message, at)
-        wire_type = tag & 7
-        if wire_type == _VARINT:
-            _, at = _read_varint(message, at)
-            continue
-        if wire_type == _LENGTH:
-            size, at = _read_varint(message, at)
-        elif (size := _FIXED.get(wire_type, -1)) < 0:
-            raise DecodeError(f"wire type {wire_type} at byte {at}")
-        if at + size > len(message):
-            raise DecodeError(f"a field of {size} bytes at byte {at} of {len(message)}")
-        if wire_type == _LENGTH and tag >> 3 == field:
-            yield message[at : at + size]
-        at += size
+    if (header := _varint_at(message, at)) is None:
+        return None
+    tag, at = header
+    wire_type = tag & 7
+    if wire_type in _FIXED:
+        return 0, at, at + _FIXED[wire_type]
+    if wire_type not in (_VARINT, _LENGTH):
+        raise DecodeError(f"wire type {wire_type}")
+    if (integer := _varint_at(message, at)) is None:
+        return None
+    if wire_type == _VARINT:
+        return 0, at, integer[1]
+    size, at = integer
+    return tag >> 3, at, at + size
 
 
-def _read_varint(message: memoryview, at: int) -> tuple[int, int]:
-    """The integer at this place, and the place behind it."""
+def _varint_at(message: bytearray, at: int) -> tuple[int, int] | None:
+    """Return the integer at this place and the place behind it; None while its end is missing."""
     value = 0
     for number, byte in enumerate(message[at : at + _VARINT_SIZE]):
         value |= (byte & 0x7F) << (7 * number)
         if byte < 0x80:
             return value, at + number + 1
-    raise DecodeError(f"an integer without an end at byte {at}")
+    if len(message) - at >= _VARINT_SIZE:
+        raise DecodeError("an integer without an end")
+    return None
 
 
 _LIMITS = Limits(message_size=16 * 1024**2, connection_window=17 * 1024**2)
 """On a node with many pods, one message has every container with its CPUs and devices; the kubelet's own
-client accepts 16 MiB. The window must hold the whole message, as it is returned only after the read."""
+client accepts 16 MiB. The window must hold a whole message that is not taken in parts."""
 _PODS: Final = pb.ListPodResourcesResponse.POD_RESOURCES_FIELD_NUMBER
-_AT_ONCE: Final = 64
-"""Pods that are decoded before other tasks get their turn: one to two milliseconds."""
-
-
-class _EncodedPods:
-    """In place of a `ListPodResourcesResponse`, whose decoding takes several times its size in memory."""
-
-    def __init__(self, message: bytes) -> None:
-        self.message = memoryview(message)
-
-    @classmethod
-    def FromString(cls, data: bytes) -> Self:
-        """As purerpc asks the type of an answer."""
-        return cls(data)
-
-
-_LIST: Final = RPCSignature(Cardinality.UNARY_UNARY, pb.ListPodResourcesRequest, _EncodedPods)
 
 
 async def ask_kubelet(stream: trio.abc.Stream, vendor: str, deadline: float) -> KubeletView:
@@ -95,16 +107,17 @@ async def ask_kubelet(stream: trio.abc.Stream, vendor: str, deadline: float) -> 
     asked_at = trio.current_time()
     listed = _Listed(vendor)
     allocatable: pb.AllocatableResourcesResponse | None = None
+    pods = ElementCutter(_PODS)
+
+    def take_pods(part: bytes) -> None:
+        for encoded in pods.cut(part):
+            listed.add(pb.PodResources.FromString(encoded))
 
     async def call(channel: Channel) -> None:
         nonlocal allocatable
-        client = Client("v1.PodResourcesLister", channel)
-        answer = await client.get_method_stub("List", _LIST)(pb.ListPodResourcesRequest())
-        for number, encoded in enumerate(encoded_elements(answer.message, _PODS)):
-            listed.add(pb.PodResources.FromString(bytes(encoded)))
-            if number % _AT_ONCE == 0:
-                await trio.lowlevel.checkpoint()
         stub = PodResourcesListerStub(channel)  # type: ignore[no-untyped-call]
+        await take_answer(stub.List, pb.ListPodResourcesRequest(), take_pods)
+        pods.end()
         with suppress(RpcFailedError):
             allocatable = await stub.GetAllocatableResources(pb.AllocatableResourcesRequest())
 

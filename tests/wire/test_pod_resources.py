@@ -16,7 +16,7 @@ from biren_plugin.core.parse.claim_device import ClaimDevice
 from biren_plugin.errors import PodResourcesUnknown
 from biren_plugin.wire._proto import podresources_pb2 as pb
 from biren_plugin.wire._proto.podresources_grpc import PodResourcesListerServicer
-from biren_plugin.wire.pod_resources import ask_kubelet, encoded_elements
+from biren_plugin.wire.pod_resources import ElementCutter, ask_kubelet
 from biren_plugin.wire.unix_grpc import DEFAULT_LIMITS, Server
 from tests.support.cards import GPU
 
@@ -138,9 +138,9 @@ UNKNOWN_FIELDS = st.sampled_from(
 )
 
 
-@given(st.lists(st.tuples(NAMES, UNKNOWN_FIELDS), max_size=6))
-def test_each_element_is_found_between_whatever_fields(
-    parts: list[tuple[str, bytes]],
+@given(st.lists(st.tuples(NAMES, UNKNOWN_FIELDS), max_size=6), st.integers(1, 400))
+def test_each_element_is_found_between_whatever_fields_and_in_whatever_parts(
+    parts: list[tuple[str, bytes]], size: int
 ) -> None:
     message = b""
     for name, unknown in parts:
@@ -148,13 +148,19 @@ def test_each_element_is_found_between_whatever_fields(
         one.pod_resources.add(name=name)
         message += unknown + one.SerializeToString()
     decoded = pb.ListPodResourcesResponse.FromString(message).pod_resources
-    found = [
-        pb.PodResources.FromString(bytes(element))
-        for element in encoded_elements(memoryview(message), FIELD)
-    ]
-    assert found == list(decoded)
+    assert [pb.PodResources.FromString(each) for each in cut(message, size)] == list(decoded)
 
 
+def cut(message: bytes, size: int) -> list[bytes]:
+    """Return the elements of a message that comes in parts of this size."""
+    cutter = ElementCutter(FIELD)
+    places = range(0, len(message), size)
+    elements = [each for at in places for each in cutter.cut(message[at : at + size])]
+    cutter.end()
+    return elements
+
+
+@pytest.mark.parametrize("size", [1, 100])
 @pytest.mark.parametrize(
     "message",
     [
@@ -165,6 +171,6 @@ def test_each_element_is_found_between_whatever_fields(
         b"\x19123",  # fewer than eight bytes
     ],
 )
-def test_bytes_that_are_not_a_message_are_an_error(message: bytes) -> None:
+def test_bytes_that_are_not_a_message_are_an_error(message: bytes, size: int) -> None:
     with pytest.raises(DecodeError):
-        list(encoded_elements(memoryview(message), FIELD))
+        cut(message, size)

@@ -12,6 +12,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from biren_plugin.wire.device_plugin import PluginClient
 from biren_plugin.wire.messages import ListedDevice
+from biren_plugin.wire.pod_resources import ElementCutter
 from biren_plugin.wire.unix_grpc import (
     DEFAULT_LIMITS,
     CallEnded,
@@ -19,6 +20,7 @@ from biren_plugin.wire.unix_grpc import (
     ConnectionEnded,
     Limits,
     Server,
+    take_answer,
     with_channel,
 )
 from tests.hostile import frames
@@ -386,3 +388,73 @@ async def test_a_request_that_waits_for_a_window_ends_with_its_call(
         await peer.until(lambda: 1 in peer.answers and len(peer.answers[1].body) == 65_535)
         await peer.send(frames.reset(1))
     assert trio.current_time() == 0, "it waited for a window that never comes"
+
+
+async def test_the_parts_of_an_answer_are_taken_as_they_arrive(autojump_clock: MockClock) -> None:
+    parts: list[bytes] = []
+
+    async def use(channel: Channel) -> None:
+        await take_answer(stub(channel, "Echo"), Raw(b"hello"), parts.append)
+
+    async with dialled(use) as peer:
+        await has_request(peer)
+        await peer.send(peer.write.headers(1, RESPONSE))
+        body = frames.message(b"one two three")
+        pieces = (body[:3], body[3:9], body[9:12], body[12:])  # the first one is within the prefix
+        for piece, taken in zip(pieces, range(4), strict=True):
+            await peer.send(frames.data(1, piece))
+            await wait_all_tasks_blocked()
+            assert len(parts) == taken
+        await peer.send(peer.write.headers(1, DONE, end=True))
+    assert parts == [b"one ", b"two", b" three"]
+
+
+@pytest.mark.parametrize(
+    ("body", "match"),
+    [
+        (b"", "ended before its message"),
+        (b"\0\0", "ended before its message"),
+        (frames.message(b"\x0a\x05wor", length=7), "ended before its message"),
+        (frames.message(b"world") * 2, "more than one message"),
+        (frames.message(b"world", compressed=1), "compressed"),
+        (frames.message(b"", length=2 * 1024**2), "2097152"),
+        (frames.message(b"\x0b"), "unreadable answer: wire type 3"),
+    ],
+)
+async def test_an_answer_in_parts_is_one_whole_message(
+    autojump_clock: MockClock, body: bytes, match: str
+) -> None:
+    async def call(channel: Channel) -> None:
+        await take_answer(stub(channel, "Echo"), Raw(b""), ElementCutter(1).cut)
+
+    async with dialled(fails_with(ProtocolError, match, call)) as peer:
+        await has_request(peer)
+        await peer.send(peer.write.headers(1, RESPONSE), frames.data(1, body))
+        await peer.send(peer.write.headers(1, DONE, end=True))
+
+
+async def test_an_error_status_comes_before_what_lacks_of_an_answer_in_parts(
+    autojump_clock: MockClock,
+) -> None:
+    async def call(channel: Channel) -> None:
+        await take_answer(stub(channel, "Echo"), Raw(b""), lambda _part: None)
+
+    async with dialled(fails_with(RpcFailedError, "UNAVAILABLE", call)) as peer:
+        await has_request(peer)
+        await peer.send(peer.write.headers(1, [*RESPONSE, ("grpc-status", "14")], end=True))
+
+
+async def test_parts_take_no_room_in_the_windows(autojump_clock: MockClock) -> None:
+    async def use(channel: Channel) -> None:
+        await take_answer(
+            stub(channel, "Grow"), Raw(b"900000"), lambda part: sizes.append(len(part))
+        )
+
+    sizes: list[int] = []
+    near, far = memory_stream_pair()
+    server = Server([Service()], DEFAULT_LIMITS, lambda error: None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.handle, far)
+        limits = Limits(connection_window=70_000)
+        await with_channel(near, use, limits=limits)
+    assert sum(sizes) == 900_000

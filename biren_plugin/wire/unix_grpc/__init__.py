@@ -23,7 +23,7 @@ How the traps of purerpc 0.8.0 are avoided:
 """
 
 from biren_plugin.wire.unix_grpc.call import CallEnded
-from biren_plugin.wire.unix_grpc.client import Channel, responses, with_channel
+from biren_plugin.wire.unix_grpc.client import Channel, responses, take_answer, with_channel
 from biren_plugin.wire.unix_grpc.connection import ConnectionEnded
 from biren_plugin.wire.unix_grpc.grpc_server import Server
 from biren_plugin.wire.unix_grpc.limits import DEFAULT_LIMITS, Limits
@@ -36,5 +36,6 @@ __all__ = [
     "Limits",
     "Server",
     "responses",
+    "take_answer",
     "with_channel",
 ]

@@ -6,12 +6,17 @@ end of a call wakes every task that waits in it, so a call never waits for a pee
 
 import struct
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, Self, cast
 
 import trio
 from purerpc import Status
 from purerpc.grpclib.buffers import MessageWriteBuffer
-from purerpc.grpclib.exceptions import MessageTooLargeError, UnsupportedMessageEncodingError
+from purerpc.grpclib.exceptions import (
+    MessageTooLargeError,
+    ProtocolError,
+    UnsupportedMessageEncodingError,
+)
 
 if TYPE_CHECKING:
     from biren_plugin.wire.unix_grpc.connection import Connection
@@ -34,6 +39,51 @@ class CallEnded(Exception):
     """The call ended before it was complete: reset, connection lost, or our own shutdown."""
 
 
+def _announced(data: bytearray, limit: int) -> int | None:
+    """Return the length of the message that begins here; None if its prefix is not whole yet.
+
+    Raises purerpc's `ProtocolError` for a message that is longer than `limit` or compressed.
+    """
+    if len(data) < _PREFIX.size:
+        return None
+    compressed, length = _PREFIX.unpack_from(data)
+    if length > limit:
+        raise MessageTooLargeError(f"a message of {length} bytes; {limit} are allowed")
+    if compressed:
+        raise UnsupportedMessageEncodingError("a compressed message; send identity")
+    return int(length)
+
+
+class MessageParts:
+    """The one message of an answer, given to `take` as its parts arrive: nothing holds it whole."""
+
+    def __init__(self, take: Callable[[bytes], None], limit: int) -> None:
+        self._take = take
+        self._limit = limit
+        self._prefix = bytearray()
+        self._left: int | None = None
+        """The bytes of the message that have not arrived; None before its prefix has."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the whole message has arrived."""
+        return self._left == 0
+
+    def take_data(self, data: bytes) -> None:
+        """Take data of the call. Raises purerpc's `ProtocolError`, also for a second message."""
+        if self._left is None:
+            self._prefix += data
+            self._left = _announced(self._prefix, self._limit)
+            if self._left is None:
+                return
+            data = bytes(self._prefix[_PREFIX.size :])
+            self._prefix.clear()
+        if len(data) > self._left:
+            raise ProtocolError("more than one message in an answer that has one")
+        self._left -= len(data)
+        self._take(data)
+
+
 class Call:
     """An HTTP/2 stream as a gRPC call. Owned by its connection until `discard`."""
 
@@ -50,28 +100,34 @@ class Call:
         self._connection = connection
         self._limits = connection.limits
         self._unfinished = bytearray()
+        self._parts: MessageParts | None = None
         self._messages: deque[tuple[bytes, int]] = deque()
         self._unreturned = 0  # bytes of window that the peer has used and that were not returned
         self._remote_ended = False
         self._failure: Exception | None = None
         self._waiting = trio.lowlevel.ParkingLot()
 
+    def pass_on(self, take: Callable[[bytes], None]) -> "MessageParts":
+        """On a client, give the answer's one message to `take` as its parts arrive: `receive` has none.
+
+        A part takes no room in the windows. A `ProtocolError` of `take` ends the call.
+        """
+        self._parts = MessageParts(take, self._limits.message_size)
+        return self._parts
+
     def take_data(self, data: bytes, flow_controlled_length: int) -> None:
         """Take data of this call. Raises purerpc's `ProtocolError` for a message too large or compressed."""
+        if self._parts is not None:
+            self._connection.return_window(self.stream_id, flow_controlled_length)
+            self._parts.take_data(data)
+            return
         # purerpc's MessageReadBuffer keeps some 90 bytes for each frame, however small.
         self._connection.return_window(
             self.stream_id, flow_controlled_length - len(data)
         )  # padding
         self._unreturned += len(data)
         self._unfinished += data
-        while len(self._unfinished) >= _PREFIX.size:
-            compressed, length = _PREFIX.unpack_from(self._unfinished)
-            if length > self._limits.message_size:
-                raise MessageTooLargeError(
-                    f"a message of {length} bytes; {self._limits.message_size} are allowed"
-                )
-            if compressed:
-                raise UnsupportedMessageEncodingError("a compressed message; send identity")
+        while (length := _announced(self._unfinished, self._limits.message_size)) is not None:
             end = _PREFIX.size + length
             if len(self._unfinished) < end:
                 break

@@ -15,7 +15,7 @@ from purerpc import Status, StatusCode
 from purerpc.grpclib.events import ResponseEnded
 from purerpc.grpclib.exceptions import ProtocolError, raise_status
 
-from biren_plugin.wire.unix_grpc.call import Call, Message
+from biren_plugin.wire.unix_grpc.call import Call, Message, MessageParts
 from biren_plugin.wire.unix_grpc.connection import Connection
 from biren_plugin.wire.unix_grpc.headers import write_request
 from biren_plugin.wire.unix_grpc.limits import DEFAULT_LIMITS, Limits
@@ -88,6 +88,9 @@ class _ClientCall:
         except DecodeError as error:
             raise ProtocolError(f"unreadable answer: {error}") from error
 
+    def pass_on(self, take: Callable[[bytes], None]) -> MessageParts:
+        return self._call.pass_on(take)
+
     def leave(self) -> None:
         """End the call on our side, whatever the server still sends."""
         self._connection.finish(self._call, ErrorCodes.CANCEL)
@@ -116,6 +119,32 @@ async def responses(method: Any, request: Message) -> AsyncGenerator[Any, None]:
         while (message := await call.receive_message()) is not None:
             yield message
         raise_status(call.end_stream_event.status)
+    finally:
+        call.leave()
+
+
+async def take_answer(method: Any, request: Message, take: Callable[[bytes], None]) -> None:
+    """Call a unary-unary `method` of a stub; `take` gets the parts of the answer's message as they arrive.
+
+    For an answer that is too long to be held whole. A `DecodeError` of `take` ends the call as an unreadable
+    answer does. Raises the error that ended the call.
+    """
+
+    def take_part(part: bytes) -> None:
+        try:
+            take(part)
+        except DecodeError as error:
+            raise ProtocolError(f"unreadable answer: {error}") from error
+
+    call: _ClientCall = await method._stream_fn(metadata=None)
+    try:
+        parts = call.pass_on(take_part)
+        await call.send_message(request)
+        await call.close()
+        await call.receive_message()  # returns None at the end
+        raise_status(call.end_stream_event.status)
+        if not parts.is_whole:
+            raise ProtocolError("the answer ended before its message did")
     finally:
         call.leave()
 
