@@ -125,7 +125,7 @@ class FolderEvents(AbstractContextManager["FolderEvents"]):
     def _leave_noisy(self) -> None:
         """No longer watch the directories whose last events did not count, until `arm` does."""
         assert self._inotify is not None
-        for watch in self._noisy & self._watched.keys():
-            del self._watched[watch]
-            with suppress(OSError):  # the directory has just gone
+        for watch in self._noisy:
+            self._watched.pop(watch, None)
+            with suppress(OSError):  # the watch has ended
                 self._inotify.rm_watch(watch)

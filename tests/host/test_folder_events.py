@@ -220,7 +220,7 @@ async def test_a_noisy_directory_wakes_nobody_until_it_is_armed_again(
     tmp_path: Path, folder: Path, mock_clock: MockClock
 ) -> None:
     with FolderEvents([tmp_path, folder], {tmp_path: {"biren-m"}}) as bell:
-        bell.arm()
+        bell.arm(trio.current_time())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(bell.wait, LONG)
             for number in range(2):  # the second one comes soon after the first
@@ -239,7 +239,7 @@ async def test_a_noisy_directory_wakes_nobody_until_it_is_armed_again(
             assert readings
             await jump(mock_clock, 1)
         await jump(mock_clock, 10)
-        bell.arm()
+        bell.arm(trio.current_time())
         (tmp_path / "biren-m").touch()
         with trio.fail_after(DEADLINE):
             async with trio.open_nursery() as nursery:

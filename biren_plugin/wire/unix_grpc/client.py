@@ -123,7 +123,7 @@ async def responses(method: Any, request: Message) -> AsyncGenerator[Any, None]:
         call.leave()
 
 
-async def take_answer(method: Any, request: Message, take: Callable[[bytes], None]) -> None:
+async def take_answer(method: Any, request: Message, take: Callable[[bytes], object]) -> None:
     """Call a unary-unary `method` of a stub; `take` gets the parts of the answer's message as they arrive.
 
     For an answer that is too long to be held whole. A `DecodeError` of `take` ends the call as an unreadable
