@@ -7,7 +7,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import Device, DeviceList, HostFacts, Inventory
@@ -27,6 +27,7 @@ from biren_plugin.errors import InvalidRequest, NotReady, PluginSocketGone
 from biren_plugin.monitor.status import status_document
 from biren_plugin.simulate.kubelet import SimulatedKubelet
 from tests.support.cards import GPU, HALF, card, devices, listed
+from tests.support.clocks import settled
 from tests.support.daemon_states import hold, new_state
 
 SICK = devices(GPU, 1)[0].because("it is hot")
@@ -99,7 +100,7 @@ async def test_a_new_life_is_not_registered_and_ends_with_its_socket(
     with pytest.RaisesGroup(PluginSocketGone, flatten_subgroups=True):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_monitoring, node, memory)
-            await wait_all_tasks_blocked()
+            await settled()
             assert [memory.registered.latest] == [False]
             (path / KUBELET_SOCKET).touch()
             (path / socket_name(MONITORING_RESOURCE)).unlink()
