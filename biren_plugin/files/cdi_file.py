@@ -171,8 +171,8 @@ def write(
     text: str,
     may_replace: Callable[[], bool] = lambda: True,
     flag: str = "--cdi-dir",
-) -> None:
-    """Make `path`, which `flag` leads to, hold `text`.
+) -> os.stat_result:
+    """Make `path`, which `flag` leads to, hold `text`; return the new file's status.
 
     A missing directory is created, its parents only if runtimes read it by default: after a typing error
     there would be a tree. Raises `CdiFileUnusable`, also if `may_replace` is false once the new text is on the disk.
@@ -180,11 +180,13 @@ def write(
     temporary = _temporary_name(path)
     try:
         _is_file(path)
-        path.parent.mkdir(mode=0o755, parents=is_usual(path), exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(mode=0o755, parents=is_usual(path), exist_ok=True)
         with _locked(temporary, os.O_WRONLY | os.O_CREAT) as descriptor:
             try:
                 _fill(descriptor, text)
                 _check(path, may_replace)
+                status = os.fstat(descriptor)
                 temporary.replace(path)
             except (OSError, CdiFileUnusable):
                 with suppress(OSError):  # the first error is the cause
@@ -193,6 +195,7 @@ def write(
         _flush_folder(path)
     except OSError as error:
         raise CdiFileUnusable(why_unwritable(path, error, flag)) from error
+    return status
 
 
 def is_usual(path: Path) -> bool:
@@ -268,8 +271,9 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 def _fill(descriptor: int, text: str) -> None:
     os.ftruncate(descriptor, 0)
-    with open(descriptor, "w", encoding="utf-8", closefd=False) as file:
-        file.write(text)
+    data = text.encode()
+    while data:
+        data = data[os.write(descriptor, data) :]
     os.fchmod(descriptor, _MODE)  # whatever the umask
     os.fsync(descriptor)
 

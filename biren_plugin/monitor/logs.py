@@ -32,6 +32,9 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
     "event_fields",
 }
 
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+"""`json.dumps` makes an encoder for each line."""
+
 Subject = tuple[str, ...]
 
 
@@ -135,7 +138,7 @@ class JsonFormatter(TextFormatter):
         }
         if record.exc_info:
             document["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(document, ensure_ascii=False, default=str)
+        return _encode(document)
 
 
 def dropped(count: int) -> str:

@@ -16,14 +16,14 @@ from tests.support.api_server import SLICES, Object, StandInApiServer, stand_in_
 from tests.support.simulated_node import Node, Usage
 
 _PATIENCE = 10.0
-_ROUNDS = 8
+_ROUNDS = 4
 _NODE = "n1"
 _TMPFS = Path("/dev/shm")
 """As /var/run is: what is written there is not waited for."""
 _CLAIMS = "/apis/resource.k8s.io/v1/namespaces/team/resourceclaims"
 
 
-def measure_dra(rounds: int = 40, claims: int = 60, seconds: float = 20.0) -> list[Figure]:
+def measure_dra(rounds: int = 40, claims: int = 120, seconds: float = 20.0) -> list[Figure]:
     """With the API server on the same machine; what it takes for a GET is known, the rest is ours."""
     with (
         Node(EIGHT_WHOLE) as other,

@@ -44,7 +44,7 @@ class Files(ClaimFiles):
 
     give_up: trio.CancelScope | None = None
 
-    def write(self, uid: str, spec: Spec) -> ClaimFile | None:
+    def write(self, uid: str, spec: Spec) -> ClaimFile:
         written = super().write(uid, spec)
         if self.give_up is not None:
             trio.from_thread.run_sync(self.give_up.cancel, trio_token=self.token)

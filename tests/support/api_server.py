@@ -50,7 +50,7 @@ class StandInApiServer:
     hang: threading.Event | None = None
     """While it is there and not set, nothing is answered."""
     spent: float = 0.0
-    """Seconds in which it worked on requests that are not watches."""
+    """Seconds in which it worked on requests that are not watches, from their first line on."""
     version: int = 100
     oldest: int = 0
     """Watches from before this version get 410."""
@@ -232,6 +232,10 @@ def _handler(api: StandInApiServer) -> type[BaseHTTPRequestHandler]:
         def log_message(self, *_: object) -> None:
             pass
 
+        def parse_request(self) -> bool:
+            self._began = time.perf_counter()
+            return super().parse_request()
+
         def do_GET(self) -> None:
             self._serve("GET")
 
@@ -266,10 +270,9 @@ def _handler(api: StandInApiServer) -> type[BaseHTTPRequestHandler]:
                 return self._answer(*plain)
             if query.get("watch"):
                 return self._watch(split.path, query)
-            began = time.perf_counter()
             status, answer = self._do(method, split.path, query, body)
             self._answer(status, answer)
-            api.spent += time.perf_counter() - began
+            api.spent += time.perf_counter() - self._began
             return None
 
         def _do(
