@@ -1,7 +1,8 @@
 """`python -m tests.cluster`: runs tests, or the soak, on a real node in namespaces of its own.
 
-All tests run on two nodes side by side. Mounts, processes and network end with the namespaces; `left_behind`
-removes the scratch directory and the node's cgroup. Other words go to pytest.
+All tests run on three nodes side by side; the third one lives only for a long outage of its API server.
+Mounts, processes and network end with the namespaces; `left_behind` removes the scratch directory and the
+node's cgroup. Other words go to pytest.
 """
 
 import argparse
@@ -37,19 +38,20 @@ _NAMESPACES: Final = (
 _WITHOUT_KUBELET: Final = "tests/cluster/test_containerd.py"
 _DEPLOYED: Final = "test_deployment"
 """The tests that need an image, kubectl and helm."""
-_SECOND: Final = (
-    "test_alerts", "test_deployment", "test_deployment_dra", "test_dra", "test_dra_restarts",
-)  # fmt: skip
-"""They run beside the others, on a node of their own: most of the time both wait for their nodes."""
+_BESIDE: Final = (
+    ("test_alerts", "test_deployment", "test_deployment_dra", "test_dra", "test_dra_restarts"),
+    ("test_long_outage",),
+)
+"""Modules that run on two further nodes, beside the others: each session mostly waits for its node."""
 _CHOOSES: Final = ("-k", "-m", "--lf", "--last-failed", "--write-conversations")
-"""Words with which there is one node: the tests of the other might be none."""
+"""Options that select tests: those run on one node, since a second one might have none."""
 _ENDS_WITH_US: Final = ("setpriv", "--pdeathsig", "KILL")
 
 
 def main() -> int:
-    """The exit status of pytest or the soak; with one line, 0 where a node cannot be started.
+    """The exit status of pytest or the soak: 0 with one line if a node cannot be started here.
 
-    2 if what the caller named is not usable.
+    2 if the caller named programs that cannot be used.
     """
     parser = argparse.ArgumentParser(prog="nox -s cluster --", description=__doc__)
     parser.add_argument("--binaries", metavar="DIR", help=f"instead of ${KUBERNETES_VARIABLE}")
@@ -81,24 +83,29 @@ def main() -> int:
         command = ["tests.cluster.soak", str(arguments.soak), str(arguments.seed)]
         return _run_sessions([command])
     if without_kubelet is None and (not named or any(_DEPLOYED in word for word in words)):
-        # Out here there is a network; the node has none but its own.
+        # This process can reach the network; the node has only its own.
         fetch.main()
         image_archive.main()
     if named or without_kubelet is not None:
         return _run_sessions([["pytest", *words, *([] if named else [_WITHOUT_KUBELET])]])
     if any(word.startswith(_CHOOSES) for word in words):
         return _run_sessions([["pytest", *words, "tests/cluster"]])
-    second = [f"tests/cluster/{each}.py" for each in _SECOND]
-    others = [word for word in words if not word.startswith("--json")]  # they measure nothing
-    first = [f"--ignore={each}" for each in second]
+    beside = [[f"tests/cluster/{each}.py" for each in names] for names in _BESIDE]
+    first = [f"--ignore={path}" for paths in beside for path in paths]
+    others = [
+        word for word in words if not word.startswith("--json")
+    ]  # no figure of theirs is written
     return _run_sessions(
-        [["pytest", *words, *first, "tests/cluster"], ["pytest", *others, *second]]
+        [
+            ["pytest", *words, *first, "tests/cluster"],
+            *(["pytest", *others, *each] for each in beside),
+        ]
     )
 
 
 def _run_sessions(commands: list[list[str]]) -> int:
-    """The greatest exit status of modules that run side by side, each on a node of its own."""
-    # A session that is ended this way tidies up, too.
+    """The greatest exit status of the modules, which run side by side, each on a node of its own."""
+    # A session that gets this signal cleans up, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with contextlib.ExitStack() as stack:
         others = [
@@ -116,7 +123,7 @@ def _run_sessions(commands: list[list[str]]) -> int:
 def _start(
     stack: contextlib.ExitStack, command: list[str], out: TextIO | None = None
 ) -> "subprocess.Popen[bytes]":
-    """Starts a module in namespaces of its own; what it leaves goes with the stack."""
+    """Starts a module in namespaces of its own; the stack removes what the module leaves behind."""
     state = tempfile.mkdtemp(prefix="br-cluster-")
     cgroup = Path(state).name
     tidier = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The cluster's API server, asked over HTTPS with an administrator's token."""
+"""A client of the cluster's API server, with an administrator's token."""
 
 import contextlib
 import http.client
@@ -11,7 +11,7 @@ from typing import Any, Final
 from tests.cluster.processes import poll
 
 PORT: Final = 443
-"""As the service in front of it: pods reach it without a proxy."""
+"""The port of the Kubernetes service: pods reach the API server without kube-proxy."""
 ADMIN_TOKEN: Final = "admin-of-the-test-cluster"
 Object = dict[str, Any]
 _TIMEOUT: Final = 20.0
@@ -38,7 +38,7 @@ PATHS: Final = {
     "ResourceClaimTemplate": "/apis/resource.k8s.io/v1/namespaces/{}/resourceclaimtemplates",
     "ResourceSlice": "/apis/resource.k8s.io/v1/resourceslices",
 }
-"""Of each kind's objects, with a place for the namespace."""
+"""The path of each kind's objects, with a placeholder for the namespace."""
 
 
 def _close(connections: list[http.client.HTTPSConnection]) -> None:
@@ -47,7 +47,7 @@ def _close(connections: list[http.client.HTTPSConnection]) -> None:
 
 
 def place_of(found: Object) -> str:
-    """The path of the list that an object is in."""
+    """The path of the list that contains an object."""
     return PATHS[found["kind"]].format(found["metadata"].get("namespace", "default"))
 
 
@@ -66,13 +66,15 @@ class Api:
         self._token = token
         self._tls = ssl.create_default_context()
         self._tls.check_hostname = False
-        self._tls.verify_mode = ssl.CERT_NONE  # it signs itself, in a network of its own
+        self._tls.verify_mode = (
+            ssl.CERT_NONE
+        )  # the certificate is self-signed, in a private network
         self._kept = threading.local()
         self._all: list[http.client.HTTPSConnection] = []
         weakref.finalize(self, _close, self._all)
 
     def text(self, method: str, path: str, body: object = None, kind: str = "json") -> str:
-        """The answer's body. Raises ApiError, or OSError where nobody answers."""
+        """The answer's body. Raises ApiError, or OSError if no server answers."""
         content = json.dumps(body) if body is not None else None
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": f"application/{kind}"}
         connection = getattr(self._kept, "connection", None)
@@ -164,10 +166,12 @@ class Api:
     def about(self, name: str) -> str:
         """A pod's status and events, for a failing test."""
         events = self.get("/api/v1/namespaces/default/events")["items"]
-        told = [each["message"] for each in events if each["involvedObject"].get("name") == name]
-        return json.dumps(self.pod(name)["status"], indent=1) + "\n" + "\n".join(told)
+        messages = [
+            each["message"] for each in events if each["involvedObject"].get("name") == name
+        ]
+        return json.dumps(self.pod(name)["status"], indent=1) + "\n" + "\n".join(messages)
 
     def delete_pods(self) -> None:
-        """Every pod of the default namespace goes; waits until the kubelet has ended them."""
+        """Deletes every pod of the default namespace; waits until the kubelet has ended them."""
         self.delete(PODS)
-        poll(lambda: not self.get(PODS)["items"], "every pod gone", 40.0)
+        poll(lambda: not self.get(PODS)["items"], "the end of every pod", 40.0)

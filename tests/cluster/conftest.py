@@ -30,7 +30,7 @@ def state() -> Path:
 
 @pytest.fixture(scope="session")
 def node(state: Path) -> Iterator[Node]:
-    """The cluster, running. What its containers leave ends with the namespace."""
+    """The running cluster. Its containers end with the namespace."""
     if (why := missing_for_kubernetes()) is not None:
         pytest.skip(why)
     node = Node(state / "cluster")
@@ -43,7 +43,7 @@ def node(state: Path) -> Iterator[Node]:
 
 @pytest.fixture(scope="session")
 def containerd(state: Path, request: pytest.FixtureRequest) -> Iterator[Containerd]:
-    """Only containerd, or the cluster's where there is one."""
+    """Only containerd, or the cluster's if there is one."""
     if missing_for_kubernetes() is None:
         cluster: Node = request.getfixturevalue("node")
         yield cluster.containerd
@@ -60,7 +60,7 @@ def containerd(state: Path, request: pytest.FixtureRequest) -> Iterator[Containe
 
 @pytest.fixture
 def host(state: Path) -> Iterator[NodeHost]:
-    """A host with a driver and no card yet."""
+    """A host with a driver and without a card."""
     tree = NodeHost(state / "host")
     yield tree
     tree.close()
@@ -69,7 +69,7 @@ def host(state: Path) -> Iterator[NodeHost]:
 
 @pytest.fixture
 def new_daemon(host: NodeHost) -> Iterator[Callable[..., DaemonProcess]]:
-    """Makes daemons whose paths are the defaults, except for the host's root."""
+    """Creates daemons with default paths, except for the host's root."""
     made: list[DaemonProcess] = []
 
     def new(*flags: str) -> DaemonProcess:
@@ -87,20 +87,20 @@ def new_daemon(host: NodeHost) -> Iterator[Callable[..., DaemonProcess]]:
 
 @pytest.fixture
 def daemon(new_daemon: Callable[..., DaemonProcess]) -> DaemonProcess:
-    """The daemon of this node, not started."""
+    """The node's daemon, not started."""
     return new_daemon()
 
 
 @pytest.fixture(autouse=True)
 def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Pods and CDI files go with their test."""
+    """Removes the pods and CDI files of each test."""
     yield
     if "node" in request.fixturenames and missing_for_kubernetes() is None:
         node: Node = request.getfixturevalue("node")
         node.api.delete_pods()
-    for folder in (Path("/etc/cdi"), Path("/run/cdi")):
+    for directory in (Path("/etc/cdi"), Path("/run/cdi")):
         if STATE_VARIABLE in os.environ:
-            for file in folder.glob("*"):
+            for file in directory.glob("*"):
                 file.unlink()
 
 
@@ -116,14 +116,14 @@ def eight_cards(host: NodeHost, node: Node, daemon: DaemonProcess) -> set[str]:
 
 @pytest.fixture(scope="session")
 def prepared(node: Node) -> Node:
-    """The node with our image, its labels, and the kinds that our objects need."""
+    """The node with our image, its labels, and the definitions of kinds that our objects need."""
     prepare(node)
     return node
 
 
 @pytest.fixture
 def deployment(prepared: Node, host: NodeHost, tmp_path: Path) -> Iterator[Deployment]:
-    """Nothing deployed yet, on a host of four GPUs."""
+    """A node of four GPUs to which nothing is deployed yet."""
     host.add_gpus(dict.fromkeys(range(4), 1))
     deployment = Deployment(prepared, tmp_path, host.root / "sys")
     yield deployment
@@ -133,7 +133,7 @@ def deployment(prepared: Node, host: NodeHost, tmp_path: Path) -> Iterator[Deplo
 
 @pytest.fixture(scope="module")
 def dra_node(node: Node, state: Path) -> Iterator[DraNode]:
-    """What DRA needs in the cluster, on a host of nine cards: three whole, two halves, four quarters."""
+    """The cluster's objects for DRA, and a host of nine cards: three whole, two halves, four quarters."""
     find_tool("kubectl")  # which renders the manifests
     tree = NodeHost(state / "dra-host")
     tree.add_gpus({0: 1, 1: 1, 2: 2, 3: 4, 4: 1})
@@ -150,7 +150,7 @@ def dra_node(node: Node, state: Path) -> Iterator[DraNode]:
 
 @pytest.fixture
 def dra(dra_node: DraNode) -> Iterator[DraNode]:
-    """The node with one driver that serves; what a test created goes with it."""
+    """The node with one serving driver; objects of a test are deleted after it."""
     dra_node.ensure_driver()
     dra_node.wait_for_devices(9)
     yield dra_node
@@ -159,8 +159,8 @@ def dra(dra_node: DraNode) -> Iterator[DraNode]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints what tests measured, and the programs they ran with."""
-    for line in figures.lines():
+    """Prints the measured figures and the versions of the programs."""
+    for line in figures.as_lines():
         terminalreporter.write_line(line)
     if file := terminalreporter.config.getoption("figures"):
         figures.write(file)
@@ -173,7 +173,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Records what the real parts do in place of comparing it; writes figures and docs/tried.md."""
+    """Options that record the real parts' answers instead of comparing them, and that write figures and docs/tried.md."""
     parser.addoption("--json", type=Path, dest="figures", metavar="FILE")
     parser.addoption("--write-conversations", action="store_true", dest="write_conversations")
     parser.addoption("--write-tried", action="store_true", dest="write_tried")

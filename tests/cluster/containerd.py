@@ -1,4 +1,4 @@
-"""containerd with its defaults for CDI, and the tests' image in it."""
+"""containerd with its defaults for CDI, and with the tests' image."""
 
 import subprocess
 from pathlib import Path
@@ -31,7 +31,7 @@ _NETWORK: Final = """\
 
 
 class Containerd:
-    """containerd below `state`; it is found as `containerd` among `processes`."""
+    """containerd with its files below `state`; its name among `processes` is `containerd`."""
 
     def __init__(self, state: Path, processes: Processes) -> None:
         self.socket = Path("/run/containerd/containerd.sock")
@@ -57,13 +57,13 @@ class Containerd:
         self.ctr("images", "import", "--local", str(self._archive))
 
     def ctr(self, *words: str) -> str:
-        """What containerd's own client prints; an AssertionError if it fails."""
+        """The output of containerd's own client; an AssertionError if the client fails."""
         done = self._ctr(*words)
         assert done.returncode == 0, f"ctr {' '.join(words)}: {done.stdout}{done.stderr}"
         return done.stdout
 
     def end_all_containers(self) -> None:
-        """Kills each container, the pods' sandboxes among them, as the end of power does."""
+        """Kills each container and sandbox, as a power failure does."""
         for task in self.ctr("tasks", "list", "--quiet").split():
             self._ctr("tasks", "kill", "--signal", "SIGKILL", task)  # it may have ended meanwhile
 

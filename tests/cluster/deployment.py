@@ -1,4 +1,4 @@
-"""kubectl and helm against the node's API server; our manifests with the simulated host's /sys."""
+"""Deploys our manifests with kubectl and helm, with the simulated host's /sys."""
 
 import json
 import os
@@ -19,7 +19,7 @@ NAMESPACE: Final = "biren-gpu"
 NAME: Final = "br-gpu-device-plugin"
 _ROLLED: Final = "--timeout=60s"
 _GONE: Final = 40.0
-"""Seconds: more than a pod's grace period."""
+"""Seconds, more than a pod's grace period."""
 Object = dict[str, Any]
 
 
@@ -28,31 +28,31 @@ IDENTITY: Final = {
     "kind": "DaemonSet",
     "metadata": {"name": NAME},
 }
-"""Of a patch of our DaemonSet."""
+"""The identity of our DaemonSet, for patches."""
 SOON: Final = {
     "name": "k8s-device-plugin",
     "startupProbe": {"initialDelaySeconds": 1, "periodSeconds": 1},
 }
-"""Of the container: a pod is Ready sooner than in the field."""
+"""A patch of the container, so that a pod is Ready sooner than with the published probe."""
 SOONER: Final = {"spec": {"template": {"spec": {"containers": [SOON]}}}, **IDENTITY}
 KINDS: Final = {
     "ServiceMonitor": ("monitoring.coreos.com", "Namespaced"),
     "PrometheusRule": ("monitoring.coreos.com", "Namespaced"),
     "SecurityContextConstraints": ("security.openshift.io", "Cluster"),
 }
-"""Kinds that other projects bring, with any content."""
+"""Kinds that other projects define; here they accept any content."""
 NODE_LABELS: Final = {"birentech.com": "gpu", "biren": "on"}
 
 
 def prepare(node: Node) -> None:
-    """Gives the node our image, its labels, and the kinds that our objects need."""
+    """Prepares the node: our image, its labels, and the definitions of kinds that our objects need."""
     for tool in ("kubectl", "helm"):
         find_tool(tool)
     if not archive().exists():
         missing("the image of these sources (python -m tests.manifests.image_archive)")
     node.containerd.ctr("images", "import", "--local", str(archive()))
     node.api.patch(f"/api/v1/nodes/{NODE_NAME}", {"metadata": {"labels": NODE_LABELS}})
-    # As the vendor's manifest makes it, without a label.
+    # As the vendor's manifest creates it, without a label.
     if not node.api.exists(f"/api/v1/namespaces/{NAMESPACE}"):
         node.api.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
     for kind, (group, scope) in KINDS.items():
@@ -77,10 +77,10 @@ def custom_kind(kind: str, group: str, scope: str) -> Object:
 class Deployment:
     """Deploys to the node; `scratch` holds the files that kubectl and helm read."""
 
-    def __init__(self, node: Node, scratch: Path, sys_folder: Path) -> None:
+    def __init__(self, node: Node, scratch: Path, sys_directory: Path) -> None:
         self._node = node
         self._scratch = scratch
-        self._sys = sys_folder
+        self._sys = sys_directory
         self.environment = {
             **os.environ,
             "KUBECONFIG": str(node.kubeconfig),
@@ -89,7 +89,7 @@ class Deployment:
         }
 
     def run(self, *command: str, statuses: Sequence[int] = (0,)) -> str:
-        """What a command prints on standard output; an AssertionError if it fails."""
+        """The standard output of a command; an AssertionError if the command fails."""
         done = subprocess.run(
             command, env=self.environment, capture_output=True, text=True, timeout=120, check=False
         )
@@ -125,7 +125,7 @@ class Deployment:
         )  # fmt: skip
 
     def create(self, how: str, objects: list[Object]) -> None:
-        """Makes objects by `kubectl create`, `kubectl apply` or as a chart of their own."""
+        """Creates objects by `kubectl create`, `kubectl apply` or a chart of their own."""
         if how == "helm":
             templates = self._scratch / "other/templates"
             templates.mkdir(parents=True)
@@ -140,19 +140,19 @@ class Deployment:
             self.run("kubectl", how, "--filename", str(file))
 
     def wait_until_rolled_out(self, name: str = NAME) -> None:
-        """Each pod is of the newest template and Ready, and no other is left."""
+        """Waits until each pod is Ready and has the newest template, and no other pod is left."""
         words = ("rollout", "status", f"daemonset/{name}", _ROLLED)
         self.run("kubectl", f"--namespace={NAMESPACE}", *words)
         poll(lambda: len(self.pods()) == 1, "one pod", _GONE, self.pods)
 
     def ask(self, *words: str, statuses: Sequence[int] = (0,)) -> Any:
-        """The JSON document that our command prints in the daemon's container."""
+        """The JSON document that our command, run in the daemon's container, prints."""
         place = (f"--namespace={NAMESPACE}", "exec", f"daemonset/{NAME}", "--")
         command = ("kubectl", *place, "br-gpu-device-plugin", *words, "--json")
         return json.loads(self.run(*command, statuses=statuses))
 
     def failing_checks(self) -> set[str]:
-        """The rows of `doctor` that are a warning or a failure."""
+        """The names of the rows of `doctor` with a warning or a failure."""
         document = self.ask("doctor", statuses=(0, 1, 2))
         return {
             each["name"] for each in document["checks"] if each["result"] in ("warning", "failure")
@@ -174,7 +174,7 @@ class Deployment:
         return [each["metadata"]["name"] for each in items]
 
     def remove(self) -> None:
-        """All that was deployed goes; the namespace stays, because deleting it takes ten seconds."""
+        """Deletes everything that was deployed, except for the namespace, whose deletion takes ten seconds."""
         kinds = "daemonsets,services,serviceaccounts,secrets,servicemonitors,prometheusrules"
         words = ("delete", kinds, "--all", "--cascade=foreground")
         self.run("kubectl", f"--namespace={NAMESPACE}", *words)

@@ -26,21 +26,21 @@ CLAIM_FILES: Final = Path("/run/cdi")
 DRA_FLAG: Final = "--offer-by=dra"
 REGISTERED: Final = "is registered with the kubelet"
 ENVIRONMENT: Final = {"KUBERNETES_SERVICE_HOST": SERVICE_ADDRESS, "KUBERNETES_SERVICE_PORT": "443"}
-"""Of a container, whose kubelet sets it."""
+"""Variables that a kubelet sets in each container."""
 _FILES: Final = Path("/run/secrets/kubernetes.io/serviceaccount")
 _WAIT: Final = 15.0
-"""Seconds: for what takes one or two."""
+"""Seconds for steps that take one or two."""
 
 
 class DraNode:
-    """What the cluster knows of the node's driver, and pods that use it."""
+    """The node's driver as the cluster sees it, and pods that use the driver."""
 
     def __init__(self, node: Node, host: NodeHost) -> None:
         self.node = node
         self.host = host
         self.api = node.api
         self.daemons: list[DaemonProcess] = []
-        """Each that was started; the last is the node's driver."""
+        """All daemons that were started; the last one is the node's driver."""
         self.account = pod_of(overlay("dra"))["serviceAccountName"]
 
     def deploy(self) -> None:
@@ -53,7 +53,7 @@ class DraNode:
         poll(self._policy_holds, "the admission policy", _WAIT)
 
     def _policy_holds(self) -> bool:
-        """Whether a token of no node is refused for that reason; nothing is created."""
+        """Whether a token that is bound to no node is refused for that reason; no slice is created."""
         try:
             Api(self.token()).create(f"{SLICES}?dryRun=All", slice_of(NODE_NAME))
         except ApiError as error:
@@ -69,7 +69,7 @@ class DraNode:
         self.api.delete(PATHS["Pod"].format(NAMESPACE))
 
     def start_driver(self, *flags: str) -> DaemonProcess:
-        """Starts a daemon as another pod, and waits until the kubelet has taken it."""
+        """Starts a daemon as another pod, and waits until it is registered with the kubelet."""
         self.become_pod(f"driver-{len(self.daemons)}")
         daemon = self._start(DRA_FLAG, *flags)
         daemon.wait_for_line(REGISTERED)
@@ -95,14 +95,14 @@ class DraNode:
             self.start_driver()
 
     def end_drivers(self) -> None:
-        """Ends every daemon that runs; none had a bug."""
+        """Ends every daemon that runs; an AssertionError if one logged a bug."""
         for daemon in self.daemons:
             if daemon.running:
                 daemon.end()
             assert not daemon.matching(r"Traceback|on a bug|never (awaited|retrieved)")
 
     def become_pod(self, name: str) -> str:
-        """Gives the next daemon that starts the token of a new pod; the token."""
+        """Creates a pod whose token the next daemon uses; the token."""
         container = {"name": "main", "image": BUSYBOX, "imagePullPolicy": "Never"}
         place = {"namespace": NAMESPACE, "name": name}
         pod = self.api.make({
@@ -174,7 +174,7 @@ class DraNode:
         self.api.make(pod)
 
     def inside(self, name: str, namespace: str = "default") -> Inside:
-        """What a pod found, once it runs."""
+        """What a pod's container found, once the pod runs."""
         pods = PATHS["Pod"].format(namespace)
 
         def look() -> str | None:
@@ -189,9 +189,11 @@ class DraNode:
     def about(self, name: str, namespace: str = "default") -> str:
         """A pod's status and events, for a failing test."""
         events = self.api.get(f"/api/v1/namespaces/{namespace}/events")["items"]
-        told = [each["message"] for each in events if each["involvedObject"].get("name") == name]
+        messages = [
+            each["message"] for each in events if each["involvedObject"].get("name") == name
+        ]
         status = self.api.get(f"{PATHS['Pod'].format(namespace)}/{name}")["status"]
-        return f"{status}\n" + "\n".join(told)
+        return f"{status}\n" + "\n".join(messages)
 
     def health(self, name: str) -> list[tuple[str, str]]:
         """The health and its message of each device in a pod's own status."""
@@ -209,11 +211,11 @@ class DraNode:
         poll(lambda: not self.api.exists(path), f"the end of {name}", _WAIT)
 
     def clean(self) -> None:
-        """Every pod, claim and template of the default namespace goes, and no claim file is left."""
+        """Deletes every pod, claim and template of the default namespace; waits until no claim file is left."""
         self.api.delete_pods()
         self.api.delete(CLAIMS)
         self.api.delete(PATHS["ResourceClaimTemplate"].format("default"))
-        poll(lambda: not claim_files(), "claim files gone", _WAIT, claim_files)
+        poll(lambda: not claim_files(), "the removal of the claim files", _WAIT, claim_files)
 
 
 def claim_files() -> list[str]:
@@ -222,7 +224,7 @@ def claim_files() -> list[str]:
 
 
 def for_the_node(found: Object) -> Object:
-    """An object of an example with what the node has: its image, a container that looks and stays."""
+    """An object of an example, adapted to the node: its image, and a command that reads the devices and stays."""
     found = copy.deepcopy(found)
     if found["kind"] == "Pod":
         found["spec"] |= {"terminationGracePeriodSeconds": 0, "automountServiceAccountToken": False}
@@ -236,7 +238,7 @@ def for_the_node(found: Object) -> Object:
 
 
 def slice_of(node: str, driver: str = DRA_DRIVER) -> Object:
-    """A slice without devices, as somebody might publish it."""
+    """A slice without devices, as another client might publish it."""
     return {
         "apiVersion": "resource.k8s.io/v1",
         "kind": "ResourceSlice",
@@ -251,5 +253,8 @@ def slice_of(node: str, driver: str = DRA_DRIVER) -> Object:
 
 
 def wait_until_no_plugin_is_counted(node: Node) -> None:
-    """Until then the scheduler sends pods to the kubelet for cards of a plugin that has gone."""
-    poll(lambda: node.status()["allocatable"].get(WHOLE, "0") == "0", "no card of a plugin")
+    """Until then the scheduler counts cards of a plugin that has ended, and binds pods for them."""
+    poll(
+        lambda: node.status()["allocatable"].get(WHOLE, "0") == "0",
+        "no card of a plugin is counted",
+    )

@@ -1,4 +1,4 @@
-"""Figures of a session: measured by tests, printed at its end, and written where docs are made of them."""
+"""Figures of a session: tests measure them; they are printed at its end, and written to a file for the docs."""
 
 import json
 import time
@@ -14,14 +14,14 @@ def note(name: str, value: float) -> None:
     _FIGURES[name].append(value)
 
 
-def lines() -> list[str]:
-    """A line for each figure: how often it was measured, least, median and greatest."""
-    told = []
+def as_lines() -> list[str]:
+    """A line for each figure: the number of values, the least, the median and the greatest."""
+    lines = []
     for name, values in _FIGURES.items():
         ordered = sorted(values)
         least, median, greatest = ordered[0], ordered[len(ordered) // 2], ordered[-1]
-        told.append(f"{name}: {len(values)} times, {least:.0f} / {median:.0f} / {greatest:.0f}")
-    return told
+        lines.append(f"{name}: {len(values)} times, {least:.0f} / {median:.0f} / {greatest:.0f}")
+    return lines
 
 
 def write(file: Path) -> None:

@@ -26,11 +26,11 @@ ENVIRONMENT: Final = {
 }
 _FILES: Final = Path("/run/secrets/kubernetes.io/serviceaccount")
 _WAIT: Final = 30.0
-"""Seconds: HAMi looks at the node each 15."""
+"""Seconds; HAMi reads the node every 15."""
 
 
 class ClusterHami:
-    """HAMi in the cluster, and what the plugin needs beside it."""
+    """HAMi in the cluster, and the objects that the plugin needs."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -38,7 +38,7 @@ class ClusterHami:
         self.scheduler = extender_for(node)
 
     def start(self) -> None:
-        """Deploys the overlay but for its DaemonSet, and starts HAMi."""
+        """Deploys the overlay without its DaemonSet, and starts HAMi."""
         self._deploy()
         self.forget()
         endpoint = self.scheduler.start()

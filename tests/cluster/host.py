@@ -1,4 +1,4 @@
-"""A simulated host whose device nodes are real ones, at the paths that containers get them from."""
+"""A simulated host with real device nodes, at the paths that container runtimes use."""
 
 import os
 import stat
@@ -10,14 +10,14 @@ from biren_plugin.core.parse import vendor
 from biren_plugin.simulate.host import SimulatedHost
 
 MAJOR: Final = 195
-"""No driver here answers to it, and no runtime allows it by itself."""
+"""A device number that no driver here serves and that no runtime allows by default."""
 CONTROL_MINOR: Final = 255
 _NODES: Final = Path("/dev/biren")
 _CONTROL: Final = Path("/dev/biren-m")
 
 
 class NodeHost(SimulatedHost):
-    """The tree at `root`; its /dev/biren is the namespace's too, until `close`."""
+    """The tree at `root`; its /dev/biren is also the namespace's /dev/biren until `close`."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -27,12 +27,12 @@ class NodeHost(SimulatedHost):
         subprocess.run(["mount", "--bind", str(root / "dev/biren"), str(_NODES)], check=True)
 
     def put_node_back(self, name: str) -> None:
-        """A device node whose minor number is the card's."""
+        """Creates the card's device node, with the card's number as its minor number."""
         number = int(name.removeprefix(vendor.CARD_PREFIX))
         _make_node(self.root / "dev/biren" / name, number)
 
     def close(self) -> None:
-        """The namespace's /dev/biren is empty again."""
+        """Empties the namespace's /dev/biren."""
         subprocess.run(["umount", "--lazy", str(_NODES)], check=True)
         _CONTROL.unlink(missing_ok=True)
 

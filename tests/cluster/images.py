@@ -1,4 +1,4 @@
-"""The one image of the tests' pods: a static busybox, as an archive that containerd imports."""
+"""The image of the tests' pods: a static busybox, as an archive that containerd imports."""
 
 import hashlib
 import io
@@ -36,8 +36,8 @@ def write_archive(busybox: Path, archive: Path) -> None:
 def _layer(busybox: bytes) -> bytes:
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
-        for folder in ("bin", "dev", "etc", "proc", "sys", "tmp"):
-            entry = tarfile.TarInfo(folder)
+        for directory in ("bin", "dev", "etc", "proc", "sys", "tmp"):
+            entry = tarfile.TarInfo(directory)
             entry.type, entry.mode = tarfile.DIRTYPE, 0o755
             tar.addfile(entry)
         _add(tar, "bin/busybox", busybox, 0o755)

@@ -1,8 +1,8 @@
-"""The first process of the node's namespaces: makes the machine's directories private, runs a command.
+"""The first process of the node's namespaces: it makes the machine's directories private and runs a command.
 
-Writes below /etc, /var, /dev and /run stay in the node's state, a tmpfs that ends with the namespace.
-The node gets a network of its own; its cgroup exists in each hierarchy, with a name of its own, since
-two kubelets in one cgroup end each other's pods.
+Files written below /etc, /var, /dev and /run stay in the node's state, a tmpfs that ends with the namespace.
+The node has a network of its own, and a cgroup of its own in each hierarchy, since two kubelets in one
+cgroup end each other's pods.
 """
 
 import os
@@ -16,7 +16,7 @@ from tests.cluster.programs import STATE_VARIABLE
 NODE_NAME: Final = "node"
 NODE_ADDRESS: Final = "10.88.8.1"
 SERVICE_ADDRESS: Final = "10.96.0.1"
-"""Of the API server, as pods know it; here the node itself has it, and no proxy is needed."""
+"""The API server's address for pods; the node itself has this address, so that no proxy is needed."""
 CGROUP_VARIABLE: Final = "CLUSTER_CGROUP"
 _OVERLAID: Final = ("etc", "var", "dev")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
@@ -72,9 +72,9 @@ def _make_cgroup(name: str) -> None:
         (top / name).mkdir()
         if unified:
             controllers = (top / "cgroup.controllers").read_text().split()
-            for folder in (top, top / name):
+            for directory in (top, top / name):
                 text = " ".join(f"+{each}" for each in controllers)
-                (folder / "cgroup.subtree_control").write_text(text)
+                (directory / "cgroup.subtree_control").write_text(text)
         elif top.name == "cpuset":
             for file in ("cpuset.cpus", "cpuset.mems"):
                 (top / name / file).write_text((top / file).read_text())

@@ -1,4 +1,4 @@
-"""What the kubelet believes, asked on its pod-resources socket through grpcio."""
+"""The kubelet's view of devices and pods, read from its pod-resources socket through grpcio."""
 
 import contextlib
 import threading
@@ -15,19 +15,19 @@ from tests.kubelet.protos import load
 _SOCKET: Final = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
 _OPTIONS: Final = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
 _INTERVAL: Final = 0.02
-"""Seconds between two questions: the kubelet takes about 100 a second."""
+"""Seconds between two calls: the kubelet accepts about 100 a second."""
 _RESOURCE: Final = "birentech.com/gpu"
 
 
 class KubeletView:
-    """Questions to the kubelet of this node, on a connection of each thread, new after a failure."""
+    """Calls to the node's kubelet: each thread has a connection, and a new one after a failure."""
 
     def __init__(self) -> None:
         self._kept = threading.local()
 
     @contextlib.contextmanager
     def _stub(self) -> Iterator[Any]:
-        # A channel waits a second before it connects again: too long for a kubelet that restarts.
+        # A channel waits a second before it reconnects, which is too long after a kubelet restart.
         channel = self._kept.channel = getattr(self._kept, "channel", None) or _new_channel()
         try:
             yield load("podresources").stub(channel, "PodResourcesLister")
@@ -80,7 +80,7 @@ class KubeletView:
 
     @contextlib.contextmanager
     def gaps(self, ids: set[str], resource: str = _RESOURCE) -> Iterator[list[float]]:
-        """The seconds for which ids were missing, one entry each time; filled while the block runs."""
+        """The seconds for which ids were missing, one entry for each gap; filled while the block runs."""
         found: list[float] = []
         done = threading.Event()
         watcher = threading.Thread(target=_watch, args=(ids, resource, found, done))

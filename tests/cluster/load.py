@@ -1,4 +1,4 @@
-"""A steady load of short pods with one card each, and what became of each of them."""
+"""A steady load of short pods with one card each, and the outcome of each pod."""
 
 import threading
 import time
@@ -15,13 +15,13 @@ from tests.cluster.processes import poll
 RATE: Final = 9.0
 """Pods a second."""
 MOST: Final = 12
-"""Pods that have not ended, on a machine that cannot keep up: fewer than there are cards."""
+"""The limit of pods that have not ended, fewer than there are cards: a busy machine may not keep up."""
 _ENDED: Final = {"Succeeded", "Failed"}
 
 
 @attrs.define
 class Outcome:
-    """How the pods ended: those that ran, and the message of each that was refused, by name."""
+    """The names of pods that ran, and the message of each refused pod by its name."""
 
     ran: set[str] = attrs.field(factory=set)
     refused: dict[str, str] = attrs.field(factory=dict)
@@ -34,7 +34,7 @@ class Outcome:
 
 @contextmanager
 def pod_load(api: Api, prefix: str) -> Iterator[Outcome]:
-    """Creates pods while the block runs; the outcome is complete after it."""
+    """Creates pods while the block runs; the outcome is complete after the block."""
     outcome = Outcome()
     done = threading.Event()
     load = _Load(api, prefix, outcome)
@@ -49,7 +49,7 @@ def pod_load(api: Api, prefix: str) -> Iterator[Outcome]:
 
 
 class _Load:
-    """Creates pods, and deletes those that ended: each look is at a short list."""
+    """Creates pods, and deletes those that ended, so that the list of pods stays short."""
 
     def __init__(self, api: Api, prefix: str, outcome: Outcome) -> None:
         self._api = api
@@ -63,23 +63,23 @@ class _Load:
             due = max(due + 1 / RATE, time.monotonic())
             if len(self.look()) < MOST:
                 name = f"{self._prefix}-{self._created}"
-                # The host's network, because a load of network interfaces is not what is tried here.
+                # The host's network, since creating network interfaces is not part of this test.
                 start_pod(self._api, name, container(gpu=1, stays=False), hostNetwork=True)
                 self._created += 1
 
     def look(self) -> list[Any]:
-        """The pods that have not ended; what became of the others is noted."""
-        going_on = []
+        """The pods that have not ended; the outcome of the others is recorded."""
+        unfinished = []
         for pod in self._api.get(PODS)["items"]:
             name, status = pod["metadata"]["name"], pod["status"]
             if not name.startswith(f"{self._prefix}-"):
                 continue
             if status.get("phase") not in _ENDED:
-                going_on.append(pod)
+                unfinished.append(pod)
                 continue
             if status["phase"] == "Succeeded":
                 self._outcome.ran.add(name)
             else:
                 self._outcome.refused[name] = status.get("message", "no message")
             self._api.delete(f"{PODS}/{name}")
-        return going_on
+        return unfinished

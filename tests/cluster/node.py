@@ -19,7 +19,7 @@ _ETCD_PEER: Final = "http://127.0.0.1:12380"
 
 
 class Node:
-    """Starts and ends the cluster's parts; `api` and `view` ask what it believes."""
+    """Starts and ends the cluster's parts; `api` and `view` ask the API server and the kubelet."""
 
     def __init__(self, state: Path) -> None:
         self._state = state
@@ -50,7 +50,7 @@ class Node:
         self.processes.wait_until("the service account", lambda: self.api.exists(account))
 
     def start_kubelet(self, **configuration: Any) -> None:
-        """Starts the kubelet with changes to its configuration; waits until the node is ready."""
+        """Starts the kubelet, with changes to its configuration; waits until the node is ready."""
         config = self._state / "kubelet.json"
         config.write_text(
             json.dumps(_kubelet_configuration(self.containerd.socket) | configuration)
@@ -63,16 +63,16 @@ class Node:
         self.processes.wait_until("the node", self._ready)
 
     def stop_kubelet(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Ends the kubelet; containers go on."""
+        """Ends the kubelet; containers keep running."""
         self.processes.end("kubelet", number)
 
     def restart_kubelet(self, **configuration: Any) -> None:
-        """A kubelet restart, with changes to its configuration."""
+        """Restarts the kubelet, with changes to its configuration."""
         self.stop_kubelet()
         self.start_kubelet(**configuration)
 
     def status(self) -> Any:
-        """The status of the node object; it follows the kubelet's beliefs within a second."""
+        """The status of the node object, which the kubelet updates every second."""
         return self.api.get(f"/api/v1/nodes/{NODE_NAME}")["status"]
 
     @property
@@ -122,7 +122,7 @@ def _kubelet_configuration(containerd: Path) -> dict[str, Any]:
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
-        # Nobody else reaches it: the network is the node's own.
+        # No other process reaches it: the network is the node's own.
         "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
         "authorization": {"mode": "AlwaysAllow"},
         "containerRuntimeEndpoint": f"unix://{containerd}",

@@ -1,4 +1,4 @@
-"""Pods whose containers print what they find in themselves, and what that must be."""
+"""Pods whose containers print the devices and variables that they have."""
 
 from typing import Any, Final
 
@@ -16,16 +16,16 @@ LOOK: Final = """\
 cd /dev
 for node in biren/* biren-m; do
   test -c $node || continue
-  # No driver answers to the tests' numbers: whoever may open the node is told that there is no device.
+  # No driver serves the tests' device numbers: a process that may open the node gets "No such device".
   (: < $node) 2>&1 | grep -q 'No such device' && opens=yes || opens=no
   echo node $node $(stat -c '%t:%T' $node) $opens
 done
 echo cards $BR_PHY_CARDS
 echo end
 """
-"""What a container runs first."""
+"""The first part of a container's command."""
 STAY: Final = "trap exit TERM; sleep infinity & wait"
-"""What it runs then: it ends when it is told to, not two seconds later."""
+"""The second part: the container stays, and ends at once on SIGTERM."""
 
 
 @attrs.frozen
@@ -48,7 +48,7 @@ class Inside:
 def container(
     name: str = "main", *, gpu: int = 0, half: int = 0, quarter: int = 0, stays: bool = True
 ) -> dict[str, Any]:
-    """A container with so many cards that looks at its devices, then stays or ends."""
+    """A container with so many cards; it prints its devices, then stays or ends."""
     wanted = {WHOLE: gpu, HALF: half, QUARTER: quarter}
     return {
         "name": name,
@@ -60,7 +60,7 @@ def container(
 
 
 def start_pod(api: Api, name: str, *containers: dict[str, Any], **spec: Any) -> None:
-    """Creates a pod, bound to the node past the scheduler unless `nodeName` says otherwise."""
+    """Creates a pod, bound to the node without the scheduler unless `nodeName` is given."""
     body = {
         "metadata": {"name": name},
         "spec": {
@@ -77,7 +77,7 @@ def start_pod(api: Api, name: str, *containers: dict[str, Any], **spec: Any) -> 
 
 
 def run_pod(api: Api, name: str, *containers: dict[str, Any], **spec: Any) -> dict[str, Inside]:
-    """Runs a pod and tells what each of its containers found, by container."""
+    """Runs a pod; what each of its containers found, by container."""
     start_pod(api, name, *containers, **spec)
     phase = api.wait_for_phase(name, "Running", "Succeeded", "Failed")["status"]["phase"]
     assert phase != "Failed", api.about(name)
@@ -86,7 +86,7 @@ def run_pod(api: Api, name: str, *containers: dict[str, Any], **spec: Any) -> di
 
 
 def look_inside(api: Api, name: str, container_name: str = "main") -> Inside:
-    """What a container printed, once it printed all."""
+    """What a container found, once its output is complete."""
 
     def look() -> str | None:
         text = api.log(name, container_name)

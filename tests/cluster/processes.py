@@ -1,4 +1,4 @@
-"""The node's processes: each with a log, started, ended and waited for by name."""
+"""The node's processes: started, ended and awaited by name, each with a log."""
 
 import signal
 import subprocess
@@ -12,7 +12,7 @@ START_DEADLINE: Final = 60.0
 """Seconds: each part starts in two or three, unless the machine is busy."""
 END_DEADLINE: Final = 15.0
 _POLL: Final = 0.02, 0.1
-"""Seconds between two looks, at first and after two seconds: a look costs the node milliseconds."""
+"""Seconds between two calls of `look`, at first and after two seconds: a call costs the node milliseconds."""
 _SHOWN: Final = 20
 """Lines of a log."""
 
@@ -46,16 +46,16 @@ class Processes:
             process.wait(END_DEADLINE)
 
     def kill_all(self) -> None:
-        """Ends every process at once, the last started first: the kubelet restarts what it misses."""
+        """Kills every process, the last started first: the kubelet would restart containers that end."""
         for name in reversed(list(self._running)):
             self.end(name, signal.SIGKILL)
 
     def wait_until(self, what: str, holds: Callable[[], object]) -> None:
-        """Waits for the start of a part; an AssertionError shows each log's end."""
+        """Waits for the start of a part; an AssertionError shows the end of each log."""
         poll(holds, what, START_DEADLINE, self.shown)
 
     def log(self, name: str) -> str:
-        """What a program wrote so far."""
+        """The program's output so far."""
         return (self._logs / name).read_text(errors="replace")
 
     def shown(self) -> str:
@@ -71,7 +71,7 @@ def poll(
 ) -> Found:
     """The first true value of `look`; an AssertionError with `shown()` after `timeout` seconds.
 
-    The real parts notify nobody of what tests wait for: they have to be asked.
+    The real parts send no notification of what tests wait for, so they have to be polled.
     """
     began = time.monotonic()
     soon, later = _POLL
@@ -79,5 +79,5 @@ def poll(
         passed = time.monotonic() - began
         if passed > timeout:
             raise AssertionError(f"not within {timeout:g} s: {what}; {shown()}")
-        time.sleep(min(later, max(soon, passed / 20)))  # the real parts notify nobody
+        time.sleep(min(later, max(soon, passed / 20)))  # the real parts send no notification
     return found

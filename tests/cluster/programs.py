@@ -1,4 +1,4 @@
-"""Where the node's programs are: directories or archives that the caller names, or PATH."""
+"""Finds the node's programs in directories or archives that the caller names, or in PATH."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ KUBERNETES_VARIABLE: Final = "KUBERNETES_BINARIES"
 NODE_VARIABLE: Final = "NODE_BINARIES"
 """Directories and tar archives with etcd and containerd's programs, separated by colons."""
 HAMI_VARIABLE: Final = "HAMI_SCHEDULER"
-"""A HAMi scheduler from 2.10 on, the program; without one the tests' stand-in takes its place."""
+"""The program of a HAMi scheduler, 2.10 or newer; without it the tests use a stand-in."""
 STATE_VARIABLE: Final = "CLUSTER_STATE"
 """The node's own directory: set by `python -m tests.cluster` inside its namespaces."""
 
@@ -24,7 +24,7 @@ _UNPACKED: Final = Path(__file__).parents[2] / ".nox" / "cluster-tools"
 
 
 class UnusablePrograms(Exception):
-    """A directory or an archive that the caller named cannot be used; with what to change."""
+    """A directory or an archive that the caller named cannot be used; the text says what to change."""
 
 
 def search_path() -> str:
@@ -48,7 +48,7 @@ def missing_for_containerd() -> str | None:
 
 
 def check_kubernetes() -> None:
-    """Raises UnusablePrograms if the caller named programs that are not there or do not run here."""
+    """Raises UnusablePrograms if programs that the caller named do not exist or do not run here."""
     if not (place := os.environ.get(KUBERNETES_VARIABLE)):
         return
     for name in KUBERNETES:

@@ -1,4 +1,4 @@
-"""A client of the Container Runtime Interface: a container started with CDI names, as a kubelet does."""
+"""A client of the Container Runtime Interface: it starts a container with CDI names, as a kubelet does."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ _DEADLINE: Final = 30.0
 
 
 def is_ready(socket: Path) -> bool:
-    """Whether the runtime takes calls: its socket is there, and even `ctr version` works, before it does."""
+    """Whether the runtime answers calls: its socket exists earlier, and even `ctr version` works earlier."""
     protos = load_file(_SCHEMA)
     with grpc.insecure_channel(f"unix:{socket}") as channel:
         try:
@@ -29,7 +29,7 @@ def is_ready(socket: Path) -> bool:
 
 
 def run_container(socket: Path, logs: Path, *names: str) -> Inside:
-    """What a container finds in itself that is given these CDI names.
+    """What a container with these CDI names finds.
 
     Its log lies in `logs`. Raises grpc.RpcError if containerd cannot resolve a name.
     """
@@ -60,7 +60,7 @@ def run_container(socket: Path, logs: Path, *names: str) -> Inside:
 
 
 def _is_removed(protos: Any, stub: Any, pod: str) -> bool:
-    """Tries once. A container that ends in this moment fails the stop: a kubelet repeats it, too."""
+    """Tries once. The call fails while a container is ending; a kubelet repeats it, too."""
     try:
         stub.StopPodSandbox(protos.StopPodSandboxRequest(pod_sandbox_id=pod), timeout=_DEADLINE)
         request = protos.RemovePodSandboxRequest(pod_sandbox_id=pod)

@@ -28,9 +28,9 @@ EXPLAINED: Final = (
     "no healthy devices present|requested number of devices unavailable|has been stopped|rpc error"
     "|Node didn't have enough resource"
 )
-"""Of refusals: the daemon or its kubelet was away, or every card is held or faulty."""
+"""Messages of explained refusals: the daemon or kubelet was not running, or every card is held or faulty."""
 LACKING: Final = r"/dev/biren/(card_\d+): no such file"
-"""In the kubelet's words on a container whose node went after the admission, before the start."""
+"""The kubelet's message about a container whose device node vanished between admission and start."""
 _WEIGHTS: Final = {
     "pod": 12, "end pod": 8, "hand over": 3, "pull node": 3, "put node back": 3,
     "split": 2, "join": 2, "restart kubelet": 1, "kill containerd": 1,
@@ -38,16 +38,16 @@ _WEIGHTS: Final = {
 
 
 class SoakFailed(Exception):
-    """What must never be."""
+    """A rule of the soak is broken."""
 
 
 class Soak:
-    """The node, its host, the daemon that serves, and pods by name with the cards that they found."""
+    """The node, its host, the serving daemon, and the cards of each pod by the pod's name."""
 
-    def __init__(self, node: Node, host: NodeHost, chance: random.Random) -> None:
+    def __init__(self, node: Node, host: NodeHost, randomness: random.Random) -> None:
         self._node = node
         self._host = host
-        self._chance = chance
+        self._random = randomness
         self._pods: dict[str, set[str]] = {}
         self._pulled: set[str] = set()
         self._split: set[int] = set()
@@ -55,25 +55,25 @@ class Soak:
         self.counts: Counter[str] = Counter()
 
     def take(self, event: str) -> None:
-        """Lets one event happen. Raises SoakFailed."""
+        """Triggers one event. Raises SoakFailed."""
         self.counts[event] += 1
         match event:
             case "pod":
                 self._start_pod(f"pod-{self.counts[event]}")
             case "end pod" if self._pods:
-                self._end_pod(self._chance.choice(sorted(self._pods)))
+                self._end_pod(self._random.choice(sorted(self._pods)))
             case "hand over":
                 successor = self._new_daemon()
-                self._daemon.end(self._chance.choice([signal.SIGTERM, signal.SIGKILL]))
+                self._daemon.end(self._random.choice([signal.SIGTERM, signal.SIGKILL]))
                 self._daemon = successor
             case "pull node":
                 if whole := self._cards():
-                    self._pulled.add(card := self._chance.choice(whole))
+                    self._pulled.add(card := self._random.choice(whole))
                     self._host.pull_node(card)
             case "put node back" if self._pulled:
                 self._host.put_node_back(self._pulled.pop())
             case "split":
-                gpu = self._chance.randrange(GPUS)
+                gpu = self._random.randrange(GPUS)
                 if gpu not in self._split and not self._in_use(gpu):
                     self._split.add(gpu)
                     self._host.split(gpu, 2)
@@ -86,7 +86,7 @@ class Soak:
                 self._node.containerd.start()
 
     def settle(self) -> None:
-        """Ends pods and troubles; every card must count. Raises SoakFailed, AssertionError."""
+        """Ends pods and faults; then every card must count. Raises SoakFailed, AssertionError."""
         for name in list(self._pods):
             self._end_pod(name)
         for card in self._pulled:
@@ -101,10 +101,10 @@ class Soak:
         self._daemon.end()
 
     def _start_pod(self, name: str) -> None:
-        start_pod(self._node.api, name, container(gpu=self._chance.choice([1, 1, 2])))
+        start_pod(self._node.api, name, container(gpu=self._random.choice([1, 1, 2])))
         about = partial(self._node.api.about, name)
         status = poll(lambda: self._decided(name), f"{name} runs or is refused", 60.0, about)
-        if status["phase"] == "Pending":  # it would wait until the node is back
+        if status["phase"] == "Pending":  # it would wait until the device node is back
             self._node.api.delete(f"{PODS}/{name}")
             self.counts["node gone"] += 1
             return
@@ -121,7 +121,7 @@ class Soak:
         self._pods[name] = cards
 
     def _decided(self, name: str) -> Any:
-        """The status of a pod that runs, is refused, or was admitted as a node of its cards was pulled."""
+        """The status of a pod that runs, is refused, or was admitted while one of its device nodes vanished."""
         status = self._node.api.pod(name)["status"]
         waiting = [each["state"].get("waiting", {}) for each in status.get("containerStatuses", ())]
         lacking = re.findall(LACKING, " ".join(each.get("message", "") for each in waiting))
@@ -152,18 +152,18 @@ class Soak:
 
 
 def main() -> int:
-    """1 if something failed."""
+    """The exit status: 1 if something failed."""
     seconds, seed = float(sys.argv[1]), int(sys.argv[2])
     state = Path(os.environ[STATE_VARIABLE])
-    node, host, chance = Node(state / "cluster"), NodeHost(state / "host"), random.Random(seed)
+    node, host, randomness = Node(state / "cluster"), NodeHost(state / "host"), random.Random(seed)
     host.add_gpus(dict.fromkeys(range(GPUS), 1))
     print(f"seed {seed}", flush=True)
     node.start()
     try:
-        soak = Soak(node, host, chance)
+        soak = Soak(node, host, randomness)
         started = time.monotonic()
         while (passed := time.monotonic() - started) < seconds:
-            [event] = chance.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
+            [event] = randomness.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
             print(f"{passed:6.1f} s  {event}", flush=True)
             soak.take(event)
         soak.settle()

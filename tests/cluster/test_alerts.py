@@ -29,7 +29,7 @@ scrape_configs:
 
 @pytest.fixture
 def prometheus(tmp_path: Path) -> Iterator[Processes]:
-    """Prometheus with the project's rules, which wait for nothing here."""
+    """Prometheus with the project's rules, without their waiting times."""
     if shutil.which("prometheus") is None:
         pytest.skip("no prometheus here: install Debian's prometheus")
     rules, config = tmp_path / "alerts.yaml", tmp_path / "prometheus.yaml"

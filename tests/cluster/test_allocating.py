@@ -1,4 +1,4 @@
-"""Cards of every split reach the containers that asked for them, and no other."""
+"""Cards of every split are in the containers that asked for them, and in no other container."""
 
 from collections.abc import Callable
 
@@ -31,7 +31,7 @@ def offered(
 
 
 def check(node: Node, inside: Inside, holder: str, resource: str, count: int) -> set[str]:
-    """The container has the cards that the kubelet says, the control node, and nothing else."""
+    """Asserts that the container has the cards that the kubelet lists, the control node, and no other node."""
     ids = node.view.held(resource)[holder]
     assert len(ids) == count
     numbers = {f"biren/{each}": f"{MAJOR:x}:{int(each[5:]):x}" for each in ids}

@@ -38,7 +38,7 @@ POD: Final = {
 
 
 class RealApiServer:
-    """The node's API server, as a conversation is played to it."""
+    """The node's API server, for conversations."""
 
     address = ("127.0.0.1", PORT)
 
@@ -55,12 +55,12 @@ class RealApiServer:
 
 @pytest.fixture(scope="module")
 def with_objects(node: Node) -> Iterator[Api]:
-    """With a node that has no kubelet, a pod on it, and a claim."""
+    """An API server with a node that has no kubelet, and a claim."""
     api = node.api
     api.create(NODES, {"metadata": {"name": NODE}})
     poll(
         lambda: is_settled(api),
-        "what the controllers write to a new node",
+        "the controllers' first changes of a new node",
         shown=lambda: api.get(f"{NODES}/{NODE}"),
     )
     api.create(CLAIMS, CLAIM)
@@ -71,7 +71,7 @@ def with_objects(node: Node) -> Iterator[Api]:
 
 @pytest.fixture
 def server(with_objects: Api) -> Iterator[RealApiServer]:
-    """What a conversation changes is as before, after it."""
+    """The API server with a pod; the changes of a conversation are undone after it."""
     api = with_objects
     api.create(PODS, POD)
     yield RealApiServer(api)
@@ -81,7 +81,7 @@ def server(with_objects: Api) -> Iterator[RealApiServer]:
 
 
 def is_settled(api: Api) -> bool:
-    """Whether the controllers have written to a new node what they write at once."""
+    """Whether the controllers have made their first changes of a new node."""
     found = api.get(f"{NODES}/{NODE}")
     annotations, spec = found["metadata"].get("annotations", {}), found["spec"]
     return "node.alpha.kubernetes.io/ttl" in annotations and not spec.get("taints")
@@ -92,7 +92,7 @@ def test_the_real_api_server_answers_as_recorded(
     name: str, server: RealApiServer, node: Node, pytestconfig: pytest.Config
 ) -> None:
     if name == TOO_OLD:
-        # A server that just started remembers nothing of before.
+        # A server that has just started knows no earlier versions.
         node.processes.end("kube-apiserver", signal.SIGKILL)
         node.start_api_server()
         node.wait_for_api_server()

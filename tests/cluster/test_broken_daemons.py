@@ -1,4 +1,4 @@
-"""The real node notices each way in which a daemon can be broken."""
+"""The tests' checks find each way in which a daemon can be broken."""
 
 import signal
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from tests.support.broken_daemons import WAYS, broken, end_what_it_left
 
 CARDS = {"card_0", "card_1", "card_2", "card_3"}
 SOON = 8.0
-"""Seconds: a healthy daemon takes one, unless the machine is busy."""
+"""Seconds; a correct daemon needs one, unless the machine is busy."""
 NewDaemon = Callable[[], DaemonProcess]
 
 
@@ -69,7 +69,7 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_broken_daemon_fails_its_check_and_a_sound_one_passes(
+def test_a_broken_daemon_fails_its_check_and_a_correct_one_passes(
     way: str, node: Node, host: NodeHost, new_daemon: NewDaemon, tmp_path: Path
 ) -> None:
     host.add_gpus(dict.fromkeys(range(4), 1))

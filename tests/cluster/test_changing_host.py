@@ -1,4 +1,4 @@
-"""Splits, pulled nodes, silent functions and driver reloads, as the kubelet and pods feel them."""
+"""Splits, pulled nodes, silent functions and driver reloads, as the kubelet and pods observe them."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from tests.e2e.daemon import DaemonProcess
 
 
 def gpu_of(card: str) -> int:
-    """The GPU of a whole card on a host whose GPUs were never split."""
+    """The GPU of a whole card, on a host whose GPUs were never split."""
     return int(card.removeprefix(vendor.CARD_PREFIX))
 
 
@@ -21,7 +21,7 @@ def hold_one(node: Node) -> str:
 
 
 def health_in_status(node: Node, name: str) -> list[tuple[str, str]]:
-    """The health of each device in the pod's status: its name, and what the kubelet counts it as."""
+    """The name of each device in the pod's status, and its health."""
     [status] = node.api.pod(name)["status"]["containerStatuses"]
     return [
         (device["resourceID"], device["health"])
@@ -65,7 +65,7 @@ def test_a_split_while_the_daemon_is_down_is_offered_when_it_starts(
     run_pod(node.api, "half", container(half=1))
 
 
-def trouble_of(host: NodeHost, kind: str, card: str) -> None:
+def break_card(host: NodeHost, kind: str, card: str) -> None:
     """Makes the card faulty."""
     match kind:
         case "pulled node":
@@ -76,8 +76,8 @@ def trouble_of(host: NodeHost, kind: str, card: str) -> None:
             host.remove_gpu(gpu_of(card))
 
 
-def cure(host: NodeHost, kind: str, card: str) -> None:
-    """The card is as it was."""
+def repair_card(host: NodeHost, kind: str, card: str) -> None:
+    """Makes the card as it was."""
     match kind:
         case "pulled node":
             host.put_node_back(card)
@@ -92,12 +92,12 @@ def test_a_faulty_card_is_not_allocated_and_its_pods_status_says_so_until_it_rec
     node: Node, host: NodeHost, eight_cards: set[str], kind: str
 ) -> None:
     held = hold_one(node)
-    trouble_of(host, kind, held)
+    break_card(host, kind, held)
     node.view.wait_for(eight_cards - {held})
     expected = [(held, "Unhealthy")]
     poll(lambda: health_in_status(node, "holder") == expected, f"the pod's status: {expected}")
     run_pod(node.api, "others", container(gpu=7))
-    cure(host, kind, held)
+    repair_card(host, kind, held)
     node.view.wait_for(eight_cards)
 
 

@@ -1,4 +1,4 @@
-"""What is deployed, on the real node: every overlay, the chart, and the switch from the vendor's plugin."""
+"""Deployments on the real node: every overlay, the chart, and the switch from the vendor's plugin."""
 
 import re
 from typing import Final
@@ -18,19 +18,19 @@ from tests.manifests.tools import ROOT
 
 CARDS: Final = {"card_0", "card_1", "card_2", "card_3"}
 SIMULATED: Final = {"mount of sys", "mount of dev"}
-"""Where `doctor` finds a directory of files, and the namespace's layer over /dev."""
+"""Rows of `doctor` that fail here: /sys is a directory of files, and /dev is a layer of the namespace."""
 DOCTOR_ALSO: Final = {
     "host-path": {"driver files"},
     "k0s": {"pod resources"},
     "microk8s": {"pod resources"},
 }
-"""What it says of a node that has no driver's files, or whose kubelet has the usual root."""
+"""Further failing rows: the node has no files of the driver, and its kubelet has the default root."""
 NOWHERE: Final = {"nowhere": "yes"}
 """A node selector."""
 
 
 def documented_switch() -> tuple[str, str]:
-    """The commands in the documentation: before ours is deployed, and after."""
+    """The documented commands: those before our deployment, and those after it."""
     page = (ROOT / "docs/deployment.md").read_text()
     section = page.partition("## Switching from the vendor's plugin")[2].partition("\n## ")[0]
     before, after = re.findall(r"```sh\n(.*?)```", section, re.S)
@@ -96,7 +96,7 @@ def test_the_documented_switch_leaves_nothing_of_the_vendors_and_pods_keep_their
 
     before, after = documented_switch()
     deployment.run("sh", "-e", "-c", before)
-    assert deployment.pods() == [], "the command waits for the pods"
+    assert deployment.pods() == [], "the command waits for the end of the pods"
     if ours == "helm":
         notes = deployment.install_chart()
         assert VENDOR_NAME not in notes

@@ -1,4 +1,4 @@
-"""What is deployed for DRA, on the real node: rolled out, updated, and switched to and from with pods."""
+"""Deployments for DRA on the real node: a roll-out, an update, and switches to and from DRA with running pods."""
 
 import json
 import os
@@ -14,17 +14,17 @@ from tests.cluster.pods import container, run_pod
 from tests.manifests.tools import MANIFESTS, ROOT
 
 SIMULATED: Final = {"mount of sys", "mount of dev"}
-"""Where `doctor` finds a directory of files, and the namespace's layer over /dev."""
+"""Rows of `doctor` that fail here: /sys is a directory of files, and /dev is a layer of the namespace."""
 CARDS: Final = {"card_0", "card_1", "card_2", "card_3"}
 
 
 def hold(node: Node, name: str, gpu: int = 1) -> set[str]:
-    """Runs a pod as the device plugin's users write it; its cards."""
+    """Runs a pod as users of the device plugin write it; its cards."""
     return set(run_pod(node.api, name, container(gpu=gpu), nodeName=None)["main"].cards.split(","))
 
 
 def driver_of(node: Node, host: NodeHost) -> DraNode:
-    """Questions about the driver that is deployed."""
+    """The deployed driver as the cluster sees it."""
     return DraNode(node, host)
 
 
@@ -48,7 +48,7 @@ def test_the_overlay_rolls_out_and_again_under_pods_and_leaves_no_warning_event(
     deployment.run("kubectl", *words)
     count = 0
     while set(old) & set(deployment.pods()):
-        # None waits for a second try of the kubelet, which comes after a minute.
+        # No pod waits for the kubelet's second attempt, which follows after a minute.
         assert hold(prepared, f"meanwhile-{count}") <= CARDS - held
         driver.end(f"meanwhile-{count}")
         count += 1
@@ -131,7 +131,7 @@ def documented_move() -> dict[str, str]:
     commands = {"there": there, "back": back}
     for text in commands.values():
         assert "kubectl label node NODE" in text
-    # A drain would end the pods whose fate is tested.
+    # A drain would end the pods that the test observes.
     return {
         way: "\n".join(line for line in text.splitlines() if "label" in line).replace(
             "NODE", NODE_NAME

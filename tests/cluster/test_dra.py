@@ -28,7 +28,7 @@ WATCHING: Final = "gpu-monitoring"
 
 
 def create_templates(dra: DraNode) -> None:
-    """The templates of the example `choose-by-attribute`, without its pod."""
+    """Creates the templates of the example `choose-by-attribute`, without its pod."""
     for each in objects_of(EXAMPLES["choose-by-attribute"]):
         if each["kind"] != "Pod":
             dra.api.make(each)
@@ -78,7 +78,7 @@ def test_cards_below_one_root_are_taken_together(dra: DraNode) -> None:
     assert set(dra.inside("close").cards.split(",")) == {"card_0", "card_1"}
 
 
-def test_half_a_gpu_is_given_as_long_as_there_is_one_then_a_quarter(dra: DraNode) -> None:
+def test_halves_are_allocated_while_there_is_one_then_quarters(dra: DraNode) -> None:
     dra.start_example("half-else-quarter")
     found = [dra.inside("half-or-quarter").cards]
     for name in ("second", "third"):
@@ -177,7 +177,7 @@ def test_a_claim_of_a_kata_node_gets_the_nodes_of_its_vfio_group(dra: DraNode, s
 
 @contextlib.contextmanager
 def real_vfio_nodes(host: VfioHost, *names: str) -> Iterator[None]:
-    """Nodes with numbers in the place of the host's links, at /dev/vfio too."""
+    """Real device nodes in place of the host's links, at /dev/vfio too."""
     mine, nodes = host.root / "dev/vfio", Path("/dev/vfio")
     for minor, name in enumerate(names):
         (mine / name).unlink()
@@ -192,7 +192,7 @@ def real_vfio_nodes(host: VfioHost, *names: str) -> Iterator[None]:
 
 
 def wait_for_health(dra: DraNode, pod: str, wanted: str) -> list[tuple[str, str]]:
-    """The health of the pod's devices, once it is that of each."""
+    """The health of the pod's devices, once each device has the wanted one."""
     poll(
         lambda: {each for each, _ in dra.health(pod)} == {wanted},
         f"{pod} {wanted}", 10.0, lambda: dra.health(pod),
@@ -212,7 +212,7 @@ def test_an_unchanged_taint_keeps_its_time(dra: DraNode) -> None:
         dra.wait_for_taints(card)
 
 
-def test_a_tainted_card_is_given_to_nobody_and_to_the_waiting_pod_once_it_is_well(
+def test_a_tainted_card_is_allocated_to_no_pod_until_it_recovers(
     dra: DraNode,
 ) -> None:
     create_templates(dra)

@@ -1,4 +1,4 @@
-"""Parts end and return while pods hold cards through DRA: no card is given twice, none is lost."""
+"""Parts end and return while pods hold cards through DRA: no card is allocated twice, and none is lost."""
 
 import signal
 from typing import Final
@@ -30,7 +30,7 @@ def hold_one(dra: DraNode, name: str = "holder") -> str:
 
 
 def restart_count(dra: DraNode, pod: str) -> int:
-    """How often the pod's container was started again."""
+    """How often the pod's container was restarted."""
     [status] = dra.api.pod(pod)["status"]["containerStatuses"]
     return int(status["restartCount"])
 
@@ -43,12 +43,12 @@ def versions(dra: DraNode) -> set[tuple[str, str]]:
 
 
 def driver_of(dra: DraNode) -> DaemonProcess:
-    """The daemon that runs."""
+    """The running daemon."""
     [running] = [each for each in dra.daemons if each.running]
     return running
 
 
-def test_slices_that_somebody_deletes_come_back(dra: DraNode) -> None:
+def test_deleted_slices_come_back(dra: DraNode) -> None:
     before = {name for name, _ in versions(dra)}
     dra.api.delete(SLICES)
     dra.wait_for_devices(9)
@@ -90,7 +90,7 @@ def test_a_driver_that_was_killed_knows_its_claims_and_releases_those_that_ended
     assert set(found["main"].cards.split(",")) == WHOLE - {stays}
 
 
-def test_a_card_whose_pod_was_deleted_by_force_is_given_on_after_its_container_ended(
+def test_a_card_whose_pod_was_deleted_by_force_is_allocated_again_after_its_container_ended(
     dra: DraNode,
 ) -> None:
     [template] = [
@@ -169,7 +169,7 @@ def test_a_fault_evicts_pods_with_claims_and_leaves_pods_of_the_extended_name(
     evicting.end()
 
 
-def test_a_node_that_switches_to_dra_gives_no_card_that_a_pod_holds_through_the_plugin(
+def test_a_node_that_switches_to_dra_allocates_no_card_that_a_pod_holds_through_the_plugin(
     dra: DraNode,
 ) -> None:
     driver_of(dra).end()
@@ -190,7 +190,7 @@ def test_a_node_that_switches_to_dra_gives_no_card_that_a_pod_holds_through_the_
     assert dra.inside("waits").cards == held
 
 
-def test_a_node_that_switches_back_gives_no_card_that_a_claim_holds(dra: DraNode) -> None:
+def test_a_node_that_switches_back_allocates_no_card_that_a_claim_holds(dra: DraNode) -> None:
     dra.start_example("shared-claim")
     held = dra.inside("first-user").cards
     driver_of(dra).end()

@@ -1,4 +1,4 @@
-"""A CDI file that somebody else wrote stays, or is overwritten, as the operator chose."""
+"""A foreign CDI file stays or is overwritten, as the operator chose."""
 
 import stat
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Pods on the real node under HAMi: its record, the kubelet and the containers name the same cards."""
+"""Pods on the real node under HAMi: HAMi's record, the kubelet and the containers name the same cards."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ def hami(hami_in_cluster: ClusterHami, node: Node) -> Iterator[ClusterHami]:
 def daemon(
     hami: ClusterHami, host: NodeHost, node: Node, new_daemon: Callable[..., DaemonProcess]
 ) -> DaemonProcess:
-    """The daemon of eight whole cards, whose cards HAMi knows."""
+    """The daemon with eight whole cards, which HAMi knows."""
     host.add_gpus(dict.fromkeys(range(8), 1))
     daemon = new_daemon()
     daemon.environment |= ENVIRONMENT
@@ -55,7 +55,7 @@ def assert_agreed(node: Node, hami: ClusterHami, name: str, *containers: str) ->
         assert set(filter(None, cards.split(","))) == set(entry)
 
 
-def test_pods_with_1_2_and_4_cards_run_and_everybody_agrees(
+def test_pods_with_1_2_and_4_cards_run_with_the_cards_that_hami_chose(
     node: Node, hami: ClusterHami, daemon: DaemonProcess
 ) -> None:
     for name, number in (("one", 1), ("two", 2), ("four", 4)):
@@ -72,7 +72,7 @@ def test_pods_with_1_2_and_4_cards_run_and_everybody_agrees(
     assert not daemon.matching("hami_unmatched|is not in HAMi's books")
 
 
-def test_pods_that_come_at_once_follow_each_other_and_all_run(
+def test_pods_that_are_created_at_once_are_bound_one_by_one_and_all_run(
     node: Node, hami: ClusterHami, daemon: DaemonProcess
 ) -> None:
     sizes = {"one": 1, "two": 2, "three": 1, "four": 4}
@@ -92,7 +92,7 @@ def test_a_pod_whose_cards_differ_from_the_promise_is_refused_and_leaves_no_lock
     hami.create("steps", container(gpu=1), initContainers=[first])
     pod = node.api.wait_for_phase("steps", "Running", "Failed")
     hami.wait_for_release()
-    if pod["status"]["phase"] == "Failed":  # the kubelet keeps any of the eight cards
+    if pod["status"]["phase"] == "Failed":  # the kubelet may keep any of the eight cards
         assert "HAMi promised card_" in pod["status"]["message"]
         assert hami.annotation(PHASE, "steps") == "failed"
         hami.create("next", container(gpu=1))
@@ -124,7 +124,7 @@ def test_a_daemon_that_is_killed_leaves_its_lock_to_the_next_one(
     daemon.kill()
     hami.create("late", container(gpu=1))
     node.api.wait_for_phase("late", "Failed")
-    assert hami.lock is not None, "nobody was there to release it"
+    assert hami.lock is not None, "no daemon ran that could release it"
     daemon.start()
     hami.wait_for_release()
     assert hami.annotation(PHASE, "late") == "failed"
@@ -136,7 +136,7 @@ def test_a_daemon_that_is_killed_leaves_its_lock_to_the_next_one(
     hami.wait_for_release()
 
 
-def test_a_restart_of_the_scheduler_gives_no_card_twice_and_a_faulty_card_goes_to_nobody(
+def test_after_a_scheduler_restart_no_card_is_allocated_twice_and_a_faulty_one_to_no_pod(
     node: Node, hami: ClusterHami, host: NodeHost, daemon: DaemonProcess
 ) -> None:
     for name, number in (("four", 4), ("two", 2)):

@@ -1,4 +1,4 @@
-"""One daemon takes over from another: how long the kubelet counts no card, and which pods it costs."""
+"""One daemon takes over from another: for how long the kubelet counts no card, and which pods fail."""
 
 import re
 import signal
@@ -16,7 +16,7 @@ from tests.e2e.daemon import DaemonProcess
 
 CARDS = {f"card_{number}" for number in range(16)}
 UNREGISTERED = "no healthy devices present|has been stopped|rpc error"
-"""The kubelet's words about a plugin that has gone, or that goes while it answers."""
+"""The kubelet's messages about a plugin that has ended, or that ends while it answers."""
 HAND_OVERS = 3
 ENDINGS = [signal.SIGTERM, signal.SIGKILL]
 STANDS_BY = "standing by|stands by"
@@ -32,7 +32,7 @@ def successors(
     node: Node,
     new_daemon: Callable[..., DaemonProcess],
 ) -> Callable[[], DaemonProcess]:
-    """Starts one more daemon on a node of sixteen cards; the first serves, the others stand by."""
+    """Starts another daemon on a node of sixteen cards; the first serves, the others stand by."""
     host.add_gpus(dict.fromkeys(range(16), 1))
     first = True
 
@@ -51,7 +51,7 @@ def successors(
 
 
 def hand_over(node: Node, old: DaemonProcess, number: signal.Signals, figure: str) -> float:
-    """Ends the daemon that serves; the seconds until the kubelet counts every card again."""
+    """Ends the serving daemon; the seconds until the kubelet counts every card again."""
     with node.view.gaps(CARDS) as gaps:
         assert old.end(number) == (0 if number == signal.SIGTERM else -number)
         node.view.wait_for(CARDS)
@@ -82,15 +82,15 @@ def test_under_load_a_hand_over_costs_no_more_pods_than_a_daemon_without_a_succe
     number: signal.Signals,
     request: pytest.FixtureRequest,
 ) -> None:
-    # A kubelet counts no card from the end of one plugin's connection to the next one's list, and
-    # refuses a pod that it admits in between: some loss is the kubelet's own. The control is the
-    # same load, on the same node, with daemons that are followed by one that only starts then.
+    # A kubelet counts no card between the end of one plugin's connection and the next plugin's list, and
+    # refuses pods in between: that loss is the kubelet's own. The control is the same load on the same node,
+    # with a daemon that starts only after the other has ended.
     kind = request.node.callspec.id.split("-")[0]
     daemons = [successors() for _ in range(HAND_OVERS + 1)]
     with pod_load(node.api, "handed-over") as handed_over:
         for _ in range(HAND_OVERS):
             hand_over(node, serving_of(daemons), number, f"{kind}, under load")
-            time.sleep(BETWEEN)  # for pods that run between two hand-overs
+            time.sleep(BETWEEN)  # so that pods run between two hand-overs
     [last] = [each for each in daemons if each.running]
     with pod_load(node.api, "restarted") as restarted:
         for _ in range(HAND_OVERS):
@@ -112,7 +112,7 @@ def test_under_load_a_hand_over_costs_no_more_pods_than_a_daemon_without_a_succe
 
 
 def serving_of(daemons: list[DaemonProcess]) -> DaemonProcess:
-    """The daemon that holds the lock: of those that run, the one that no longer stands by."""
+    """The daemon that holds the lock: the running one that does not stand by."""
     [serving] = [
         each for each in daemons
         if each.running and (not each.matching(STANDS_BY) or each.matching(TOOK_OVER))

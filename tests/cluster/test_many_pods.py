@@ -18,12 +18,12 @@ BURST = 60
 
 @pytest.fixture
 def policy(node: Node, eight_cards: set[str], request: pytest.FixtureRequest) -> Iterator[str]:
-    """The kubelet runs with that topology policy, and as before after the test."""
+    """Runs the kubelet with that topology policy during the test."""
     node.restart_kubelet(topologyManagerPolicy=request.param)
     node.view.wait_for(eight_cards)
     yield request.param
     node.api.delete_pods()
-    # A kubelet that restarts before the next admission still counts what ended pods held.
+    # A kubelet that restarts before its next admission still counts the cards of ended pods.
     run_pod(node.api, "next", container(gpu=1))
     node.api.delete_pods()
     node.restart_kubelet()
@@ -51,7 +51,7 @@ def test_sixty_pods_at_once_get_sixty_different_cards(
     daemon.start()
     cards = {f"card_{number}" for number in range(BURST)}
     node.view.wait_for(cards)
-    # A pod that was deleted counts at the kubelet until its containers have ended.
+    # The kubelet counts the cards of a deleted pod until its containers have ended.
     poll(lambda: not any(node.view.held(WHOLE).values()), "no card held by an earlier pod")
     names = [f"burst-{number}" for number in range(BURST)]
     for name in names:

@@ -1,4 +1,4 @@
-"""What an operator chooses reaches real pods: excluded cards, the monitoring resource, the variable."""
+"""An operator's settings take effect in real pods: excluded cards, the monitoring resource, the variable."""
 
 from collections.abc import Callable
 
@@ -28,6 +28,6 @@ def test_an_exporter_sees_every_offered_card_while_pods_hold_them(
     job = container(gpu=3)
     job["command"][2] = PRINTS + job["command"][2]
     held = run_pod(node.api, "job", job)["main"]
-    assert set(held.cards.split(",")) == offered, "the exporter holds none"
+    assert set(held.cards.split(",")) == offered, "the exporter holds no card"
     assert node.api.log("job", "main").splitlines()[0] == "indexes 0,1,2"
     node.view.wait_for(offered, WHOLE)

@@ -1,4 +1,4 @@
-"""Every part of the node ends and returns, and no card is in two containers."""
+"""Each part of the node ends and returns, and no card is in two containers."""
 
 import contextlib
 import shutil
@@ -27,8 +27,8 @@ def cards_of(node: Node, name: str, gpu: int = 1) -> set[str]:
 
 
 @contextlib.contextmanager
-def noting_how_soon(node: Node, ids: set[str]) -> Iterator[None]:
-    """Notes how long the kubelet that the block starts listens before it counts each of these cards."""
+def recording_how_soon(node: Node, ids: set[str]) -> Iterator[None]:
+    """Records the time from the socket of the kubelet that the block starts until it counts these cards."""
     before = (PLUGINS / "kubelet.sock").stat().st_ctime
 
     def listening() -> float:
@@ -46,7 +46,7 @@ def noting_how_soon(node: Node, ids: set[str]) -> Iterator[None]:
         while listening() == before or not counts_all():
             if time.monotonic() > deadline:
                 return
-            time.sleep(0.005)  # the real parts notify nobody
+            time.sleep(0.005)  # the real parts send no notification
         took = time.time() - listening()
         figures.note("ms from the kubelet's socket to all cards", took * 1000)
 
@@ -62,7 +62,7 @@ def test_after_a_kubelet_restart_every_card_counts_and_a_held_one_stays_held(
 ) -> None:
     held = cards_of(node, "before")
     node.stop_kubelet(number)
-    with noting_how_soon(node, eight_cards):
+    with recording_how_soon(node, eight_cards):
         node.start_kubelet()
     node.view.wait_for(eight_cards)
     assert cards_of(node, "after", gpu=7) == eight_cards - held
@@ -84,7 +84,7 @@ def test_kubelet_restarts_under_load_lose_only_pods_that_were_admitted_before_re
     assert cards_of(node, "after", gpu=24) == eight_cards
 
 
-def test_after_containerd_was_killed_containers_go_on_and_pods_start(
+def test_after_containerd_was_killed_containers_keep_running_and_pods_start(
     node: Node, eight_cards: set[str]
 ) -> None:
     held = cards_of(node, "before")
@@ -116,7 +116,7 @@ def test_after_a_lost_checkpoint_no_card_is_in_two_containers(
 
 
 def reboot(node: Node) -> None:
-    """Everything but the disk is gone: containers, the kubelet, the runtime."""
+    """Ends the kubelet, the containers and the runtime; only the disk stays."""
     node.stop_kubelet()
     node.containerd.end_all_containers()
     node.processes.end("containerd", signal.SIGKILL)

@@ -1,7 +1,7 @@
-"""The rows of docs/tried.md that this session makes: how many tests of which module passed, with what.
+"""Writes rows of docs/tried.md: how many tests of each module passed, and with which versions.
 
-`nox -s cluster -- --write-tried` writes the numbers and the versions; `tests/docs` holds the rows to the
-modules that there are.
+`nox -s cluster -- --write-tried` writes the numbers and versions; `tests/docs` compares the rows with the
+existing modules.
 """
 
 import fcntl
@@ -27,12 +27,12 @@ _NUMBER: Final = re.compile(r"\d+\.\d+\.\d+")
 
 
 def modules(text: str) -> list[str]:
-    """The modules that the table's rows name, in their order."""
+    """The modules that the table's rows name, in the order of the rows."""
     return [name for cell in _SESSION.findall(text) for _, name in _COUNT.findall(cell)]
 
 
 def with_counts(text: str, passed: Mapping[str, int]) -> str:
-    """The table with the numbers of tests that passed, by module; others stay."""
+    """The table with the number of passed tests of each module; other numbers stay."""
 
     def counted(match: re.Match[str]) -> str:
         return f"{passed.get(match[2], int(match[1]))} of `{match[2]}`"
@@ -41,7 +41,7 @@ def with_counts(text: str, passed: Mapping[str, int]) -> str:
 
 
 def write(passed: Mapping[str, int]) -> None:
-    """Writes the numbers and the versions. The sessions of both nodes do it."""
+    """Writes the numbers and the versions. The session of each node calls it."""
     with TABLE.open("r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         text = with_counts(file.read(), passed)
@@ -52,7 +52,7 @@ def write(passed: Mapping[str, int]) -> None:
 
 
 def versions() -> str:
-    """The versions of the programs that are here: `kubelet 1.36.2, ...`."""
+    """The versions of the installed programs: `kubelet 1.36.2, ...`."""
     found = []
     for name, command in _ASKED.items():
         if shutil.which(command[0]) is not None:

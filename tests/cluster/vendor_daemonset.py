@@ -1,4 +1,4 @@
-"""A stand-in for the vendor's deployment: its names, node label, account and writable mounts; our daemon."""
+"""A stand-in for the vendor's deployment: its names, node label, account and writable mounts, with our daemon."""
 
 from typing import Any, Final
 
@@ -11,8 +11,8 @@ ROLE: Final = "birentech-device-plugin"
 Object = dict[str, Any]
 
 
-def vendor_objects(sys_folder: str) -> list[Object]:
-    """All that the vendor's manifest makes in its namespace."""
+def vendor_objects(sys_directory: str) -> list[Object]:
+    """The objects that the vendor's manifest creates."""
     return [
         _object("v1", "ServiceAccount", ACCOUNT),
         _object("rbac.authorization.k8s.io/v1", "ClusterRole", ROLE, namespaced=False, rules=[]),
@@ -21,14 +21,14 @@ def vendor_objects(sys_folder: str) -> list[Object]:
             roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": ROLE},
             subjects=[{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}],
         ),
-        _object("apps/v1", "DaemonSet", NAME, spec=_daemonset(sys_folder)),
+        _object("apps/v1", "DaemonSet", NAME, spec=_daemonset(sys_directory)),
     ]  # fmt: skip
 
 
-def _daemonset(sys_folder: str) -> Object:
+def _daemonset(sys_directory: str) -> Object:
     places = {
         "dp": ("/var/lib/kubelet/device-plugins", "/var/lib/kubelet/device-plugins"),
-        "sys": (sys_folder, "/sys"),
+        "sys": (sys_directory, "/sys"),
         "device": ("/dev", "/dev"),
         "cdi-config": ("/etc/cdi", "/etc/cdi"),
         "brml": ("/usr/lib", "/host/usr/lib"),
