@@ -5,6 +5,7 @@ API server treats it as that pod.
 """
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -68,10 +69,12 @@ class DraNode:
         self.api.delete(SLICES)
         self.api.delete(PATHS["Pod"].format(NAMESPACE))
 
-    def start_driver(self, *flags: str) -> DaemonProcess:
+    def start_driver(
+        self, *flags: str, environment: Mapping[str, str] | None = None
+    ) -> DaemonProcess:
         """Starts a daemon as another pod, and waits until it is registered with the kubelet."""
         self.become_pod(f"driver-{len(self.daemons)}")
-        daemon = self._start(DRA_FLAG, *flags)
+        daemon = self._start(DRA_FLAG, *flags, environment=environment)
         daemon.wait_for_line(REGISTERED)
         return daemon
 
@@ -79,9 +82,9 @@ class DraNode:
         """Starts a daemon that offers the cards through the device plugin API."""
         return self._start()
 
-    def _start(self, *flags: str) -> DaemonProcess:
+    def _start(self, *flags: str, environment: Mapping[str, str] | None = None) -> DaemonProcess:
         usual = (f"--host-root={self.host.root}", "--log-format=text", "--recover-after=0")
-        daemon = DaemonProcess(*usual, *flags, environment=ENVIRONMENT)
+        daemon = DaemonProcess(*usual, *flags, environment={**ENVIRONMENT, **(environment or {})})
         self.daemons.append(daemon)
         daemon.start()
         return daemon
@@ -162,13 +165,15 @@ class DraNode:
             self.api.make(each)
         return [each for each in objects if each["kind"] == "Pod"]
 
-    def start(self, name: str, claim: Object, command: str = LOOK + STAY) -> None:
+    def start(
+        self, name: str, claim: Object, command: str = LOOK + STAY, namespace: str = "default"
+    ) -> None:
         """Creates a pod with that entry of `resourceClaims`, whose container runs `command`."""
         template = next(
             each for each in objects_of(EXAMPLES["shared-claim"]) if each["kind"] == "Pod"
         )
         pod = for_the_node(template)
-        pod["metadata"]["name"] = name
+        pod["metadata"] |= {"name": name, "namespace": namespace}
         pod["spec"]["resourceClaims"] = [{"name": "cards", **claim}]
         pod["spec"]["containers"][0]["command"] = ["/bin/sh", "-c", command]
         self.api.make(pod)

@@ -1,11 +1,12 @@
 """Parts end and return while pods hold cards through DRA: no card is allocated twice, and none is lost."""
 
 import signal
+from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.cluster.api import PODS
+from tests.cluster.api import PATHS, PODS
 from tests.cluster.dra import (
     CLAIM_FILES,
     REGISTERED,
@@ -19,6 +20,7 @@ from tests.cluster.pods import LOOK, container, run_pod, start_pod
 from tests.cluster.processes import poll
 from tests.e2e.daemon import DaemonProcess
 from tests.manifests.examples import EXAMPLES, objects_of
+from tests.support.broken_daemons import ENDS_BETWEEN_FILE_AND_ANSWER, patched
 
 WHOLE: Final = {"card_0", "card_1", "card_8"}
 SOCKETS: Final = KUBELET_ROOT / "plugins_registry"
@@ -90,26 +92,57 @@ def test_a_driver_that_was_killed_knows_its_claims_and_releases_those_that_ended
     assert set(found["main"].cards.split(",")) == WHOLE - {stays}
 
 
+@pytest.mark.parametrize("namespace", ["default", "short-lived"])
 def test_a_card_whose_pod_was_deleted_by_force_is_allocated_again_after_its_container_ended(
-    dra: DraNode,
+    dra: DraNode, namespace: str
 ) -> None:
+    """The namespace `short-lived` is deleted together with its pod and claim."""
+    path = f"{PATHS['Namespace']}/{namespace}"
+    if namespace == "short-lived":
+        dra.api.create(PATHS["Namespace"], {"metadata": {"name": namespace}})
+        account = f"{PATHS['ServiceAccount'].format(namespace)}/default"
+        poll(lambda: dra.api.exists(account), "the namespace's account")
     [template] = [
         each for each in objects_of(EXAMPLES["choose-by-attribute"])
         if each["metadata"]["name"] == "card-by-name"
     ]  # fmt: skip
-    dra.api.make(template)
+    for each in {namespace, "default"}:
+        dra.api.create(PATHS["ResourceClaimTemplate"].format(each), template)
     claim = {"resourceClaimTemplateName": "card-by-name"}
-    dra.start("stubborn", claim, command=LOOK + "trap '' TERM; sleep infinity & wait")
-    assert dra.inside("stubborn").cards == "card_1"
-    dra.api.delete(f"{PODS}/stubborn")  # without grace: the object is gone at once
+    dra.start("stubborn", claim, LOOK + "trap '' TERM; sleep infinity & wait", namespace)
+    assert dra.inside("stubborn", namespace).cards == "card_1"
+    # Without grace: the object is gone at once.
+    dra.api.delete(f"{PATHS['Pod'].format(namespace)}/stubborn")
+    if namespace == "short-lived":
+        dra.api.delete(path)
     dra.start("next", claim)
     assert dra.inside("next").cards == "card_1"
-    lines = driver_of(dra).matching("default/(stubborn|next)-cards")
+    lines = driver_of(dra).matching(rf"{namespace}/stubborn-cards|default/next-cards")[-3:]
     assert [line.split(": ")[-1].split()[0] for line in lines] == [
         "prepared",
         "released",
         "prepared",
     ]
+
+
+def test_a_driver_killed_between_a_claims_file_and_its_answer_is_followed_by_one_that_answers(
+    dra: DraNode, tmp_path: Path
+) -> None:
+    driver_of(dra).end()
+    patch = patched(ENDS_BETWEEN_FILE_AND_ANSWER, tmp_path)
+    killed = dra.start_driver(environment=patch)
+    start_pod(dra.api, "interrupted", container(gpu=1), nodeName=None)
+    assert killed.wait(15.0) == -signal.SIGKILL
+    [file] = [CLAIM_FILES / each for each in claim_files()]
+    content = file.read_text()
+    dra.start_driver()
+    dra.node.restart_kubelet()  # which tries again at once, otherwise only after 60 to 90 s
+    held = dra.inside("interrupted").cards
+    assert held in WHOLE
+    assert (claim_files(), file.read_text()) == ([file.name], content)
+    dra.wait_for_devices(9)
+    others = run_pod(dra.api, "others", container(gpu=2), nodeName=None)
+    assert set(others["main"].cards.split(",")) == WHOLE - {held}
 
 
 def test_while_the_api_server_is_away_claims_stay_and_a_fault_is_published_after(

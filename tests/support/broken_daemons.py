@@ -55,10 +55,27 @@ server.cards_for = other_cards_for
 }
 
 
+ENDS_BETWEEN_FILE_AND_ANSWER: Final = """
+import os, signal
+from biren_plugin.files.claim_files import ClaimFiles
+write = ClaimFiles.write
+def write_and_end(files, uid, spec):
+    write(files, uid, spec)
+    os.kill(os.getpid(), signal.SIGKILL)
+ClaimFiles.write = write_and_end
+"""
+"""Kills a DRA driver in its first Prepare, once the claim's file is written."""
+
+
 def broken(way: str, folder: Path) -> dict[str, str]:
     """The environment that breaks a daemon in that way; `folder` gets the patch."""
+    return patched(WAYS[way], folder)
+
+
+def patched(patch: str, folder: Path) -> dict[str, str]:
+    """The environment of a process that runs `patch` at its start; `folder` gets the patch."""
     folder.mkdir(exist_ok=True)
-    (folder / "sitecustomize.py").write_text(WAYS[way])
+    (folder / "sitecustomize.py").write_text(patch)
     return {"PYTHONPATH": str(folder)}
 
 
