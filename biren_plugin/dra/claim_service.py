@@ -69,6 +69,7 @@ _FORBIDDEN_PATIENCE: Final = 5.0
 """Seconds: an API server that has just started may refuse what it allows once it knows its roles."""
 _SHORTEST_CALL: Final = 1.0
 """Seconds for a call of the API server when the patience has run out."""
+_HANGS: Final = "the directory of --claim-cdi-dir, or that of the driver's lock, does not answer; is its disk dead?"
 
 
 @frozen
@@ -157,9 +158,7 @@ class ClaimService:
         """Raises `ClaimFileUnusable` if the directory of the files still hangs when the patience is over."""
         with trio.move_on_at(until + _GRACE):
             return await self._prepare_patiently(claim, until)
-        raise ClaimFileUnusable(
-            "the directory of --claim-cdi-dir, or that of the driver's lock, does not answer; is its disk dead?"
-        )
+        raise ClaimFileUnusable(_HANGS)
 
     async def _prepare_patiently(self, claim: ClaimId, until: float) -> list[PreparedDevice]:
         forbidden_until = min(until, trio.current_time() + _FORBIDDEN_PATIENCE)
@@ -241,11 +240,12 @@ class ClaimService:
 
     async def unprepare(self, claims: Sequence[ClaimId]) -> Mapping[str, str]:
         """Return by uid why the claim was not unprepared; empty if it was, or never was prepared."""
+        until = trio.current_time() + PATIENCE
         answers = {}
         for claim in claims:
             answers[claim.uid] = ""
             try:
-                await self._thread.run(partial(self._files.remove, claim.uid))
+                await self._remove_in_time(claim.uid, until)
             except NodeError as error:
                 answers[claim.uid] = str(error)
                 say("claim_kept", f"claim {claim} was not released: {error}", WARNING, claim=str(claim), reason=str(error))  # fmt: skip
@@ -253,6 +253,12 @@ class ClaimService:
                 self._on_change()
                 say("claim_released", f"claim {claim}: released", claim=str(claim))
         return answers
+
+    async def _remove_in_time(self, uid: str, until: float) -> None:
+        """Raises `ClaimFileUnusable`, also if the directory still hangs when the patience is over."""
+        with trio.move_on_at(until):
+            return await self._thread.run(partial(self._files.remove, uid))
+        raise ClaimFileUnusable(_HANGS)
 
     async def health(self) -> AsyncGenerator[Sequence[DeviceHealth], None]:
         """Yield the health of all devices: at once, at each change, and every `HEALTH_INTERVAL`."""

@@ -150,6 +150,22 @@ async def test_a_directory_that_hangs_is_given_up_before_the_kubelet_does(
     assert trio.current_time() - began < KUBELETS - 1
 
 
+async def test_claims_in_a_directory_that_hangs_are_answered_before_the_kubelet_gives_up(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(_self: WorkerThread, _call: Callable[[], Any]) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(WorkerThread, "run", hang)
+    began = trio.current_time()
+    claims = [ClaimId("team", each, f"uid-{each}") for each in "abc"]
+    with trio.fail_after(KUBELETS):
+        answers = await service_of(tmp_path, Api(fail(ApiNotFound("")), 0.0)).unprepare(claims)
+    assert all("does not answer" in each for each in answers.values())
+    assert len(answers) == 3
+    assert trio.current_time() - began < KUBELETS - 1
+
+
 async def test_a_server_that_asks_to_wait_is_asked_again_after_that(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
