@@ -83,7 +83,7 @@ def main() -> None:
             f"{REPOSITORY}:test", timeout=120.0,
         )  # fmt: skip
         unfinished.rename(target)
-        podman("rmi", "--all", "--force")
+        podman("rmi", "--all", "--force", timeout=300.0)  # on a busy machine
 
 
 if __name__ == "__main__":

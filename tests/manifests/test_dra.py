@@ -139,6 +139,14 @@ def test_rights_are_the_verbs_that_the_driver_uses() -> None:
     ]
 
 
+def test_a_driver_that_hangs_is_restarted() -> None:
+    """One event loop serves the kubelet's calls and the probe; a hanging driver's slices would stay."""
+    for objects in (overlay("dra"), chart("biren", "biren-gpu")):
+        probe = container_of(objects)["livenessProbe"]
+        assert probe["httpGet"]["path"] == "/healthz"
+        assert probe["periodSeconds"] * probe["failureThreshold"] <= 60
+
+
 def test_each_resource_of_the_plugin_has_its_class() -> None:
     classes = {
         each["metadata"]["name"]: each["spec"]
