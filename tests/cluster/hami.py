@@ -97,31 +97,31 @@ class ClusterHami:
         self.forget()
 
     def forget(self) -> None:
-        """The node is as if no plugin had reported it yet."""
+        """Removes the plugin's annotations from the node, as before its first report."""
         values = {CARDS: None, HANDSHAKE: None, LOCK: None}
         self._api.patch(_path(), {"metadata": {"annotations": values}})
 
     def annotation(self, name: str, pod: str | None = None) -> str | None:
-        """Of the node, or of a pod."""
+        """An annotation of the node, or of a pod."""
         value = self._api.get(_path(pod))["metadata"].get("annotations", {}).get(name)
         return None if value is None else str(value)
 
     @property
     def lock(self) -> str | None:
-        """Of the node."""
+        """HAMi's lock on the node."""
         return self.annotation(LOCK)
 
     def record(self, name: str) -> list[list[str]]:
-        """The cards of a pod that HAMi wrote down, by container, init containers first."""
+        """The cards that HAMi recorded for a pod, by container, init containers first."""
         return read(self.annotation(ALLOCATED, name) or "")
 
     def create(self, name: str, *containers: dict[str, Any], **spec: Any) -> None:
-        """Creates a pod, which HAMi is to place."""
+        """Creates a pod for HAMi to schedule."""
         spec = {"nodeName": None, "schedulerName": self.scheduler.profile, **spec}
         start_pod(self._api, name, *containers, **spec)
 
     def wait_for_list(self, *, healthy: int) -> None:
-        """HAMi has taken a list with so many healthy cards."""
+        """Waits until HAMi has read a list with so many healthy cards."""
 
         def look() -> bool:
             self.scheduler.look()
@@ -130,11 +130,11 @@ class ClusterHami:
                 "Requesting" in (self.annotation(HANDSHAKE) or "")
             )
 
-        # The daemon writes list and `Reported` at once; HAMi writes `Requesting` as it takes them.
-        poll(look, f"a list of {healthy} healthy cards, and HAMi's look at it", _WAIT)
+        # The daemon writes the list and `Reported` together; HAMi writes `Requesting` when it reads them.
+        poll(look, f"a list of {healthy} healthy cards that HAMi has read", _WAIT)
 
     def wait_for_release(self) -> None:
-        """The node is not locked any more."""
+        """Waits until the node is not locked."""
         poll(lambda: self.lock is None, "the lock's release", _WAIT, lambda: self.lock)
 
 

@@ -1,4 +1,4 @@
-"""Who answers kube-scheduler in HAMi's place: a given HAMi scheduler, else the stand-in for it."""
+"""HAMi's part of scheduling: the HAMi scheduler that the caller names, or a stand-in."""
 
 import base64
 import json
@@ -30,23 +30,23 @@ _IGNORED: Final = {"key": "hami.io/webhook", "operator": "NotIn", "values": ["ig
 
 
 class Extender(Protocol):
-    """HAMi's scheduler, as the kube-scheduler with its profile and a test know it."""
+    """HAMi's scheduler, as kube-scheduler and tests use it."""
 
     is_real: bool
     profile: str | None
-    """The scheduler that a new pod names; None where the webhook writes it."""
+    """The scheduler that a new pod names; None if the webhook adds it."""
 
     def start(self) -> Object:
-        """Serves; gives where, as fields of kube-scheduler's configuration."""
+        """Starts to serve; its address, as fields of kube-scheduler's configuration."""
 
     def end(self) -> None:
-        """Serves no more."""
+        """Stops serving."""
 
     def restart(self) -> None:
-        """It forgets what it does not read again from the API server."""
+        """Restarts: state that is not in the API server is lost."""
 
     def look(self) -> None:
-        """It looks at the node, unless it does so by itself."""
+        """Reads the node, unless the scheduler does so by itself."""
 
 
 def extender_for(node: Node) -> Extender:
@@ -56,7 +56,7 @@ def extender_for(node: Node) -> Extender:
 
 
 class GivenScheduler:
-    """A HAMi scheduler from 2.10 on, with flags and webhook as its chart sets them up."""
+    """A HAMi scheduler, 2.10 or newer, with the flags and the webhook of its chart."""
 
     is_real = True
     profile: str | None = None
@@ -96,7 +96,7 @@ class GivenScheduler:
         self._run()
 
     def look(self) -> None:
-        pass  # each 15 s
+        pass  # it reads the node every 15 s
 
     def _run(self) -> None:
         self._node.processes.start(_NAME, *self._command)
@@ -139,7 +139,7 @@ class StandInExtender(HamiScheduler):
     profile: str | None = PROFILE
 
     def __init__(self, node: Node) -> None:
-        super().__init__(StandInApiServer(), NODE_NAME)  # which is not started
+        super().__init__(StandInApiServer(), NODE_NAME)  # never started
         self.cluster = node.api
         self.now = int(time.time())
 

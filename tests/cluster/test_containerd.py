@@ -1,4 +1,4 @@
-"""containerd resolves the CDI names of the daemon's file by itself: no kubelet is needed here."""
+"""containerd resolves the CDI names of the daemon's file; these tests need no kubelet."""
 
 import subprocess
 from pathlib import Path

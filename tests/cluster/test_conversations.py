@@ -1,4 +1,4 @@
-"""The real kubelet still does in each conversation what was recorded of it."""
+"""The real kubelet still answers each conversation as it was recorded."""
 
 import json
 import threading
@@ -18,7 +18,7 @@ _FRESH: Final = 0.02
 
 
 class Beliefs:
-    """What the kubelet believes of every resource, for all conversations: it takes 100 questions a second."""
+    """The kubelet's view of every resource, shared by all conversations: it accepts 100 calls a second."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -27,7 +27,7 @@ class Beliefs:
         self._asked = -_FRESH
 
     def of(self, resource: str) -> list[str]:
-        """The healthy ids, sorted; empty while it does not answer."""
+        """The healthy ids, sorted; empty while the kubelet does not answer."""
         with self._one_at_a_time:
             if time.monotonic() - self._asked > _FRESH:
                 self._asked = time.monotonic()
@@ -39,7 +39,7 @@ class Beliefs:
 
 
 class RealKubelet:
-    """The node's kubelet, as a conversation is played to it."""
+    """The node's kubelet, for conversations."""
 
     def __init__(self, node: Node, beliefs: Beliefs, resource: str) -> None:
         self.resource = resource
@@ -67,13 +67,13 @@ class RealKubelet:
 
 
 def expected_of(pytestconfig: pytest.Config, name: str) -> list[Any] | None:
-    """What was recorded; None if it is to be recorded now."""
+    """The recorded answers; None if this session records them."""
     return None if pytestconfig.getoption("write_conversations") else recorded()[name]
 
 
 @pytest.fixture(scope="module")
 def beliefs(node: Node) -> Beliefs:
-    """Of the node's kubelet."""
+    """The view of the node's kubelet."""
     return Beliefs(node)
 
 
@@ -81,7 +81,7 @@ def beliefs(node: Node) -> Beliefs:
 def played(
     node: Node, beliefs: Beliefs, pytestconfig: pytest.Config
 ) -> dict[str, "Future[list[Any]]"]:
-    """Those in which the kubelet does not restart, all at once: each is about a resource of its own."""
+    """Conversations without a kubelet restart, played in parallel: each has a resource of its own."""
     names = [
         name for name, steps in CONVERSATIONS.items()
         if not any(step.startswith("restart") for step in steps)
