@@ -224,6 +224,21 @@ def test_a_tainted_card_is_allocated_to_no_pod_until_it_recovers(
     assert dra.inside("waits").cards == "card_1"
 
 
+def test_a_warning_is_a_taint_that_keeps_no_pod_away(dra: DraNode) -> None:
+    dra.end_drivers()
+    observing = dra.start_driver("--probe=pci-config=observe")
+    dra.wait_for_devices(9)
+    create_templates(dra)
+    dra.host.silence("card_1")
+    assert dra.wait_for_taints("card_1", "pci-config")["pci-config"]["effect"] == "None"
+    dra.start("takes-it", {"resourceClaimTemplateName": "card-by-name"})
+    assert dra.inside("takes-it").cards == "card_1"
+    dra.host.unsilence("card_1")
+    dra.wait_for_taints("card_1")
+    dra.clean()
+    observing.end()
+
+
 def test_a_nodes_account_may_change_its_drivers_slices_of_its_own_node_only(dra: DraNode) -> None:
     ours = Api(dra.become_pod("other-user"))
     unbound = Api(dra.token())
