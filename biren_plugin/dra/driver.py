@@ -21,8 +21,8 @@ from biren_plugin.wire.unix_grpc import Server
 from biren_plugin.worker_thread import WorkerThread
 
 _START_DEADLINE: Final = 10.0
-_GOODBYE: Final = 1.0
-"""Seconds for which the driver's socket outlives the registration socket."""
+_GOODBYE: Final = 1.5
+"""Seconds for which the driver's socket may outlive the cancellation: a daemon ends within two."""
 _LOOK_INTERVAL: Final = 1.0
 """Seconds between checks of the two sockets' identity."""
 _BUGS: Final = 5
@@ -103,8 +103,9 @@ async def serve_driver(
 ) -> None:
     """Serve claims and health on `path` until cancelled; started once listening.
 
-    At the end it continues to serve until `deregistered`, for at most `_GOODBYE`: the kubelet must not call
-    a driver that has gone. Raises `SocketUnusable`, `NoThread`, and a call's bug when there were too many.
+    At the end it continues to serve until `deregistered` and until calls under way are answered, for at most
+    `_GOODBYE`: the kubelet must not call a driver that has gone, and repeats a call that was cut off only after
+    60 to 90 s. Raises `SocketUnusable`, `NoThread`, and a call's bug when there were too many.
     """
     server = new_driver_server(service, _count_bugs(), on_used)
     listener = await _listen(path, thread)
@@ -122,6 +123,7 @@ async def serve_driver(
         finally:
             with trio.move_on_after(_GOODBYE, shield=True):
                 await deregistered.wait()
+                await server.idle()
             serving.cancel()
 
 

@@ -6,10 +6,12 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
+import grpc
 import pytest
 import trio.testing
 
@@ -26,8 +28,9 @@ from biren_plugin.files.claim_files import ClaimFiles
 from biren_plugin.unix_sockets import is_served
 from biren_plugin.worker_thread import WorkerThread
 from tests.dra.test_driver import FIRST, offer
+from tests.kubelet.protos import load
 from tests.support.api_server import stand_in_api_server
-from tests.support.dra_node import NODE, DraNode
+from tests.support.dra_node import NODE, DraNode, in_thread
 
 
 @pytest.fixture
@@ -126,6 +129,44 @@ async def test_an_ending_driver_is_served_until_it_is_deregistered(
         ):  # and not the time after which it is served no longer in any case
             await ended.wait()
     assert not path.exists()
+
+
+async def test_a_call_under_way_is_answered_before_the_driver_ends(
+    node: DraNode, service: ClaimService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kubelet would call again only after 60 to 90 s, and the pod would wait for so long."""
+    prepare = service.prepare
+    called, life = trio.Event(), trio.CancelScope()
+
+    async def prepare_slowly(claims: Sequence[ClaimId]) -> Mapping[str, Any]:
+        called.set()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert life.cancel_called
+        return await prepare(claims)
+
+    monkeypatch.setattr(service, "prepare", prepare_slowly)
+    path = node.root / "dra.sock"
+    deregistered = trio.Event()
+    deregistered.set()
+    protos = load("dra_v1")
+    namespace, name, uid = node.allocate("cards", FIRST)
+    claim = protos.Claim(namespace=namespace, name=name, uid=uid)
+    request = protos.NodePrepareResourcesRequest(claims=[claim])
+
+    async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+        with life:
+            await serve_driver(
+                path, service, deregistered, lambda _name: None, task_status=task_status
+            )
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve)
+        with grpc.insecure_channel(f"unix:{path}") as channel:
+            future = protos.stub(channel, "DRAPlugin").NodePrepareResources.future(request)
+            await called.wait()
+            life.cancel()
+            answer = await in_thread(lambda: future.result(timeout=20))
+    assert [each.device_name for each in answer.claims[uid].devices] == [FIRST]
 
 
 async def test_a_kubelet_directory_deleted_under_its_mount_ends_the_process_with_advice(

@@ -5,7 +5,7 @@ handler ends when the peer resets the call, leaves, or lets the deadline pass.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import trio
@@ -55,6 +55,8 @@ class Server:
         self._on_bug = on_bug
         self._connections = 0
         self._full = Notice()
+        self._answering = 0
+        self._idle = trio.lowlevel.ParkingLot()
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Handle one connection, from accept to close. Closes `stream`."""
@@ -69,6 +71,20 @@ class Server:
             await Connection(stream, self._limits, on_request=self._run_call).run()
         finally:
             self._connections -= 1
+
+    async def idle(self) -> None:
+        """Return when no call awaits its single answer; streams do not count."""
+        while self._answering:
+            await self._idle.park()
+
+    @contextlib.contextmanager
+    def _until_answered(self) -> Iterator[None]:
+        self._answering += 1
+        try:
+            yield
+        finally:
+            self._answering -= 1
+            self._idle.unpark_all()
 
     async def _run_call(self, connection: Connection, call: Call, headers: list[Header]) -> None:
         request = read_request(headers)
@@ -121,7 +137,8 @@ class Server:
             else:
                 scope = answer.call.scope
                 scope.deadline = min(scope.deadline, trio.current_time() + self._limits.answer)
-                await answer.send(await response)
+                with self._until_answered():
+                    await answer.send(await response)
         except RpcFailedError as error:
             status: Status = error.status
             return status
