@@ -23,6 +23,8 @@ from biren_plugin.worker_thread import WorkerThread
 
 _BUGS: Final = 5
 """This many failed calls in one life of the server restart the resource."""
+_LAST_ANSWERS: Final = 0.5
+"""Seconds."""
 
 
 class DevicePlugin:
@@ -171,7 +173,8 @@ async def serve_plugin(
 ) -> None:
     """Serve on `path` until cancelled; started, with the socket's identity, once listening.
 
-    `thread` creates and removes the file. Raises `SocketUnusable`, `NoThread`, and a call's bug when there were too many.
+    A call under way is answered first, within `_LAST_ANSWERS`: one that is cut off costs its pod. `thread`
+    creates and removes the file. Raises `SocketUnusable`, `NoThread`, and a call's bug when there were too many.
     """
     bugs = 0
 
@@ -187,8 +190,21 @@ async def serve_plugin(
         listener = await listen(path, thread)
     except OSError as error:
         raise SocketUnusable(f"cannot listen on {path}: {reason_of(error)}") from error
-    task_status.started(listener.identity)
-    await trio.serve_listeners(server.handle, [listener])
+    serving = trio.CancelScope(shield=True)
+
+    async def serve() -> None:
+        with serving:
+            await trio.serve_listeners(server.handle, [listener])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        task_status.started(listener.identity)
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.move_on_after(_LAST_ANSWERS, shield=True):
+                await server.idle()
+            serving.cancel()
 
 
 async def watch_devices(

@@ -71,6 +71,13 @@ class Node:
         self.stop_kubelet()
         self.start_kubelet(**configuration)
 
+    def restart_clients(self) -> None:
+        """Restarts the parts that ask the API server, and with them their waits, of up to 60 s after an outage."""
+        for name in ("kube-scheduler", "kube-controller-manager"):
+            self.processes.end(name)
+        self._start_controllers()
+        self.restart_kubelet()
+
     def status(self) -> Any:
         """The status of the node object, which the kubelet updates every second."""
         return self.api.get(f"/api/v1/nodes/{NODE_NAME}")["status"]

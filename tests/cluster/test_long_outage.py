@@ -6,6 +6,7 @@ doubles its waits up to 30 s, and multiplies each by up to two): new pods are la
 
 import signal
 import time
+from collections.abc import Iterator
 from typing import Final
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tests.cluster import figures
 from tests.cluster.api import Object
 from tests.cluster.dra import DraNode, claim_files
+from tests.cluster.node import Node
 from tests.cluster.pods import container, run_pod, start_pod
 from tests.cluster.processes import poll
 
@@ -44,6 +46,14 @@ def running_containers(dra: DraNode) -> set[str]:
     return {line.split()[0] for line in lines if line.endswith("RUNNING")}
 
 
+@pytest.fixture
+def node_after_outage(node: Node) -> Iterator[None]:
+    """The tests after this one find no part of the node that still waits."""
+    yield
+    node.restart_clients()
+
+
+@pytest.mark.usefixtures("node_after_outage")
 @pytest.mark.time_limit(360.0)
 def test_a_minute_without_the_api_server_costs_no_claim_hides_no_fault_and_delays_new_pods_only(
     dra: DraNode,
