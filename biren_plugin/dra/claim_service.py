@@ -256,7 +256,7 @@ class ClaimService:
 
     async def _remove_in_time(self, uid: str, until: float) -> None:
         """Raises `ClaimFileUnusable`, also if the directory still hangs when the patience is over."""
-        with trio.move_on_at(until):
+        with trio.move_on_at(until + _GRACE):
             return await self._thread.run(partial(self._files.remove, uid))
         raise ClaimFileUnusable(_HANGS)
 
