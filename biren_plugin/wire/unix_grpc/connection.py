@@ -274,6 +274,10 @@ class Connection:
         """Wait while the peer leaves too much unread."""
         await self._outbox.room()
 
+    async def drained(self) -> None:
+        """Wait until everything that is queued was written, or the connection has ended."""
+        await self._outbox.drained()
+
     async def _write(self) -> None:
         try:
             await self._outbox.run()

@@ -53,29 +53,32 @@ class Server:
         self._services = {service.name: service for service in services}
         self._limits = limits
         self._on_bug = on_bug
-        self._connections = 0
+        self._connections: set[Connection] = set()
         self._full = Notice()
         self._answering = 0
         self._idle = trio.lowlevel.ParkingLot()
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Handle one connection, from accept to close. Closes `stream`."""
-        if self._connections >= self._limits.connections:
-            text = f"{self._connections} connections are open: closing further ones"
-            self._full.begin("connections_full", text, connections=self._connections)
+        if (count := len(self._connections)) >= self._limits.connections:
+            text = f"{count} connections are open: closing further ones"
+            self._full.begin("connections_full", text, connections=count)
             await trio.aclose_forcefully(stream)
             return
-        self._connections += 1
+        connection = Connection(stream, self._limits, on_request=self._run_call)
+        self._connections.add(connection)
         self._full.end("connections_free", "connections are accepted again")
         try:
-            await Connection(stream, self._limits, on_request=self._run_call).run()
+            await connection.run()
         finally:
-            self._connections -= 1
+            self._connections.remove(connection)
 
     async def idle(self) -> None:
-        """Return when no call awaits its single answer; streams do not count."""
+        """Return when no call awaits its single answer, and all answers are written; streams do not count."""
         while self._answering:
             await self._idle.park()
+        for connection in list(self._connections):
+            await connection.drained()
 
     @contextlib.contextmanager
     def _until_answered(self) -> Iterator[None]:
