@@ -141,7 +141,7 @@ async def test_an_object_that_the_server_calls_wrong_is_not_repeated_until_the_p
     ("error", "calls", "longest"),
     [
         (ApiUnreachable("refused"), range(240, 600), 15.0),
-        (ApiForbidden("no role"), range(50, 70), 65.0),
+        (ApiForbidden("no role"), range(45, 70), 76.0),
     ],
 )
 async def test_however_long_an_outage_was_the_slices_are_written_soon_after(
