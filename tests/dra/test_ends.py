@@ -156,7 +156,12 @@ async def test_a_call_under_way_is_answered_before_the_driver_ends(
     async def serve(*, task_status: trio.TaskStatus[None]) -> None:
         with life:
             await serve_driver(
-                path, service, deregistered, lambda _name: None, task_status=task_status
+                path,
+                service,
+                deregistered,
+                lambda _name: None,
+                WorkerThread(),
+                task_status=task_status,
             )
 
     async with trio.open_nursery() as nursery:
