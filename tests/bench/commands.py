@@ -15,14 +15,16 @@ _TARGET = 80
 
 
 def measure_commands(rounds: int = 20) -> list[Figure]:
-    """The three in turn, so that what else the machine does falls on all of them."""
+    """All in turn, so that what else the machine does falls on each of them."""
     with Node(EIGHT_WHOLE) as node:
         node.start_daemon()
         status = [_COMMAND, "status", f"--status-dir={node.plugins.with_name('status')}"]
         devices = [_COMMAND, "devices", f"--host-root={node.host.root}"]
-        floor, *commands = _in_turn([[sys.executable, "-c", "pass"], status, devices], rounds)
+        floors = [[sys.executable, "-c", code] for code in ("pass", "import cyclopts")]
+        floor, cyclopts, *commands = _in_turn([*floors, status, devices], rounds)
     return [
         Figure("floor: python -c pass", "ms", statistics.median(floor)),
+        Figure("floor: import cyclopts over python -c pass", "ms", _over(cyclopts, floor)),
         *(
             Figure(f"`{name}` over python -c pass", "ms", _over(times, floor), _TARGET)
             for name, times in zip(("status", "devices"), commands, strict=True)

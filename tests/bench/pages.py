@@ -66,6 +66,8 @@ MAIN: Final[Rows] = [
 ]  # fmt: skip
 FLOORS: Final[Rows] = [
     ("`python -c pass`", ["floor: python -c pass"]),
+    ("`import trio, purerpc`, and what generated protobuf modules import", ["floor: import trio, purerpc, protobuf"]),
+    ("`import cyclopts`, over `python -c pass`", ["floor: import cyclopts over python -c pass"]),
     ("an echo on the daemon's wire, p50 / p99", _both("floor: echo on ours")),
     ("an echo on stock purerpc, over TCP, p50 / p99", _both("floor: echo on purerpc")),
     ("an echo on grpcio's C server, p50 / p99", _both("floor: echo on grpcio")),

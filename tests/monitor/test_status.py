@@ -167,7 +167,9 @@ async def test_a_directory_that_cannot_be_created_is_an_error_of_one_line(
     folder: Path, state: DaemonState
 ) -> None:
     folder.write_text("a file in its place")
-    with pytest.raises(SocketUnusable, match=r"`status` cannot be answered: .*see --status-dir"):
+    with pytest.raises(
+        SocketUnusable, match=r"`status` cannot be answered: .*correct --status-dir"
+    ):
         await serve_status(folder, state)
 
 
