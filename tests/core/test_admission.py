@@ -143,3 +143,17 @@ def test_a_choice_does_not_depend_on_the_order_of_the_request(
     shuffled = data.draw(st.permutations(available))
     assert choice(shuffled, must, size, offered) == first
     assert choice(shuffled, must[::-1], size, offered) == first
+
+
+def test_cards_without_a_place_come_last_unless_they_are_required() -> None:
+    offered = listed(GPU, *devices(GPU, 0, 7, 8))
+    topology = build_topology([card(0)])
+
+    def chosen(must: Sequence[str], size: int) -> list[str]:
+        request = PreferenceRequest(("card_0", "card_7", "card_8"), tuple(must), size)
+        return preferred(request, offered, topology, "packed")
+
+    assert chosen([], 1) == ["card_0"]
+    assert chosen([], 2) == ["card_0", "card_7"]
+    assert chosen(["card_8"], 1) == ["card_8"]
+    assert chosen(["card_8"], 2) == ["card_0", "card_8"]

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import attrs
 import pytest
 
-from biren_plugin.core.model import Device, DeviceList, HostFacts, Inventory
+from biren_plugin.core.model import Device, DeviceList, Excluded, HostFacts, Inventory
 from biren_plugin.core.remarks import Remark, names_of, remark_inventory, remark_lists
 from tests.support.cards import GPU, HALF, card, devices, listed
 
@@ -262,3 +262,32 @@ def test_a_thousand_cards_that_appear_fail_and_recover_are_three_lines() -> None
     ]
     assert [len(each) for each in remarks] == [1, 1, 1]
     assert all(len(each.text) < 160 for [each] in remarks)
+
+
+def test_excluded_cards_and_words_without_a_card_are_reported_once() -> None:
+    [device] = devices(GPU, 1)
+    node = attrs.evolve(
+        ONE_CARD, excluded=(Excluded(device, "card_1"),), unmatched=("--exclude card_9: no card",)
+    )
+    excluded, unmatched = remark_inventory(None, node)
+    assert excluded == Remark(
+        "card_excluded", "card_1 is excluded by --exclude card_1, and not offered"
+    )
+    assert excluded.fields == {"card": "card_1"}
+    assert unmatched == Remark("exclude_unmatched", "--exclude card_9: no card", bad=True)
+    assert remark_inventory(node, node) == []
+
+
+@pytest.mark.parametrize("driver_loaded", [True, False])
+def test_a_node_without_vfio_groups_is_a_fault(driver_loaded: bool) -> None:
+    [remark] = remark_inventory(None, Inventory(shows_groups=True, driver_loaded=driver_loaded))
+    assert remark.bad
+    assert "/sys/bus/pci/devices" in remark.text
+
+
+def test_the_fields_of_a_remark_name_the_card_and_the_reason() -> None:
+    [device] = devices(GPU, 0)
+    [remark] = remark_list(listed(GPU, device), listed(GPU, device.because("it is hot")))
+    assert remark.fields == {"resource": GPU, "card": "card_0", "reason": "it is hot"}
+    [found] = remark_list(None, listed(GPU, *devices(GPU, 0, 1)))
+    assert found.fields == {"resource": GPU, "cards": ("card_0", "card_1")}

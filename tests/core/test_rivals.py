@@ -239,6 +239,7 @@ def test_without_a_new_socket_a_difference_is_first_a_lost_registration_and_then
         node.look(VENDOR, frozenset({"card_4"}))
         found.append(node.look(VENDOR, frozenset({"card_4"})))
     assert [type(each) for each in found] == [Lost] * (ENDS - 1) + [Rival]
+    assert [each.sockets for each in found if isinstance(each, Rival)] == [("vendor.sock",)]
 
 
 def test_without_any_foreign_socket_a_difference_is_always_a_lost_registration() -> None:
@@ -285,3 +286,17 @@ def test_old_ended_streams_are_forgotten() -> None:
 def test_a_new_kubelet_resets_the_count() -> None:
     memory = RivalMemory()
     assert not any(memory.stream_ended(now, f"life {now // 2}") for now in range(10))
+
+
+def test_an_answer_without_devices_ends_a_row_of_differing_answers() -> None:
+    node = Node()
+    for believed in (frozenset({"card_4"}), None) * 5:
+        assert node.look(believed=believed) is None
+
+
+def test_pods_that_an_early_answer_left_out_show_no_rival() -> None:
+    """For up to a second, a kubelet that has just started lists no pod."""
+    node = Node()
+    node.now = SETTLE / 2 - 1
+    assert node.look(VENDOR) is None
+    assert node.look(VENDOR, held={"card_0": "train"}) is None

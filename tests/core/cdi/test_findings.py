@@ -107,3 +107,22 @@ def test_any_file_content_is_invalid_or_usable(document: Any, field: str | None)
         assert spec == found
         holds(spec, card(0))
         findings_of(CdiFile("biren.yaml", spec), spec_for([listed(GPU, *devices(GPU, 0))]))
+
+
+def test_a_card_that_another_file_has_too_is_a_duplicate_whatever_lies_between() -> None:
+    needed = spec_for([listed(GPU, *devices(GPU, 0, 1))])
+    twice = spec_for([listed(GPU, *devices(GPU, 1))])
+    assert needed is not None
+    others = [
+        CdiFile("unread.yaml"),
+        CdiFile("foreign.yaml", read_spec(SPEC)),
+        CdiFile("copy.yaml", twice),
+    ]
+    [found] = findings_of(CdiFile("biren.yaml", needed), needed, others)
+    assert found.text == "copy.yaml: duplicate of card_1 in biren.yaml; remove one"
+
+
+def test_a_file_of_another_kind_holds_none_of_the_cards() -> None:
+    needed = spec_for([listed(GPU, *devices(GPU, 0, 1))])
+    [found] = findings_of(CdiFile("biren.yaml", read_spec(SPEC)), needed)
+    assert found.text.startswith("biren.yaml: wrong kind vendor.com/net.card, pods ask for ")

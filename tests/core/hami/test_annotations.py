@@ -246,6 +246,7 @@ def expression(operator: str, key: str, *values: str, of: str = "Expressions") -
         (expression("Gt", "slots", "7"), False),
         (expression("Gt", "slots", "8"), True),
         (expression("Lt", "slots", "9"), False),
+        (expression("Lt", "slots", "8"), True),
         (expression("Lt", "zone", "9"), True),
         (expression("Lt", "pool", "9"), True),
         (expression("In", "metadata.name", "n1", of="Fields"), False),

@@ -94,6 +94,7 @@ def test_a_pod_whose_admission_has_begun_goes_on_before_others() -> None:
 
 def test_a_card_that_is_not_free_is_not_preferred() -> None:
     promises = waiting([pod("a", ONE)], "n1", Progress())
+    assert preferred_by_promise(promises, Progress(), cards(7), (), 1) == cards(7)
     assert preferred_by_promise(promises, Progress(), ALL - cards(7), (), 1) is None
     assert preferred_by_promise(promises, Progress(), ALL, cards(6), 1) is None
     assert preferred_by_promise([], Progress(), ALL, (), 1) is None

@@ -9,11 +9,13 @@ from biren_plugin.core.parse.brml import (
     CommonAncestor,
     LibraryStatus,
     P2PLink,
+    Throttle,
     card_reading,
     member,
     pci_address,
     svi_split,
     text,
+    throttle_reasons,
 )
 
 TEXTS = {"uuid", "pci_address", "product_name", "serial"}
@@ -95,3 +97,10 @@ def test_numbers_without_a_meaning_are_none(value: int) -> None:
 
 def test_a_timeout_is_part_of_the_reading() -> None:
     assert card_reading(7, {}, timed_out=True) == CardReading(7, timed_out=True)
+
+
+def test_the_bits_of_a_throttled_gpu_are_its_reasons() -> None:
+    assert throttle_reasons(0) == frozenset()
+    assert throttle_reasons(6) == {Throttle.THERMAL, Throttle.POWER_BRAKE}
+    assert throttle_reasons(2**64 - 1) is None, "not available"
+    assert throttle_reasons(-1) is None

@@ -164,6 +164,11 @@ def test_a_path_without_a_pci_address_at_its_end_is_not_a_pci_path(name: str) ->
     assert sysfs.pci_path(f"/sys/devices/pci0000:3a/{name}") == ()
 
 
+def test_a_pci_path_has_nothing_but_functions_below_its_root() -> None:
+    assert sysfs.pci_path("/sys/devices/pci0000:3a/0000:3a:00.0") == ("pci0000:3a", "0000:3a:00.0")
+    assert sysfs.pci_path("/sys/devices/pci0000:3a/other/0000:3b:00.0") == ()
+
+
 def test_a_device_outside_the_pci_tree_has_no_pci_path() -> None:
     assert sysfs.pci_path("/sys/devices/platform/0000:3b:00.0") == ()
 
