@@ -67,6 +67,38 @@ async def test_headers_that_end_the_stream_are_answered(autojump_clock: MockCloc
         await peer.has_pong()
 
 
+@pytest.mark.parametrize(
+    ("method", "content_type", "http", "status"),
+    [
+        ("/no/such", "application/grpc", b"200", UNIMPLEMENTED),
+        ("Echo", "text/html", b"415", INTERNAL),
+    ],
+)
+async def test_an_error_is_an_http_answer_and_ends_a_request_that_is_not_complete(
+    autojump_clock: MockClock, method: str, content_type: str, http: bytes, status: int
+) -> None:
+    async with well_afterwards() as served:
+        peer = await served.connect()
+        await peer.send(peer.write.request(1, method, ("content-type", content_type)))
+        answer = await peer.answer(1)
+        await peer.has_pong()
+        assert (answer.headers[b":status"], answer.status) == (http, status)
+        assert answer.reset == 0, "NO_ERROR: the rest of the request is of no use"
+
+
+async def test_as_many_connections_are_open_as_allowed_whatever_came_before(
+    autojump_clock: MockClock,
+) -> None:
+    async with well_afterwards(Limits(connections=3)) as served:
+        for _ in range(3):
+            first, second, third = [await served.connect() for _ in range(3)]
+            await first.has_pong()
+            await second.has_pong()
+            await third.until_closed()
+            for peer in (first, second):
+                await served.leave(peer)
+
+
 async def test_trailers_of_a_request_are_ignored(autojump_clock: MockClock) -> None:
     async with well_afterwards() as served:
         peer = await served.connect()

@@ -2,7 +2,7 @@
 
 import pytest
 import trio
-from hyperframe.frame import SettingsFrame
+from hyperframe.frame import SettingsFrame, WindowUpdateFrame
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from biren_plugin.wire.unix_grpc import DEFAULT_LIMITS, Limits
@@ -183,7 +183,19 @@ async def test_padding_never_uses_up_our_window(autojump_clock: MockClock) -> No
 async def test_our_side_greets_without_waiting_for_the_peer(autojump_clock: MockClock) -> None:
     async with well_afterwards() as served:
         peer = await served.connect(greets=False)
-        await peer.until(lambda: any(isinstance(each, SettingsFrame) for each in peer.seen))
+        await peer.until(lambda: len(peer.seen) == 2)
+        greeting, window = peer.seen
+        assert isinstance(greeting, SettingsFrame)
+        wanted = {
+            SettingsFrame.ENABLE_PUSH: 0,
+            SettingsFrame.MAX_CONCURRENT_STREAMS: DEFAULT_LIMITS.calls,
+            SettingsFrame.INITIAL_WINDOW_SIZE: DEFAULT_LIMITS.message_size + 5,
+            SettingsFrame.MAX_FRAME_SIZE: DEFAULT_LIMITS.frame_size,
+            SettingsFrame.MAX_HEADER_LIST_SIZE: DEFAULT_LIMITS.header_list_size,
+        }
+        assert wanted.items() <= greeting.settings.items()
+        assert isinstance(window, WindowUpdateFrame)
+        assert window.window_increment == DEFAULT_LIMITS.connection_window - 65535
 
 
 async def test_updates_wait_for_a_peer_that_leaves_too_much_unread(
