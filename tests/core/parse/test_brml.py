@@ -101,6 +101,6 @@ def test_a_timeout_is_part_of_the_reading() -> None:
 
 def test_the_bits_of_a_throttled_gpu_are_its_reasons() -> None:
     assert throttle_reasons(0) == frozenset()
-    assert throttle_reasons(6) == {Throttle.THERMAL, Throttle.POWER_BRAKE}
+    assert throttle_reasons(6) == frozenset({Throttle.THERMAL, Throttle.POWER_BRAKE})
     assert throttle_reasons(2**64 - 1) is None, "not available"
     assert throttle_reasons(-1) is None
