@@ -25,6 +25,7 @@ from biren_plugin.cluster.api_server import (
 )
 from biren_plugin.core.parse.api_shapes import Object, Shape, shaped
 from biren_plugin.errors import ApiError, ApiExpired, ApiForbidden, ApiUnreachable
+from biren_plugin.notice import say
 from biren_plugin.supervise import Pace, keep_running
 
 PACE: Final = Pace(first_wait=0.8, longest_wait=30.0)
@@ -74,7 +75,20 @@ async def watch_objects(
     shape: Shape = NAMED,
 ) -> None:
     """Post the objects at `path` that `query` selects, which have `shape`. Ends only by bugs, or cancelled."""
+    name = f"watch of {path.rsplit('/', 1)[-1]}"
     listed = objects.latest
+    failed = False
+
+    def note_failure(cause: Exception) -> None:
+        nonlocal failed
+        failed = True
+        on_failure(cause)
+
+    def note_list() -> None:
+        nonlocal failed
+        if failed:
+            failed = False
+            say("runs_again", f"{name} runs again", subtree=name)
 
     def has_listed() -> bool:
         """Return whether there was a list since the last failure: then the next one is logged again."""
@@ -83,12 +97,12 @@ async def watch_objects(
         return listed is not before
 
     await keep_running(
-        partial(_list_and_watch, api, path, query, objects, shape, Refusals()),
-        f"watch of {path.rsplit('/', 1)[-1]}",
+        partial(_list_and_watch, api, path, query, objects, shape, Refusals(), note_list),
+        name,
         expected=(ApiError,),
         at_once=(ApiExpired,),
         is_working=has_listed,
-        on_failure=on_failure,
+        on_failure=note_failure,
         pace=PACE,
     )
 
@@ -100,12 +114,14 @@ async def _list_and_watch(
     objects: Board[Objects],
     shape: Shape,
     refusals: Refusals,
+    on_list: Callable[[], None],
 ) -> None:
     try:
         listed = await api.call("GET", path, query=query)
         known = {each["metadata"]["name"]: each for each in items_of(listed, shape)}
         version = shaped(listed, _VERSIONED, "a list with a version")["metadata"]["resourceVersion"]
         objects.post(dict(known))
+        on_list()
         while True:
             version = await _watch(api, path, query, version, known, objects, shape)
     except ApiUnreachable as error:

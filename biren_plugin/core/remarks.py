@@ -44,6 +44,8 @@ def remark_inventory(before: Inventory | None, after: Inventory) -> list[Remark]
         for text in after.unsettled
         if text not in old.unsettled
     ]
+    if old.unsettled and not after.unsettled:
+        remarks.append(Remark("gpu_settled", "no split of a GPU is under way any more"))
     remarks += [
         Remark(
             "card_excluded",
@@ -115,9 +117,13 @@ def _remark_empty(node: Inventory) -> Remark:
 
 
 def remark_driver(before: str | None, after: str | None) -> list[Remark]:
-    """Return a remark about a driver that is too old, once for each version."""
-    if after is None or after == before or driver_suffices(after) is not False:
+    """Return a remark about a driver that is too old, once for each version, and about its replacement."""
+    if after is None or after == before:
         return []
+    if driver_suffices(after) is not False:
+        was_too_old = before is not None and driver_suffices(before) is False
+        text = f"driver {after} is new enough"
+        return [Remark("driver_new_enough", text, fields={"version": after})] if was_too_old else []
     least = ".".join(map(str, MINIMUM_DRIVER))
     text = f"driver {after} is too old: containers may fail on it; install {least} or newer"
     return [Remark("driver_too_old", text, bad=True, fields={"version": after})]
@@ -161,6 +167,13 @@ def remark_lists(before: Iterable[DeviceList], after: Iterable[DeviceList]) -> l
     ):
         text = f"{names_of(devices)}: {reason}"
         remarks.append(_remark("device_warning", devices, text, reason))
+    for devices, reason in _alike(
+        (device, "; ".join(old[key].warnings))
+        for key, device in new.items()
+        if key in old and old[key].warnings and not device.warnings
+    ):
+        text = f"{names_of(devices)}: no warning any more (was: {reason})"
+        remarks.append(_remark("warning_cleared", devices, text, reason))
     for _, same in _by_resource(device for key, device in old.items() if key not in new):
         remarks.append(_remark("devices_left", same, f"{names_of(same)} left the list"))
     return remarks

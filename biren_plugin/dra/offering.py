@@ -33,6 +33,7 @@ from biren_plugin.dra.driver_sockets import DriverSockets, remove_stale, sockets
 from biren_plugin.dra.slice_publisher import PATH, Published, SlicePublisher, selection
 from biren_plugin.errors import ApiError, ApiUnreachable, FolderDead, NodeError, SocketUnusable
 from biren_plugin.files.claim_files import ClaimFiles
+from biren_plugin.host.host_paths import why_no_directory
 from biren_plugin.notice import say
 from biren_plugin.records import frozen
 from biren_plugin.supervise import Pace, flatten, keep_running
@@ -174,8 +175,8 @@ def _clean(kubelet_root: Path, sockets: DriverSockets) -> list[Path]:
 
     Raises `SocketUnusable` without the root, which is the kubelet's to create: it may be a typing error.
     """
-    if not kubelet_root.is_dir():
-        raise SocketUnusable(f"there is no directory {kubelet_root}; correct --kubelet-root")
+    if why := why_no_directory(kubelet_root):
+        raise SocketUnusable(f"{why}; correct --kubelet-root")
     return remove_stale(sockets)
 
 

@@ -140,7 +140,7 @@ class LockKeeper:
                         await changes.receive()
                 else:
                     self.held, self._state.lock = None, ""
-                    self._unreadable.forget()
+                    self._end_unreadable()
                     await changes.receive()
                 before = text
 
@@ -148,6 +148,10 @@ class LockKeeper:
         """Releases the lock of a pod that this node's plugin would have served. Raises `ApiError`."""
         if text := annotation(await self._objects.node(), LOCK):
             await self._judge(text, fate_at_end)
+
+    def _end_unreadable(self) -> None:
+        text = "HAMi's lock on the node names a pod again, or is gone"
+        self._unreadable.end("hami_lock_readable", text)
 
     def _lock_text(self) -> str:
         nodes: Iterable[Object] = (self._node.latest or {}).values()
@@ -160,6 +164,7 @@ class LockKeeper:
             advice = f"HAMi's lock on the node reads {text!r}: remove the annotation {LOCK}"
             self._unreadable.begin("hami_lock_unreadable", advice)
             return
+        self._end_unreadable()
         self._state.lock = f"{lock.namespace}/{lock.pod}"
         pod = await self._objects.pod(lock.namespace, lock.pod)
         fate = judge(lock, pod, await self._objects.name())

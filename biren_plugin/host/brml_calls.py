@@ -92,6 +92,13 @@ All functions return an int; 0 is success.
 _INDISPENSABLE: Final = ("brmlInit", "brmlDeviceGetHandleByNodeId")
 
 
+def _is_empty(path: str) -> bool:
+    try:
+        return os.stat(path).st_size == 0
+    except OSError:
+        return False
+
+
 class BrmlCalls:
     """The library at `path`, loaded.
 
@@ -107,6 +114,10 @@ class BrmlCalls:
             reason = str(error).removeprefix(f"{path}: ")
             if path in str(error) and reason.endswith(os.strerror(errno.ENOENT)):
                 raise LibraryMissing(f"there is no {path}") from error
+            if _is_empty(path):
+                reason = (
+                    "it is empty, as on a simulated host; on a real node, install the driver again"
+                )
             raise LibraryUnusable(f"cannot load {path}: {reason}") from error
         self._functions = {
             name: _bind(getattr(library, name), takes, writes)

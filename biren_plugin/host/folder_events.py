@@ -15,7 +15,7 @@ import trio
 from inotify_simple import Event, INotify, flags
 
 from biren_plugin.errors import reason_of
-from biren_plugin.notice import WARNING, say
+from biren_plugin.notice import Notice
 
 _MASK = (
     flags.CREATE
@@ -25,6 +25,8 @@ _MASK = (
     | flags.DELETE_SELF
     | flags.MOVE_SELF
 )
+_RETRY = 60.0
+"""Seconds between tries to get an inotify instance."""
 _ARM_AGAIN = 5.0
 """Seconds: a directory may be hidden by a mount, of which no event tells, or was too noisy."""
 _REST = 0.02
@@ -50,6 +52,11 @@ class FolderEvents(AbstractContextManager["FolderEvents"]):
         """Watches whose last events did not count."""
         self._armed_until = -math.inf
         self._inotify: INotify | None = None
+        self._notice = Notice()
+        self._retry_at: float | None = None
+        self._open()
+
+    def _open(self) -> None:
         try:
             # INotify would look for the C library itself: by running ldconfig, for which the event loop waits.
             inotify_simple._libc = ctypes.CDLL(None, use_errno=True)
@@ -59,7 +66,18 @@ class FolderEvents(AbstractContextManager["FolderEvents"]):
                 f"no inotify: {reason_of(error)}; changes are found by polling, within seconds; "
                 "raise fs.inotify.max_user_instances on the node, or ulimit -n"
             )
-            say("inotify_exhausted", text, WARNING)
+            self._notice.begin("inotify_exhausted", text)
+        else:
+            text = "inotify is available: changes are found at once again"
+            self._notice.end("inotify_available", text)
+
+    def _retry(self, now: float) -> None:
+        """Try to get an instance again, `_RETRY` after the last try."""
+        if self._retry_at is not None and now < self._retry_at:
+            return
+        if self._retry_at is not None:
+            self._open()
+        self._retry_at = now + _RETRY
 
     def __exit__(self, *_error: object) -> None:
         if self._inotify is not None:
@@ -70,6 +88,8 @@ class FolderEvents(AbstractContextManager["FolderEvents"]):
 
         Call it before a scan, so that no change is missed; `now` is trio's time.
         """
+        if self._inotify is None:
+            self._retry(now)
         if self._inotify is None:
             return False
         if now < self._armed_until:

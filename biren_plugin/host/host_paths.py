@@ -22,12 +22,19 @@ def under(root: Path, path: str) -> Path:
 
 def require_root(root: Path) -> None:
     """Raises `HostUnreadable` if there is no host root: `--host-root` is wrong, or not mounted."""
+    if why := why_no_directory(root):
+        raise HostUnreadable(f"{why}; see --host-root")
+
+
+def why_no_directory(path: Path) -> str:
+    """Return what is wrong with a path that has to lead to a directory; empty if it does. Blocks."""
     try:
-        found = root.is_dir()
-    except OSError as error:  # a path that is too long, or not permitted
-        raise HostUnreadable(f"cannot read {root}: {reason_of(error)}; see --host-root") from error
-    if not found:
-        raise HostUnreadable(f"there is no directory {root}; see --host-root")
+        mode = path.stat().st_mode
+    except OSError as error:  # a path that is too long or not permitted among them
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return f"there is no directory {path}"
+        return f"cannot read {path}: {reason_of(error)}"
+    return "" if stat.S_ISDIR(mode) else f"{path} is not a directory"
 
 
 def node_state(root: Path, path: str) -> NodeState:

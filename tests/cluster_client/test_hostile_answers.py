@@ -69,6 +69,7 @@ async def test_a_list_of_another_shape_is_the_servers_fault_and_is_tried_again(
     api: ApiServer, server: StandInApiServer, body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.plain = lambda _method, path: (200, body) if "watch=1" not in path else None
+    caplog.set_level("INFO")
     objects = Board[Objects]()
     causes: list[Exception] = []
 
@@ -82,6 +83,7 @@ async def test_a_list_of_another_shape_is_the_servers_fault_and_is_tried_again(
             await objects.wait_for(lambda seen: "n" in seen)
         nursery.cancel_scope.cancel()
     assert [type(each) for each in causes] == [ApiUnreachable]
+    assert caplog.text.count("watch of nodes runs again") == 1
 
 
 async def test_watches_that_end_at_once_are_asked_for_again_after_a_wait(

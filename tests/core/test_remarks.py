@@ -6,7 +6,13 @@ import attrs
 import pytest
 
 from biren_plugin.core.model import Device, DeviceList, Excluded, HostFacts, Inventory
-from biren_plugin.core.remarks import Remark, names_of, remark_inventory, remark_lists
+from biren_plugin.core.remarks import (
+    Remark,
+    names_of,
+    remark_driver,
+    remark_inventory,
+    remark_lists,
+)
 from tests.support.cards import GPU, HALF, card, devices, listed
 
 ONE_CARD = Inventory((listed(GPU, *devices(GPU, 0)),))
@@ -68,6 +74,9 @@ def test_unsettled_cards_and_absent_files_are_reported_once() -> None:
     assert remark_inventory(second, first) == [
         Remark("file_found", "containers get /usr/lib/libbiren-ml.so again")
     ]
+    assert Remark("gpu_settled", "no split of a GPU is under way any more") in remark_inventory(
+        first, ONE_CARD
+    )
 
 
 def test_the_first_list_reports_the_found_cards() -> None:
@@ -126,6 +135,21 @@ def test_a_warning_of_a_healthy_card_is_reported_once() -> None:
     assert remark_list(listed(GPU, warned), listed(GPU, warned)) == []
     assert remark_list(listed(GPU, warned), listed(GPU, both)) == [
         Remark("device_warning", f"{GPU}: card_0: it is warm", bad=True)
+    ]
+    assert remark_list(listed(GPU, both), listed(GPU, warned)) == []
+    was = "no warning any more (was: its link is narrow; it is warm)"
+    assert remark_list(listed(GPU, both), listed(GPU, device)) == [
+        Remark("warning_cleared", f"{GPU}: card_0: {was}")
+    ]
+
+
+def test_a_driver_that_is_too_old_is_reported_once_and_its_replacement_too() -> None:
+    [old] = remark_driver(None, "1.0.0")
+    assert (old.event, old.bad) == ("driver_too_old", True)
+    assert remark_driver("1.0.0", "1.0.0") == []
+    assert remark_driver(None, "9.0.0") == []
+    assert remark_driver("1.0.0", "9.0.0") == [
+        Remark("driver_new_enough", "driver 9.0.0 is new enough")
     ]
 
 

@@ -184,6 +184,9 @@ async def test_a_lock_that_names_no_pod_is_shown_and_left(
         node.api.annotate("/api/v1/nodes/n1", {LOCK: "a,b"})
         await until(lambda: "HAMi's lock on the node reads 'a,b'" in caplog.text)
         assert node.hami.lock == "a,b"
+        caplog.set_level("INFO")
+        node.api.annotate("/api/v1/nodes/n1", {LOCK: None})
+        await until(lambda: "HAMi's lock on the node names a pod again, or is gone" in caplog.text)
 
 
 async def test_a_pod_that_was_replaced_by_another_of_its_name_is_not_written(

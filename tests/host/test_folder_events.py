@@ -173,6 +173,33 @@ async def test_without_inotify_the_wait_ends_after_the_longest_time(
         assert trio.current_time() - started == 1.0
 
 
+async def test_inotify_that_had_run_out_is_tried_again_and_its_return_is_logged(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: MockClock,
+) -> None:
+    caplog.set_level("INFO")
+
+    def exhausted(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folder_events, "INotify", exhausted)
+        bell = FolderEvents([folder])
+        for _ in range(3):
+            assert not bell.arm(trio.current_time())
+            await trio.sleep(100)
+    with bell:
+        assert bell.arm(trio.current_time())
+        (folder / "card_0").touch()
+        assert await bell.wait(1.0)
+    assert [record.getMessage()[:20] for record in caplog.records] == [
+        "no inotify: Too many",
+        "inotify is available",
+    ]
+
+
 async def test_folder_events_closes_its_descriptor(folder: Path) -> None:
     open_before = len(list(Path("/proc/self/fd").iterdir()))
     with FolderEvents([folder]) as bell:

@@ -28,7 +28,7 @@ from biren_plugin.core.parse.vendor import driver_suffices, version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable, LibraryMissing, LibraryUnusable
 from biren_plugin.host.brml_reader import BrmlReader
-from biren_plugin.host.host_paths import under
+from biren_plugin.host.host_paths import under, why_no_directory
 from biren_plugin.host.readers import read_host
 
 _SEE_SYS: Final = f"on the node: `{vendor.MODPROBE}`; in a container: mount the host's /sys"
@@ -40,9 +40,9 @@ def check_cards(settings: Settings) -> Iterator[Check]:
         yield ok("driver", "not needed: --container-runtime kata allocates VFIO groups")
         return
     root = settings.host_root
-    if not root.is_dir():
+    if why := why_no_directory(root):
         advice = "mount the host's / or its /sys and /dev there, or correct --host-root"
-        yield failure("driver", f"there is no directory {root}", advice)
+        yield failure("driver", why, advice)
         return
     try:
         snapshot = read_host(settings)

@@ -104,6 +104,14 @@ def test_a_complete_host_has_only_ok_rows(host: SimulatedHost) -> None:
     assert found["driver files"].seen == "5 to be mounted"
 
 
+def test_a_host_root_that_is_a_file_is_named_as_that(tmp_path: Path) -> None:
+    root = tmp_path / "file"
+    root.touch()
+    assert (
+        rows(check_cards, Settings(host_root=root))["driver"].seen == f"{root} is not a directory"
+    )
+
+
 def test_a_missing_driver_is_a_failure_with_the_command_that_loads_it(tmp_path: Path) -> None:
     found = rows(check_cards, Settings(host_root=tmp_path))
     assert found["driver"].verdict is Verdict.FAILURE
