@@ -53,8 +53,18 @@ def is_debugging() -> bool:
 
 
 def _write(event: str, text: str, level: int, fields: Mapping[str, object]) -> None:
-    if _log.isEnabledFor(level):
+    if _log.isEnabledFor(level) and not _is_left_out(event, fields):
         _log.handle(log_record(event, text, level, fields))
+
+
+def _is_left_out(event: str, fields: Mapping[str, object]) -> bool:
+    """Return whether the log's only handler limits lines and leaves this one out.
+
+    A record that is then left out costs as much as the answer to an allocation.
+    """
+    handlers = logging.root.handlers
+    leaves_out = getattr(handlers[0], "leaves_out", None) if len(handlers) == 1 else None
+    return leaves_out is not None and leaves_out(event, fields)
 
 
 class Notice:

@@ -11,6 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any, Final, Literal
 
 from biren_plugin.errors import printable
@@ -71,6 +72,14 @@ class RateLimit:
         seen.left_out += 1
         return False
 
+    def leaves_out(self, key: Subject, now: float) -> bool:
+        """Return whether this event is not logged, and count it if so; else `over` and `admits` are to follow."""
+        seen = self._seen.get(key)
+        if seen is None or seen.shown < BURST or now - seen.since >= PERIOD:
+            return False
+        seen.left_out += 1
+        return True
+
     def over(self, now: float) -> Iterator[tuple[Subject, int]]:
         """Forget events whose minute is over, or that make room; yield how many of each were left out."""
         while self._seen:
@@ -94,13 +103,23 @@ class _LimitedHandler(logging.StreamHandler[Any]):
         if self._limit.admits(_key(record), now):
             super().emit(record)
 
+    def leaves_out(self, event: str, fields: Mapping[str, Any]) -> bool:
+        """Return whether a line of `notice` would be left out, before its record is made."""
+        with self.lock or nullcontext():
+            return self._limit.leaves_out(_subject(event, fields), time.monotonic())
+
 
 def _key(record: logging.LogRecord) -> Subject:
-    fields = fields_of(record)
     if not hasattr(record, "event"):
         return record.name, str(record.msg)
-    return event_of(record), *(
-        str(each) for each in fields.values() if isinstance(each, str | tuple)
+    return _subject(event_of(record), fields_of(record))
+
+
+def _subject(event: str, fields: Mapping[str, Any]) -> Subject:
+    return event, *(
+        str(each)
+        for name, each in fields.items()
+        if isinstance(each, str | tuple) and name not in _STANDARD
     )
 
 

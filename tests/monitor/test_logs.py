@@ -4,7 +4,7 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from biren_plugin.monitor import logs
 from biren_plugin.monitor.logs import BURST, PERIOD, SUBJECTS, RateLimit
-from biren_plugin.notice import say
+from biren_plugin.notice import say, say_bug
 
 log = logging.getLogger("tests.anybody")
 
@@ -138,20 +138,26 @@ def test_the_level_is_set_and_h2_is_quiet(stderr: Written) -> None:
     assert str(stderr) == ""
 
 
+def log_it(event: str, text: str, **fields: object) -> None:
+    """As a library does; `say` is asked before it makes a record."""
+    log.info(text, extra={"event": event, **fields})
+
+
+@pytest.mark.parametrize("log_line", [log_it, say])
 def test_repeated_events_about_one_subject_are_left_out_and_counted(
-    stderr: Written, monkeypatch: pytest.MonkeyPatch
+    stderr: Written, monkeypatch: pytest.MonkeyPatch, log_line: Callable[..., None]
 ) -> None:
     now = 1000.0
     monkeypatch.setattr("biren_plugin.monitor.logs.time.monotonic", lambda: now)
     logs.configure("info", "json")
     for degrees in range(BURST + 7):
-        log.info("hot", extra={"event": "hot", "card": "card_0", "degrees": degrees})
-        log.info("hot", extra={"event": "hot", "card": f"card_{degrees + 1}", "degrees": 0})
+        log_line("hot", "hot", card="card_0", degrees=degrees)
+        log_line("hot", "hot", card=f"card_{degrees + 1}", degrees=0)
     shown = [line["card"] for line in stderr.objects()]
     assert shown.count("card_0") == BURST
     assert len(set(shown)) == BURST + 8, "other subjects are no repetition"
     now += PERIOD
-    log.info("hello", extra={"event": "hello"})
+    log_line("hello", "hello")
     *_, left_out, hello = stderr.objects()
     assert hello["event"] == "hello"
     assert left_out["event"] == "left_out"
@@ -166,17 +172,29 @@ def test_the_number_of_remembered_subjects_is_bounded() -> None:
     assert len(limit._seen) <= SUBJECTS
 
 
+def test_a_bug_that_is_repeated_is_left_out_whatever_its_traceback(stderr: Written) -> None:
+    logs.configure("info", "json")
+    for number in range(BURST + 1):
+        say_bug("a call failed", ValueError(number), "a call")
+    assert len(stderr.objects()) == BURST
+
+
 @given(
-    st.lists(st.tuples(st.sampled_from("abc"), st.floats(min_value=0, max_value=90)), max_size=200)
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.floats(min_value=0, max_value=90), st.booleans()),
+        max_size=200,
+    )
 )
 def test_every_event_is_logged_or_counted_and_no_minute_exceeds_a_burst(
-    events: list[tuple[str, float]],
+    events: list[tuple[str, float, bool]],
 ) -> None:
     limit = RateLimit()
     now, shown, counted = 0.0, 0, 0
     windows: dict[str, list[float]] = {}
-    for name, pause in events:
+    for name, pause, asks_first in events:
         now += pause
+        if asks_first and limit.leaves_out((name,), now):
+            continue
         for (over,), count in limit.over(now):
             counted += count
             assert now - windows[over][0] >= PERIOD
