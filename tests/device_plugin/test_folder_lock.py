@@ -184,6 +184,7 @@ async def test_a_daemon_that_cannot_write_leaves_the_lock_to_one_that_can(
         def note(hindrance: str) -> None:
             hindrances.add(hindrance)
 
+        before = os.listdir("/proc/self/fd")
         os.seteuid(65534)
         try:
             with trio.move_on_after(10):
@@ -192,6 +193,7 @@ async def test_a_daemon_that_cannot_write_leaves_the_lock_to_one_that_can(
         finally:
             os.seteuid(0)
         assert hindrances == {"unwritable"}
+        assert os.listdir("/proc/self/fd") == before
         with await hold_folder(path, folder):
             pass
 
@@ -237,9 +239,11 @@ async def test_a_lock_on_a_directory_replaced_just_before_does_not_count(
         flock(descriptor, operation)
         locked.append(descriptor)
 
+    before = len(os.listdir("/proc/self/fd"))
     with monkeypatch.context() as patched:
         patched.setattr(fcntl, "flock", lock_too_late)
         held = await hold_folder(path, folder)
+    assert len(os.listdir("/proc/self/fd")) == before + 1, "of the lock that counts"
     other = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with held, pytest.raises(BlockingIOError):

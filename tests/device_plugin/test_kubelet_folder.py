@@ -95,6 +95,19 @@ def test_a_new_socket_with_the_same_name_is_another_kubelet(path: Path) -> None:
     assert read_kubelet_folder(path).kubelet not in (None, before.kubelet)
 
 
+async def test_each_read_is_a_turn_of_the_loop_with_its_seconds(
+    path: Path, board: Board[KubeletFolder], autojump_clock: MockClock
+) -> None:
+    bell, turns = SteppedEvents(), list[float]()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_kubelet_folder, path, bell, board, turns.append)
+        await bell.asleep.wait()
+        await trio.sleep(100)
+        await bell.ring()
+        nursery.cancel_scope.cancel()
+    assert turns == [0.0, 0.0], "on the mock clock, a read takes no time"
+
+
 async def test_the_directory_is_posted_after_each_read(
     path: Path, board: Board[KubeletFolder], bell: SteppedEvents
 ) -> None:

@@ -1,5 +1,6 @@
 """The serving instance runs a subtree for each resource, and removes lost resources from the CDI file."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +10,23 @@ import trio
 from trio.testing import MockClock
 
 from biren_plugin.board import Board
+from biren_plugin.core.cdi.spec import spec_for
 from biren_plugin.core.model import DeviceList
-from biren_plugin.device_plugin.kubelet_folder import KubeletFolder, read_kubelet_folder
+from biren_plugin.device_plugin.folder_lock import hold_folder
+from biren_plugin.device_plugin.kubelet_folder import (
+    KUBELET_SOCKET,
+    KubeletFolder,
+    read_kubelet_folder,
+)
 from biren_plugin.device_plugin.node import Node
 from biren_plugin.device_plugin.serving import Serving
-from biren_plugin.files.cdi_file import load
+from biren_plugin.device_plugin.waiting import IDLE_AFTER
+from biren_plugin.errors import InvalidRequest
+from biren_plugin.files.cdi_file import load, render
 from biren_plugin.files.cdi_owner import FIRST_READ_DEADLINE, CdiOwner
+from biren_plugin.unix_sockets import UnixListener
+from biren_plugin.wire.device_plugin import new_registration_server
+from biren_plugin.wire.messages import Registration
 from tests.support.cards import GPU, HALF, devices, listed
 from tests.support.clocks import jump, settled
 from tests.support.daemon_states import hold, new_state
@@ -77,3 +89,104 @@ async def test_the_lock_is_taken_once_the_cdi_file_was_read_or_is_given_up(
             roles.append(state.role)
             assert roles == ["waiting", "serving"]
             nursery.cancel_scope.cancel()
+
+
+async def test_the_cdi_file_of_a_node_without_cards_is_removed(
+    path: Path, tmp_path: Path, mock_clock: MockClock
+) -> None:
+    folder = Board[KubeletFolder]()
+    folder.post(read_kubelet_folder(path))
+    owner = CdiOwner(tmp_path / "biren.yaml", overwrite=True)
+    spec = spec_for([GPUS])
+    assert spec is not None
+    owner.path.write_text(render(spec, "yaml"))
+    state = new_state()
+    hold(state)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(owner.run)
+        nursery.start_soon(Serving(Node(path, folder, state, cdi=owner)).run)
+        await settled()
+        assert not owner.path.exists(), "an earlier daemon left it"
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_instance_that_ended_leaves_the_cdi_file_to_the_next_one(
+    path: Path, tmp_path: Path, mock_clock: MockClock
+) -> None:
+    folder = Board[KubeletFolder]()
+    folder.post(read_kubelet_folder(path))
+    owner = CdiOwner(tmp_path / "biren.yaml", overwrite=False)
+    state = new_state()
+    hold(state, GPUS)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(owner.run)
+        async with trio.open_nursery() as instance:
+            instance.start_soon(Serving(Node(path, folder, state, cdi=owner)).run)
+            await settled()
+            assert owner.path.exists()
+            instance.cancel_scope.cancel()
+        owner.path.unlink()
+        await jump(mock_clock, 60)
+        await settled()
+        assert not owner.path.exists(), "it was written again"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_standing_by_instance_names_an_idle_holder_and_serves_once_the_lock_is_free(
+    path: Path, autojump_clock: MockClock
+) -> None:
+    folder = Board[KubeletFolder]()
+    folder.post(read_kubelet_folder(path))
+    state = new_state()
+    hold(state, GPUS)
+    beside = 0
+
+    async def note() -> None:
+        nonlocal beside
+        beside += 1
+
+    async with trio.open_nursery() as nursery:
+        with await hold_folder(path, folder):
+            nursery.start_soon(Serving(Node(path, folder, state), (note,)).run)
+            await trio.sleep(3 * IDLE_AFTER)
+            roles: list[str] = [state.role]
+            [sentence] = state.unready()
+            assert sentence.startswith(f"process {os.getpid()} ")
+            assert "serves no GPU of this node" in sentence
+            assert beside == 0
+        await trio.sleep(5)
+        assert [*roles, state.role] == ["standing by", "serving"]
+        assert (state.hindrance, beside) == ("", 1)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_refused_resource_waits_ever_longer_until_there_is_another_kubelet(
+    path: Path, autojump_clock: MockClock
+) -> None:
+    folder = Board[KubeletFolder]()
+    state = new_state()
+    hold(state, GPUS)
+    tries: list[float] = []
+
+    async def refuse(_registration: Registration) -> None:
+        tries.append(trio.current_time())
+        raise InvalidRequest("not this one")
+
+    def raise_(error: Exception) -> None:
+        raise error
+
+    server = new_registration_server(refuse, on_bug=raise_)
+    async with trio.open_nursery() as nursery:
+        for number in (1, 2):
+            (path / KUBELET_SOCKET).unlink(missing_ok=True)
+            listener = UnixListener(path / KUBELET_SOCKET)
+            nursery.start_soon(trio.serve_listeners, server.handle, [listener])
+            folder.post(read_kubelet_folder(path))
+            if number == 1:
+                nursery.start_soon(Serving(Node(path, folder, state)).run)
+            began = trio.current_time()
+            await trio.sleep(60)
+            tried = [round(at - began, 1) for at in tries if at >= began]
+            assert tried[0] < 1, "at once, though a wait of up to 15 s was under way"
+            assert 3 < len(tried) < 20
+        nursery.cancel_scope.cancel()
