@@ -25,7 +25,7 @@ from biren_plugin.notice import WARNING, say
 from biren_plugin.records import frozen
 from biren_plugin.worker_thread import WorkerThread
 
-_RETRY: Final = 0.25
+_RETRY: Final = 1.0
 """Seconds between tries without a release of the lock, or without a change in the directory."""
 
 
