@@ -139,6 +139,14 @@ class CdiSpecInvalid(CdiFileUnusable):
         """Its entry that does; None if the whole part does."""
 
 
+_LIMITS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+
+def is_limit(error: BaseException) -> bool:
+    """Return whether open files or memory have run out, which any call may meet: an import opens a file too."""
+    return isinstance(error, OSError) and error.errno in _LIMITS
+
+
 def reason_of(error: OSError) -> str:
     """Return the reason alone, `Connection refused`, without the number and the path in the text."""
     return error.strerror or str(error)

@@ -8,7 +8,8 @@
    in a row in less than `first_wait`, for whichever of these reasons, each takes `first_wait` at least.
 4. After `quiet` seconds of running, the waits start from the beginning.
 5. Any other error is a bug: logged with its traceback, then treated as an expected one; `bugs`
-   of them without a quiet time between are raised, and end the process.
+   of them without a quiet time between are raised, and end the process. Open files or memory that have run
+   out are not a bug, whichever call they failed.
 6. A cause that keeps a subtree from working (`is_working`) is logged once, not at each try.
 7. `on_failure` gets the first cause of each failure, a bug before other causes.
 8. With `steady`, a run that lasts so many seconds after a logged failure is logged too: what a warning began
@@ -22,6 +23,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import trio
 
+from biren_plugin.errors import is_limit
 from biren_plugin.notice import DEBUG, Notice, say, say_bug
 from biren_plugin.records import frozen
 
@@ -78,7 +80,9 @@ async def keep_running(
             failures = bugs_in_a_row = 0
         causes = list(flatten(error))
         cause = _one_line(causes)
-        bugs = [each for each in causes if not isinstance(each, expected + at_once)]
+        bugs = [
+            each for each in causes if not (isinstance(each, expected + at_once) or is_limit(each))
+        ]
         if not bugs and all(isinstance(each, at_once) for each in causes):
             failures = 0
             if hurries <= pace.hurries:

@@ -1,5 +1,6 @@
 """The rules at the top of supervise.py: what is started again, how fast, and what gets through."""
 
+import errno
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -234,6 +235,19 @@ async def test_a_subclass_of_an_expected_error_is_expected(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert await keep(Subtree([FileNotFoundError("kubelet.sock")] * 5)) == [1, 2, 4, 8, 8]
+    assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
+
+
+async def test_open_files_that_have_run_out_are_not_a_bug(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = OSError(errno.EMFILE, "Too many open files", "/usr/lib/python3/imported.py")
+    causes = [error, ExceptionGroup("", [error])] * 3
+    subtree = Subtree(causes)
+    await keep_running(
+        subtree.run, "x", expected=(Expected,), pace=PLAIN, random_number=lambda: 0.5
+    )
+    assert subtree.waits == [1, 2, 4, 8, 8, 8]
     assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
 
 

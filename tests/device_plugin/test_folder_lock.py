@@ -154,6 +154,30 @@ async def test_instances_that_give_up_leave_one_thread_behind(
     assert len(threads) == 1
 
 
+async def test_a_try_that_is_cancelled_while_the_disk_hangs_leaves_no_lock_behind(
+    path: Path,
+    folder: Board[KubeletFolder],
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate, flock = Gate(), fcntl.flock
+
+    def lock_slowly(descriptor: int, operation: int) -> None:
+        flock(descriptor, operation)
+        gate.wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", lock_slowly)
+        with trio.move_on_after(5):
+            await hold_folder(path, folder)
+            pytest.fail("it holds what no call has returned")
+    gate.set()
+    await settled()
+    with trio.fail_after(0.1):
+        held = await hold_folder(path, folder)
+    held.close()
+
+
 async def test_tries_that_fail_leave_no_descriptor_behind(
     path: Path,
     folder: Board[KubeletFolder],
