@@ -12,6 +12,7 @@ import trio
 from biren_plugin.beats import until_beat
 from biren_plugin.board import Board, news_of
 from biren_plugin.core.rivals import Lost, RegistrationJudge, Rival, Seen, Sent
+from biren_plugin.device_plugin.kubelet_folder import KubeletFolder
 from biren_plugin.device_plugin.node import Node, OwnSocket, ResourceMemory
 from biren_plugin.errors import KubeletRestarted, PluginSocketGone, RegistrationLost
 from biren_plugin.notice import ERROR, say
@@ -27,8 +28,11 @@ async def watch_kubelet(socket: OwnSocket, node: Node) -> None:
     first: FileIdentity | None = None
     with node.folder.subscribe() as changes:
         while True:
-            # While the disk hangs, both count as unchanged.
             unchanged = first, socket.identity
+            if _shown_both(socket, node) == unchanged:  # as nearly always: no thread is needed
+                await changes.receive()
+                continue
+            # While the disk hangs, both count as unchanged.
             kubelet, there = await node.thread.run_or(partial(_read_both, socket, node), unchanged)
             first = first or kubelet
             if kubelet not in (None, first):
@@ -41,6 +45,12 @@ async def watch_kubelet(socket: OwnSocket, node: Node) -> None:
                 )
                 raise PluginSocketGone(f"{socket.path} was {done}")
             await changes.receive()
+
+
+def _shown_both(socket: OwnSocket, node: Node) -> tuple[FileIdentity | None, FileIdentity | None]:
+    """Return the same as `_read_both` by the last read of `node.folder`."""
+    folder = node.folder.latest or KubeletFolder()
+    return folder.kubelet, folder.sockets.get(socket.path.name)
 
 
 def _read_both(socket: OwnSocket, node: Node) -> tuple[FileIdentity | None, FileIdentity | None]:
