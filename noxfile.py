@@ -34,12 +34,12 @@ def group(name: str) -> tuple[str, ...]:
 
 
 def compiler() -> tuple[str, ...]:
-    """What compiles the tests' C library: nothing more where this machine has a compiler."""
+    """The requirements for compiling the tests' C library; empty where this machine has a compiler."""
     return () if shutil.which("cc") else group("compiler")
 
 
 def show_pyenvs_pythons() -> None:
-    """As a rule pyenv offers one Python, and all that it is told to: tells it all of `PYTHONS`."""
+    """Set PYENV_VERSION so that pyenv offers all of `PYTHONS`; by default it offers one Python."""
     if shutil.which("pyenv") is None or "PYENV_VERSION" in os.environ:
         return
     listed = subprocess.run(
@@ -55,7 +55,7 @@ show_pyenvs_pythons()
 
 
 def prepare(session: nox.Session) -> Callable[..., None]:
-    """Installs the package and what tests it; returns what runs a command there, `env` added."""
+    """Installs the package and what tests it; returns a function that runs a command there, with `env` added."""
     bin_ = SHARED / "bin"
     if session.python in (None, MAIN_PYTHON):
         share(session)
@@ -72,7 +72,7 @@ def prepare(session: nox.Session) -> Callable[..., None]:
 
 
 def share(session: nox.Session) -> None:
-    """Makes the shared environment, unless it is what pyproject.toml asks for."""
+    """Create the shared environment, unless it is already as pyproject.toml asks for."""
     needs = ["-e", ".", *(need for name in GROUPS for need in group(name)), *compiler(), "nox"]
     stamp, wanted = SHARED / "installed", f"{sys.executable}\n{Path('pyproject.toml').read_text()}"
     if stamp.is_file() and stamp.read_text() == wanted:
@@ -121,7 +121,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def protos(session: nox.Session) -> None:
-    """The generated code is what the compilers make of schema/; `-- --write` writes it."""
+    """The generated code is what the compilers generate from schema/; `-- --write` writes it."""
     run = prepare(session)
     target = Path() if "--write" in session.posargs else Path(session.create_tmp())
     run(
@@ -136,7 +136,7 @@ def protos(session: nox.Session) -> None:
 
 RUNNING = [version for version in PYTHONS if installed(version)] or [MAIN_PYTHON]
 THOROUGH = next((version for version in RUNNING if version != MAIN_PYTHON), MAIN_PYTHON)
-"""Tries all examples of each property: without coverage if it can be, which takes twice the time."""
+"""The Python that tries all examples of each property: without coverage if possible, which takes twice the time."""
 
 
 @nox.session(python=RUNNING)
@@ -146,7 +146,7 @@ def tests(session: nox.Session) -> None:
     elsewhere = ["cluster", "e2e", "lint", "manifests", "package"]
     measured = ["coverage", "run", "-m"]
     if session.python != MAIN_PYTHON:
-        # Neither the tests' own parts nor texts depend on the Python.
+        # Neither the tests' own helpers nor documents depend on the version of Python.
         elsewhere += ["bench", "docs", "kubelet", "support"]
         measured = ["python", "-m"]
     others = ["-n", "2", "--dist", "worksteal", *(f"--ignore=tests/{each}" for each in elsewhere)]
@@ -158,7 +158,7 @@ def tests(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """The installed command as a process, against the independent kubelet."""
     run = prepare(session)
-    # Most of their time these tests wait for processes: more of them at once than there are cores.
+    # These tests mostly wait for processes: more of them run at once than there are cores.
     parallel = ["-n", "4", "--dist", "worksteal"]
     run("coverage", "run", "-m", "pytest", *parallel, "tests/e2e", *session.posargs)
 
@@ -181,7 +181,7 @@ def package(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def manifests(session: nox.Session) -> None:
-    """What is deployed, through kubectl, helm and promtool; `-- --write` renders it anew."""
+    """What is deployed, through kubectl, helm and promtool; `-- --write` renders it again."""
     run = prepare(session)
     run("python", "-m", "tests.manifests.fetch")
     if "--write" in session.posargs:
@@ -191,7 +191,7 @@ def manifests(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def image(session: nox.Session) -> None:
-    """The image, built by podman, and the daemon in it; skipped where podman or mmdebstrap is not."""
+    """The image, built by podman, and the daemon in it; skipped where podman or mmdebstrap is missing."""
     run = prepare(session)
     run("python", "-m", "tests.manifests.fetch")
     run("pytest", IMAGE_TESTS, *session.posargs)
@@ -199,7 +199,7 @@ def image(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def lock(session: nox.Session) -> None:
-    """Locks what the image is made of, for the Python of its base."""
+    """Lock the image's dependencies, for the Python of its base image."""
     session.install("pip-tools>=7.4")
     options = [
         "--quiet", "--upgrade", "--generate-hashes", "--strip-extras", "--no-annotate",
@@ -245,7 +245,7 @@ def figures(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def ratios(session: nox.Session) -> None:
-    """What of the figures must hold on any machine: ratios within one run, never times."""
+    """The figures that must hold on any machine: ratios within one run, never times."""
     run = prepare(session)
     run("python", "-m", "tests.bench.ratios")
 

@@ -1,6 +1,6 @@
 """Measures everything in turn, and prints, compares, writes and draws the figures.
 
-A group that fails loses no other: its row has the reason, and the exit status is 1.
+A failed group does not stop the others: its row has the reason, and the exit status is 1.
 """
 
 import argparse

@@ -32,7 +32,7 @@ def measure_dra(rounds: int = 40, claims: int = 120, seconds: float = 20.0) -> l
         _daemon(node, api) as kubelet,
     ):
         other.start_daemon("--recover-after=0")
-        time.sleep(2)  # what a start leaves to be done is no idling
+        time.sleep(2)  # work left over from the start is not idling
         plain, memory = other.resident(), node.resident()
         (plain_idle, _), (share, wakeups) = idle([Usage(other.pid), Usage(node.pid)], seconds)
         other.stop_daemon()
@@ -135,6 +135,6 @@ def _stored(api: StandInApiServer) -> dict[str, Object]:
 
 
 def _wait(api: StandInApiServer, is_so: Callable[[], bool]) -> None:
-    """Waits on the server's own condition: it is told of each change as it is made."""
+    """Wait on the server's own condition, which is notified of each change."""
     with api.changed:
         assert api.changed.wait_for(is_so, _PATIENCE)

@@ -1,4 +1,4 @@
-"""How soon the kubelet knows what befell the hardware, and has everything again after a restart."""
+"""How soon the kubelet knows of a fault, and has all lists again after a restart."""
 
 import sys
 import tempfile
@@ -19,7 +19,7 @@ _WITHOUT_INOTIFY = (sys.executable, "-m", "tests.bench.without_inotify")
 
 
 def measure_faults(rounds: int = 80) -> list[Figure]:
-    """From a fault to the list that says so, with the default intervals.
+    """From a fault to the list that shows it, with the default intervals.
 
     What takes an interval of the daemon anyway is measured on three nodes at the same time.
     """
@@ -124,5 +124,5 @@ def _fault_to_list(
 
 
 def sleep_out_of_step(round_: int) -> None:
-    """The daemon looks once a second: things must happen at any moment of it."""
+    """The daemon scans once a second: faults must come at any moment of that second."""
     time.sleep((round_ * 0.618) % 1)  # real processes in real time: the moment is what varies

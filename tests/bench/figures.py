@@ -26,7 +26,7 @@ class Figure:
 
     @property
     def title(self) -> str:
-        """What stands in the table."""
+        """The title in the table."""
         cards = "" if self.cards is None else f", {self.cards} cards"
         return f"{self.name}{cards} [{self.unit}]"
 
@@ -94,7 +94,7 @@ def spread(
 ) -> list[Figure]:
     """Of latencies in ms, in several rounds: the rounds' medians of p50 and of p99, and the maximum.
 
-    `p50` and `p99` are targets. One round that somebody else's work fell into moves no median.
+    `p50` and `p99` are targets. One round disturbed by other processes moves no median.
     """
     values = [value for each in rounds for value in each]
     shares = [percentile(values, percent / 100) for percent in range(101)]

@@ -1,4 +1,4 @@
-"""What Allocate is compared with: servers that return the same bytes and do nothing else.
+"""What Allocate is compared with: servers that only return the same bytes.
 
 `python -m tests.bench.floors KIND SOCKET`, KIND one of `ours` (wire/unix_grpc without handlers of
 the plugin), `purerpc` (stock, on TCP: it has no Unix sockets; SOCKET is a port) and `grpcio` (the C

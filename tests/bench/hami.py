@@ -67,6 +67,6 @@ def _lock(node: Node, scheduler: HamiScheduler, pod: str) -> float:
 
 
 def _wait(api: StandInApiServer, is_so: Callable[[], bool]) -> None:
-    """Waits on the server's own condition: it is told of each change as it is made."""
+    """Wait on the server's own condition, which is notified of each change."""
     with api.changed:
         assert api.changed.wait_for(is_so, _PATIENCE)

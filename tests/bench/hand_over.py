@@ -32,7 +32,7 @@ def _hand_over(rounds: int, *flags: str) -> list[float]:
             deadline = time.monotonic() + _PATIENCE
             while "standing_by" not in log.read_text():
                 assert time.monotonic() < deadline, "the successor does not stand by"
-                time.sleep(0.02)  # a file tells nobody that it has grown
+                time.sleep(0.02)  # no event shows that a file has grown
             log.unlink()
             mark = node.kubelet.mark()
             serving.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What a daemon takes of a core that has nothing to do, by the number of units on its node.
+"""The share of a core that an idle daemon takes, by the number of units on its node.
 
 All nodes idle at the same time, beside a floor: each takes a fraction of a per cent. Then the same of
 a node in whose `/dev` other devices come and go.
@@ -33,7 +33,7 @@ async def main():
 trio.run(main)
 """
 _SETTLE = 3.0
-"""Seconds: what a start leaves to be done is no idling."""
+"""Seconds: work left over from the start is not idling."""
 
 
 def measure_idle(seconds: float) -> list[Figure]:
@@ -44,7 +44,7 @@ def measure_idle(seconds: float) -> list[Figure]:
             node.start_daemon()
         floor = stack.enter_context(subprocess.Popen([sys.executable, "-c", _FLOOR]))
         stack.callback(floor.kill)
-        time.sleep(_SETTLE)  # a start ends without a sign; what it leaves to be done is no idling
+        time.sleep(_SETTLE)  # no event shows the end of a start; its left-over work is not idling
         resting = idle([Usage(floor.pid), *(Usage(node.pid) for node in nodes.values())], seconds)
         memory = {units: node.resident() for units, node in nodes.items()}
         with _busy_dev(nodes[_BUSY]) as made:
@@ -73,7 +73,7 @@ def idle(processes: Sequence[Usage], seconds: float) -> list[tuple[float, float]
     """Of each process the share of a core in %, and wake-ups a second."""
     before = [(each.processor(), each.wakeups()) for each in processes]
     began = time.monotonic()
-    time.sleep(seconds)  # being idle is what is measured
+    time.sleep(seconds)  # the idle time is measured
     took = time.monotonic() - began
     return [
         ((each.processor() - processor) / took * 100, (each.wakeups() - wakeups) / took)

@@ -1,4 +1,4 @@
-"""What must not cost the node much: a kubelet with very much to tell, and a log that nobody reads."""
+"""What must not cost the node much: a very long answer of the kubelet, and a log without a reader."""
 
 import os
 import time

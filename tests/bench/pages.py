@@ -2,7 +2,7 @@
 
 `nox -s figures -- RUN.json` writes, with `--node NODE.json` for what a real kubelet saw (from
 `nox -s cluster -- --json NODE.json`). A table stands between `<!-- table: NAME -->` and
-`<!-- end -->`; all that is outside stays as it is.
+`<!-- end -->`; the text outside stays as it is.
 """
 
 import argparse
@@ -23,7 +23,7 @@ _TABLE: Final = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOT
 _QUANTILES: Final = (", p50", ", p99")
 
 Rows = Sequence[tuple[str, Sequence[str]]]
-"""What each row says, and the titles of its figures."""
+"""The text of each row, and the titles of its figures."""
 
 
 def _both(title: str) -> list[str]:

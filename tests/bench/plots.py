@@ -3,7 +3,7 @@
 All are drawn on logarithmic scales. Growth is relative to the smallest node, so that rows of any
 unit share a plot, and what is proportional to the number of cards runs along the dotted line; of
 latencies the tail is seen beside the median. The ground is white in a dark page too, and no two lines
-share colour and stroke: the colours are Okabe's and Ito's, which the colour-blind tell apart.
+share colour and stroke: the colours are Okabe's and Ito's, which colour-blind readers can distinguish.
 """
 
 import math
@@ -43,7 +43,7 @@ class Line:
     name: str
     points: Points
     is_guide: bool = False
-    """Drawn in grey dots: it is nothing that was measured."""
+    """Drawn in grey dots: the line was not measured."""
 
 
 @attrs.frozen

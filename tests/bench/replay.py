@@ -1,7 +1,7 @@
-"""What choosing is worth: the same 10,000 pods come and go under three ways to choose.
+"""The value of choosing: the same 10,000 pods come and go under three ways to choose.
 
-No daemon, no wire: `choose` itself, the lowest free numbers, and chance. A pod that finds too little
-free waits for nobody and is not counted; the three see the same pods in the same order.
+No daemon, no wire: `choose` itself, the lowest free numbers, and chance. A pod that finds too few
+free cards does not wait and is not counted; the three get the same pods in the same order.
 """
 
 import itertools
@@ -99,7 +99,7 @@ def _replay(cards: Sequence[Card], way: Way) -> _Counters:
         if running and chance.random() < len(running) / _LIFE:
             back, ids = running.pop(chance.randrange(len(running)))
             free[back].update(ids)
-        # Every way draws the same pods: what one of them needs of chance it draws elsewhere.
+        # Every way draws the same pods: its own random numbers come from another generator.
         draws = random.Random(chance.random())
         if len(free[split]) < size:
             continue

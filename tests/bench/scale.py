@@ -56,7 +56,7 @@ def _measure_node(cards: int, starts: int) -> list[Figure]:
 
 
 def _pull_to_list(node: Node, cards: int, rounds: int = 7) -> list[float]:
-    """From a pulled device node to the kubelet's list: looked at, judged, written, sent, read."""
+    """From a pulled device node to the kubelet's list: scanned, judged, written, sent, read."""
     times = []
     for _ in range(rounds):
         mark = node.kubelet.mark()
@@ -71,12 +71,12 @@ def _pull_to_list(node: Node, cards: int, rounds: int = 7) -> list[float]:
 
 
 def measure_looks(cards: Sequence[int] = CARDS, rounds: int = 40) -> list[Figure]:
-    """In this process: a look at all cards, a judgement of them, and their list as bytes.
+    """In this process: a scan of all cards, their verdicts, and their list as bytes.
 
-    Times are of the processor: none of the three waits, and what other processes take is not theirs.
+    Times are processor times: none of the three waits, and other processes are not counted.
     """
     gc.collect()
-    gc.freeze()  # as the daemon does: what was imported is no garbage, and is not looked through
+    gc.freeze()  # as the daemon does: imported modules are not garbage, and are not scanned
     return [figure for count in cards for figure in _measure_looks(count, rounds)]
 
 

@@ -1,7 +1,7 @@
 """Where a start's time goes: the whole of it, its imports, and each package's share of these.
 
-The shares are those that `python -X importtime` prints, which costs time itself: they tell what is
-dear, and the sum is taken without it.
+The shares are those that `python -X importtime` prints, which costs time itself: they show which package
+is expensive, and the sum is measured without it.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Figures: what a median of rounds hides, how growth is told, what a document gives back."""
+"""Figures: what a median of rounds hides, how growth is shown, what a document returns."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The command line of the soak: runs a schedule, or restarts only, and says what has grown."""
+"""The command line of the soak: runs a schedule, or restarts only, and reports what has grown."""
 
 import argparse
 import contextlib
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def live(node: Node, folder: Path, chance: random.Random, seconds: float) -> list[State]:
-    """A life at random, with a library and, where it can be mounted, a small disk."""
+    """Random events, with a library and, where one can be mounted, a small disk."""
     with contextlib.ExitStack() as stack:
         library = LibraryTrouble(node, folder, chance)
         stack.callback(library.close)

@@ -1,4 +1,4 @@
-"""What clients that mean harm do to a daemon."""
+"""What hostile clients do to a daemon."""
 
 import contextlib
 import random
@@ -38,13 +38,13 @@ class ClientTrouble:
         self._connect_and_send(b"".join(pieces))
 
     def reader_is_slow(self) -> None:
-        """A client opens a stream and reads nothing of it, until `calm`."""
+        """A client opens a stream and does not read from it until `calm`."""
         writer = frames.HeaderWriter()
         opening = writer.request(1, _METHOD) + frames.data(1, frames.message(b""), end=True)
         self._connect_and_send(frames.PREFACE + frames.settings() + opening, stay=True)
 
     def rest(self) -> None:
-        """Nothing: the kubelet's view must not depend on others."""
+        """Do nothing: the kubelet's view must not depend on other clients."""
 
     def calm(self) -> None:
         """The slow client leaves."""

@@ -1,6 +1,6 @@
 """The installed command, with its living trio tasks named and its wall clock told to jump.
 
-In the folder that SOAK_FOLDER names, `tasks.PID` holds a line for each task, and `clock` the seconds that the
+In the directory that SOAK_FOLDER names, `tasks.PID` holds a line for each task, and `clock` the seconds that the
 wall clock is off by. Everything else is as installed.
 """
 
@@ -40,7 +40,7 @@ class TaskNames(trio.abc.Instrument):
 
 
 def follow_clock(file: Path) -> None:
-    """From now on the wall clock is off by what `file` says; the monotonic one is never."""
+    """From now on the wall clock is off by the seconds in `file`; the monotonic clock is always right."""
     plain, plain_ns = time.time, time.time_ns
     time.time = lambda: plain() + int(file.read_text())
     time.time_ns = lambda: plain_ns() + int(file.read_text()) * 10**9

@@ -42,7 +42,7 @@ class DaemonTrouble:
         return not self._stopped
 
     def daemon_is_stopped(self) -> None:
-        """SIGSTOP, in the middle of whatever it does; other troubles come before it goes on."""
+        """SIGSTOP at any moment; other troubles come before SIGCONT."""
         self._signal(signal.SIGSTOP)
         self._stopped = True
 
@@ -56,7 +56,7 @@ class DaemonTrouble:
         self._set_clock(self._chance.choice(_JUMPS))
 
     def daemon_is_killed(self) -> None:
-        """SIGKILL, and a new one: sockets and the kubelet's streams are left as they fall."""
+        """SIGKILL, and a new daemon: sockets and the kubelet's streams are left as they are."""
         self._signal(signal.SIGKILL)
         assert self._node.daemon is not None
         self._node.daemon.wait(_ENDING)
@@ -64,23 +64,23 @@ class DaemonTrouble:
         self._node.daemon = self._node.launch(*self._flags)
 
     def daemon_restarts(self) -> None:
-        """SIGTERM, and a new one afterwards."""
+        """SIGTERM, and a new daemon afterwards."""
         self._end()
         self._node.daemon = self._node.launch(*self._flags)
 
     def daemon_hands_over(self) -> None:
-        """A second one starts and stands by, as in a rolling update with a surge; the first ends."""
+        """A second daemon starts and stands by, as in a rolling update with a surge; the first one ends."""
         second = self._node.launch(*self._flags)
         time.sleep(self._chance.uniform(0, 1.5))  # the first may end at any moment of its start
         self._end()
         self._node.daemon = second
 
     def rest(self) -> None:
-        """It runs."""
+        """The daemon runs."""
         self.daemon_goes_on()
 
     def calm(self) -> None:
-        """It runs, by the right clock."""
+        """The daemon runs, with the right clock."""
         self.daemon_goes_on()
         self._set_clock(0)
 
@@ -95,11 +95,11 @@ class DaemonTrouble:
         new.replace(self._clock)  # the daemon reads it at any moment
 
     def _end(self) -> None:
-        self.daemon_goes_on()  # a stopped process heeds no SIGTERM
+        self.daemon_goes_on()  # SIGTERM has no effect on a stopped process
         assert self._node.daemon is not None
         self._node.daemon.terminate()
         status = self._node.daemon.wait(_ENDING)
-        # An interpreter that has not come to our code yet dies of the signal.
+        # The signal kills an interpreter that has not reached the plugin's code yet.
         assert status in (0, -signal.SIGTERM), f"asked to end, the daemon ended with {status}"
 
     def _signal(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""What befalls the folder of the CDI file: a disk that is full."""
+"""What happens to the directory of the CDI file: its disk is full."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class DiskTrouble:
-    """The CDI file's folder as a small file system of its own; needs root."""
+    """The CDI file's directory as a small file system of its own; needs root."""
 
     def __init__(self, folder: Path) -> None:
         """Mounts it, or raises `CalledProcessError`."""
@@ -24,7 +24,7 @@ class DiskTrouble:
         return ("--cdi-feature", "--overwrite-cdi-config", f"--cdi-dir={self.path}")
 
     def disk_fills_up(self) -> None:
-        """Not a byte is free: cards that the file does not hold yet are Unhealthy."""
+        """Fill the disk: cards that the file does not have yet are Unhealthy."""
         free = os.statvfs(self.path)
         with self._ballast.open("ab") as file:
             file.write(bytes(free.f_bavail * free.f_frsize))
@@ -34,7 +34,7 @@ class DiskTrouble:
         self._ballast.unlink(missing_ok=True)
 
     def rest(self) -> None:
-        """There is room: what the kubelet sees then does not hang on the disk."""
+        """Make room: the kubelet's view then does not depend on the disk."""
         self.disk_has_room()
 
     def calm(self) -> None:

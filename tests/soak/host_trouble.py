@@ -1,4 +1,4 @@
-"""What befalls the hardware under a daemon."""
+"""What happens to the hardware under a daemon."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -7,11 +7,11 @@ from tests.support.host_truth import Devices, cards_by_gpu, truth
 from tests.support.simulated_node import Node
 
 _SPARED = 0
-"""This GPU stays well: a probe that condemns all cards of a node is itself the suspect."""
+"""This GPU stays healthy: a probe that condemns all cards of a node is itself the suspect."""
 
 
 class HostTrouble:
-    """Sick and recovering cards, new splits, GPUs that vanish and return, the driver's module."""
+    """Faulty and recovering cards, new splits, GPUs that vanish and return, the driver's module."""
 
     def __init__(
         self,
@@ -22,7 +22,7 @@ class HostTrouble:
     ) -> None:
         """`splits` are those that the node starts with, and has again after `calm`.
 
-        `follow` is told which cards a GPU has now, when that has changed.
+        `follow` is called with the cards of a GPU when they have changed.
         """
         self._follow = follow
         self._host = node.host
@@ -96,7 +96,7 @@ class HostTrouble:
             self._follow(gpu, ())
 
     def gpu_returns(self) -> None:
-        """A GPU that vanished is back, split as it was at the beginning."""
+        """A vanished GPU returns, split as at the beginning."""
         if self._gone:
             gpu = self._chance.choice(sorted(self._gone))
             self._split(gpu, self._splits[gpu])
@@ -118,7 +118,7 @@ class HostTrouble:
         self.module_is_loaded()
 
     def calm(self) -> None:
-        """All GPUs are there, split as at the beginning, and well."""
+        """All GPUs are there, split as at the beginning, and healthy."""
         self.module_is_loaded()
         for gpu in sorted(self._gone):
             self._split(gpu, self._splits[gpu])

@@ -18,7 +18,7 @@ class KubeletTrouble:
     """The kubelet's restarts, its hiccups, its calls and its folder."""
 
     def __init__(self, node: Node, daemon: DaemonTrouble, chance: random.Random) -> None:
-        """`daemon` says whether calls would be answered."""
+        """`daemon` returns whether calls would be answered."""
         self._node = node
         self._daemon = daemon
         self._chance = chance
@@ -40,7 +40,7 @@ class KubeletTrouble:
         self._node.kubelet.restart()
 
     def kubelet_is_killed_and_comes_back_later(self) -> None:
-        """Its socket file stays, and nobody listens there."""
+        """The socket file stays, and no process listens on it."""
         self._node.kubelet.kill()
         time.sleep(self._chance.uniform(0, _LONGEST_STOP))  # real processes notice in real time
         self._node.kubelet.start()
@@ -48,11 +48,11 @@ class KubeletTrouble:
     def kubelet_is_stopped_for_a_while(self) -> None:
         """SIGSTOP and SIGCONT: connections stay open and nothing moves."""
         self._node.kubelet.signal(signal.SIGSTOP)
-        time.sleep(self._chance.uniform(0, _LONGEST_STOP))  # a stopped process tells nobody
+        time.sleep(self._chance.uniform(0, _LONGEST_STOP))  # a stopped process sends no event
         self._node.kubelet.signal(signal.SIGCONT)
 
     def kubelet_refuses_a_register(self) -> None:
-        """The next Register fails, and a stream's end calls for one."""
+        """The next Register fails; the end of a stream causes one."""
         self._node.kubelet.command("refuse_next_register", text="not now")
         self.stream_is_reset()
 
@@ -69,22 +69,22 @@ class KubeletTrouble:
                 self._node.kubelet.command("free", resource=resource, ids=answer["ids"])
 
     def allocation_is_refused(self) -> None:
-        """Somebody asks for what is not there."""
+        """A caller asks for a card that does not exist."""
         resource = self._resource()
         if self._daemon.answers:
             self._node.kubelet.allocate(resource, ["card_999"])
 
     def socket_is_deleted(self) -> None:
-        """Somebody tidies the kubelet's folder."""
+        """A process cleans up the kubelet's directory."""
         socket = self._node.plugins / f"{self._resource().replace('/', '-')}.sock"
         socket.unlink(missing_ok=True)
 
     def folder_is_made_anew(self) -> None:
-        """The folder is deleted with all that is in it, and the kubelet starts in another."""
+        """The directory is deleted with its content, and the kubelet starts in a new one."""
         self._replace_folder(shutil.rmtree)
 
     def folder_is_moved_away(self) -> None:
-        """As `folder_is_made_anew`, save that the old folder lives on under another name."""
+        """As `folder_is_made_anew`, but the old directory still exists under another name."""
         self._replace_folder(lambda _folder: None)
 
     def rest(self) -> None:

@@ -1,4 +1,4 @@
-"""What befalls the management library: calls that hang, over one card or over all."""
+"""What happens to the management library: calls that hang, for one card or for all."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -29,22 +29,22 @@ class LibraryTrouble:
         )
 
     def call_of_a_card_hangs(self) -> None:
-        """A call hangs over one card: Unhealthy after five seconds, and no other is."""
+        """Calls for one card hang: that card alone is Unhealthy after five seconds."""
         cards = [name for names in cards_by_gpu(self._root).values() for name in names]
         if cards:
             number = int(self._chance.choice(cards).removeprefix("card_"))
             self._state.hang(self._chance.choice(_OF_A_CARD), number)
 
     def call_of_all_hangs(self) -> None:
-        """A call hangs over every card, as with a driver that is broken: no verdict is made of it."""
+        """Calls for every card hang, as with a broken driver: no card is Unhealthy for that."""
         self._state.hang(self._chance.choice(_OF_ALL))
 
     def calls_return(self) -> None:
-        """Whatever hangs comes back."""
+        """Every call that hangs returns."""
         self._state.release()
 
     def rest(self) -> None:
-        """Nothing hangs: what the kubelet sees then is what sysfs shows."""
+        """No call hangs: the kubelet's view is then what sysfs shows."""
         self._state.release()
 
     def calm(self) -> None:
@@ -52,5 +52,5 @@ class LibraryTrouble:
         self._state.release()
 
     def close(self) -> None:
-        """Nothing hangs any more, and nothing is told."""
+        """No call hangs any more."""
         self._state.close()

@@ -1,8 +1,8 @@
-"""The random life: trouble, rest, more trouble, calm; in each pause the views must be the same.
+"""The random schedule: trouble, rest, more trouble, calm; in each pause the views must be the same.
 
-1. The seed decides which trouble comes and what it does; how much of it fits into the time is the
-   machine's affair. A failure shows the last troubles.
-2. In every pause the kubelet's view must equal the host's, sick cards and all. In every second one
+1. The seed decides which trouble comes and what it does; how much of it fits into the time depends
+   on the machine. A failure shows the last troubles.
+2. In every pause the kubelet's view must equal the host's, faulty cards included. In every second one
    the node is as it was at the beginning, and what the daemon's process holds is compared.
 3. Troubles that end the process come in the first third only: then one process lives on, so that
    what grows has time to show. The figures are those of that process.
@@ -28,23 +28,23 @@ from tests.support.simulated_node import Node
 ENDING_SHARE = 1 / 3
 _EVENTS_BETWEEN_PAUSES = 10
 _GAPS = (0.0, 0.0, 0.05, 0.3, 1.1)
-"""Seconds between troubles: at once, within one look at the host, after the next."""
+"""Seconds between troubles: at once, within one scan of the host, after the next."""
 _QUIET = 45.0
 """Seconds within which the views must be the same: the daemon's longest backoff and some."""
 _SLOW = 15.0
-"""Seconds that are worth a look: fatal PCIe errors are believed for ten."""
+"""Seconds of a pause: a fatal PCIe error keeps a card out of service for ten."""
 _STEADY = 1.2
-"""Seconds for which they must stay so: one look at the host."""
+"""Seconds for which they must stay the same: one scan of the host."""
 _SHOWN = 40
 _TRIES = 5
 
 
 class SoakError(Exception):
-    """The node did not come to rest as it should have."""
+    """The node did not come to rest in time."""
 
 
 class Schedule:
-    """The life of one node."""
+    """One node, from its start to the last comparison."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class Schedule:
                     raise SoakError(f"after {_QUIET:g} s the kubelet still sees {seen}")
             elif same_since is None:
                 same_since = time.monotonic()
-            time.sleep(0.1)  # that nothing changes is no event
+            time.sleep(0.1)  # no event shows that nothing changes
         took = same_since - started
         self.slowest = max(self.slowest, took)
         if took > _SLOW:
@@ -165,4 +165,4 @@ def settle(node: Node, folder: Path) -> State:
         if (last is not None and state.counts == last.counts) or time.monotonic() > deadline:
             return state
         last = state
-        time.sleep(0.4)  # a process at rest tells nobody that it is
+        time.sleep(0.4)  # no event shows that a process is at rest

@@ -13,7 +13,7 @@ QUIET_THREADS = 5
 IDLE_THREADS_END = 15.0
 """Seconds."""
 MEMORY_GROWTH = 3.0
-"""MiB that may be added: what a first round of everything leaves in caches, and no more."""
+"""MiB that may be added: what one round of every trouble leaves in caches."""
 
 
 @attrs.frozen
@@ -56,7 +56,7 @@ def _threads(node: Node) -> int:
     """The daemon's threads, once those of calls that hung have ended: trio keeps an idle one for ten seconds."""
     deadline = time.monotonic() + IDLE_THREADS_END
     while (count := node.threads()) > QUIET_THREADS and time.monotonic() < deadline:
-        time.sleep(0.5)  # nothing says when a thread of another process ends
+        time.sleep(0.5)  # no event shows the end of another process's thread
     return count
 
 

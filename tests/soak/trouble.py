@@ -12,7 +12,7 @@ class Trouble(Protocol):
         """One method for each; the name of the method is the name of the trouble."""
 
     def rest(self) -> None:
-        """Ends what cannot be compared with the kubelet's view; what is sick may stay so."""
+        """End the troubles that cannot be compared with the kubelet's view; a faulty card may stay faulty."""
 
     def calm(self) -> None:
-        """Makes everything as it was at the beginning."""
+        """Restore the state at the beginning."""

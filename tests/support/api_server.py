@@ -1,6 +1,6 @@
 """A stand-in API server: the rules of resource.k8s.io/v1 that a driver meets, over real TLS and HTTP/1.1.
 
-Written with the standard library's threads, so that nothing of it is shared with the client that it
+Written with the standard library's threads, so that it shares no code with the client that it
 tests. What it does is in dra-contract's words: optimistic concurrency, watches with bookmarks, 410,
 dropped fields, conflicts, slow and broken answers.
 """
@@ -44,11 +44,11 @@ class StandInApiServer:
     refuse: Callable[[str, str], tuple[int, str] | None] = lambda _method, _path: None
     """A status and a message for requests that it refuses."""
     plain: Callable[[str, str], tuple[int, bytes] | None] = lambda _method, _path: None
-    """A status and a body of any shape, for requests that something else than an API server answers."""
+    """A status and a body of any shape, for requests that another server than an API server answers."""
     allowed: Callable[[str, str], bool] = lambda _verb, _resource: True
     """What a SelfSubjectAccessReview answers, by verb and resource."""
     hang: threading.Event | None = None
-    """While it is there and not set, nothing is answered."""
+    """While this event exists and is not set, no request is answered."""
     spent: float = 0.0
     """Seconds in which it worked on requests that are not watches, from their first line on."""
     version: int = 100
@@ -82,7 +82,7 @@ class StandInApiServer:
                 ), address
 
             def handle_error(self, _request: Any, _address: Any) -> None:
-                pass  # a client that left in the middle is the test's business
+                pass  # the test checks a client that left in the middle
 
         self.server = Server(("127.0.0.1", 0), _handler(self))
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
@@ -120,13 +120,13 @@ class StandInApiServer:
         return path
 
     def annotate(self, path: str, values: Mapping[str, str | None], **more: Any) -> Object:
-        """Annotates an object as somebody else would, and merges `more` into it."""
+        """Annotate an object as another client would, and merges `more` into it."""
         with self.changed:
             patch = {"metadata": {"annotations": dict(values)}, **more}
             return self.put(path, _merged(self.objects[path], patch))
 
     def put(self, path: str, found: Object) -> Object:
-        """Stores an object as somebody else would; gives what is stored."""
+        """Store an object as another client would; return the stored one."""
         with self.changed:
             known = path in self.objects
             self.version += 1
@@ -151,7 +151,7 @@ class StandInApiServer:
             return stored
 
     def delete(self, path: str) -> Object:
-        """Deletes an object as somebody else would; gives what was stored, with its last version."""
+        """Delete an object as another client would; return it with its last version."""
         with self.changed:
             self.version += 1
             gone = copy.deepcopy(self.objects.pop(path))

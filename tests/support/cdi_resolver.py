@@ -1,6 +1,6 @@
 """CDI from a consumer's view: the schema of a written spec, and a runtime's interpretation of it.
 
-Nothing here is taken from the plugin: it reads a spec as the CDI specification says.
+No code of the plugin is used: a spec is read as the CDI specification defines it.
 """
 
 import json

@@ -49,7 +49,7 @@ class _Jobs:
 
     def begin(self) -> _Job:
         token = None
-        with suppress(RuntimeError):  # not in a trio.run: nobody's clock minds it
+        with suppress(RuntimeError):  # not in a trio.run: no clock depends on it
             token = trio.lowlevel.current_trio_token()
         job = _Job(token)
         with self.lock:
@@ -127,7 +127,7 @@ class _CountedThreads(_thread_cache.ThreadCache):
             try:
                 deliver(result)
             finally:
-                _JOBS.end(job)  # last: whoever sees no thread at work finds the result delivered
+                _JOBS.end(job)  # last: once no thread is at work, the result has been delivered
 
         try:
             super().start_thread_soon(run, deliver_and_end, name)
@@ -147,11 +147,11 @@ class Gate:
         self._held: set[_Job] = set()
 
     def is_set(self) -> bool:
-        """Whether it is open."""
+        """Whether the gate is open."""
         return self._event.is_set()
 
     def set(self) -> None:
-        """Opens it; from now on whoever waited here is at work."""
+        """Open the gate; from now on the threads that waited here are at work."""
         with _JOBS.lock:
             self._event.set()
             for job in self._held:
@@ -159,11 +159,11 @@ class Gate:
             self._held.clear()
 
     def clear(self) -> None:
-        """Closes it."""
+        """Close the gate."""
         self._event.clear()
 
     def wait(self) -> None:
-        """Blocks until it is open."""
+        """Block until the gate is open."""
         job: _Job | None = getattr(_CountedThreads.current, "job", None)
         with _JOBS.lock:
             if self._event.is_set():

@@ -1,4 +1,4 @@
-"""A daemon's state without a daemon, for the tests of those who look at it."""
+"""A daemon's state without a daemon, for tests of the modules that read it."""
 
 from biren_plugin.board import Board
 from biren_plugin.core.model import DeviceList, HostFacts, Inventory
@@ -17,7 +17,7 @@ def new_state(*lists: DeviceList, **intervals: float) -> DaemonState:
 
 
 def hold(state: DaemonState, *lists: DeviceList) -> None:
-    """From now on the node holds this."""
+    """From now on the node has this inventory."""
     inventory = Inventory(lists, host=HostFacts())
     state.inventory.post(inventory)
     state.health_times.update(inventory, 1_700_000_000.0)
@@ -35,7 +35,7 @@ def observe(
     holders: Holders | None,
     hung: frozenset[int] = frozenset(),
 ) -> None:
-    """What library and kubelet said last."""
+    """The last reports of library and kubelet."""
     library = LibraryRound(
         0.0, LibraryFacts(""), {}, {each.number: each for each in readings}, hung
     )

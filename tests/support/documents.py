@@ -1,4 +1,4 @@
-"""README and docs/, as text for tests to hold to the truth."""
+"""README and docs/ as text, for tests that check it."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ def commands() -> list[str]:
 
 
 def anchors(document: Path) -> set[str]:
-    """What a link can lead to in it, as GitHub names its headings."""
+    """The anchors of a document, as GitHub derives them from its headings."""
     headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
     return {
         re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings

@@ -1,6 +1,6 @@
 """A node whose daemon offers its cards through DRA: simulated host, both halves of a kubelet, API server.
 
-Everything but the hardware is real: sockets, gRPC by grpcio, TLS, files. So time runs as it does.
+Everything but the hardware is real: sockets, gRPC by grpcio, TLS, files. So the tests run in real time.
 """
 
 import contextlib
@@ -114,12 +114,12 @@ class DraNode:
         found = self.claim_dir.glob("birentech.com-claim_*.json") if self.claim_dir.exists() else ()
         files = {}
         for each in found:
-            with contextlib.suppress(FileNotFoundError):  # it has just gone
+            with contextlib.suppress(FileNotFoundError):  # the file has just been removed
                 files[each.stem.partition("_")[2]] = json.loads(each.read_text())
         return files
 
     async def until(self, holds: Callable[[], bool], within: float = 20.0) -> None:
-        """Waits for what other threads and processes do."""
+        """Wait for a condition that other threads and processes change."""
         with trio.fail_after(within):
             while not holds():  # noqa: ASYNC110 - files and other threads set no event
                 await trio.sleep(0.01)

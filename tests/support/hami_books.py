@@ -1,6 +1,6 @@
 """What HAMi 2.10's scheduler decides, after `hami-contract`: which list it believes, which cards it takes.
 
-Written from recorded values, apart from the package: nothing of it is shared with the code that it tests.
+Written from recorded values, apart from the package: it shares no code with the package that it tests.
 """
 
 import json
@@ -42,7 +42,7 @@ class Books:
     """One node in the scheduler's memory: it is gone after a restart."""
 
     cards: list[Object] = attrs.Factory(list)
-    """The last list that it believed."""
+    """The last list that the scheduler accepted."""
 
     def take_list(self, text: str) -> None:
         """A list that does not parse or is empty changes nothing."""

@@ -30,7 +30,7 @@ PATIENCE = 10.0
 
 
 async def until(is_so: Callable[[], object]) -> None:
-    """Waits for what another thread does."""
+    """Wait for a condition that another thread changes."""
     with trio.fail_after(PATIENCE):
         while not is_so():  # noqa: ASYNC110 - it is another thread's state, not an event
             await trio.sleep(0.005)
@@ -153,7 +153,7 @@ class HamiNode:
         return {each.rpartition("/")[2] for each in edits.device_nodes}
 
     def forget(self, name: str) -> None:
-        """The kubelet has a pod no more."""
+        """The kubelet no longer has a pod."""
         self.kubelet.pop(name, None)
         self.containers.pop(name, None)
 

@@ -1,6 +1,6 @@
 """A stand-in for HAMi 2.10's scheduler, on the stand-in API server: the rows of `hami-contract`.
 
-It has no clock and no thread: a test says when it looks at nodes, chooses, and binds. It remembers what
+It has no clock and no thread: a test calls it to read nodes, choose, and bind. It remembers what
 the real one remembers, and forgets it when it restarts.
 """
 
@@ -72,7 +72,7 @@ class HamiScheduler:
             }
 
     def tick(self) -> None:
-        """Looks at the node, as each 15 s."""
+        """Read the node, as the scheduler does every 15 s."""
         shake = self.annotation(HANDSHAKE) or ""
         if "Requesting" in shake:
             if self.books is not None and shake == "Requesting_2000-01-01 00:00:00":
@@ -95,7 +95,7 @@ class HamiScheduler:
         }
 
     def create(self, name: str, wish: Wish) -> None:
-        """Somebody creates a pod."""
+        """A user creates a pod."""
         self.api.put(
             self._path(name),
             {
@@ -108,7 +108,7 @@ class HamiScheduler:
         )  # fmt: skip
 
     def schedule(self, name: str) -> str:
-        """Filters and binds; gives `bound`, or why not."""
+        """Filter and bind; return `bound`, or why not."""
         return self.choose(name) or self.lock_and_bind(name) or "bound"
 
     def choose(self, name: str) -> str:

@@ -1,6 +1,6 @@
 """Writes a CDI file again and again, killed one step later each time: `killed_writer FILE`.
 
-A step is a call that `host/cdi_file` makes of C code, and the return from it; system calls are
+A step is a call that `files/cdi_file` makes of C code, and the return from it; system calls are
 among them. The child of each round is killed by SIGKILL before that step; after each round FILE's
 content, the number of the round and whether the child came to its end are one line of JSON.
 """
@@ -17,7 +17,7 @@ from biren_plugin.files import cdi_file
 
 
 def kill_at(step: int) -> None:
-    """Kills this process when it comes to that step."""
+    """Kill this process when it reaches that step."""
     left = step
 
     def count(frame: FrameType, event: str, _argument: Any) -> None:

@@ -25,7 +25,7 @@ QUARTER: Final = "birentech.com/1-4-gpu"
 
 
 class NodeInProcess:
-    """The node whose host and kubelet's folder are in `folder`, which must be empty."""
+    """The node whose host and kubelet's directory are in `folder`, which must be empty."""
 
     def __init__(self, folder: Path) -> None:
         self.host = SimulatedHost(folder / "host")
@@ -91,7 +91,7 @@ class NodeInProcess:
             await self.kubelet.run(task_status=task_status)
 
     def make_folder_anew(self) -> None:
-        """Deletes the kubelet's folder with all that is in it, and makes another."""
+        """Delete the kubelet's directory with its content, and create another."""
         shutil.rmtree(self.plugins)
         self.plugins.mkdir()
 
@@ -106,7 +106,7 @@ class NodeInProcess:
 
 
 async def wait_until(holds: Callable[[], bool], within: float = 60.0) -> None:
-    """Waits until something holds that nobody tells of; `within` is seconds of trio's clock."""
+    """Wait until a condition holds that no event announces; `within` is seconds of trio's clock."""
     with trio.fail_after(within):
         while not holds():  # noqa: ASYNC110 - files and log lines set no event
             await trio.sleep(0.1)  # on a mock clock that runs 20 times as fast

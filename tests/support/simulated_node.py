@@ -22,7 +22,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @attrs.frozen
 class Usage:
-    """What a process takes of the machine."""
+    """The resources that a process uses."""
 
     pid: int
 
@@ -79,14 +79,14 @@ class Node:
         self._folder.cleanup()
 
     def start_daemon(self, *flags: str) -> float:
-        """Starts it; ms from the start of the process until the kubelet has every list."""
+        """Start the daemon; return the ms from the start of its process until the kubelet has every list."""
         mark = self.kubelet.mark()
         started = time.monotonic()
         self.daemon = self.launch(*flags)
         return (self.wait_for_lists(mark) - started) * 1000
 
     def launch(self, *flags: str, log: Path | None = None) -> "subprocess.Popen[bytes]":
-        """Starts a daemon, which the caller owns, and waits for nothing; `log` is instead of the node's."""
+        """Start a daemon, which the caller owns, without waiting; `log` replaces the node's."""
         command = [
             *self._program,
             f"--host-root={self.host.root}",

@@ -1,4 +1,4 @@
-"""A folder_events that a test rings: whoever waits at it looks once for each ring, and at no other time."""
+"""A stand-in for `FolderEvents` that a test rings: the waiting task reads once for each ring, and at no other time."""
 
 import trio
 
@@ -6,13 +6,13 @@ from biren_plugin.host.folder_events import FolderEvents
 
 
 class SteppedEvents(FolderEvents):
-    """Stands where a task waits for changes; `ring` lets it look once and returns when it has."""
+    """Takes the place of `FolderEvents`; `ring` lets the task read once and returns when it has."""
 
     def __init__(self) -> None:
         self.armed = 0
         """How often it was armed."""
         self.asleep = trio.Event()
-        """Set while somebody waits at the bell."""
+        """Set while a task waits."""
         self.changed = True
         """Whether a ring is a change in the directories, rather than the end of the longest wait."""
         self._rung = trio.Event()
@@ -28,12 +28,12 @@ class SteppedEvents(FolderEvents):
         return self.changed
 
     def press(self) -> None:
-        """Rings without waiting for the look."""
+        """Ring without waiting for the read."""
         self.asleep = trio.Event()
         self._rung.set()
 
     async def ring(self) -> None:
-        """Rings, and returns when who waited has looked and waits again."""
+        """Ring, and return when the task has read and waits again."""
         await self.asleep.wait()
         self.press()
         await self.asleep.wait()

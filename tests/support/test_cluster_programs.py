@@ -1,4 +1,4 @@
-"""What the cluster session says, in one line, of programs that it is given and cannot use."""
+"""The cluster session names programs that it cannot use in one line."""
 
 import os
 import subprocess

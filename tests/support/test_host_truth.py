@@ -1,4 +1,4 @@
-"""The oracle of `soak` and of the daemon's tests, against hosts whose truth is plain."""
+"""The oracle of `soak` and of the daemon's tests, against hosts whose state is plain."""
 
 from pathlib import Path
 

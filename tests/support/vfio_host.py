@@ -1,4 +1,4 @@
-"""A kata node in a folder: PCI functions, IOMMU groups and /dev/vfio, as the kernel shows them.
+"""A kata node in a directory: PCI functions, IOMMU groups and /dev/vfio, as the kernel shows them.
 
 Links are relative, as in sysfs. A group's node is a link to /dev/null, and there while a function of
 the group is bound to vfio-pci. GPU n stands at `0000:<n + 1>:00.0`, its virtual functions behind it.
@@ -35,7 +35,7 @@ def virtual(gpu: int, number: int) -> str:
 
 
 class VfioHost:
-    """The host whose root is the folder `root`."""
+    """The host whose root is the directory `root`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -106,7 +106,7 @@ class VfioHost:
         """The GPU's virtual functions are gone."""
         folder = self.folder(physical(gpu))
         for link in sorted(folder.glob("virtfn*")):
-            if link.exists():  # it may have been removed before
+            if link.exists():  # the link may have been removed before
                 self.remove(link.resolve().name)
             link.unlink()
         self.write(physical(gpu), "sriov_numvfs", "0")
