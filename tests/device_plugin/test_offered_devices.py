@@ -18,7 +18,7 @@ from biren_plugin.core.model import DeviceList
 from biren_plugin.device_plugin.offered_devices import WRITE_DEADLINE, write_cdi_spec
 from biren_plugin.files.cdi_file import load, render
 from biren_plugin.files.cdi_owner import CdiOwner
-from tests.support.cards import GPU, devices, listed
+from tests.support.cards import GPU, HALF, devices, listed
 from tests.support.clocks import Gate, jump, settled
 
 CARD_0, CARD_1, CARD_2 = devices(GPU, 0, 1, 2)
@@ -95,6 +95,21 @@ async def test_a_writer_without_a_first_list_has_not_started(
 
 async def advance(clock: MockClock, seconds: float) -> None:
     await jump(clock, seconds)
+
+
+async def test_a_file_that_another_resource_changed_before_the_first_list_is_no_list(
+    stage: Stage, mock_clock: MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stage.owner.run)
+        stage.owner.hand(listed(HALF, *devices(HALF, 7)))
+        await settled()
+        assert stage.owner.on_disk.latest is not None
+        nursery.start_soon(write_cdi_spec, stage.judged, stage.owner, stage.offered)
+        await settled()
+        stage.judged.post(BOTH)
+        await stage.offers(BOTH)
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_new_device_is_offered_once_the_file_holds_it(

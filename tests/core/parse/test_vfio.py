@@ -229,3 +229,10 @@ def test_any_links_make_a_layout_without_duplicate_functions(
         assert name == group.name == f"/dev/vfio/{group.number}"
         assert group.functions
         assert group.instances >= 1
+
+
+def test_groups_and_sentences_are_in_the_order_of_addresses() -> None:
+    layout = laid_out(whole(3, 30), split(2), whole(1, 10), split(0))
+    assert list(layout.groups) == ["/dev/vfio/10", "/dev/vfio/30"]
+    named = [sentence.split(" ")[2] for sentence in layout.left_out]
+    assert named == [physical(0), physical(2)]
