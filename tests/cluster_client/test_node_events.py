@@ -13,7 +13,7 @@ from biren_plugin.board import Board
 from biren_plugin.cluster import node_events
 from biren_plugin.cluster.credentials import PodCredentials
 from biren_plugin.cluster.node_events import PATH, Allowance, NodeEvents
-from biren_plugin.core.event_objects import NodeEvent, NodeEventsState, new_event
+from biren_plugin.core.event_objects import NodeEvent, NodeEventsState, again, new_event
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from tests.support.api_server import Object, StandInApiServer, stand_in_api_server
 from tests.support.cards import GPU, card
@@ -201,3 +201,7 @@ async def test_a_restart_after_a_bug_writes_nothing_again(
     fault, end = writing.stored()
     assert (fault["reason"], fault["count"]) == ("BirenGpuUnhealthy", 1)
     assert end["reason"] == "BirenGpuHealthy"
+
+
+def test_an_event_that_happens_again_has_a_new_count_and_time() -> None:
+    assert again(3, 1_700_000_000.0) == {"count": 3, "lastTimestamp": "2023-11-14T22:13:20Z"}

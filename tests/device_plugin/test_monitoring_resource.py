@@ -114,3 +114,7 @@ def test_where_it_has_no_effect_the_daemon_says_why() -> None:
     assert useless["--monitoring-resource"] == "under dra, claims with adminAccess do the same"
     useless = without_effect(Settings(monitoring_resource=True, container_runtime="kata"))
     assert useless["--monitoring-resource"] == "a VFIO group cannot be shared"
+    useful = without_effect(Settings(visible_devices="index"))
+    assert "--visible-devices" not in useful
+    useless = without_effect(Settings(visible_devices="index", container_runtime="kata"))
+    assert "--visible-devices" in useless

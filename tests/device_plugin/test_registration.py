@@ -212,6 +212,8 @@ async def test_a_kubelet_that_opens_its_stream_after_its_answer_is_waited_for(
         assert f"{RESOURCE}: registered and watched, in 5000 ms" in caplog.text
         assert [node.registered.latest] == [True]
         assert node.state.counters.registrations == {RESOURCE: 1}
+        await trio.sleep(60)
+        assert nursery.child_tasks, "no stream has ended"
         nursery.cancel_scope.cancel()
 
 

@@ -110,6 +110,18 @@ async def test_our_own_server_answers_our_own_client(autojump_clock: MockClock) 
         assert await with_channel(near, use) == b"x" * 500_000
 
 
+async def test_a_stream_that_ends_with_an_error_raises_it(autojump_clock: MockClock) -> None:
+    async def read(channel: Channel) -> None:
+        async with contextlib.aclosing(lists_of(channel)) as lists:
+            async for _ in lists:
+                pass
+
+    async with dialled(fails_with(RpcFailedError, "UNAVAILABLE: going away", read)) as peer:
+        await has_request(peer)
+        status: list[Header] = [("grpc-status", "14"), ("grpc-message", "going away")]
+        await peer.send(peer.write.headers(1, RESPONSE), peer.write.headers(1, status, end=True))
+
+
 async def test_a_long_stream_never_uses_up_our_window(autojump_clock: MockClock) -> None:
     async def use(channel: Channel) -> None:
         assert [len(each) for each in await watch(channel)] == [9_000] * 100
