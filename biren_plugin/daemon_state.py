@@ -302,7 +302,7 @@ class DaemonState:
             return self._driver_unready(self.driver)
         resources = [each.resource for each in inventory.lists]
         if resources and self.role == "waiting":
-            return [self.hindrance or "the kubelet's directory does not exist yet"]
+            return [self.hindrance or "the kubelet's directory has not been read yet"]
         return [
             self.rivals[resource].describe(resource)
             if resource in self.rivals

@@ -92,14 +92,17 @@ async def hold_folder(
     thread = WorkerThread()
     with folder.subscribe() as changes:
         while True:
-            held: HeldFolder | Hindrance = "missing"
-            if folder.latest is not None and folder.latest.exists:
+            held: HeldFolder | Hindrance | None = None  # not known yet
+            if folder.latest is not None and not folder.latest.exists:
+                held = "missing"
+            elif folder.latest is not None:
                 # However long a disk hangs, which whoever reads the directory logs, as it does `NoThread`.
                 with suppress(NoThread):
                     held = await thread.acquire(partial(_try, path), _release)
             if isinstance(held, HeldFolder):
                 return held
-            on_hindrance(held)
+            if held is not None:
+                on_hindrance(held)
             with trio.move_on_after(_RETRY):
                 if held == "held":
                     await _next_release(path).wait()
@@ -149,7 +152,7 @@ def _end_wait(released: trio.Event, waited: outcome.Outcome[None]) -> None:
         released.set()
 
 
-def _release(held: HeldFolder | Hindrance) -> None:
+def _release(held: HeldFolder | Hindrance | None) -> None:
     if isinstance(held, HeldFolder):
         held.close()
 

@@ -57,13 +57,15 @@ class Waiting:
             text = f"another instance holds {path}: standing by, ready to take over"
             self._wait.begin("standing_by", text, INFO)
         if hindrance == "held":
+            if state.role != "standing by":
+                state.hindrance = ""  # of the wait before
             state.role = "standing by"
             return
         state.role = "waiting"
         self._idle_since = None
         self._idle.forget()
         if hindrance == "missing":
-            state.hindrance = ""
+            state.hindrance = "the kubelet's directory does not exist yet"
 
     def over(self) -> None:
         """Note that the lock was taken."""

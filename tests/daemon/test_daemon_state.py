@@ -59,7 +59,7 @@ async def test_a_node_without_cards_is_ready_but_an_unread_one_is_not() -> None:
     state.role = "waiting"
     assert state.unready() == [], "nothing to register"
     hold(state, listed(GPU, *devices(GPU, 0)))
-    assert state.unready() == ["the kubelet's directory does not exist yet"]
+    assert state.unready() == ["the kubelet's directory has not been read yet"]
     state.inventory = Board()
     assert state.unready() == ["the host has not been read yet"]
 

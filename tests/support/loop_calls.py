@@ -23,7 +23,8 @@ _PACKAGE: Final = f"{Path(biren_plugin.__file__).parent}/"
 _SIMULATION: Final = f"{_PACKAGE}simulate/"
 _TESTS: Final = f"{Path(__file__).parent.parent}/"
 _IMPORTING: Final = "<frozen importlib"
-_NAMES: Final = str(trio._socket.__file__)
+_TRIOS_SOCKETS: Final = str(trio._socket.__file__)
+_LOOK_UP: Final = "socket.getaddrinfo"
 """Trio looks names up in a thread; on the loop it only reads numeric addresses."""
 
 _WITHOUT_AUDIT: Final = {
@@ -35,7 +36,7 @@ _ADD_WATCH: Final = "add_watch"
 _AUDITED: Final = {
     "open", "os.chmod", "os.chown", "os.link", "os.listdir", "os.mkdir", "os.remove", "os.rename",
     "os.rmdir", "os.scandir", "os.symlink", "os.truncate", "os.utime", "fcntl.flock", "fcntl.lockf",
-    "socket.bind", "socket.connect", "socket.getaddrinfo", "socket.gethostbyname",
+    "socket.bind", "socket.connect", _LOOK_UP, "socket.gethostbyname",
 }  # fmt: skip
 _OF_SOCKETS: Final = ("socket.bind", "socket.connect")
 _NEVER_WAITS: Final = ("/proc/self/", "/proc/stat", "/dev/null")
@@ -50,6 +51,8 @@ class _Watch:
         self.found: dict[str, int] = {}
 
     def note(self, name: str, frame: FrameType | None) -> None:
+        if name == _LOOK_UP and frame is not None and _is_trios(frame):
+            return
         if (where := _place(frame)) is not None:
             key = f"{where}: {name}"
             self.found[key] = self.found.get(key, 0) + 1
@@ -90,10 +93,18 @@ def _on_audit(event: str, arguments: tuple[Any, ...]) -> None:
     if _watch is None or event not in _AUDITED or threading.get_ident() != _watch.thread:
         return
     what = arguments[1 if event in _OF_SOCKETS else 0]
-    # Of sockets, only those at a path count. An open descriptor leads to its file already.
-    if isinstance(what, tuple | int) or str(what).startswith(_NEVER_WAITS):
+    # Of sockets, only those at a path count. An open descriptor is not looked up.
+    if isinstance(what, tuple) or (event == "open" and isinstance(what, int)):
+        return
+    if str(what).startswith(_NEVER_WAITS):
         return
     _watch.note(event, sys._getframe(1))
+
+
+def _is_trios(frame: FrameType) -> bool:
+    """Return whether trio itself makes the call, below the wrapper in the module `socket`."""
+    callers = (frame, frame.f_back)
+    return any(each is not None and each.f_code.co_filename == _TRIOS_SOCKETS for each in callers)
 
 
 def _place(frame: FrameType | None) -> str | None:
@@ -101,7 +112,7 @@ def _place(frame: FrameType | None) -> str | None:
     place = None
     while frame is not None:
         file = frame.f_code.co_filename
-        if file.startswith((_IMPORTING, _SIMULATION, _TESTS)) or file == _NAMES:
+        if file.startswith((_IMPORTING, _SIMULATION, _TESTS)):
             return None
         if place is None and file.startswith(_PACKAGE):
             place = f"{file.removeprefix(_PACKAGE)} {frame.f_code.co_name}"
