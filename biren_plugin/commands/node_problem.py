@@ -4,12 +4,12 @@ Source: the contract of custom plugins in `docs/custom_plugin_monitor.md` of kub
 0 is OK, 1 is a problem, 2 and more is unknown; standard output is the message, cut at `max_output_length`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from biren_plugin.commands.tables import print_line
-from biren_plugin.core.parse.sysfs import by_number, shorten_names
+from biren_plugin.core.parse.sysfs import APART, alike, by_number, shorten_names
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.errors import StatusUnavailable
 
@@ -46,24 +46,33 @@ def report_problem(folder: Path, ask: Callable[[Path], dict[str, Any]]) -> int:
     return PROBLEM
 
 
+def names_of(device: Mapping[str, Any]) -> tuple[str | None, ...]:
+    """Return everything by which a text may call a device of the status document."""
+    return device["card"], f"GPU {device.get('physical_gpu')}", device.get("pci_address")
+
+
 def _describe(faulty: Sequence[dict[str, Any]], total: int) -> str:
     """Return which cards have which faults, and then why: what is cut off is the text.
 
     Cards with the same faults are named together, the most cards first.
     """
-    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    by_faults: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for each in faulty:
-        alike.setdefault(tuple(each["faults"]), []).append(each)
-    groups = sorted(alike.items(), key=lambda group: -len(group[1]))
+        by_faults.setdefault(tuple(each["faults"]), []).append(each)
+    groups = sorted(by_faults.items(), key=lambda group: -len(group[1]))
     cards = []
     for faults, members in groups:
         names = shorten_names([each["card"] for each in members]).removesuffix(f" ({len(members)})")
         if len(members) == total > 1 or len(names) > _LONGEST_NAMES:
             names = f"{len(members)} of {total} cards"
         cards.append(f"{names} ({', '.join(faults)})")
-    reasons = list(
-        dict.fromkeys(why for _, them in groups for each in them for why in each["reasons"])
-    )
+    named = [
+        (each["card"], names_of(each), why)
+        for _, members in groups
+        for each in members
+        for why in each["reasons"]
+    ]
+    reasons = [text for _, text in alike(named, APART)]
     more = len(reasons) - _MOST_REASONS
     rest = [f"{more} more in `br-gpu-device-plugin status`"] if more > 0 else []
     return f"{', '.join(cards)}: {'; '.join([*reasons[:_MOST_REASONS], *rest])}"

@@ -10,7 +10,7 @@ from typing import Any, Final
 from biren_plugin.commands.tables import Row, print_cards, print_line
 from biren_plugin.core.health.verdicts import HealthKeeper
 from biren_plugin.core.inventory.excluded_cards import without_uuids
-from biren_plugin.core.inventory.gpu_grouping import name_of_gpu
+from biren_plugin.core.inventory.gpu_grouping import name_of_gpu, names_of_card
 from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.inventory.physical_gpus import SPLIT_SETTLE, on_their_gpus
 from biren_plugin.core.model import Device, Inventory, Snapshot
@@ -207,7 +207,7 @@ def _card_row(card: Card, device: Device | None, word: str) -> Row:
         card.path,
         _health(device, word),
     )
-    return Row(cells, _reasons(device, word))
+    return Row(cells, _reasons(device, word), names_of_card(card))
 
 
 def _group_row(card: Card, device: Device | None, word: str) -> Row:
@@ -219,7 +219,7 @@ def _group_row(card: Card, device: Device | None, word: str) -> Row:
         or_dash(card.numa_node),
         _health(device, word),
     )
-    return Row(cells, _reasons(device, word))
+    return Row(cells, _reasons(device, word), names_of_card(card))
 
 
 def _resource(device: Device | None) -> str:

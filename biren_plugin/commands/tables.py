@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.parse.sysfs import by_number, shorten_names
+from biren_plugin.core.parse.sysfs import APART, alike, by_number, shorten_names
 from biren_plugin.errors import printable
 from biren_plugin.records import frozen
 
@@ -40,6 +40,8 @@ class Row:
     cells: Sequence[str]
     notes: Sequence[str] = ()
     """Sentences, each on a line of its own below the cells."""
+    names: Sequence[str | None] = ()
+    """What the notes may call it, besides the first cell: notes that differ only by that are shared."""
 
 
 def print_table(
@@ -51,10 +53,7 @@ def print_table(
     first; a pipe gets all columns. The last column is not padded.
     """
     is_terminal = sys.stdout.isatty()
-    rows = [
-        Row([printable(cell) for cell in row.cells], [printable(note) for note in row.notes])
-        for row in rows
-    ]
+    rows = [Row([*map(printable, row.cells)], [*map(printable, row.notes)]) for row in rows]
     shown = list(range(len(headings)))
     widths = [
         max(map(len, column)) for column in zip(headings, *(row.cells for row in rows), strict=True)
@@ -89,19 +88,23 @@ def print_cards(
 ) -> None:
     """Prints a table of cards; a note that several share comes once, below it, with their names.
 
-    The first column has the names.
+    So does a note of many cards that differs only by what it calls the card. The first column has the names.
     """
-    sharing: dict[str, list[str]] = {}
-    for row in rows:
-        for note in dict.fromkeys(row.notes):
-            sharing.setdefault(note, []).append(row.cells[0])
-    shared = {note: names for note, names in sharing.items() if len(names) > 1}
+    notes = [
+        ((row, note), (row.cells[0], *row.names), note)
+        for row in rows
+        for note in dict.fromkeys(row.notes)
+    ]
+    shared = {text: members for members, text in alike(notes, APART) if len(members) > 1}
+    hidden = {(id(row), note) for members in shared.values() for row, note in members}
     rest = [
-        attrs.evolve(row, notes=[note for note in row.notes if note not in shared]) for row in rows
+        attrs.evolve(row, notes=[note for note in row.notes if (id(row), note) not in hidden])
+        for row in rows
     ]
     print_table(headings, rest, droppable)
-    for note, names in shared.items():
-        print_line(f"{shorten_names(sorted(names, key=by_number))}: {note}")
+    for text, members in shared.items():
+        names = sorted((row.cells[0] for row, _ in members), key=by_number)
+        print_line(f"{shorten_names(names)}: {text}")
 
 
 def _print_styled(lines: Sequence[Sequence[str]], notes: Sequence[Sequence[str]]) -> None:

@@ -1,15 +1,14 @@
 """The log lines about a change of the inventory: what an operator wants to know, in a few lines."""
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import attrs
 
-from biren_plugin.core.inventory.gpu_grouping import name_of_gpu
+from biren_plugin.core.inventory.gpu_grouping import names_of_card
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.parse import vendor
-from biren_plugin.core.parse.sysfs import by_number, shorten_names
+from biren_plugin.core.parse.sysfs import alike, by_number, shorten_names
 from biren_plugin.core.parse.vendor import MINIMUM_DRIVER, driver_suffices
 from biren_plugin.records import frozen
 
@@ -141,7 +140,7 @@ def remark_lists(before: Iterable[DeviceList], after: Iterable[DeviceList]) -> l
         for key, device in new.items()
         if not device.healthy and (key not in old or old[key].reasons != device.reasons)
     ]
-    for devices, reason in _alike((device, "; ".join(device.reasons)) for device in changed):
+    for devices, reason in alike(_named(device, "; ".join(device.reasons)) for device in changed):
         names, are = names_of(devices), "is" if len(devices) == 1 else "are"
         if devices[0].recovering:
             rest = reason.removeprefix("it ")
@@ -159,16 +158,16 @@ def remark_lists(before: Iterable[DeviceList], after: Iterable[DeviceList]) -> l
     if again:
         are = "is" if len(again) == 1 else "are"
         remarks.append(_remark("device_healthy", again, f"{names_of(again)} {are} Healthy again"))
-    for devices, reason in _alike(
-        (device, text)
+    for devices, reason in alike(
+        _named(device, text)
         for key, device in new.items()
         for text in device.warnings
         if key not in old or text not in old[key].warnings
     ):
         text = f"{names_of(devices)}: {reason}"
         remarks.append(_remark("device_warning", devices, text, reason))
-    for devices, reason in _alike(
-        (device, "; ".join(old[key].warnings))
+    for devices, reason in alike(
+        _named(device, "; ".join(old[key].warnings))
         for key, device in new.items()
         if key in old and old[key].warnings and not device.warnings
     ):
@@ -203,23 +202,8 @@ def _remark(event: str, devices: Sequence[Device], text: str, reason: str = "") 
     return Remark(event, f"{', '.join(resources)}: {text}", event in _BAD, about)
 
 
-def _alike(texts: Iterable[tuple[Device, str]]) -> Iterator[tuple[list[Device], str]]:
-    """Yield devices whose texts differ only by their own names, with the first one's text."""
-    groups: dict[str, list[tuple[Device, str]]] = {}
-    for device, text in texts:
-        groups.setdefault(_without_names(device, text), []).append((device, text))
-    for group in groups.values():
-        devices = [device for device, _ in group]
-        same = len({text for _, text in group}) == 1
-        yield devices, group[0][1] if same else f"{group[0][1]} (and likewise the others)"
-
-
-def _without_names(device: Device, text: str) -> str:
-    card = device.card
-    for name in (card.path, card.name, name_of_gpu(card), card.pci_address):
-        if name:
-            text = re.sub(rf"{re.escape(name)}(?!\w)", "*", text)
-    return text
+def _named(device: Device, text: str) -> tuple[Device, Iterable[str | None], str]:
+    return device, names_of_card(device.card), text
 
 
 def names_of(devices: Iterable[Device]) -> str:

@@ -112,3 +112,23 @@ def test_control_characters_and_bytes_that_are_not_utf8_are_shown_as_escapes(
     print_cards(HEADINGS, [Row((name, "Healthy"), ["x\ry"]) for name in ("card_0", "card_1")])
     assert capsys.readouterr().out.splitlines()[-1].endswith(": x\\ry")
     assert lines[1:] == ["a\\x1b[31m\\nb  \\udcff", "    x\\ry é"]
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 1024])
+def test_notes_of_many_cards_that_differ_by_the_cards_name_come_once(
+    capsys: pytest.CaptureFixture[str], count: int
+) -> None:
+    rows = [
+        Row((f"card_{n}", "Unhealthy"), [f"function 0:{n} of card_{n} is silent"], (f"0:{n}",))
+        for n in range(count)
+    ]
+    print_cards(HEADINGS, rows)
+    lines = capsys.readouterr().out.splitlines()
+    if count <= 3:
+        assert len(lines) == 1 + 2 * count
+    else:
+        assert len(lines) == 2 + count
+        assert lines[-1] == (
+            f"card_0 to card_{count - 1} ({count}): function 0:0 of card_0 is silent "
+            "(and likewise the others)"
+        )

@@ -19,6 +19,7 @@ from biren_plugin.commands.doctor.diagnosis import (
 )
 from biren_plugin.commands.show_devices import judge_once
 from biren_plugin.core.inventory.excluded_cards import is_uuid
+from biren_plugin.core.inventory.gpu_grouping import names_of_card
 from biren_plugin.core.inventory.physical_gpus import on_their_gpus
 from biren_plugin.core.model import Inventory, Snapshot
 from biren_plugin.core.parse import vendor
@@ -161,7 +162,9 @@ def _judgements(snapshot: Snapshot, exclude: Sequence[str]) -> Iterator[Check]:
     if unhealthy:
         yield failure(
             "health",
-            some_of(by_reason((each.id, each.reasons) for each in unhealthy)),
+            some_of(
+                by_reason((each.id, names_of_card(each.card), each.reasons) for each in unhealthy)
+            ),
             "each reason comes with advice; all of them: br-gpu-device-plugin devices",
         )
     elif devices:

@@ -5,7 +5,7 @@ import errno
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from biren_plugin.core.parse.sysfs import shorten_names
+from biren_plugin.core.parse.sysfs import APART, alike, shorten_names
 from biren_plugin.records import frozen
 
 
@@ -81,12 +81,13 @@ def cure_of(error: Exception) -> str:
     return "correct the path, if a flag names it; else see `dmesg` on the node"
 
 
-def by_reason(cards: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
-    """Return `CARDS: REASONS` for cards and their reasons; cards with the same reasons are named together."""
-    sharing: dict[str, list[str]] = {}
-    for name, reasons in cards:
-        sharing.setdefault(", ".join(reasons), []).append(name)
-    return [f"{shorten_names(names)}: {reason}" for reason, names in sharing.items()]
+def by_reason(cards: Iterable[tuple[str, Iterable[str | None], Sequence[str]]]) -> list[str]:
+    """Return `CARDS: REASONS` for cards, their further names, and their reasons.
+
+    Cards with the same reasons are named together, and many whose reasons differ only by their names.
+    """
+    named = ((card, (card, *names), ", ".join(reasons)) for card, names, reasons in cards)
+    return [f"{shorten_names(members)}: {text}" for members, text in alike(named, APART)]
 
 
 def some_of(things: Sequence[str], most: int = 3) -> str:

@@ -16,6 +16,7 @@ from biren_plugin.commands.doctor.diagnosis import (
     warning,
 )
 from biren_plugin.commands.show_devices import judge_once
+from biren_plugin.core.inventory.gpu_grouping import names_of_card
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.core.settings import Settings
@@ -117,7 +118,9 @@ def _groups(settings: Settings) -> Check:
         return unknown(name, f"{error}", cure_of(error))
     devices = [device for each in inventory.lists for device in each.devices]
     devices.sort(key=lambda each: by_number(each.id))
-    unhealthy = by_reason((each.id, each.reasons) for each in devices if not each.healthy)
+    unhealthy = by_reason(
+        (each.id, names_of_card(each.card), each.reasons) for each in devices if not each.healthy
+    )
     doubts = [*inventory.unsettled, *inventory.unmatched]
     if unhealthy or not devices:
         seen = some_of([*unhealthy, *doubts]) or "none that could be allocated"

@@ -66,6 +66,11 @@ def name_of_gpu(card: Card) -> str:
     return f"GPU {address_of(card.physical_id) if by_address else card.physical_id}"
 
 
+def names_of_card(card: Card) -> tuple[str | None, ...]:
+    """Return everything by which a text may call the card."""
+    return card.path, card.name, name_of_gpu(card), card.pci_address
+
+
 def split_of(cards: Cards) -> int:
     """Return the number of parts of a GPU with these cards: the host's value, or else their number."""
     return cards[0].split or len(cards)
