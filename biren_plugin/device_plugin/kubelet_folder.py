@@ -25,7 +25,7 @@ from biren_plugin.worker_thread import PATIENCE, WorkerThread
 T = TypeVar("T")
 
 KUBELET_SOCKET: Final = "kubelet.sock"
-INTERVAL: Final = 5.0
+INTERVAL: Final = 10.0
 """Seconds between reads without an event."""
 UNWATCHED: Final = 1.0
 """The same where no event can come."""

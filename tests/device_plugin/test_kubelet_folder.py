@@ -127,7 +127,7 @@ async def test_the_directory_is_posted_after_each_read(
         assert posted.receive_nowait().kubelet is None
 
 
-@pytest.mark.parametrize(("is_watched", "reads"), [(True, 2), (False, 10)])
+@pytest.mark.parametrize(("is_watched", "reads"), [(True, 1), (False, 10)])
 async def test_a_directory_without_events_is_read_more_often(
     path: Path,
     board: Board[KubeletFolder],
