@@ -39,9 +39,12 @@ _WITHOUT_KUBELET: Final = "tests/cluster/test_containerd.py"
 _DEPLOYED: Final = "test_deployment"
 """The tests that need an image, kubectl and helm."""
 _BESIDE: Final = (
-    ("test_alerts", "test_deployment", "test_deployment_dra", "test_dra"),
+    (
+        "test_alerts", "test_deployment", "test_deployment_dra", "test_dra", "test_allocating",
+        "test_many_pods",
+    ),
     ("test_dra_restarts", "test_long_outage"),
-)
+)  # fmt: skip
 """Modules that run on two further nodes, beside the others: each session mostly waits for its node."""
 _CHOOSES: Final = ("-k", "-m", "--lf", "--last-failed", "--write-conversations")
 """Options that select tests: those run on one node, since a second one might have none."""
