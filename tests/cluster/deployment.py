@@ -176,8 +176,9 @@ class Deployment:
     def remove(self) -> None:
         """Deletes everything that was deployed, except for the namespace, whose deletion takes ten seconds."""
         kinds = "daemonsets,services,serviceaccounts,secrets,servicemonitors,prometheusrules"
-        words = ("delete", kinds, "--all", "--cascade=foreground")
-        self.run("kubectl", f"--namespace={NAMESPACE}", *words)
+        # Not in the foreground: the garbage collector may miss an account that was created a moment ago.
+        self.run("kubectl", f"--namespace={NAMESPACE}", "delete", kinds, "--all")
+        poll(lambda: not self.pods(), "the end of the DaemonSets' pods", _GONE, self.pods)
         everywhere = (
             "validatingadmissionpolicybindings,validatingadmissionpolicies,clusterrolebindings,"
             "clusterroles,deviceclasses"
