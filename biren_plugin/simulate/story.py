@@ -96,6 +96,7 @@ class _Story:
         self._kubelet = SimulatedKubelet(self.plugins)
         self._kubelet_life = trio.CancelScope()
         self._daemon_life = trio.CancelScope()
+        self._daemon_ended = trio.Event()
         self._expected: dict[str, set[str]] = {}
         for gpu, parts in splits.items():
             cards = self._expected.setdefault(RESOURCE_OF_SPLIT[parts], set())
@@ -134,7 +135,7 @@ class _Story:
             recover_after=_RECOVER_AFTER,
             status_dir=self._status_dir,
         )
-        self._nursery.start_soon(_run_in, self._daemon_life, settings)
+        self._nursery.start_soon(self._run_daemon, settings)
         await self.step("the daemon registers", self._registered)
         await self.step("it lists its devices", self._listed)
         await self.step("a pod is given cards", self._pod_starts)
@@ -153,6 +154,11 @@ class _Story:
             lambda: self._re_split(gpu, new),
         )
         await self.step("the kubelet restarts", self._kubelet_restarts)
+
+    async def _run_daemon(self, settings: Settings) -> None:
+        with self._daemon_life:
+            await run_daemon(settings)
+        self._daemon_ended.set()
 
     async def step(self, title: str, do: Callable[[], Awaitable[Iterable[str]]]) -> None:
         """Run one step and print it. Raises `StepFailed`."""
@@ -253,15 +259,11 @@ class _Story:
     async def _daemon_stops(self) -> list[str]:
         self._daemon_life.cancel()
         await self._wait_for({resource: set() for resource in self._expected})
+        await self._daemon_ended.wait()  # the kubelet sees its streams end before it has tidied up
         left = sorted(read_kubelet_folder(self.plugins).sockets.keys() - {KUBELET_SOCKET})
         if left:
             raise StepFailed(f"the daemon left {left} behind")
         return ["its sockets are gone"]
-
-
-async def _run_in(scope: trio.CancelScope, settings: Settings) -> None:
-    with scope:
-        await run_daemon(settings)
 
 
 async def _run_kubelet(
