@@ -31,7 +31,7 @@ AT_ONCE = 64
 def load(*arguments: object) -> Any:
     """What a load client in a process of its own printed."""
     command = [sys.executable, "-m", "tests.bench.load", *map(str, arguments)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def main() -> None:
