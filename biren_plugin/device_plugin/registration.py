@@ -31,7 +31,7 @@ REGISTER_DEADLINE: Final = 15.0
 """Seconds, more than the 10 that the kubelet spends on dialling back before it answers."""
 STREAM_DEADLINE: Final = 10.0
 """Seconds from the answer to the stream; older kubelets dial only then."""
-_SECOND_STREAM: Final = 1.0
+SECOND_STREAM: Final = 1.0
 """Seconds in which a kubelet that answered two Registers opens its second stream."""
 _LAST_BREATH: Final = 0.02
 """Seconds: a kubelet that is killed may close its streams before it closes its socket."""
@@ -93,10 +93,10 @@ async def _first_end(streams: Board[Streams], before: Streams) -> None:
     """Return when one of the streams opened since `before`, or opened soon from now, ends.
 
     Any of them counts: a kubelet that answered two Registers holds two streams, and drops its client when
-    either ends. Streams from `before`, and streams opened later than `_SECOND_STREAM`, belong to
+    either ends. Streams from `before`, and streams opened later than `SECOND_STREAM`, belong to
     observers.
     """
-    settled = trio.current_time() + _SECOND_STREAM
+    settled = trio.current_time() + SECOND_STREAM
     ours = Streams()
     with streams.subscribe() as changes:
         async for seen in changes:
