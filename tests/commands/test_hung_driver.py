@@ -12,7 +12,7 @@ from biren_plugin.commands.cdi_file_commands import check, generate
 from biren_plugin.commands.show_devices import devices
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable
-from biren_plugin.host import driver_cards, patient_reads
+from biren_plugin.host import driver_cards, reads_once
 from biren_plugin.host.readers import read_host
 from biren_plugin.host.sysfs_files import read_texts
 from biren_plugin.simulate.host import SimulatedHost
@@ -36,7 +36,7 @@ def hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         return read_texts(folder, attributes)
 
     monkeypatch.setattr(driver_cards, "read_texts", stuck)
-    monkeypatch.setattr(patient_reads, "SHARED", 0.2)
+    monkeypatch.setattr(reads_once, "SHARED", 0.5)
     yield back
     back.set()
 
@@ -65,7 +65,7 @@ def test_a_hanging_listing_ends_every_command_with_one_line(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", stuck)
-    monkeypatch.setattr(patient_reads, "PATIENCE", 0.2)
+    monkeypatch.setattr(reads_once, "LISTING", 0.2)
     where = {} if command is devices else {"cdi_dir": tmp_path}
     with pytest.raises(HostUnreadable, match="as when a driver hangs; see `dmesg` on the node"):
         command(host_root=host.root, **where)  # type: ignore[operator]
