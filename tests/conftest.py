@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,13 @@ def autojump_clock(request: pytest.FixtureRequest) -> MockClock:
     own = inspect.signature(request.function).parameters
     assert "autojump_clock" in own, "without this argument of its own, the test runs in real time"
     return patient_autojump_clock()
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """Return a directory for sockets, whose paths have at most 107 bytes: pytest's `tmp_path` may be too long."""
+    with tempfile.TemporaryDirectory(prefix="br") as path:
+        yield Path(path)
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,7 @@ import logging
 import os
 import shutil
 import socket
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import attrs
@@ -29,19 +28,6 @@ GPU_SOCKET = "birentech.com-gpu.sock"
 HALF_SOCKET = "birentech.com-1-2-gpu.sock"
 
 
-@pytest.fixture
-def fast_clock() -> MockClock:
-    """Run the daemon's clock twenty times as fast: see `tests.support.node_in_process`."""
-    return MockClock(rate=20)
-
-
-@pytest.fixture
-def node() -> Iterator[NodeInProcess]:
-    # A Unix socket's path has at most 107 bytes: pytest's tmp_path may be too long.
-    with tempfile.TemporaryDirectory(prefix="br") as folder:
-        yield NodeInProcess(Path(folder))
-
-
 def sockets_of(node: NodeInProcess) -> list[str]:
     return sorted(path.name for path in node.plugins.glob("birentech*.sock"))
 
@@ -52,8 +38,9 @@ async def watching(socket: Path) -> AsyncIterator[trio.MemoryReceiveChannel[list
     send, receive = trio.open_memory_channel[list[ListedDevice]](10)
 
     async def watch(channel: Channel) -> None:
-        async for devices in PluginClient(channel).lists():
-            await send.send(devices)
+        async with contextlib.aclosing(PluginClient(channel).lists()) as lists:
+            async for devices in lists:
+                await send.send(devices)
 
     async with trio.open_nursery() as nursery:
         stream = await trio.open_unix_socket(socket)

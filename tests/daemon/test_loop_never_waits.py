@@ -3,11 +3,9 @@
 import contextlib
 import socket
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
-import pytest
 import trio
 from trio.testing import MockClock
 
@@ -17,19 +15,6 @@ from tests.support.api_server import stand_in_api_server
 from tests.support.dra_node import DraNode, in_thread
 from tests.support.loop_calls import loop_calls
 from tests.support.node_in_process import GPU, NodeInProcess, wait_until
-
-
-@pytest.fixture
-def fast_clock() -> MockClock:
-    """Run the daemon's clock twenty times as fast: see `tests.support.node_in_process`."""
-    return MockClock(rate=20)
-
-
-@pytest.fixture
-def node() -> Iterator[NodeInProcess]:
-    # A Unix socket's path has at most 107 bytes: pytest's tmp_path may be too long.
-    with tempfile.TemporaryDirectory(prefix="br") as folder:
-        yield NodeInProcess(Path(folder))
 
 
 def free_port() -> int:

@@ -3,8 +3,7 @@
 import errno
 import logging
 import socket
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -28,10 +27,9 @@ from tests.support.stepped_events import SteppedEvents
 
 
 @pytest.fixture
-def path() -> Iterator[Path]:
-    """A short path: a Unix socket's path has at most 107 bytes, and pytest's tmp_path is long."""
-    with tempfile.TemporaryDirectory(prefix="br") as folder:
-        yield Path(folder, "plugins")
+def path(short_path: Path) -> Path:
+    """The kubelet's directory, which does not exist yet."""
+    return short_path / "plugins"
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The resource for monitoring gives a container every card, and takes none from other pods."""
 
-import tempfile
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import attrs
@@ -59,13 +58,6 @@ async def test_a_node_without_cards_and_an_unknown_device_are_refused() -> None:
         await plugin().allocate([["monitoring"]])
     with pytest.raises(InvalidRequest, match="gpu-monitoring has one device"):
         await plugin(*LISTS).allocate([["card_0"]])
-
-
-@pytest.fixture
-def path() -> Iterator[Path]:
-    # A Unix socket's path has at most 107 bytes: pytest's tmp_path may be too long.
-    with tempfile.TemporaryDirectory(prefix="br") as folder:
-        yield Path(folder)
 
 
 async def test_pods_still_get_each_card_that_is_monitored(

@@ -7,7 +7,6 @@ ends are in this process: what one end has written is there for the other at onc
 import contextlib
 import logging
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from biren_plugin.errors import (
 from biren_plugin.unix_sockets import FileIdentity, UnixListener
 from biren_plugin.wire.device_plugin import new_registration_server
 from biren_plugin.wire.messages import PluginOptions, Registration
+from tests.support.bugs import raise_bug
 from tests.support.clocks import settled
 
 RESOURCE = "birentech.com/gpu"
@@ -94,7 +94,7 @@ class Stage:
         self, take: Callable[[Registration], Awaitable[None]] | None = None
     ) -> AsyncIterator[None]:
         """Run a kubelet for the length of the block, and post its socket."""
-        server = new_registration_server(take or self.take, on_bug=_raise)
+        server = new_registration_server(take or self.take, on_bug=raise_bug)
         async with trio.open_nursery() as nursery:
             listener = UnixListener(self.path / KUBELET_SOCKET)
             nursery.start_soon(trio.serve_listeners, server.handle, [listener])
@@ -121,15 +121,9 @@ class Stage:
             dead.bind(str(self.path / KUBELET_SOCKET))
 
 
-def _raise(error: Exception) -> None:
-    raise error
-
-
 @pytest.fixture
-async def node() -> AsyncIterator[Stage]:
-    # A Unix socket's path has at most 107 bytes: pytest's tmp_path may be too long.
-    with tempfile.TemporaryDirectory(prefix="br") as path:
-        yield Stage(Path(path))
+async def node(path: Path) -> Stage:
+    return Stage(path)
 
 
 async def test_nothing_is_tried_before_the_kubelets_socket_exists(

@@ -1,8 +1,8 @@
 """What ends a registration is noticed when the directory is read: new kubelet, lost socket, rival."""
 
+import contextlib
 import logging
 import socket
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -64,9 +64,8 @@ def new_file(path: Path) -> None:
 
 
 @pytest.fixture
-def node() -> Iterator[Stage]:
-    with tempfile.TemporaryDirectory(prefix="br") as path:
-        yield Stage(Path(path))
+def node(path: Path) -> Stage:
+    return Stage(path)
 
 
 async def test_a_new_kubelet_is_noticed_at_the_event(node: Stage, mock_clock: MockClock) -> None:
@@ -187,51 +186,6 @@ async def test_a_directory_emptied_by_a_starting_kubelet_is_a_restart(
             nursery.cancel_scope.cancel()
 
 
-@pytest.fixture
-def path() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="br") as made:
-        yield Path(made)
-
-
-async def test_a_possible_rival_suspends_the_registration_until_the_kubelet_answers_or_it_has_gone(
-    path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    state = new_state(listed(GPU, *devices(GPU, 0)))
-    node = Node(path, Board[KubeletFolder](), state)
-    memory, sent = ResourceMemory(), Board[Sent]()
-    memory.registered.post(True)
-    sent.post(Sent(listed(GPU, *devices(GPU, 0)), trio.current_time()))
-    state.kubelet_view.post(KubeletView(trio.current_time()))
-
-    async def expect_the_end() -> None:
-        with pytest.raises(RegistrationLost, match="no process serves vendor"):
-            await watch_rivals(GPU, node, memory, sent)
-
-    with socket.socket(socket.AF_UNIX) as vendor:
-        vendor.bind(str(path / "vendor.sock"))
-        vendor.listen(100)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(expect_the_end)
-            await settled()
-            node.folder.post(read_kubelet_folder(path))
-            await trio.sleep(5)
-            assert [memory.registered.latest] == [False]
-            assert state.rivals[GPU].sockets == ("vendor.sock",)
-            now = trio.current_time()
-            state.kubelet_view.post(KubeletView(now, {}, {GPU: frozenset({"card_0"})}))
-            await trio.sleep(5)
-            assert [memory.registered.latest] == [True]
-            assert not state.rivals
-            state.kubelet_view.post(KubeletView(trio.current_time()))
-            await trio.sleep(5)
-            assert [memory.registered.latest] == [False]
-            vendor.close()
-    assert not state.rivals
-    assert caplog.text.count("may have taken it") == 2
-    assert caplog.text.count("no other plugin has taken it") == 1
-
-
 class Asked:
     """A resource that another plugin may take, and until when the kubelet is asked often."""
 
@@ -244,7 +198,17 @@ class Asked:
         self.state.kubelet_view.post(KubeletView(trio.current_time()))
 
     async def watch(self) -> None:
+        """Run the task under test."""
         await watch_rivals(GPU, self.node, self.memory, self.sent)
+
+    @contextlib.contextmanager
+    def rival(self) -> Iterator[socket.socket]:
+        """Another plugin listens in the directory, which is read then."""
+        with socket.socket(socket.AF_UNIX) as vendor:
+            vendor.bind(str(self.node.path / "vendor.sock"))
+            vendor.listen(1000)
+            self.node.folder.post(read_kubelet_folder(self.node.path))
+            yield vendor
 
     @property
     def asked_for(self) -> float:
@@ -258,8 +222,39 @@ async def asked(path: Path) -> Asked:
     return Asked(path)
 
 
+async def test_a_possible_rival_suspends_the_registration_until_the_kubelet_answers_or_it_has_gone(
+    asked: Asked, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    state, memory = asked.state, asked.memory
+    memory.registered.post(True)
+
+    async def expect_the_end() -> None:
+        with pytest.raises(RegistrationLost, match="no process serves vendor"):
+            await asked.watch()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(expect_the_end)
+        await settled()
+        with asked.rival():
+            await trio.sleep(5)
+            assert [memory.registered.latest] == [False]
+            assert state.rivals[GPU].sockets == ("vendor.sock",)
+            now = trio.current_time()
+            state.kubelet_view.post(KubeletView(now, {}, {GPU: frozenset({"card_0"})}))
+            await trio.sleep(5)
+            assert [memory.registered.latest] == [True]
+            assert not state.rivals
+            state.kubelet_view.post(KubeletView(trio.current_time()))
+            await trio.sleep(5)
+            assert [memory.registered.latest] == [False]
+    assert not state.rivals
+    assert caplog.text.count("may have taken it") == 2
+    assert caplog.text.count("no other plugin has taken it") == 1
+
+
 async def test_the_kubelet_is_asked_often_after_a_registration_and_after_sockets_change(
-    asked: Asked, path: Path, autojump_clock: MockClock
+    asked: Asked, autojump_clock: MockClock
 ) -> None:
     asked.memory.registered.post(True)
     async with trio.open_nursery() as nursery:
@@ -268,10 +263,7 @@ async def test_the_kubelet_is_asked_often_after_a_registration_and_after_sockets
         assert asked.asked_for == DOUBT
         await trio.sleep(100)
         assert asked.asked_for < 0, "without a change the kubelet is left alone"
-        with socket.socket(socket.AF_UNIX) as vendor:
-            vendor.bind(str(path / "vendor.sock"))
-            vendor.listen()
-            asked.node.folder.post(read_kubelet_folder(path))
+        with asked.rival():
             await settled()
             assert asked.asked_for == DOUBT
         nursery.cancel_scope.cancel()
@@ -292,33 +284,27 @@ async def test_the_kubelet_is_asked_often_once_its_answer_differs_from_the_list(
 
 
 async def test_the_kubelet_is_asked_often_while_there_is_a_rival(
-    asked: Asked, path: Path, autojump_clock: MockClock
+    asked: Asked, autojump_clock: MockClock
 ) -> None:
     asked.memory.registered.post(True)
-    with socket.socket(socket.AF_UNIX) as vendor:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(asked.watch)
-            await settled()
-            vendor.bind(str(path / "vendor.sock"))
-            vendor.listen(1000)
-            asked.node.folder.post(read_kubelet_folder(path))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asked.watch)
+        await settled()
+        with asked.rival():
             for _ in range(5):
                 await trio.sleep(DOUBT)
                 assert asked.state.rivals
                 assert asked.asked_for > DOUBT - 2 * TRY_INTERVAL
-            nursery.cancel_scope.cancel()
+        nursery.cancel_scope.cancel()
 
 
 async def test_nothing_is_judged_before_the_registration(
-    asked: Asked, path: Path, autojump_clock: MockClock
+    asked: Asked, autojump_clock: MockClock
 ) -> None:
     asked.memory.registered.post(False)
-    with socket.socket(socket.AF_UNIX) as vendor:
-        vendor.bind(str(path / "vendor.sock"))
-        vendor.listen(100)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(asked.watch)
-            asked.node.folder.post(read_kubelet_folder(path))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asked.watch)
+        with asked.rival():
             await trio.sleep(60)
             assert (asked.state.rivals, asked.state.doubts.latest) == ({}, None)
-            nursery.cancel_scope.cancel()
+        nursery.cancel_scope.cancel()

@@ -5,7 +5,6 @@ ends are in this process: what one end has written is there for the other at onc
 """
 
 import contextlib
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -97,10 +96,8 @@ class Stage:
 
 
 @pytest.fixture
-async def node() -> AsyncIterator[Stage]:
-    # A Unix socket's path has at most 107 bytes: pytest's tmp_path may be too long.
-    with tempfile.TemporaryDirectory(prefix="br") as path:
-        yield Stage(Path(path))
+async def node(path: Path) -> Stage:
+    return Stage(path)
 
 
 def test_the_socket_is_named_after_its_resource() -> None:
@@ -282,9 +279,10 @@ async def test_the_end_of_a_life_ends_its_streams_and_removes_its_socket(
     ended = trio.Event()
 
     async def watch(channel: Channel, task_status: trio.TaskStatus[None]) -> None:
-        with contextlib.suppress(CallEnded):
-            async for _devices in PluginClient(channel).lists():
-                task_status.started()
+        async with contextlib.aclosing(PluginClient(channel).lists()) as lists:
+            with contextlib.suppress(CallEnded):
+                async for _devices in lists:
+                    task_status.started()
         ended.set()
 
     async def connect(*, task_status: trio.TaskStatus[None]) -> None:

@@ -1,10 +1,10 @@
 """The serving instance runs a subtree for each resource, and removes lost resources from the CDI file."""
 
 import os
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from biren_plugin.board import Board
 from biren_plugin.core.cdi.spec import spec_for
 from biren_plugin.core.model import DeviceList
+from biren_plugin.daemon_state import DaemonState
 from biren_plugin.device_plugin.folder_lock import hold_folder
 from biren_plugin.device_plugin.kubelet_folder import (
     KUBELET_SOCKET,
@@ -27,6 +28,7 @@ from biren_plugin.files.cdi_owner import FIRST_READ_DEADLINE, CdiOwner
 from biren_plugin.unix_sockets import UnixListener
 from biren_plugin.wire.device_plugin import new_registration_server
 from biren_plugin.wire.messages import Registration
+from tests.support.bugs import raise_bug
 from tests.support.cards import GPU, HALF, devices, listed
 from tests.support.clocks import jump, settled
 from tests.support.daemon_states import hold, new_state
@@ -35,23 +37,45 @@ GPUS = listed(GPU, *devices(GPU, 0, 1))
 HALVES = listed(HALF, *devices(HALF, 5, 6))
 
 
+@attrs.define
+class Stage:
+    """A node with a kubelet's directory and a place for a CDI file, for instances of the daemon."""
+
+    path: Path
+    cdi_file: Path
+    folder: Board[KubeletFolder] = attrs.Factory(Board)
+    state: DaemonState = attrs.Factory(new_state)
+
+    def __attrs_post_init__(self) -> None:
+        self.look()
+
+    def look(self) -> None:
+        """Post the directory's content, as the daemon's watcher does."""
+        self.folder.post(read_kubelet_folder(self.path))
+
+    def owner(self, *, overwrite: bool = False) -> CdiOwner:
+        """The owner of the CDI file, not started."""
+        return CdiOwner(self.cdi_file, overwrite=overwrite)
+
+    def instance(
+        self, *beside: Callable[[], Awaitable[None]], cdi: CdiOwner | None = None
+    ) -> Serving:
+        """An instance, not started."""
+        return Serving(Node(self.path, self.folder, self.state, cdi=cdi), beside)
+
+
 @pytest.fixture
-def path() -> Iterator[Path]:
-    # A Unix socket's path has at most 107 bytes: pytest's tmp_path may be too long.
-    with tempfile.TemporaryDirectory(prefix="br") as folder:
-        yield Path(folder)
+async def node(path: Path, tmp_path: Path) -> Stage:
+    return Stage(path, tmp_path / "biren.yaml")
 
 
 @pytest.mark.parametrize(
     ("left", "names"), [((GPUS,), ["card_0", "card_1"]), ((HALVES,), ["card_5", "card_6"])]
 )
 async def test_the_cdi_file_loses_the_cards_of_a_resource_that_is_gone(
-    path: Path, tmp_path: Path, mock_clock: MockClock, left: tuple[DeviceList], names: list[str]
+    node: Stage, mock_clock: MockClock, left: tuple[DeviceList], names: list[str]
 ) -> None:
-    folder = Board[KubeletFolder]()
-    folder.post(read_kubelet_folder(path))
-    state = new_state()
-    owner = CdiOwner(tmp_path / "biren.yaml", overwrite=False)
+    owner = node.owner()
 
     def in_file() -> list[str]:
         spec = load(owner.path)
@@ -59,69 +83,59 @@ async def test_the_cdi_file_loses_the_cards_of_a_resource_that_is_gone(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(owner.run)
-        hold(state, GPUS, HALVES)
-        nursery.start_soon(Serving(Node(path, folder, state, cdi=owner)).run)
+        hold(node.state, GPUS, HALVES)
+        nursery.start_soon(node.instance(cdi=owner).run)
         await settled()
         assert in_file() == ["card_0", "card_1", "card_5", "card_6"]
-        hold(state, *left)
+        hold(node.state, *left)
         await settled()
         assert in_file() == names
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("is_read", [True, False])
 async def test_the_lock_is_taken_once_the_cdi_file_was_read_or_is_given_up(
-    path: Path, tmp_path: Path, mock_clock: MockClock
+    node: Stage, mock_clock: MockClock, is_read: bool
 ) -> None:
-    folder = Board[KubeletFolder]()
-    folder.post(read_kubelet_folder(path))
-    for is_read in (True, False):
-        state = new_state()
-        owner = CdiOwner(tmp_path / "biren.yaml", overwrite=False)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(Serving(Node(path, folder, state, cdi=owner)).run)
-            await settled()
-            roles: list[str] = [state.role]
-            if is_read:
-                nursery.start_soon(owner.run)
-            else:
-                await jump(mock_clock, FIRST_READ_DEADLINE)
-            await settled()
-            roles.append(state.role)
-            assert roles == ["waiting", "serving"]
-            nursery.cancel_scope.cancel()
+    owner = node.owner()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.instance(cdi=owner).run)
+        await settled()
+        roles: list[str] = [node.state.role]
+        if is_read:
+            nursery.start_soon(owner.run)
+        else:
+            await jump(mock_clock, FIRST_READ_DEADLINE)
+        await settled()
+        assert [*roles, node.state.role] == ["waiting", "serving"]
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_cdi_file_of_a_node_without_cards_is_removed(
-    path: Path, tmp_path: Path, mock_clock: MockClock
+    node: Stage, mock_clock: MockClock
 ) -> None:
-    folder = Board[KubeletFolder]()
-    folder.post(read_kubelet_folder(path))
-    owner = CdiOwner(tmp_path / "biren.yaml", overwrite=True)
+    owner = node.owner(overwrite=True)
     spec = spec_for([GPUS])
     assert spec is not None
     owner.path.write_text(render(spec, "yaml"))
-    state = new_state()
-    hold(state)
+    hold(node.state)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(owner.run)
-        nursery.start_soon(Serving(Node(path, folder, state, cdi=owner)).run)
+        nursery.start_soon(node.instance(cdi=owner).run)
         await settled()
         assert not owner.path.exists(), "an earlier daemon left it"
         nursery.cancel_scope.cancel()
 
 
 async def test_an_instance_that_ended_leaves_the_cdi_file_to_the_next_one(
-    path: Path, tmp_path: Path, mock_clock: MockClock
+    node: Stage, mock_clock: MockClock
 ) -> None:
-    folder = Board[KubeletFolder]()
-    folder.post(read_kubelet_folder(path))
-    owner = CdiOwner(tmp_path / "biren.yaml", overwrite=False)
-    state = new_state()
-    hold(state, GPUS)
+    owner = node.owner()
+    hold(node.state, GPUS)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(owner.run)
         async with trio.open_nursery() as instance:
-            instance.start_soon(Serving(Node(path, folder, state, cdi=owner)).run)
+            instance.start_soon(node.instance(cdi=owner).run)
             await settled()
             assert owner.path.exists()
             instance.cancel_scope.cancel()
@@ -133,11 +147,9 @@ async def test_an_instance_that_ended_leaves_the_cdi_file_to_the_next_one(
 
 
 async def test_a_standing_by_instance_names_an_idle_holder_and_serves_once_the_lock_is_free(
-    path: Path, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
-    folder = Board[KubeletFolder]()
-    folder.post(read_kubelet_folder(path))
-    state = new_state()
+    state = node.state
     hold(state, GPUS)
     beside = 0
 
@@ -146,8 +158,8 @@ async def test_a_standing_by_instance_names_an_idle_holder_and_serves_once_the_l
         beside += 1
 
     async with trio.open_nursery() as nursery:
-        with await hold_folder(path, folder):
-            nursery.start_soon(Serving(Node(path, folder, state), (note,)).run)
+        with await hold_folder(node.path, node.folder):
+            nursery.start_soon(node.instance(note).run)
             await trio.sleep(3 * IDLE_AFTER)
             roles: list[str] = [state.role]
             [sentence] = state.unready()
@@ -161,29 +173,24 @@ async def test_a_standing_by_instance_names_an_idle_holder_and_serves_once_the_l
 
 
 async def test_a_refused_resource_waits_ever_longer_until_there_is_another_kubelet(
-    path: Path, autojump_clock: MockClock
+    node: Stage, autojump_clock: MockClock
 ) -> None:
-    folder = Board[KubeletFolder]()
-    state = new_state()
-    hold(state, GPUS)
+    hold(node.state, GPUS)
+    kubelet = node.path / KUBELET_SOCKET
     tries: list[float] = []
 
     async def refuse(_registration: Registration) -> None:
         tries.append(trio.current_time())
         raise InvalidRequest("not this one")
 
-    def raise_(error: Exception) -> None:
-        raise error
-
-    server = new_registration_server(refuse, on_bug=raise_)
+    server = new_registration_server(refuse, on_bug=raise_bug)
     async with trio.open_nursery() as nursery:
         for number in (1, 2):
-            (path / KUBELET_SOCKET).unlink(missing_ok=True)
-            listener = UnixListener(path / KUBELET_SOCKET)
-            nursery.start_soon(trio.serve_listeners, server.handle, [listener])
-            folder.post(read_kubelet_folder(path))
+            kubelet.unlink(missing_ok=True)
+            nursery.start_soon(trio.serve_listeners, server.handle, [UnixListener(kubelet)])
+            node.look()
             if number == 1:
-                nursery.start_soon(Serving(Node(path, folder, state)).run)
+                nursery.start_soon(node.instance().run)
             began = trio.current_time()
             await trio.sleep(60)
             tried = [round(at - began, 1) for at in tries if at >= began]

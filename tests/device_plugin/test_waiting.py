@@ -2,9 +2,8 @@
 
 import logging
 import socket
-import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -37,12 +36,6 @@ from tests.support.daemon_states import new_state
 
 IDLE = "serves no GPU of this node"
 LONG = IDLE_AFTER + ANSWER_DEADLINE + 2
-
-
-@pytest.fixture
-def path() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="br") as made:
-        yield Path(made)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A node whose cards are offered through DRA: the daemon's driver, a kubelet and an API server."""
 
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,10 +10,10 @@ from tests.support.dra_node import DraNode
 
 
 @pytest.fixture
-def idle_node() -> Iterator[DraNode]:
+def idle_node(short_path: Path) -> Iterator[DraNode]:
     """No daemon and no kubelet run yet."""
-    with tempfile.TemporaryDirectory(prefix="br") as folder, stand_in_api_server() as server:
-        yield DraNode(Path(folder), server)
+    with stand_in_api_server() as server:
+        yield DraNode(short_path, server)
 
 
 @pytest.fixture

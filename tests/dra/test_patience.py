@@ -1,6 +1,6 @@
 """How long Prepare waits for what passes by itself, and that it answers before the kubelet gives up."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -135,23 +135,12 @@ async def test_each_claim_of_a_call_has_its_own_answer_at_its_own_time(
     assert PATIENCE <= trio.current_time() - began < KUBELETS - 1
 
 
-async def test_a_directory_that_hangs_is_given_up_before_the_kubelet_does(
-    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def hang(_self: WorkerThread, _call: Callable[[], Any]) -> None:
-        await trio.sleep_forever()
-
-    monkeypatch.setattr(WorkerThread, "run", hang)
-    began = trio.current_time()
-    claims = [ClaimId("team", each, f"uid-{each}") for each in "abc"]
-    answers = await service_of(tmp_path, Api(fail(ApiNotFound("")), 0.0)).prepare(claims)
-    assert all("does not answer" in each for each in answers.values())
-    assert len(answers) == 3
-    assert trio.current_time() - began < KUBELETS - 1
-
-
+@pytest.mark.parametrize("call", [ClaimService.prepare, ClaimService.unprepare])
 async def test_claims_in_a_directory_that_hangs_are_answered_before_the_kubelet_gives_up(
-    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    call: Callable[..., Awaitable[dict[str, Any]]],
 ) -> None:
     async def hang(_self: WorkerThread, _call: Callable[[], Any]) -> None:
         await trio.sleep_forever()
@@ -160,7 +149,7 @@ async def test_claims_in_a_directory_that_hangs_are_answered_before_the_kubelet_
     began = trio.current_time()
     claims = [ClaimId("team", each, f"uid-{each}") for each in "abc"]
     with trio.fail_after(KUBELETS):
-        answers = await service_of(tmp_path, Api(fail(ApiNotFound("")), 0.0)).unprepare(claims)
+        answers = await call(service_of(tmp_path, Api(fail(ApiNotFound("")), 0.0)), claims)
     assert all("does not answer" in each for each in answers.values())
     assert len(answers) == 3
     assert trio.current_time() - began < KUBELETS - 1

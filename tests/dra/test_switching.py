@@ -1,27 +1,18 @@
 """A node that switches between the two ways of offering cards gives no held card away."""
 
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 import trio
 
 from biren_plugin.commands.doctor.diagnosis import Verdict
 from biren_plugin.commands.doctor.dra_checks import check_dra
 from tests.kubelet.dra_manager import PrepareError
-from tests.support.api_server import stand_in_api_server
 from tests.support.dra_node import DraNode, in_thread
 from tests.support.node_in_process import GPU
 
 
 @pytest.fixture
-def node() -> Iterator[DraNode]:
-    with (
-        tempfile.TemporaryDirectory(prefix="br") as folder,
-        stand_in_api_server() as server,
-    ):
-        yield DraNode(Path(folder), server)
+def node(idle_node: DraNode) -> DraNode:
+    return idle_node
 
 
 async def test_a_card_held_through_the_plugin_is_tainted_and_refused_until_its_pod_is_gone(

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -33,10 +32,9 @@ inotify_simple.INotify = Exhausted
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """A short path: a Unix socket's path has at most 107 bytes, and pytest's tmp_path is long."""
-    with tempfile.TemporaryDirectory(prefix="br") as path:
-        yield Path(path)
+def folder(short_path: Path) -> Path:
+    """An empty directory."""
+    return short_path
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ import contextlib
 import os
 import socket
 import stat
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,9 @@ from tests.support.daemon_states import new_state, register
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """A short path, for sockets; the socket's directory does not exist yet."""
-    with tempfile.TemporaryDirectory(prefix="br") as path:
-        yield Path(path) / "status"
+def folder(short_path: Path) -> Path:
+    """The socket's directory, which does not exist yet."""
+    return short_path / "status"
 
 
 @pytest.fixture

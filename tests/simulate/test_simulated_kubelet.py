@@ -1,7 +1,5 @@
 """The embedded kubelet accepts plugins like the real one: a missing plugin is only refused."""
 
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,10 +17,8 @@ RESOURCE = "birentech.com/gpu"
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    # A Unix socket's path has at most 107 bytes: pytest's tmp_path may be too long.
-    with tempfile.TemporaryDirectory(prefix="br") as path:
-        yield Path(path)
+def folder(short_path: Path) -> Path:
+    return short_path
 
 
 async def ask(folder: Path, registration: Registration) -> None:

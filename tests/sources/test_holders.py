@@ -4,7 +4,6 @@ The kubelet's threads do not use the mock clock: it stands still unless a test m
 """
 
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -105,10 +104,9 @@ class Node:
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """A short path: a Unix socket's path has at most 107 bytes, and pytest's tmp_path is long."""
-    with tempfile.TemporaryDirectory(prefix="br") as path:
-        yield Path(path) / "pod-resources"
+def folder(short_path: Path) -> Path:
+    """The socket's directory, which does not exist yet."""
+    return short_path / "pod-resources"
 
 
 @pytest.fixture
