@@ -1,5 +1,6 @@
 """The files of claims: lost ones come back while the kubelet believes in them, stale ones go."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -82,9 +83,9 @@ async def test_only_a_file_that_leaves_the_directory_is_noticed(tmp_path: Path) 
 async def test_the_card_of_a_lost_file_is_not_given_to_another_claim(
     node: DraNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("biren_plugin.dra.claim_service.PATIENCE", 0.0)
     card = next(iter(node.devices()))
-    await prepared(node, "one", card)
+    await prepared(node, "one", card)  # which may wait until the kubelet was asked for holders
+    monkeypatch.setattr("biren_plugin.dra.claim_service.PATIENCE", 0.0)
     (path,) = node.claim_dir.iterdir()
     path.unlink()
     await node.until(path.exists)
@@ -93,32 +94,36 @@ async def test_the_card_of_a_lost_file_is_not_given_to_another_claim(
         await in_thread(lambda: node.kubelet.prepare("team/two", claim))
 
 
-async def test_a_file_whose_claim_the_kubelet_no_longer_knows_goes(
+@pytest.fixture
+async def forgetful_node(
     idle_node: DraNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> AsyncIterator[DraNode]:
+    """The daemon and the kubelet run; a claim that the kubelet does not know is stale after half a second."""
     monkeypatch.setattr(stale_claims, "STALE_AFTER", 0.5)
     monkeypatch.setattr(holders, "INTERVAL", 0.2)
-    node = idle_node
-    async with node.running():
-        first, second = list(node.devices())[:2]
-        await prepared(node, "gone", first)
-        await prepared(node, "there", second)
-        node.kubelet.checkpoint.pop("uid-gone")
-        await node.until(lambda: list(node.files()) == ["uid-there"])
+    async with idle_node.running():
+        yield idle_node
+
+
+async def test_a_file_whose_claim_the_kubelet_no_longer_knows_goes(
+    forgetful_node: DraNode,
+) -> None:
+    node = forgetful_node
+    first, second = list(node.devices())[:2]
+    await prepared(node, "gone", first)
+    await prepared(node, "there", second)
+    node.kubelet.checkpoint.pop("uid-gone")
+    await node.until(lambda: list(node.files()) == ["uid-there"])
 
 
 async def test_a_file_stays_whose_claim_a_listed_pod_uses_all_the_same(
-    idle_node: DraNode, monkeypatch: pytest.MonkeyPatch
+    forgetful_node: DraNode,
 ) -> None:
-    monkeypatch.setattr(stale_claims, "STALE_AFTER", 0.5)
-    monkeypatch.setattr(holders, "INTERVAL", 0.2)
-    node = idle_node
-    async with node.running():
-        uid = await prepared(node, "kept", next(iter(node.devices())))
-        node.kubelet.checkpoint[uid][
-            "devices"
-        ] = []  # as a kubelet shows it that lost its checkpoint
-        asked = node.server.requests.count(("GET", f"{CLAIMS}/kept"))
-        await node.until(lambda: node.server.requests.count(("GET", f"{CLAIMS}/kept")) > asked)
-        await trio.testing.wait_all_tasks_blocked(0.05)
-        assert list(node.files()) == [uid]
+    node = forgetful_node
+    uid = await prepared(node, "kept", next(iter(node.devices())))
+    # As a kubelet shows the claim that lost its checkpoint.
+    node.kubelet.checkpoint[uid]["devices"] = []
+    asked = node.server.requests.count(("GET", f"{CLAIMS}/kept"))
+    await node.until(lambda: node.server.requests.count(("GET", f"{CLAIMS}/kept")) > asked)
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    assert list(node.files()) == [uid]
