@@ -27,6 +27,7 @@ from biren_plugin.device_plugin.folder_lock import (
 from biren_plugin.device_plugin.kubelet_folder import KubeletFolder, read_kubelet_folder
 from biren_plugin.errors import FolderDead
 from tests.support.clocks import Gate, settled
+from tests.support.descriptors import descriptors_of
 
 
 @pytest.fixture
@@ -187,10 +188,9 @@ async def test_tries_that_fail_leave_no_descriptor_behind(
     gate = Gate()
     monkeypatch.setattr(folder_lock, "_await_lock", lambda _path: gate.wait())
     with await hold_folder(path, folder):
-        before = os.listdir("/proc/self/fd")
         with trio.move_on_after(5):
             await hold_folder(path, folder)
-        assert os.listdir("/proc/self/fd") == before
+        assert descriptors_of(path) == 1, "of the lock that is held"
     gate.set()
 
 
@@ -208,7 +208,6 @@ async def test_a_daemon_that_cannot_write_leaves_the_lock_to_one_that_can(
         def note(hindrance: str) -> None:
             hindrances.add(hindrance)
 
-        before = os.listdir("/proc/self/fd")
         os.seteuid(65534)
         try:
             with trio.move_on_after(10):
@@ -217,7 +216,7 @@ async def test_a_daemon_that_cannot_write_leaves_the_lock_to_one_that_can(
         finally:
             os.seteuid(0)
         assert hindrances == {"unwritable"}
-        assert os.listdir("/proc/self/fd") == before
+        assert descriptors_of(path) == 0
         with await hold_folder(path, folder):
             pass
 
@@ -263,11 +262,10 @@ async def test_a_lock_on_a_directory_replaced_just_before_does_not_count(
         flock(descriptor, operation)
         locked.append(descriptor)
 
-    before = len(os.listdir("/proc/self/fd"))
     with monkeypatch.context() as patched:
         patched.setattr(fcntl, "flock", lock_too_late)
         held = await hold_folder(path, folder)
-    assert len(os.listdir("/proc/self/fd")) == before + 1, "of the lock that counts"
+    assert descriptors_of(path) == 1, "of the lock that counts"
     other = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with held, pytest.raises(BlockingIOError):

@@ -11,10 +11,12 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from biren_plugin.host import folder_events
 from biren_plugin.host.folder_events import FolderEvents
 from tests.support.clocks import jump
+from tests.support.descriptors import descriptors_of
 
 DEADLINE = 20.0
 """Seconds. Events come from the kernel, which knows no mock clock, so waiting for one is real."""
 LONG = 3600.0
+INOTIFY = "anon_inode:inotify"
 
 
 @pytest.fixture
@@ -201,10 +203,11 @@ async def test_inotify_that_had_run_out_is_tried_again_and_its_return_is_logged(
 
 
 async def test_folder_events_closes_its_descriptor(folder: Path) -> None:
-    open_before = len(list(Path("/proc/self/fd").iterdir()))
+    before = descriptors_of(INOTIFY)
     with FolderEvents([folder]) as bell:
         bell.arm(trio.current_time())
-    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+        assert descriptors_of(INOTIFY) == before + 1
+    assert descriptors_of(INOTIFY) == before
 
 
 async def test_only_the_given_names_end_the_wait(
