@@ -18,8 +18,7 @@ from biren_plugin.wire.dra_plugin import new_driver_server
 from biren_plugin.wire.unix_grpc import Server
 from tests.hostile import frames
 from tests.hostile.peer import Peer
-
-INITIAL_WINDOW_SIZE = 4
+from tests.support.bugs import raise_bug
 
 
 class Endless:
@@ -44,16 +43,12 @@ class Endless:
         return self._lists(DeviceList("birentech.com/gpu"))
 
 
-def refuse_bug(bug: Exception) -> None:
-    raise AssertionError from bug
-
-
 def a_plugin(source: Any) -> Server:
-    return new_server(source, refuse_bug)
+    return new_server(source, raise_bug)
 
 
 def a_driver(source: Any) -> Server:
-    return new_driver_server(source, refuse_bug, lambda _service: None)
+    return new_driver_server(source, raise_bug, lambda _service: None)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +67,7 @@ async def test_a_stream_reset_before_its_message_was_read_closes_its_source(
     peer = Peer(near)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve(source).handle, far)
-        await peer.greet({INITIAL_WINDOW_SIZE: 0})
+        await peer.greet({frames.INITIAL_WINDOW_SIZE: 0})
         await peer.send(peer.write.call(1, path))
         await wait_all_tasks_blocked()
         assert source.closings == []

@@ -268,8 +268,9 @@ async def test_our_client_gets_their_answers(tmp_path: Path, theirs: TheirServic
         for size in (0, 1, 16_380, 1_000_000):
             assert (await stub(channel, "Echo")(Raw(b"x" * size))).data == b"x" * size
         assert len((await stub(channel, "Grow")(Raw(b"1000000"))).data) == 1_000_000
-        updates = [each.data async for each in stub(channel, "Watch")(Raw(b"1000"))]
-        assert updates == [b"%d" % each for each in range(1000)]
+        async with contextlib.aclosing(stub(channel, "Watch")(Raw(b"1000"))) as updates:
+            found = [each.data async for each in updates]
+        assert found == [b"%d" % each for each in range(1000)]
 
     await call_theirs(tmp_path, use)
 

@@ -73,7 +73,8 @@ def lists_of(channel: Channel) -> AsyncGenerator[list[ListedDevice], None]:
 
 
 async def watch(channel: Channel) -> list[bytes]:
-    return [each.data async for each in stub(channel, "Watch")(Raw(b""))]
+    async with contextlib.aclosing(stub(channel, "Watch")(Raw(b""))) as updates:
+        return [each.data async for each in updates]
 
 
 async def test_a_request_says_what_grpc_asks_for(autojump_clock: MockClock) -> None:
