@@ -19,9 +19,9 @@ from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.device_plugin.kubelet_folder import socket_name
 from biren_plugin.device_plugin.node import Node, OwnSocket, ResourceMemory, Streams
+from biren_plugin.device_plugin.plugin_server import CountedPlugin, serve_plugin, watch_devices
 from biren_plugin.device_plugin.registration import stay_registered
 from biren_plugin.device_plugin.registration_loss import watch_kubelet
-from biren_plugin.device_plugin.server import CountedPlugin, serve_plugin, watch_devices
 from biren_plugin.errors import InvalidRequest, NotReady
 from biren_plugin.notice import say
 

@@ -14,14 +14,14 @@ from biren_plugin.core.rivals import Sent
 from biren_plugin.device_plugin.kubelet_folder import socket_name
 from biren_plugin.device_plugin.node import Node, OwnSocket, ResourceMemory, Streams
 from biren_plugin.device_plugin.offered_devices import probe_health, write_cdi_spec
-from biren_plugin.device_plugin.registration import stay_registered
-from biren_plugin.device_plugin.registration_loss import watch_kubelet, watch_rivals
-from biren_plugin.device_plugin.server import (
+from biren_plugin.device_plugin.plugin_server import (
     CountedPlugin,
     DevicePlugin,
     serve_plugin,
     watch_devices,
 )
+from biren_plugin.device_plugin.registration import stay_registered
+from biren_plugin.device_plugin.registration_loss import watch_kubelet, watch_rivals
 from biren_plugin.errors import StartTooSlow
 
 _START_DEADLINE: Final = 10.0

@@ -16,7 +16,7 @@ from biren_plugin.core.container_edits import ContainerEdits, edits_for
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.daemon_state import Counters
 from biren_plugin.device_plugin.node import Streams
-from biren_plugin.device_plugin.server import (
+from biren_plugin.device_plugin.plugin_server import (
     CountedPlugin,
     DevicePlugin,
     serve_plugin,

@@ -13,7 +13,7 @@ from biren_plugin.board import Board
 from biren_plugin.core.container_edits import edits_for
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.device_plugin.node import Streams
-from biren_plugin.device_plugin.server import DevicePlugin, serve_plugin, watch_devices
+from biren_plugin.device_plugin.plugin_server import DevicePlugin, serve_plugin, watch_devices
 from biren_plugin.worker_thread import WorkerThread
 from tests.device_plugin.test_preferred_allocation import inventory_of
 from tests.kubelet.protos import load

@@ -23,7 +23,7 @@ from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.choose import Placement
 from biren_plugin.core.placement.topology import build_topology
 from biren_plugin.device_plugin.node import Streams
-from biren_plugin.device_plugin.server import DevicePlugin, serve_plugin, watch_devices
+from biren_plugin.device_plugin.plugin_server import DevicePlugin, serve_plugin, watch_devices
 from biren_plugin.worker_thread import WorkerThread
 from tests.kubelet.protos import load
 from tests.support.cards import GPU

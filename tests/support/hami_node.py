@@ -18,7 +18,7 @@ from biren_plugin.core.parse.card import Card
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon_state import DaemonState, HamiState
 from biren_plugin.device_plugin.node import Streams
-from biren_plugin.device_plugin.server import DevicePlugin, watch_devices
+from biren_plugin.device_plugin.plugin_server import DevicePlugin, watch_devices
 from biren_plugin.errors import RequestRefused
 from biren_plugin.hami.hami_mode import HamiMode
 from tests.support.api_server import StandInApiServer
