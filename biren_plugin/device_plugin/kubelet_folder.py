@@ -10,7 +10,6 @@ from typing import Final, TypeVar
 import attrs
 import trio
 
-from biren_plugin.beats import until_beat
 from biren_plugin.board import Board
 from biren_plugin.core.parse.splits import RESOURCE_OF_SPLIT
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
@@ -19,6 +18,7 @@ from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import NOT_THERE
 from biren_plugin.notice import Notice, say
 from biren_plugin.records import frozen
+from biren_plugin.shared_wakeups import until_wakeup
 from biren_plugin.unix_sockets import FileIdentity, is_abandoned
 from biren_plugin.worker_thread import PATIENCE, WorkerThread
 
@@ -117,7 +117,7 @@ async def watch_kubelet_folder(
         kubelet = current.kubelet or kubelet
         board.post(current)
         on_turn(trio.current_time() - began)
-        await folder_events.wait(until_beat(INTERVAL if is_watched else UNWATCHED))
+        await folder_events.wait(until_wakeup(INTERVAL if is_watched else UNWATCHED))
 
 
 def _read_armed(path: Path, events: FolderEvents, now: float) -> tuple[KubeletFolder, bool]:

@@ -9,13 +9,13 @@ from typing import Final
 
 import trio
 
-from biren_plugin.beats import until_beat
 from biren_plugin.board import Board, news_of
 from biren_plugin.core.rivals import Lost, RegistrationJudge, Rival, Seen, Sent
 from biren_plugin.device_plugin.kubelet_folder import KubeletFolder
 from biren_plugin.device_plugin.node import Node, OwnSocket, ResourceMemory
 from biren_plugin.errors import KubeletRestarted, PluginSocketGone, RegistrationLost
 from biren_plugin.notice import ERROR, say
+from biren_plugin.shared_wakeups import until_wakeup
 from biren_plugin.unix_sockets import FileIdentity, is_served
 
 
@@ -106,7 +106,7 @@ async def watch_rivals(
                     say("rival", text, ERROR, resource=resource, sockets=rival.sockets)
                 if judge.is_doubtful:
                     state.doubt_for(DOUBT)
-                with trio.move_on_after(until_beat(TRY_INTERVAL if rival is not None else DOUBT)):
+                with trio.move_on_after(until_wakeup(TRY_INTERVAL if rival is not None else DOUBT)):
                     await news.receive()
     finally:
         if rival is not None:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from biren_plugin import __version__
-from biren_plugin.beats import until_beat
 from biren_plugin.core.inventory.held_cards import holder_of
 from biren_plugin.core.model import Device, DeviceList
 from biren_plugin.core.observed import NO_CLAIMS, ClaimsSeen, Holder, Observed
@@ -25,6 +24,7 @@ from biren_plugin.core.setting_field import STATUS_SOCKET
 from biren_plugin.daemon_state import DaemonState, DriverState, HamiState
 from biren_plugin.errors import SocketUnusable, why_unwritable
 from biren_plugin.notice import say_bug
+from biren_plugin.shared_wakeups import until_wakeup
 from biren_plugin.unix_sockets import FileIdentity, UnixListener, is_served, listen
 from biren_plugin.worker_thread import WorkerThread
 
@@ -237,7 +237,7 @@ async def _until_nobody_serves(ours: UnixListener, thread: WorkerThread) -> None
     """Return when our file is gone, or when another instance's file has no listener any more."""
     find = partial(FileIdentity.of, ours.path)
     while True:
-        await trio.sleep(until_beat(LOOK_INTERVAL))
+        await trio.sleep(until_wakeup(LOOK_INTERVAL))
         there = await thread.run_or(find, otherwise=ours.identity)
         if there == ours.identity:
             continue

@@ -6,7 +6,6 @@ from typing import Final, TypeVar
 import attrs
 import trio
 
-from biren_plugin.beats import until_beat
 from biren_plugin.board import Board
 from biren_plugin.core.observed import Observed
 from biren_plugin.errors import HostUnreadable
@@ -14,6 +13,7 @@ from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.patient_reads import PatientReads, Round
 from biren_plugin.host.readers import Reader
 from biren_plugin.notice import ERROR, Notice
+from biren_plugin.shared_wakeups import until_wakeup
 
 T = TypeVar("T")
 
@@ -92,7 +92,7 @@ async def scan_host(
             glancing = not look.pending
             observed.post(seen)  # an equal one too: splits settle with time
         on_turn(trio.current_time() - began)
-        if await folder_events.wait(until_beat(interval)):
+        if await folder_events.wait(until_wakeup(interval)):
             glancing = False
 
 

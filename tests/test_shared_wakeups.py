@@ -1,10 +1,10 @@
-"""Tasks that wait for beats wake at the same moments."""
+"""Idle tasks wake at the same moments."""
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from biren_plugin.beats import until_beat
+from biren_plugin.shared_wakeups import until_wakeup
 
 
 async def test_tasks_that_began_apart_wake_together(autojump_clock: MockClock) -> None:
@@ -13,7 +13,7 @@ async def test_tasks_that_began_apart_wake_together(autojump_clock: MockClock) -
     async def wake_every(interval: float, first: float) -> None:
         await trio.sleep(first)
         while True:
-            await trio.sleep(until_beat(interval))
+            await trio.sleep(until_wakeup(interval))
             woke.setdefault(trio.current_time(), []).append(interval)
 
     with trio.move_on_after(10.5):
@@ -26,10 +26,10 @@ async def test_tasks_that_began_apart_wake_together(autojump_clock: MockClock) -
 
 
 @pytest.mark.parametrize("interval", [0.1, 0.3, 1.5, 10.0])
-async def test_a_beat_is_always_ahead_and_at_most_an_interval_away(
+async def test_the_next_wakeup_is_always_ahead_and_at_most_an_interval_away(
     interval: float, autojump_clock: MockClock
 ) -> None:
     for _ in range(1000):
         before = trio.current_time()
-        await trio.sleep(until_beat(interval))
+        await trio.sleep(until_wakeup(interval))
         assert before < trio.current_time() <= before + interval * 1.0000001
