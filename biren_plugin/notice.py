@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from biren_plugin.core.remarks import Remark
+from biren_plugin.core.inventory_log import Remark
 
 DEBUG: Final = logging.DEBUG
 INFO: Final = logging.INFO

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from biren_plugin.core.remarks import Remark
+from biren_plugin.core.inventory_log import Remark
 from biren_plugin.notice import ERROR, WARNING, Notice, say, say_bug, say_remarks
 
 

@@ -26,8 +26,8 @@ from biren_plugin.core.event_objects import (
     events_of,
     new_event,
 )
+from biren_plugin.core.inventory_log import remark_lists
 from biren_plugin.core.model import Inventory
-from biren_plugin.core.remarks import remark_lists
 from biren_plugin.errors import ApiConflict, ApiError, ApiNotFound, ApiUnreachable
 from biren_plugin.notice import Notice
 from biren_plugin.records import frozen

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
-from biren_plugin.core.remarks import Remark
+from biren_plugin.core.inventory_log import Remark
 from biren_plugin.records import frozen, mutable
 
 NAMESPACE: Final = "default"

@@ -14,11 +14,11 @@ from biren_plugin.board import Board
 from biren_plugin.core.health.verdicts import HealthKeeper, HealthPolicy
 from biren_plugin.core.inventory.keeper import InventoryKeeper
 from biren_plugin.core.inventory.library_additions import ProductNames
+from biren_plugin.core.inventory_log import remark_driver, remark_inventory, remark_lists
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.topology import TopologyKeeper
-from biren_plugin.core.remarks import remark_driver, remark_inventory, remark_lists
 from biren_plugin.notice import say_remarks
 
 CALM: Final = 20.0

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from biren_plugin.core.inventory_log import remark_inventory
 from biren_plugin.core.model import HostFacts, Inventory, Mount
-from biren_plugin.core.remarks import remark_inventory
 from biren_plugin.host.driver_files import read_host_facts
 from tests.support.recorded import HOSTS, copy_host
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from biren_plugin.commands.show_devices import judge_once
+from biren_plugin.core.inventory_log import remark_inventory
 from biren_plugin.core.model import Snapshot
 from biren_plugin.core.parse.card import Card, FunctionState, Link, NodeState
-from biren_plugin.core.remarks import remark_inventory
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.readers import read_once
 from biren_plugin.host.vfio_groups import VfioGroupReader

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from biren_plugin.commands.show_devices import judge_once
 from biren_plugin.core.health.verdicts import HealthKeeper
 from biren_plugin.core.inventory.keeper import InventoryKeeper
+from biren_plugin.core.inventory_log import remark_inventory
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Holder, Observed
-from biren_plugin.core.remarks import remark_inventory
 from biren_plugin.host.readers import read_once
 from biren_plugin.host.vfio_groups import VfioGroupReader
 from tests.support.cards import GPU

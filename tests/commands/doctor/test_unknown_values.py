@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from biren_plugin.commands.doctor import card_checks, passthrough_checks
 from biren_plugin.core.health.verdicts import HealthKeeper
 from biren_plugin.core.inventory.keeper import InventoryKeeper
+from biren_plugin.core.inventory_log import remark_driver, remark_inventory, remark_lists
 from biren_plugin.core.model import HostFacts, Inventory, Snapshot
 from biren_plugin.core.observed import Holder, LibraryRound, Observed
 from biren_plugin.core.parse.brml import CardReading, KnownCard, LibraryFacts, LibraryStatus
 from biren_plugin.core.parse.card import Card, FunctionState, Link, NodeState
-from biren_plugin.core.remarks import remark_driver, remark_inventory, remark_lists
 from biren_plugin.core.settings import ContainerRuntime, Settings
 from tests.support.cards import GPU, HALF
 

@@ -5,14 +5,14 @@ from collections.abc import Iterable
 import attrs
 import pytest
 
-from biren_plugin.core.model import Device, DeviceList, Excluded, HostFacts, Inventory
-from biren_plugin.core.remarks import (
+from biren_plugin.core.inventory_log import (
     Remark,
     names_of,
     remark_driver,
     remark_inventory,
     remark_lists,
 )
+from biren_plugin.core.model import Device, DeviceList, Excluded, HostFacts, Inventory
 from tests.support.cards import GPU, HALF, card, devices, listed
 
 ONE_CARD = Inventory((listed(GPU, *devices(GPU, 0)),))
