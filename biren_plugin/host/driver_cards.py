@@ -3,7 +3,7 @@
 Blocking; `patient_reads` runs it in threads. A file that vanishes between two scans, holds garbage or
 cannot be read does not keep the others from being read. A card that the kernel has suspended is not woken.
 
-A glance at a host whose outline is the same only asks each PCI function whether it answers, and reads the
+A glance at a host whose fingerprint is the same only asks each PCI function whether it answers, and reads the
 rest of a few functions in turn.
 """
 
@@ -19,6 +19,7 @@ from biren_plugin.core.parse import sysfs, vendor
 from biren_plugin.core.parse.card import Card, NodeState
 from biren_plugin.errors import HostUnreadable, reason_of
 from biren_plugin.host.driver_files import read_host_facts
+from biren_plugin.host.host_fingerprint import HostFingerprint, read_fingerprint
 from biren_plugin.host.host_paths import (
     NOT_THERE,
     find_node,
@@ -27,7 +28,6 @@ from biren_plugin.host.host_paths import (
     resolve,
     under,
 )
-from biren_plugin.host.outline import Outline, read_outline
 from biren_plugin.host.sysfs_files import read_bytes, read_text, read_texts
 from biren_plugin.records import frozen
 
@@ -92,7 +92,7 @@ class DriverCardReader:
         self._cards: dict[str, tuple[_Reading, Card]] = {}
         self._names: list[str] = []
         """Of the last listing."""
-        self._outline: Outline | None = None
+        self._fingerprint: HostFingerprint | None = None
         """Of the host at the last listing; None if it has no class directory."""
         self._real_nodes: dict[str, NodeState] = {}
         """The state of each node that a link leads to."""
@@ -107,8 +107,8 @@ class DriverCardReader:
 
         Raises `HostUnreadable` if it is unknown whether there are any cards.
         """
-        self._outline = self._outline_now()
-        listed = self._outline.cards if self._outline is not None else ()
+        self._fingerprint = self._fingerprint_now()
+        listed = self._fingerprint.cards if self._fingerprint is not None else ()
         numbers = {
             name: number for name in listed if (number := sysfs.card_number(name)) is not None
         }
@@ -130,7 +130,7 @@ class DriverCardReader:
 
         Each function, and what the host has besides cards, is read whole in one of `turns` glances.
         """
-        if self._outline is None or self._outline != self._outline_now():
+        if self._fingerprint is None or self._fingerprint != self._fingerprint_now():
             return None
         known = list(self._real_nodes.items())  # a late read may add one
         if any(node_state(self._root, real) is not was for real, was in known):
@@ -150,7 +150,7 @@ class DriverCardReader:
     def glance(self, name: str) -> Card | None:
         """Return a card's last reading if its function still answers alike, else a new one, None if gone.
 
-        The same outline means that the card and its node are the same, unless the node is missing.
+        The same fingerprint means that the card and its node are the same, unless the node is missing.
         """
         if name not in self._cards:
             return self.read(name)
@@ -248,10 +248,10 @@ class DriverCardReader:
     def _pci_path(self, name: str) -> tuple[str, ...]:
         return sysfs.pci_path(resolve(self._root, f"{vendor.CLASS_FOLDER}/{name}/device") or "")
 
-    def _outline_now(self) -> Outline | None:
-        """Return the outline, None if there is no class directory. Raises `HostUnreadable`."""
+    def _fingerprint_now(self) -> HostFingerprint | None:
+        """Return the fingerprint, None if there is no class directory. Raises `HostUnreadable`."""
         try:
-            return read_outline(self._root)
+            return read_fingerprint(self._root)
         except OSError as error:
             if error.errno not in NOT_THERE:
                 raise HostUnreadable(
@@ -268,7 +268,7 @@ class DriverCardReader:
                 mount_host_path=self._mount_host_path,
                 mount_dri_device=self._mount_dri_device,
             ),
-            driver_loaded=self._outline is not None,
+            driver_loaded=self._fingerprint is not None,
             module_loaded=self._module_loaded(),
             driver_version=version or None,
         )

@@ -1,4 +1,4 @@
-"""What a host shows of its cards without a read of any card: an equal outline means the same cards and nodes.
+"""What a host shows of its cards without a read of any card: an equal fingerprint means the same cards and nodes.
 
 Names and inodes of the class directory show that the driver created a card again, since sysfs numbers its
 files without reuse. Other file systems reuse inodes, and date their directories.
@@ -14,8 +14,8 @@ from biren_plugin.core.parse import vendor
 
 
 @attrs.frozen
-class Outline:
-    """Two outlines are equal if the host shows the same cards, nodes and driver."""
+class HostFingerprint:
+    """Two fingerprints are equal if the host shows the same cards, nodes and driver."""
 
     cards: Mapping[str, int]
     """The inode of each entry of the class directory, by name."""
@@ -26,14 +26,14 @@ class Outline:
     has_module: bool
 
 
-def read_outline(root: Path) -> Outline:
-    """Return the outline of the host below `root`. Raises `OSError` if the class directory cannot be read."""
+def read_fingerprint(root: Path) -> HostFingerprint:
+    """Return the fingerprint of the host below `root`. Raises `OSError` if the class directory cannot be read."""
     base = str(root)
     folders = (_version(f"{base}{vendor.CLASS_FOLDER}"), _version(f"{base}{vendor.NODE_FOLDER}"))
     with os.scandir(f"{base}{vendor.CLASS_FOLDER}") as entries:
         cards = {entry.name: entry.inode() for entry in entries}
     has_module = _version(f"{base}{vendor.MODULE_FOLDER}") is not None
-    return Outline(cards, folders, _node(f"{base}{vendor.CONTROL_NODE}"), has_module)
+    return HostFingerprint(cards, folders, _node(f"{base}{vendor.CONTROL_NODE}"), has_module)
 
 
 def _node(path: str) -> object:
