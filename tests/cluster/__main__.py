@@ -1,8 +1,8 @@
 """`python -m tests.cluster`: runs tests, or the soak, on a real node in namespaces of its own.
 
-All tests run on three nodes side by side: a minute without the third one's API server delays no other test.
-Mounts, processes and network end with the namespaces; `left_behind` removes the scratch directory and the
-node's cgroup. Other words go to pytest.
+All tests run on four nodes side by side: tests mostly wait for their node, and a minute without one's API
+server delays no test on another. Mounts, processes and network end with the namespaces; `left_behind`
+removes the scratch directory and the node's cgroup. Other words go to pytest.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -35,17 +36,16 @@ _NAMESPACES: Final = (
     "--kill-child",
     "--mount-proc",
 )
+_TESTS: Final = "tests/cluster"
 _WITHOUT_KUBELET: Final = "tests/cluster/test_containerd.py"
 _DEPLOYED: Final = "test_deployment"
-"""The tests that need an image, kubectl and helm."""
+"""The tests that need an image, and helm."""
 _BESIDE: Final = (
-    (
-        "test_alerts", "test_deployment", "test_deployment_dra", "test_dra", "test_allocating",
-        "test_many_pods",
-    ),
-    ("test_dra_restarts", "test_long_outage"),
-)  # fmt: skip
-"""Modules that run on two further nodes, beside the others: each session mostly waits for its node."""
+    ("test_long_outage", "test_dra_restarts", "test_containerd"),
+    ("test_hami", "test_dra", "test_many_pods", "test_alerts", "test_allocating"),
+    ("test_deployment", "test_deployment_dra"),
+)
+"""Modules that run on further nodes, beside the others; the last ones wait for the image."""
 _CHOOSES: Final = ("-k", "-m", "--lf", "--last-failed", "--write-conversations")
 """Options that select tests: those run on one node, since a second one might have none."""
 _ENDS_WITH_US: Final = ("setpriv", "--pdeathsig", "KILL")
@@ -85,37 +85,45 @@ def main() -> int:
     if arguments.soak:
         command = ["tests.cluster.soak", str(arguments.soak), str(arguments.seed)]
         return _run_sessions([command])
-    if without_kubelet is None and (not named or any(_DEPLOYED in word for word in words)):
-        # This process can reach the network; the node has only its own.
+    if without_kubelet is None:
         fetch.main()
-        image_archive.main()
     if named or without_kubelet is not None:
+        if without_kubelet is None and any(_DEPLOYED in word for word in words):
+            image_archive.main()
         return _run_sessions([["pytest", *words, *([] if named else [_WITHOUT_KUBELET])]])
     if any(word.startswith(_CHOOSES) for word in words):
-        return _run_sessions([["pytest", *words, "tests/cluster"]])
+        image_archive.main()
+        return _run_sessions([["pytest", *words, _TESTS]])
+    return _run_sessions(_all_tests(words))
+
+
+def _all_tests(words: list[str]) -> Iterator[list[str]]:
+    """The command of each node, which starts before the next one is asked for."""
     beside = [[f"tests/cluster/{each}.py" for each in names] for names in _BESIDE]
-    first = [f"--ignore={path}" for paths in beside for path in paths]
-    others = [
-        word for word in words if not word.startswith("--json")
-    ]  # no figure of theirs is written
-    return _run_sessions(
-        [
-            ["pytest", *words, *first, "tests/cluster"],
-            *(["pytest", *others, *each] for each in beside),
-        ]
-    )
+    yield ["pytest", *words, *(f"--ignore={path}" for each in beside for path in each), _TESTS]
+    # One node's figures are written: those of the first.
+    others = [word for word in words if not word.startswith("--json")]
+    for paths in beside[:-1]:
+        yield ["pytest", *others, *paths]
+    image_archive.main()  # here, where the network of the machine is: a node has only its own
+    yield ["pytest", *others, *beside[-1]]
 
 
-def _run_sessions(commands: list[list[str]]) -> int:
-    """The greatest exit status of the modules, which run side by side, each on a node of its own."""
+def _run_sessions(commands: Iterable[list[str]]) -> int:
+    """The greatest exit status of the modules, which run side by side, each on a node of its own.
+
+    The first one's output is shown as it comes, that of the others after it.
+    """
     # A session that gets this signal cleans up, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with contextlib.ExitStack() as stack:
-        others = [
-            (_start(stack, command, out := stack.enter_context(tempfile.TemporaryFile("w+"))), out)
-            for command in commands[1:]
-        ]
-        statuses = [_start(stack, commands[0]).wait()]
+        waiting = iter(commands)
+        first = _start(stack, next(waiting))
+        others = []
+        for command in waiting:
+            out = stack.enter_context(tempfile.TemporaryFile("w+"))
+            others.append((_start(stack, command, out), out))
+        statuses = [first.wait()]
         for process, out in others:
             statuses.append(process.wait())
             out.seek(0)

@@ -12,7 +12,7 @@ from tests.cluster import figures, tried
 from tests.cluster.containerd import Containerd
 from tests.cluster.deployment import Deployment, prepare
 from tests.cluster.dra import DraNode
-from tests.cluster.host import NodeHost
+from tests.cluster.host import NodeHost, daemon_on
 from tests.cluster.node import Node
 from tests.cluster.processes import Processes
 from tests.cluster.programs import STATE_VARIABLE, missing_for_kubernetes
@@ -73,8 +73,7 @@ def new_daemon(host: NodeHost) -> Iterator[Callable[..., DaemonProcess]]:
     made: list[DaemonProcess] = []
 
     def new(*flags: str) -> DaemonProcess:
-        usual = (f"--host-root={host.root}", "--log-format=text", "--recover-after=0")
-        made.append(DaemonProcess(*usual, *flags))
+        made.append(daemon_on(host, *flags))
         return made[-1]
 
     yield new
@@ -82,7 +81,7 @@ def new_daemon(host: NodeHost) -> Iterator[Callable[..., DaemonProcess]]:
         if daemon.running:
             daemon.end()
     for daemon in made:
-        assert not daemon.matching(r"Traceback|on a bug|never (awaited|retrieved)")
+        daemon.assert_no_bug()
 
 
 @pytest.fixture

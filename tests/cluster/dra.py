@@ -11,7 +11,7 @@ from typing import Final
 
 from biren_plugin.core.parse.vendor import DRA_DRIVER
 from tests.cluster.api import PATHS, Api, ApiError, Object, place_of
-from tests.cluster.host import NodeHost
+from tests.cluster.host import NodeHost, daemon_on
 from tests.cluster.images import BUSYBOX
 from tests.cluster.isolation import NODE_NAME, SERVICE_ADDRESS
 from tests.cluster.node import Node
@@ -83,8 +83,7 @@ class DraNode:
         return self._start()
 
     def _start(self, *flags: str, environment: Mapping[str, str] | None = None) -> DaemonProcess:
-        usual = (f"--host-root={self.host.root}", "--log-format=text", "--recover-after=0")
-        daemon = DaemonProcess(*usual, *flags, environment={**ENVIRONMENT, **(environment or {})})
+        daemon = daemon_on(self.host, *flags, environment={**ENVIRONMENT, **(environment or {})})
         self.daemons.append(daemon)
         daemon.start()
         return daemon
@@ -102,7 +101,7 @@ class DraNode:
         for daemon in self.daemons:
             if daemon.running:
                 daemon.end()
-            assert not daemon.matching(r"Traceback|on a bug|never (awaited|retrieved)")
+            daemon.assert_no_bug()
 
     def become_pod(self, name: str) -> str:
         """Creates a pod whose token the next daemon uses; the token."""

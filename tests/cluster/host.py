@@ -3,11 +3,13 @@
 import os
 import stat
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from biren_plugin.core.parse import vendor
 from biren_plugin.simulate.host import SimulatedHost
+from tests.e2e.daemon import DaemonProcess
 
 MAJOR: Final = 195
 """A device number that no driver here serves and that no runtime allows by default."""
@@ -35,6 +37,14 @@ class NodeHost(SimulatedHost):
         """Empties the namespace's /dev/biren."""
         subprocess.run(["umount", "--lazy", str(_NODES)], check=True)
         _CONTROL.unlink(missing_ok=True)
+
+
+def daemon_on(
+    host: NodeHost, *flags: str, environment: Mapping[str, str] | None = None
+) -> DaemonProcess:
+    """A daemon with default paths except for the host's root; it is not started."""
+    usual = (f"--host-root={host.root}", "--log-format=text", "--recover-after=0")
+    return DaemonProcess(*usual, *flags, environment=environment)
 
 
 def _make_node(path: Path, minor: int) -> None:

@@ -1,19 +1,24 @@
 """Pods on the real node under HAMi: HAMi's record, the kubelet and the containers name the same cards."""
 
+import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.cluster.api import PODS, ApiError
 from tests.cluster.hami import ENVIRONMENT, ClusterHami
-from tests.cluster.host import NodeHost
+from tests.cluster.host import NodeHost, daemon_on
 from tests.cluster.node import Node
 from tests.cluster.pods import WHOLE, container, look_inside
 from tests.cluster.processes import poll
 from tests.e2e.daemon import DaemonProcess
 from tests.manifests.tools import find_tool
 from tests.support.hami_scheduler import PHASE
+
+CARDS: Final = {f"card_{number}" for number in range(8)}
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +34,37 @@ def hami_in_cluster(node: Node) -> Iterator[ClusterHami]:
 def hami(hami_in_cluster: ClusterHami, node: Node) -> Iterator[ClusterHami]:
     yield hami_in_cluster
     node.api.delete_pods()
-    hami_in_cluster.forget()
+
+
+@pytest.fixture(scope="module")
+def hami_host(hami_in_cluster: ClusterHami, state: Path) -> Iterator[NodeHost]:
+    """Eight whole cards for all tests: HAMi reads the list of a new host after up to 15 s."""
+    host = NodeHost(state / "hami-host")
+    host.add_gpus(dict.fromkeys(range(8), 1))
+    yield host
+    host.close()
+    shutil.rmtree(host.root)
+
+
+@pytest.fixture(scope="module")
+def kept_daemon(hami_host: NodeHost) -> Iterator[DaemonProcess]:
+    """One daemon for all tests, not started."""
+    daemon = daemon_on(hami_host, environment=ENVIRONMENT)
+    yield daemon
+    if daemon.running:
+        daemon.end()
 
 
 @pytest.fixture
-def daemon(
-    hami: ClusterHami, host: NodeHost, node: Node, new_daemon: Callable[..., DaemonProcess]
-) -> DaemonProcess:
-    """The daemon with eight whole cards, which HAMi knows."""
-    host.add_gpus(dict.fromkeys(range(8), 1))
-    daemon = new_daemon()
-    daemon.environment |= ENVIRONMENT
-    daemon.start()
-    node.view.wait_for({f"card_{number}" for number in range(8)})
+def daemon(hami: ClusterHami, node: Node, kept_daemon: DaemonProcess) -> Iterator[DaemonProcess]:
+    """The daemon, whose list HAMi knows; its log begins with the test."""
+    kept_daemon.lines.clear()
+    if not kept_daemon.running:
+        kept_daemon.start()
+    node.view.wait_for(CARDS)
     hami.wait_for_list(healthy=8)
-    return daemon
+    yield kept_daemon
+    kept_daemon.assert_no_bug()
 
 
 def assert_agreed(node: Node, hami: ClusterHami, name: str, *containers: str) -> None:
@@ -105,10 +126,14 @@ def test_a_pod_whose_cards_differ_from_the_promise_is_refused_and_leaves_no_lock
 def test_a_topology_manager_does_not_choose_against_hami(
     node: Node, hami: ClusterHami, daemon: DaemonProcess
 ) -> None:
+    # A kubelet forgets the cards of pods that are gone with its next allocation; its checkpoint keeps them.
+    hami.create("before", container(gpu=1))
+    node.api.wait_for_phase("before", "Running")
+    hami.wait_for_release()
     policy = {"topologyManagerPolicy": "restricted"}
     node.restart_kubelet(**policy)
     try:
-        node.view.wait_for({f"card_{number}" for number in range(8)})
+        node.view.wait_for(CARDS)
         hami.create("four", container(gpu=4))
         node.api.wait_for_phase("four", "Running")
         assert_agreed(node, hami, "four", "main")
@@ -128,7 +153,7 @@ def test_a_daemon_that_is_killed_leaves_its_lock_to_the_next_one(
     daemon.start()
     hami.wait_for_release()
     assert hami.annotation(PHASE, "late") == "failed"
-    node.view.wait_for({f"card_{number}" for number in range(8)})
+    node.view.wait_for(CARDS)
     hami.wait_for_list(healthy=8)
     hami.create("again", container(gpu=1))
     node.api.wait_for_phase("again", "Running")
@@ -137,15 +162,15 @@ def test_a_daemon_that_is_killed_leaves_its_lock_to_the_next_one(
 
 
 def test_after_a_scheduler_restart_no_card_is_allocated_twice_and_a_faulty_one_to_no_pod(
-    node: Node, hami: ClusterHami, host: NodeHost, daemon: DaemonProcess
+    node: Node, hami: ClusterHami, hami_host: NodeHost, daemon: DaemonProcess
 ) -> None:
     for name, number in (("four", 4), ("two", 2)):
         hami.create(name, container(gpu=number))
         node.api.wait_for_phase(name, "Running")
     held = {card for name in ("four", "two") for entry in hami.record(name) for card in entry}
-    faulty, good = sorted({f"card_{number}" for number in range(8)} - held)
+    faulty, good = sorted(CARDS - held)
     hami.scheduler.restart()
-    host.pull_node(faulty)
+    hami_host.pull_node(faulty)
     hami.wait_for_list(healthy=7)
     hami.create("one", container(gpu=1))
     hami.create("next", container(gpu=1))
@@ -154,7 +179,7 @@ def test_after_a_scheduler_restart_no_card_is_allocated_twice_and_a_faulty_one_t
     for name in ("four", "two", "one"):
         assert_agreed(node, hami, name, "main")
     assert node.api.pod("next")["status"]["phase"] == "Pending"
-    host.put_node_back(faulty)
+    hami_host.put_node_back(faulty)
     hami.wait_for_list(healthy=8)
     node.api.wait_for_phase("next", "Running", timeout=60.0)
     assert hami.record("next") == [[faulty]]
@@ -176,6 +201,16 @@ def test_a_pod_that_is_deleted_before_its_allocation_leaves_no_lock(
     assert_agreed(node, hami, "next", "main")
 
 
+def test_a_privileged_pod_is_refused_by_the_webhook(
+    node: Node, hami: ClusterHami, daemon: DaemonProcess
+) -> None:
+    if not hami.scheduler.is_real:
+        pytest.skip("the stand-in has no webhook")
+    privileged = container(gpu=1) | {"securityContext": {"privileged": True}}
+    with pytest.raises(ApiError, match="container main is privileged"):
+        hami.create("privileged", privileged)
+
+
 def test_a_daemon_that_stops_leaves_no_lock(
     node: Node, hami: ClusterHami, daemon: DaemonProcess
 ) -> None:
@@ -187,13 +222,3 @@ def test_a_daemon_that_stops_leaves_no_lock(
         assert hami.lock is None
     finally:
         node.start_kubelet()
-
-
-def test_a_privileged_pod_is_refused_by_the_webhook(
-    node: Node, hami: ClusterHami, daemon: DaemonProcess
-) -> None:
-    if not hami.scheduler.is_real:
-        pytest.skip("the stand-in has no webhook")
-    privileged = container(gpu=1) | {"securityContext": {"privileged": True}}
-    with pytest.raises(ApiError, match="container main is privileged"):
-        hami.create("privileged", privileged)

@@ -81,7 +81,7 @@ def new_daemon(folder: Path) -> Iterator[Callable[[], DaemonProcess]]:
         for daemon in made:
             if daemon.running:
                 assert daemon.end() == 0
-            assert not daemon.matching(r"Traceback|on a bug|never (awaited|retrieved)")
+            daemon.assert_no_bug()
     finally:
         for daemon in made:
             daemon.kill()

@@ -67,6 +67,10 @@ class DaemonProcess:
         with self._news:
             return [line for line in self.lines if re.search(pattern, line)]
 
+    def assert_no_bug(self) -> None:
+        """No line so far tells of a bug in the daemon."""
+        assert not self.matching(r"Traceback|on a bug|never (awaited|retrieved)")
+
     def wait_for_line(self, pattern: str, timeout: float = DEADLINE, *, count: int = 1) -> str:
         """The `count`-th line in which `pattern` is found."""
         deadline = time.monotonic() + timeout
