@@ -13,14 +13,13 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from biren_plugin.errors import PluginError, UsageError, printable
+from biren_plugin.errors import ENOUGH_DESCRIPTORS, PluginError, UsageError, printable
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 _STANDARD_OUTPUT: Final = 1
 _STANDARD_ERROR: Final = 2
 """Descriptors."""
-_NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 _OF_A_WRITE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """Errors of writing standard output; unlike other errors, they have no file name."""
 _LONGEST: Final = 1000
@@ -93,8 +92,12 @@ def _drop_output() -> None:
 def _explain_system_error(error: OSError) -> str:
     """Return the system's error, its file, and advice if there is any."""
     text = error.strerror or f"{error}"
-    if error.errno in _NO_DESCRIPTORS:
-        return f"{text}: raise the limit (ulimit -n)"
+    if error.errno == errno.EMFILE:
+        allowed = os.sysconf("SC_OPEN_MAX")
+        advice = f"raise the limit (ulimit -n) to {ENOUGH_DESCRIPTORS} at least"
+        return f"{text}: this process may open {allowed}; {advice}"
+    if error.errno == errno.ENFILE:
+        return f"{text}: this is the limit of the whole node; raise fs.file-max on it"
     if error.filename is not None:
         return f"{text}: {error.filename}"
     return f"{text}: standard output" if error.errno in _OF_A_WRITE else text

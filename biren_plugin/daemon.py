@@ -1,5 +1,6 @@
 """The root of the task tree: loops that observe the node and show it, then what offers its cards."""
 
+import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
@@ -19,7 +20,7 @@ from biren_plugin.device_plugin.kubelet_folder import INTERVAL as FOLDER_INTERVA
 from biren_plugin.device_plugin.kubelet_folder import KubeletFolder, watch_kubelet_folder
 from biren_plugin.device_plugin.node import Node
 from biren_plugin.device_plugin.serving import Serving
-from biren_plugin.errors import FolderDead, NodeError
+from biren_plugin.errors import ENOUGH_DESCRIPTORS, FolderDead, NodeError, is_limit
 from biren_plugin.files.claim_files import ClaimFiles
 from biren_plugin.host.config_directory import DEFAULT_FILE, own_file_of, settings_file_of
 from biren_plugin.host.folder_events import FolderEvents
@@ -236,6 +237,10 @@ def _log_start(settings: Settings) -> None:
             own = own_file_of(settings.file.chosen_from, settings.node_name)
             text = f"{text}, as there is no {own.name}"
         say("settings_read", text, path=str(settings.file.path))
+    allowed = os.sysconf("SC_OPEN_MAX")  # -1: unlimited
+    if 0 <= allowed < ENOUGH_DESCRIPTORS:
+        text = f"only {allowed} files may be open: raise the limit (ulimit -n) to {ENOUGH_DESCRIPTORS} at least"
+        say("descriptors_few", text, WARNING, allowed=allowed)
     for flag, why in without_effect(settings).items():
         say("flag_without_effect", f"{flag} has no effect: {why}", WARNING, flag=flag)
 
@@ -243,17 +248,23 @@ def _log_start(settings: Settings) -> None:
 async def run_until_signal(settings: Settings) -> None:
     """Run the daemon as a process: SIGTERM, SIGINT, SIGHUP or SIGQUIT ends it cleanly, a second one at once.
 
-    Raises `FolderDead`, and an `ExceptionGroup` of bugs.
+    Raises `FolderDead`, `OSError` when files or memory have run out before the daemon is loaded, and an
+    `ExceptionGroup` of bugs.
     """
-    dead: FolderDead | None = None
+    fault: FolderDead | OSError | None = None
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(stop_on_signal, nursery.cancel_scope.cancel)
             await run_daemon(settings)
     except* FolderDead as group:
-        dead = next(each for each in flatten(group) if isinstance(each, FolderDead))
-    if dead is not None:
-        raise dead
+        fault = next(each for each in flatten(group) if isinstance(each, FolderDead))
+    except* OSError as group:
+        found = [each for each in flatten(group) if isinstance(each, OSError)]
+        if not all(map(is_limit, found)):
+            raise
+        fault = found[0]
+    if fault is not None:
+        raise fault
 
 
 async def stop_on_signal(stop: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:

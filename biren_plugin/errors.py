@@ -139,6 +139,8 @@ class CdiSpecInvalid(CdiFileUnusable):
         """Its entry that does; None if the whole part does."""
 
 
+ENOUGH_DESCRIPTORS: Final = 128
+"""Open files: the daemon has about 20 of its own, and one for each connection."""
 _LIMITS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 

@@ -49,6 +49,7 @@ MOMENTS = {
 }  # fmt: skip
 """Something happened, and is over."""
 UNCHANGING = {
+    "descriptors_few": "the limit of this process",
     "flag_without_effect": "a setting of this process",
     "no_lock": "the kind of file system",
     "setting_unknown": "the environment of this process",

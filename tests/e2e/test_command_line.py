@@ -221,8 +221,31 @@ def test_too_few_descriptors_are_not_blamed_on_standard_output() -> None:
     )
     assert said.returncode == 1
     assert said.stderr == (
-        "br-gpu-device-plugin: Too many open files: raise the limit (ulimit -n)\n"
+        "br-gpu-device-plugin: Too many open files: this process may open 7; "
+        "raise the limit (ulimit -n) to 128 at least\n"
     )
+
+
+@pytest.mark.parametrize("flags", [[], ["--offer-by=dra"], ["--metrics-address=127.0.0.1:1"]])
+def test_a_daemon_that_cannot_be_loaded_for_want_of_descriptors_ends_with_advice(
+    tmp_path: Path, flags: list[str]
+) -> None:
+    """With ten descriptors the event loop starts, and the modules of a mode are imported within it."""
+    limit = 10 if flags else 7
+    said = subprocess.run(
+        ["sh", "-c", f'ulimit -n {limit}; "$@"', "sh", *COMMAND, f"--status-dir={tmp_path}", *flags],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert said.returncode == 1
+    assert "Traceback" not in said.stderr
+    assert said.stderr.splitlines()[-1] == (
+        f"br-gpu-device-plugin: Too many open files: this process may open {limit}; "
+        "raise the limit (ulimit -n) to 128 at least"
+    )
+    if flags:
+        assert f"only {limit} files may be open" in said.stderr
 
 
 def test_a_full_disk_below_standard_output_is_reported() -> None:

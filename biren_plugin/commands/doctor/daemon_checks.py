@@ -20,7 +20,7 @@ from biren_plugin.commands.show_status import ask
 from biren_plugin.core.health.modes import describe_modes
 from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.core.settings import Settings
-from biren_plugin.errors import StatusUnavailable, reason_of
+from biren_plugin.errors import ENOUGH_DESCRIPTORS, StatusUnavailable, reason_of
 from biren_plugin.unix_sockets import in_user_namespace
 
 _NAME: Final = "daemon"
@@ -78,18 +78,14 @@ def check_probes(settings: Settings) -> Iterator[Check]:
     yield ok("probes", f"not enforced: {not_enforced}" if not_enforced else "all are enforced")
 
 
-_ENOUGH_DESCRIPTORS: Final = 128
-"""The daemon has about 20 open files of its own, and one for each connection."""
-
-
 def check_limits(_settings: Settings) -> Iterator[Check]:
     """Yield rows of the limit on open files, and of inotify."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = soft == resource.RLIM_INFINITY
-    if unlimited or soft >= _ENOUGH_DESCRIPTORS:
+    if unlimited or soft >= ENOUGH_DESCRIPTORS:
         yield ok("descriptors", "unlimited" if unlimited else f"{soft} may be open")
     else:
-        advice = f"allow {_ENOUGH_DESCRIPTORS} at least (ulimit -n)"
+        advice = f"allow {ENOUGH_DESCRIPTORS} at least (ulimit -n)"
         yield warning("descriptors", f"only {soft} may be open", advice)
     if in_user_namespace():
         seen = "this process runs in a user namespace: the kubelet's user id is not root here"
