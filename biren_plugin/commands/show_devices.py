@@ -229,7 +229,7 @@ def _resource(device: Device | None) -> str:
 def _reasons(device: Device | None, word: str) -> Sequence[str]:
     if word:
         return [f"--exclude {word}"]
-    return device.reasons if device is not None else ()
+    return (*device.reasons, *device.warnings) if device is not None else ()
 
 
 def _health(device: Device | None, word: str) -> str:

@@ -233,7 +233,15 @@ def test_a_daemon_that_cannot_be_loaded_for_want_of_descriptors_ends_with_advice
     """With ten descriptors the event loop starts, and the modules of a mode are imported within it."""
     limit = 10 if flags else 7
     said = subprocess.run(
-        ["sh", "-c", f'ulimit -n {limit}; "$@"', "sh", *COMMAND, f"--status-dir={tmp_path}", *flags],
+        [
+            "sh",
+            "-c",
+            f'ulimit -n {limit}; "$@"',
+            "sh",
+            *COMMAND,
+            f"--status-dir={tmp_path}",
+            *flags,
+        ],
         capture_output=True,
         text=True,
         timeout=20,

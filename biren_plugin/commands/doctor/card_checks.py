@@ -158,15 +158,17 @@ def _judgements(snapshot: Snapshot, exclude: Sequence[str]) -> Iterator[Check]:
         yield ok("splits", "each GPU is whole, or in 2 or 4 instances")
     devices = [device for each in inventory.lists for device in each.devices]
     devices.sort(key=lambda each: by_number(each.id))
-    unhealthy = [device for device in devices if not device.healthy]
+    unhealthy = by_reason(
+        (each.id, names_of_card(each.card), each.reasons) for each in devices if not each.healthy
+    )
+    doubts = by_reason(
+        (each.id, names_of_card(each.card), each.warnings) for each in devices if each.warnings
+    )
+    advice = "each reason comes with advice; all of them: br-gpu-device-plugin devices"
     if unhealthy:
-        yield failure(
-            "health",
-            some_of(
-                by_reason((each.id, names_of_card(each.card), each.reasons) for each in unhealthy)
-            ),
-            "each reason comes with advice; all of them: br-gpu-device-plugin devices",
-        )
+        yield failure("health", some_of([*unhealthy, *doubts]), advice)
+    elif doubts:
+        yield warning("health", some_of(doubts), advice)
     elif devices:
         yield ok("health", f"{len(devices)} devices are healthy at first sight")
 

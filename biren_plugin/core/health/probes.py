@@ -25,7 +25,7 @@ from biren_plugin.core.inventory.gpu_grouping import name_of_gpu
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.brml import CardReading
 from biren_plugin.core.parse.card import Card, FunctionState, NodeState
-from biren_plugin.core.parse.vfio import noiommu_node
+from biren_plugin.core.parse.vfio import address_of, noiommu_node
 from biren_plugin.records import frozen
 
 _UNLOADED: Final = f"the driver's module was unloaded; on the node: `{vendor.MODPROBE}`"
@@ -113,11 +113,14 @@ def _sysfs(evidence: Evidence) -> Iterator[Symptom]:
         yield severe(
             f"reading its attributes hangs; see `dmesg`: the driver of {card.name} may hang"
         )
-    elif card.misread:
-        yield warning(
-            f"{'; '.join(card.misread)}, so the earlier value still counts; "
-            f"see {vendor.CLASS_FOLDER}/{card.name}/device"
-        )
+        return
+    where = f"{vendor.CLASS_FOLDER}/{card.name}/device"
+    if card.is_group and card.physical_id is not None:
+        where = f"/sys/bus/pci/devices/{address_of(card.physical_id)}"
+    if card.misread:
+        yield warning(f"{'; '.join(card.misread)}, so the earlier value still counts; see {where}")
+    if card.numa_misread:
+        yield warning(f"{card.numa_misread}, so the card counts as on no NUMA node; see {where}")
 
 
 def _binding(evidence: Evidence) -> Iterator[Symptom]:

@@ -61,7 +61,7 @@ class Card:
     product_name: str | None = None
     """As the management library reports it, `Biren166M`; None if it does not."""
     numa_node: int | None = None
-    """None if the host has no NUMA nodes (-1 in sysfs)."""
+    """None if the host has no NUMA nodes (-1 in sysfs), or the text is garbage."""
     split: int | None = None
     """The number of parts of its GPU, if the host shows it; None: the number of the GPU's cards."""
     link: Link = Link()
@@ -79,7 +79,9 @@ class Card:
     unbound: tuple[str, ...] = ()
     """Functions of a VFIO group that cannot be passed through: `0000:3b:00.1 (biren)`."""
     misread: tuple[str, ...] = ()
-    """Attributes with garbage: `physical_id reads 'N/A'`."""
+    """Attributes with garbage, of which the earlier value still counts: `physical_id reads 'N/A'`."""
+    numa_misread: str = ""
+    """`numa_node reads '?'` if it is garbage, or no number of a NUMA node; else empty."""
     host_node: str | None = None
     """The real path of the node if `path` is a link; None if it is not."""
     hung: bool = False

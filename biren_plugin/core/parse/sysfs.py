@@ -13,6 +13,9 @@ from biren_plugin.core.parse.card import Card, FunctionState, Link, NodeState
 
 T = TypeVar("T")
 
+_NUMA: Final = "numa_node"
+_NUMA_NODES: Final = range(1024)
+"""Linux has no more: CONFIG_NODES_SHIFT is 10 at most."""
 CHANGING_ATTRIBUTES: Final = (
     vendor.GPU_ATTRIBUTE,
     vendor.MEMORY_ATTRIBUTE,
@@ -23,7 +26,7 @@ CHANGING_ATTRIBUTES: Final = (
 """Read at each scan of the whole host: a new split can leave every name unchanged."""
 FIXED_ATTRIBUTES: Final = (
     "device",
-    "numa_node",
+    _NUMA,
     "current_link_speed",
     "max_link_speed",
     "max_link_width",
@@ -154,7 +157,7 @@ def read_card(
         memory=memory_bytes(texts.get(vendor.MEMORY_ATTRIBUTE, "")),
         pci_path=path,
         product=_product(texts.get("device", "")),
-        numa_node=whole_number(texts, "numa_node"),  # -1, for none, is not a number here
+        numa_node=_numa_node(texts),
         link=Link(
             speed=_speed(texts, "current_link_speed"),
             width=whole_number(texts, "current_link_width"),
@@ -166,6 +169,7 @@ def read_card(
         aer_fatal=aer_total(texts.get("aer_dev_fatal", "")),
         aer_nonfatal=aer_total(texts.get("aer_dev_nonfatal", "")),
         misread=tuple(_misread(texts)),
+        numa_misread=_numa_misread(texts),
     )
 
 
@@ -177,6 +181,17 @@ def _misread(texts: Mapping[str, str]) -> Iterator[str]:
     mem_info = texts.get(vendor.MEMORY_ATTRIBUTE, "")
     if mem_info.strip() and memory_bytes(mem_info) is None:
         yield f"{vendor.MEMORY_ATTRIBUTE} has no line {vendor.MEMORY_TOTAL}"
+
+
+def _numa_node(texts: Mapping[str, str]) -> int | None:
+    node = whole_number(texts, _NUMA)  # -1, for none, is not a number here
+    return node if node in _NUMA_NODES else None
+
+
+def _numa_misread(texts: Mapping[str, str]) -> str:
+    text = texts.get(_NUMA, "").strip()
+    is_known = text in ("", "-1") or _numa_node(texts) is not None
+    return "" if is_known else f"{_NUMA} reads {text[:_MAX_QUOTED]!r}"
 
 
 def function_state(config: bytes | None) -> FunctionState:

@@ -40,6 +40,7 @@ from biren_plugin.commands.doctor.directory_checks import check_mounts
 from biren_plugin.commands.doctor.kubelet_checks import check_kubelet, check_kubelet_version
 from biren_plugin.commands.doctor.passthrough_checks import check_passthrough
 from biren_plugin.commands.doctor.runtime_checks import check_cdi_file, check_runtime
+from biren_plugin.commands.show_devices import devices as show_devices
 from biren_plugin.core.parse.brml import LibraryFacts
 from biren_plugin.core.setting_field import STATUS_SOCKET
 from biren_plugin.core.settings import Settings
@@ -153,6 +154,19 @@ def test_a_missing_node_is_named_and_its_card_is_unhealthy(host: SimulatedHost) 
     assert "/dev/biren/card_1 is missing" in found["device nodes"].seen
     assert "card_0" not in found["device nodes"].seen
     assert found["health"].seen.startswith("card_1: ")
+
+
+def test_a_doubt_about_a_healthy_card_is_shown_by_doctor_and_devices(
+    host: SimulatedHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.add_gpus({0: 1, 1: 1})
+    (host.root / "sys/class/biren/card_1/device/numa_node").write_text("4711\n")
+    row = rows(check_cards, Settings(host_root=host.root))["health"]
+    doubt = "numa_node reads '4711', so the card counts as on no NUMA node"
+    assert row.verdict is Verdict.WARNING
+    assert row.seen.startswith(f"card_1: {doubt}")
+    show_devices(host_root=host.root)
+    assert doubt in capsys.readouterr().out
 
 
 def test_unhealthy_cards_of_several_resources_are_named_in_the_order_of_their_numbers(

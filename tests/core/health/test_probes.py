@@ -56,6 +56,11 @@ FAULTS: Mapping[str, tuple[Evidence, str, bool]] = {
     "a file for a node": (look(attrs.evolve(CARD, node=NodeState.OTHER)), "device-node", True),
     "no module": (look(module_gone=True), "driver-module", True),
     "hanging attributes": (look(attrs.evolve(CARD, hung=True)), "sysfs", True),
+    "garbage for a NUMA node": (
+        look(attrs.evolve(CARD, numa_misread="numa_node reads '?'")),
+        "sysfs",
+        False,
+    ),
     "a function bound elsewhere": (
         look(attrs.evolve(CARD, unbound=("0000:3b:00.1 (biren)",))),
         "vfio-binding",

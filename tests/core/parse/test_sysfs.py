@@ -223,3 +223,22 @@ def test_a_path_below_an_intel_vmd_starts_at_the_last_root_bridge() -> None:
 def test_garbage_texts_are_quoted(texts: dict[str, str], misread: tuple[str, ...]) -> None:
     card = sysfs.read_card("card_3", 3, texts, (), NODE, None)
     assert card.misread == misread
+
+
+@pytest.mark.parametrize(
+    ("text", "node", "misread"),
+    [
+        ("0\n", 0, ""),
+        ("1023\n", 1023, ""),
+        ("-1\n", None, ""),
+        ("\n", None, ""),
+        ("1024\n", None, "numa_node reads '1024'"),
+        ("-2\n", None, "numa_node reads '-2'"),
+        ("none\n", None, "numa_node reads 'none'"),
+    ],
+)
+def test_a_numa_node_that_linux_cannot_have_is_quoted(
+    text: str, node: int | None, misread: str
+) -> None:
+    card = sysfs.read_card("card_3", 3, {"numa_node": text}, (), NODE, None)
+    assert (card.numa_node, card.numa_misread) == (node, misread)
