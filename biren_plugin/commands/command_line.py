@@ -6,11 +6,11 @@ Cyclopts parses, converts and prints help. The layers around it, in the order of
    last of a repeated flag counts, and a switch takes a value only after `=`.
 2. `flags.with_settings` gives a command one parameter for each field of `Settings`, so that a setting is
    written down once.
-3. `flags.fill_from_environment` and `settings_file` are cyclopts configs: the one fills what no flag gave,
-   the other what no variable gave either. They, and not annotations of cyclopts, because `plain_command`
-   calls the same functions without it.
+3. `flags.fill_from_environment` is a cyclopts config: it fills what no flag gave. It, and not annotations of
+   cyclopts, because `plain_command` calls the same functions without it.
 4. The converter of `flags` reads a value as `core/setting_field` defines it, the same from all
    three sources, and keeps where it came from, for the log and for errors.
+5. The command that `flags.with_settings` returns adds what only the settings file gave, and makes `Settings`.
 """
 
 import inspect
@@ -26,7 +26,6 @@ from biren_plugin import __version__
 from biren_plugin.commands import flags
 from biren_plugin.commands.flags import EVERY_PARAMETER, fill_from_environment, with_settings
 from biren_plugin.commands.run_daemon import daemon
-from biren_plugin.commands.settings_file import fill_from_file
 from biren_plugin.core.setting_field import FALSE, TRUE, key_of
 from biren_plugin.errors import UsageError
 
@@ -41,7 +40,7 @@ app = App(
     version=f"br-gpu-device-plugin {__version__}",
     version_flags=["--version", "-V"],
     help_flags=["--help", "-h"],
-    config=[fill_from_environment, fill_from_file],
+    config=[fill_from_environment],
     default_parameter=EVERY_PARAMETER,
 )
 app.default(with_settings(daemon))

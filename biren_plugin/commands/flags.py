@@ -10,12 +10,14 @@ A command line has the meaning that it has for the vendor's parser (pflag):
 import functools
 import inspect
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import attrs
 from cyclopts import App, ArgumentCollection, Group, Parameter, Token
 
+from biren_plugin.commands.settings_file import Place, choose_file, read_settings_file
 from biren_plugin.core.setting_field import (
     CONFIG,
     CONFIG_DIR,
@@ -31,19 +33,20 @@ from biren_plugin.core.settings import SETTINGS, Settings, SettingsFile, Source
 from biren_plugin.errors import BadSetting, UsageError
 from biren_plugin.records import frozen
 
-FILE_SOURCE: Final = "file"
-"""The source in a token that came from the settings file."""
-_SOURCES: Final[dict[str, Source]] = {"cli": "flag", "env": "environment", FILE_SOURCE: "file"}
+_SOURCES: Final[dict[str, Source]] = {"cli": "flag", "env": "environment"}
 
 
 def read_value(kind: Any, tokens: Sequence[Token]) -> Any:
     """Convert the words to a value. Raises `UsageError`, which names the place of the words."""
-    words = [token.value for token in tokens]
+    return _read([token.value for token in tokens], kind, tokens[0].keyword or "")
+
+
+def _read(words: Sequence[str], kind: Any, place: str) -> Any:
     try:
         return read_words(kind, words)
     except ValueError as error:
         given = ",".join(words)
-        raise UsageError(f"{tokens[0].keyword} {given or repr(given)}: {error}") from error
+        raise UsageError(f"{place} {given or repr(given)}: {error}") from error
 
 
 @frozen
@@ -64,6 +67,7 @@ def _read_given(kind: Any, tokens: Sequence[Token]) -> _Given:
 EVERY_PARAMETER: Final = Parameter(negative="", converter=read_value)
 """What cyclopts knows of each parameter of each command, unless an annotation says otherwise."""
 
+_KINDS: Final = {field.name: field.type for field in SETTINGS}
 _WITH_VARIABLE: Final = {
     f"--{key_of(name)}": variable_of(name)
     for name in (*(field.name for field in SETTINGS), CONFIG, CONFIG_DIR)
@@ -87,17 +91,23 @@ def fill_from_environment(
             argument.append(Token(keyword=variable, value=word, source="env", index=index))
 
 
-def with_settings(run: Callable[..., int]) -> Callable[..., int]:
+def with_settings(run: Callable[..., int], *, despite_file: bool = False) -> Callable[..., int]:
     """Return a command with a flag for each setting besides its own flags, from `run(*, settings, **own)`.
 
-    A setting's value is from its flag, else its environment variable, else the settings file.
+    A setting's value is from its flag, else its environment variable, else the settings file. With
+    `despite_file`, a file that cannot be used leaves the command the others: `Settings.file` has the error.
     """
+    gather = _gather_despite_file if despite_file else _gather
 
     @functools.wraps(run)
-    def command(*, config: Any = None, config_dir: Any = None, **given: Any) -> int:
-        named = {field.name: given.pop(field.name) for field in SETTINGS if field.name in given}
-        file = SettingsFile(config.value, config_dir and config_dir.value) if config else None
-        return run(settings=_gather(named, file), **given)
+    def command(**given: Any) -> int:
+        named = {
+            field.name: _as_given(field.name, given.pop(field.name))
+            for field in SETTINGS
+            if field.name in given
+        }
+        config, config_dir = (_place(given.pop(name, None)) for name in (CONFIG, CONFIG_DIR))
+        return run(settings=gather(named, config, config_dir), **given)
 
     own = [each for each in inspect.signature(run).parameters.values() if each.name != "settings"]
     # A command's own flags come first in its help.
@@ -108,8 +118,8 @@ def with_settings(run: Callable[..., int]) -> Callable[..., int]:
         _parameter(field.name, field.type, field.default, field.metadata.get(HELP, ""), group)
         for field in SETTINGS
     ]
-    flags.append(_parameter(CONFIG, Path, None, _CONFIG_HELP, group))
-    flags.append(_parameter(CONFIG_DIR, Path, None, _CONFIG_DIR_HELP, group))
+    flags.append(_parameter(CONFIG, str, None, _CONFIG_HELP, group))
+    flags.append(_parameter(CONFIG_DIR, str, None, _CONFIG_DIR_HELP, group))
     command.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in own}
     return command
@@ -140,21 +150,49 @@ _CONFIG_DIR_HELP: Final = (
 )
 
 
-def _gather(named: dict[str, Any], file: SettingsFile | None) -> Settings:
-    """Return the settings. Raises `UsageError`, which names the place of a value outside its limits."""
+def _as_given(name: str, value: Any) -> _Given:
     # A bare switch is True without passing a converter: only a flag can be bare.
-    known = {
-        name: each if isinstance(each, _Given) else _Given(each, place=f"--{key_of(name)}")
-        for name, each in named.items()
+    return value if isinstance(value, _Given) else _Given(value, place=f"--{key_of(name)}")
+
+
+def _place(given: _Given | None) -> Place:
+    return Place(given.value, given.place) if given is not None else Place()
+
+
+def _gather(named: Mapping[str, _Given], config: Place, config_dir: Place) -> Settings:
+    """Return the settings. Raises `UsageError`, which names the place of a wrong value."""
+    node = named["node_name"].value if "node_name" in named else ""
+    chosen = choose_file(config, config_dir, node)
+    if chosen is None:
+        return _settings(named)
+    file, named_by = chosen
+    in_file = {
+        entry.name: _Given(_read(entry.words, _KINDS[entry.name], entry.place), "file", entry.place)
+        for entry in read_settings_file(file.path, named_by)
+        if entry.name not in named
     }
+    return _settings({**in_file, **named}, file)
+
+
+def _gather_despite_file(named: Mapping[str, _Given], config: Place, config_dir: Place) -> Settings:
+    """Return the same, or the settings without the file if it cannot be used."""
+    try:
+        return _gather(named, config, config_dir)
+    except UsageError as error:
+        settings = _settings(named)  # raises again if the file is not the cause
+        path = Path(config.text or config_dir.text)
+        return attrs.evolve(settings, file=SettingsFile(path, trouble=f"{error}"))
+
+
+def _settings(given: Mapping[str, _Given], file: SettingsFile | None = None) -> Settings:
     try:
         return Settings(
-            **{name: each.value for name, each in known.items()},
-            origins={name: each.source for name, each in known.items()},
+            **{name: each.value for name, each in given.items()},
+            origins={name: each.source for name, each in given.items()},
             file=file,
         )
     except BadSetting as error:
-        raise error.at(known[error.name].place) from error
+        raise error.at(given[error.name].place) from error
 
 
 _ASKING: Final = ("--help", "--version")

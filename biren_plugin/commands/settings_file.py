@@ -13,11 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from cyclopts import App, ArgumentCollection, Token
-
-from biren_plugin.commands.flags import FILE_SOURCE
-from biren_plugin.core.setting_field import CONFIG, CONFIG_DIR, key_of
-from biren_plugin.core.settings import SETTINGS
+from biren_plugin.core.setting_field import CONFIG, key_of
+from biren_plugin.core.settings import SETTINGS, SettingsFile
 from biren_plugin.errors import UsageError
 from biren_plugin.host.bounded_file import read_bounded
 from biren_plugin.host.config_directory import own_file_of, settings_file_of
@@ -29,64 +26,46 @@ _KEYS: Final = {key_of(field.name): field for field in SETTINGS}
 
 
 @frozen
+class Place:
+    """The value of `--config` or `--config-dir`, empty if it is not given."""
+
+    text: str = ""
+    source: str = ""
+    """The flag or variable, as errors name it."""
+
+
+@frozen
 class Entry:
     """One key of the file with its words."""
 
-    key: str
+    name: str
+    """The field of the setting."""
     words: tuple[str, ...]
-    line: int
-    """The line number, from 1 on."""
+    place: str
+    """The place in an error: `settings.yaml, line 3: pulse`."""
 
 
-def fill_from_file(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Give the arguments without a value those of the settings file: a cyclopts config.
+def choose_file(config: Place, config_dir: Place, node: str) -> tuple[SettingsFile, str] | None:
+    """Return the file of `--config` or `--config-dir`, and the flag or variable that leads to it.
 
-    Raises `UsageError`, which names the file, the line, the key and the valid values.
+    None if neither is given. Raises `UsageError`.
     """
-    by_name = {argument.name: argument for argument in arguments}
-    named = by_name.get(f"--{CONFIG}")
-    if named is None:
-        return
-    folder = by_name[f"--{key_of(CONFIG_DIR)}"]
-    for each in (named, folder):
-        if (
-            each.tokens and not each.tokens[0].value
-        ):  # an empty flag or variable counts as not given
-            each.tokens.clear()
-    if folder.tokens:
-        if named.tokens:
-            raise UsageError("--config and --config-dir: give one of the two")
-        node = by_name["--node-name"].tokens
-        named.append(_choose(folder.tokens[0], node[0].value if node else ""))
-    if not named.tokens:
-        return
-    path = Path(named.tokens[0].value)
-    named_by = named.tokens[0].keyword or f"--{CONFIG}"
-    open_before = {name for name, argument in by_name.items() if not argument.tokens}
-    for entry in read_settings_file(path, named_by):
-        flag = f"--{entry.key}"
-        if flag in open_before:
-            place = f"{path}, line {entry.line}: {entry.key}"
-            for index, word in enumerate(entry.words):
-                token = Token(keyword=place, value=word, source=FILE_SOURCE, index=index)
-                by_name[flag].append(token)
-
-
-def _choose(folder: Token, node: str) -> Token:
-    """Return the value of `--config` that the directory of `--config-dir` stands for. Raises `UsageError`."""
-    place = folder.keyword or "--config-dir"
-    directory = Path(folder.value)
+    if not config_dir.text:
+        return (SettingsFile(Path(config.text)), config.source) if config.text else None
+    if config.text:
+        raise UsageError("--config and --config-dir: give one of the two")
+    folder = Path(config_dir.text)
     try:
-        path = settings_file_of(directory, node)
+        path = settings_file_of(folder, node)
         has_one = path.exists()
     except OSError as error:
-        raise UsageError(f"{place} {folder.value}: {error.strerror}") from error
+        raise UsageError(f"{config_dir.source} {folder}: {error.strerror}") from error
     if not has_one:
-        own = own_file_of(directory, node)
+        own = own_file_of(folder, node)
         raise UsageError(
-            f"{place} {directory}: has neither {own.name} nor {path.name}; add one of the two"
+            f"{config_dir.source} {folder}: has neither {own.name} nor {path.name}; add one of the two"
         )
-    return Token(keyword=place, value=f"{path}", source=folder.source)
+    return SettingsFile(path, folder), config_dir.source
 
 
 def read_settings_file(path: Path, named_by: str = f"--{CONFIG}") -> list[Entry]:
@@ -130,7 +109,8 @@ def _entries(path: Path, root: Any) -> Iterator[Entry]:
         if key in seen:
             raise UsageError(f"{place}: already set on line {seen[key]}")
         seen[key] = line
-        yield Entry(key, _words(place, value, several=_KEYS[key].default == ()), line)
+        words = _words(place, value, several=_KEYS[key].default == ())
+        yield Entry(_KEYS[key].name, words, place)
 
 
 def _words(place: str, node: Any, *, several: bool) -> tuple[str, ...]:

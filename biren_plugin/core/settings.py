@@ -67,6 +67,8 @@ class SettingsFile:
     path: Path
     chosen_from: Path | None = None
     """The directory of `--config-dir` that it was chosen from; None if `--config` named it."""
+    trouble: str = ""
+    """For `doctor`: why nothing was read from it; empty if it was read."""
 
 
 @frozen

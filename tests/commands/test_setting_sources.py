@@ -15,10 +15,12 @@ from cyclopts import App
 from hypothesis import given
 from hypothesis import strategies as st
 
+from biren_plugin.commands.command_line import run
+from biren_plugin.commands.doctor import examination
+from biren_plugin.commands.doctor.daemon_checks import check_probes, check_settings_file
 from biren_plugin.commands.flags import fill_from_environment, rewrite, with_settings
 from biren_plugin.commands.plain_settings import plain_settings
 from biren_plugin.commands.run_daemon import unknown_variables
-from biren_plugin.commands.settings_file import fill_from_file
 from biren_plugin.core.setting_field import (
     HELP,
     Between,
@@ -45,7 +47,7 @@ def read(
         taken.append(settings)
         return 0
 
-    app = App(config=[fill_from_environment, fill_from_file])
+    app = App(config=[fill_from_environment])
     app.default(command)
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, variables):
         words = list(flags)
@@ -354,3 +356,40 @@ def test_what_is_not_ordinary_is_left_to_cyclopts(words: Sequence[str]) -> None:
 @pytest.mark.parametrize("variable", ["BR_GPU_CONFIG", "BR_GPU_CONFIG_DIR"])
 def test_a_settings_file_is_left_to_cyclopts(variable: str) -> None:
     assert plain_settings((), {variable: "/settings"}) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("pulze: 5", "line 1: pulze: there is no such setting; did you mean pulse?"),
+        ("pulse: x", "line 1: pulse x: give a whole number"),
+        ("pulse: -5", "line 1: pulse -5: give whole seconds"),
+        ("- pulse", "line 1: give lines of KEY: VALUE"),
+        ("hami: true", "give --hami or --offer-by dra, not both"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_doctor_checks_a_node_whose_settings_file_is_broken_with_the_other_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, why: str
+) -> None:
+    path = tmp_path / "settings.yaml"
+    if content is not None:
+        path.write_text(content)
+    words = ["doctor", "--json", f"--config={path}", "--offer-by=dra", f"--host-root={tmp_path}"]
+    # This file's own row, and one more: all of them take a second.
+    few = [("settings file", check_settings_file), ("probes", check_probes)]
+    with mock.patch.object(examination.examine, "__defaults__", (few,)):
+        status = run(words)
+    document = json.loads(capsys.readouterr().out)
+    row, other = document["checks"]
+    assert (row["name"], row["result"]) == ("settings file", "failure")
+    assert why in row["seen"]
+    assert f"{path}" in row["seen"]
+    assert other["result"] == "ok"
+    assert document["settings"] == f"host_root={tmp_path}, offer_by=dra"
+    assert status == document["exit_status"] == 2
+
+
+def test_a_wrong_flag_ends_doctor_also_with_a_broken_settings_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--pulse -5: give whole seconds"):
+        run(["doctor", "--pulse=-5", f"--config={tmp_path / 'none.yaml'}"])

@@ -68,6 +68,9 @@ def check_settings_file(settings: Settings) -> Iterator[Check]:
     """One row: the file that the settings were read from."""
     if settings.file is None:
         yield ok("settings file", "none: neither --config nor --config-dir is given")
+    elif settings.file.trouble:
+        advice = "correct it: the daemon does not start with it. The other rows are of the settings without it"
+        yield failure("settings file", settings.file.trouble, advice)
     else:
         yield ok("settings file", f"{settings.file.path}")
 

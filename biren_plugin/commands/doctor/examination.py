@@ -63,7 +63,7 @@ _EXAMINATIONS: Final[Sequence[tuple[str, Examination]]] = (
 """The checks in the order of the table, each with the name of its row if it hangs."""
 
 
-@with_settings
+@partial(with_settings, despite_file=True)
 def doctor(
     *,
     settings: Settings,
