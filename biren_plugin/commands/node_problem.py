@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from biren_plugin.commands.tables import print_line
-from biren_plugin.core.parse.sysfs import APART, alike, by_number, shorten_names
+from biren_plugin.core.card_names import APART, alike, by_number, shorten_names
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.errors import StatusUnavailable
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from biren_plugin.core.parse.sysfs import APART, alike, by_number, shorten_names
+from biren_plugin.core.card_names import APART, alike, by_number, shorten_names
 from biren_plugin.errors import printable
 from biren_plugin.records import frozen
 

@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from biren_plugin.core.card_names import by_number
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.parse.card import Card
-from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.core.placement.choose import Placement, choose
 from biren_plugin.core.placement.topology import Topology
 from biren_plugin.errors import InvalidRequest, NotReady

@@ -5,10 +5,10 @@ from typing import Final
 
 import attrs
 
+from biren_plugin.core.card_names import alike, by_number, shorten_names
 from biren_plugin.core.inventory.gpu_grouping import names_of_card
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.parse import vendor
-from biren_plugin.core.parse.sysfs import alike, by_number, shorten_names
 from biren_plugin.core.parse.vendor import MINIMUM_DRIVER, driver_suffices
 from biren_plugin.records import frozen
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from biren_plugin.core.card_names import by_number
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.splits import SPLITS, SPLITS_IN_WORDS
-from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.errors import UsageError
 from biren_plugin.host.host_paths import under
 

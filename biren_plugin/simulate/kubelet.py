@@ -16,8 +16,8 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
+from biren_plugin.core.card_names import by_number
 from biren_plugin.core.container_edits import ContainerEdits
-from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.device_plugin.kubelet_folder import KUBELET_SOCKET
 from biren_plugin.errors import InvalidRequest, PluginError
 from biren_plugin.records import frozen

@@ -16,9 +16,10 @@ import attrs
 import trio
 
 from biren_plugin.board import Board
+from biren_plugin.core.card_names import by_number
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import CardReading, KnownCard, LibraryFacts
-from biren_plugin.core.parse.sysfs import by_number, card_number
+from biren_plugin.core.parse.sysfs import card_number
 from biren_plugin.errors import HostUnreadable, LibraryMissing, LibraryUnusable
 from biren_plugin.host.brml_reader import LISTING, Answer, BrmlReader, Links
 from biren_plugin.host.patient_reads import PATIENCE, PatientReads, Round

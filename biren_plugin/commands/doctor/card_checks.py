@@ -18,13 +18,13 @@ from biren_plugin.commands.doctor.diagnosis import (
     warning,
 )
 from biren_plugin.commands.show_devices import judge_once
+from biren_plugin.core.card_names import by_number
 from biren_plugin.core.inventory.excluded_cards import is_uuid
 from biren_plugin.core.inventory.gpu_grouping import names_of_card
 from biren_plugin.core.inventory.physical_gpus import on_their_gpus
 from biren_plugin.core.model import Inventory, Snapshot
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import Card, NodeState
-from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.core.parse.vendor import driver_suffices, version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable, LibraryMissing, LibraryUnusable

@@ -17,8 +17,8 @@ from biren_plugin.commands.doctor.diagnosis import (
 )
 from biren_plugin.commands.node_problem import names_of
 from biren_plugin.commands.show_status import ask
+from biren_plugin.core.card_names import by_number
 from biren_plugin.core.health.modes import describe_modes
-from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import ENOUGH_DESCRIPTORS, StatusUnavailable, reason_of
 from biren_plugin.unix_sockets import in_user_namespace

@@ -5,7 +5,7 @@ import errno
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from biren_plugin.core.parse.sysfs import APART, alike, shorten_names
+from biren_plugin.core.card_names import APART, alike, shorten_names
 from biren_plugin.records import frozen
 
 

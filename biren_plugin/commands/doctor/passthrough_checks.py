@@ -16,9 +16,9 @@ from biren_plugin.commands.doctor.diagnosis import (
     warning,
 )
 from biren_plugin.commands.show_devices import judge_once
+from biren_plugin.core.card_names import by_number
 from biren_plugin.core.inventory.gpu_grouping import names_of_card
 from biren_plugin.core.parse import vendor
-from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable, reason_of
 from biren_plugin.host.host_paths import under

@@ -13,8 +13,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
+from biren_plugin.core.card_names import by_number
 from biren_plugin.core.cdi.spec import Spec
-from biren_plugin.core.parse.sysfs import by_number
 from biren_plugin.core.parse.vendor import CDI_KIND
 from biren_plugin.errors import CdiSpecInvalid
 from biren_plugin.records import frozen

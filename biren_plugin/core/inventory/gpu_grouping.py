@@ -10,9 +10,9 @@ from typing import Final
 
 import attrs
 
+from biren_plugin.core.card_names import shorten_names
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.splits import SPLITS
-from biren_plugin.core.parse.sysfs import shorten_names
 from biren_plugin.core.parse.vendor import GPU_ATTRIBUTE, LARGEST_GPU_MEMORY, TOOL_LIST
 from biren_plugin.core.parse.vfio import address_of, pci_number
 

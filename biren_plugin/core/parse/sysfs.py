@@ -6,12 +6,10 @@ kernel's Documentation/ABI/testing/sysfs-bus-pci.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, TypeVar
+from typing import Final
 
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import Card, FunctionState, Link, NodeState
-
-T = TypeVar("T")
 
 _NUMA: Final = "numa_node"
 _NUMA_NODES: Final = range(1024)
@@ -39,10 +37,6 @@ VENDOR_ID_BYTES: Final = 2
 """The beginning of `config`, whose read asks the device itself."""
 
 _MAX_QUOTED: Final = 40
-APART: Final = 3
-"""Number of cards of which each is shown with its own text, though the texts differ only by the cards' names."""
-_RUN: Final = 4
-"""From this number on, names with consecutive numbers are written as a range."""
 _CARD_NAME: Final = re.compile(vendor.CARD_PREFIX + "(0|[1-9][0-9]{0,5})")
 _VFIO_GROUP: Final = re.compile(r"/dev/vfio/(0|[1-9][0-9]{0,5})")
 _PCI_ADDRESS: Final = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
@@ -67,54 +61,6 @@ def number_of(device_id: str) -> int | None:
     """Return the 3 of `card_3` and of `/dev/vfio/3`, None for anything else."""
     match = _VFIO_GROUP.fullmatch(device_id)
     return int(match[1]) if match else card_number(device_id)
-
-
-def by_number(name: str) -> tuple[int, str]:
-    """Return a key that sorts card_2 before card_10."""
-    digits = "".join(filter(str.isdigit, name))
-    return int(digits or 0), name
-
-
-def shorten_names(names: Iterable[str]) -> str:
-    """Return `card_0, card_2 (2)` or `card_0 to card_7 (8)`, in the given order."""
-    runs: list[list[str]] = []
-    for name in names:
-        if runs and _is_next(runs[-1][-1], name):
-            runs[-1].append(name)
-        else:
-            runs.append([name])
-    shown = [f"{run[0]} to {run[-1]}" if len(run) >= _RUN else ", ".join(run) for run in runs]
-    count = sum(map(len, runs))
-    return ", ".join(shown) + (f" ({count})" if count > 1 else "")
-
-
-def alike(
-    texts: Iterable[tuple[T, Iterable[str | None], str]], apart: int = 1
-) -> Iterator[tuple[list[T], str]]:
-    """Yield things whose texts are the same, or differ only by their own names, with the first one's text.
-
-    `texts` has each thing with its names, of which some may be unknown, and its text. Up to `apart` things
-    with different texts stay apart.
-    """
-    patterns: dict[str, str] = {}
-    groups: dict[str, dict[str, list[T]]] = {}
-    for thing, names, text in texts:
-        pattern = text
-        for name in filter(None, names):
-            pattern = re.sub(rf"{re.escape(name)}(?!\w)", "*", pattern)
-        pattern = patterns.setdefault(text, pattern)  # the same text may name several things
-        groups.setdefault(pattern, {}).setdefault(text, []).append(thing)
-    for by_text in groups.values():
-        members = [thing for things in by_text.values() for thing in things]
-        if len(by_text) == 1 or len(members) <= apart:
-            yield from ((things, text) for text, things in by_text.items())
-        else:
-            yield members, f"{next(iter(by_text))} (and likewise the others)"
-
-
-def _is_next(first: str, second: str) -> bool:
-    one, two = by_number(first)[0], by_number(second)[0]
-    return two == one + 1 and first.removesuffix(str(one)) == second.removesuffix(str(two))
 
 
 def pci_path(real: str) -> tuple[str, ...]:
