@@ -37,7 +37,15 @@ from biren_plugin.core.inventory.library_additions import LibraryOnly
 from biren_plugin.core.inventory.physical_gpus import PhysicalGpus, Resplit
 from biren_plugin.core.inventory.removal_delay import EmptyResources, RetiringDevices
 from biren_plugin.core.model import Device, DeviceList, Excluded, Inventory, Snapshot
-from biren_plugin.core.observed import NO_CLAIMS, NO_HOLDERS, ClaimsSeen, Holders, Observed
+from biren_plugin.core.observed import (
+    NO_CLAIMS,
+    NO_HOLDERS,
+    ClaimsSeen,
+    Holders,
+    LibraryRound,
+    Observed,
+)
+from biren_plugin.core.parse.brml import CardReading
 from biren_plugin.core.parse.splits import RESOURCE_OF_SPLIT
 
 
@@ -69,9 +77,7 @@ class InventoryKeeper:
         numbers.update(device.card.number for device in accepted)
         library_only, without_split = self._library_only.update(seen.library, numbers, now)
         devices = [*accepted, *library_only]
-        excluded = self._excluded.update(
-            devices, seen.library.readings if seen.library is not None else {}, now
-        )
+        excluded = self._excluded.update(devices, self._readings_of(devices, seen.library), now)
         for each in excluded:
             self._retire_excluded(each, holders, now)
         listed = {(device.resource, device.id) for device in accepted}
@@ -88,6 +94,19 @@ class InventoryKeeper:
             driver_loaded=snapshot.driver_loaded,
             shows_groups=snapshot.shows_groups,
         )
+
+    def _readings_of(
+        self, devices: Sequence[Device], library: LibraryRound | None
+    ) -> dict[int, CardReading]:
+        """Return the readings of these very cards, by number."""
+        if library is None:
+            return {}
+        return {
+            each.card.number: library.readings[each.card.number]
+            for each in devices
+            if each.card.number in library.readings
+            and self._gpus.is_of_accepted(each.card, library.at)
+        }
 
     def _retire(self, resplit: Resplit, holders: Holders, now: float) -> None:
         self._renamed.note(resplit.before, resplit.after, holders, resplit.certain_at)

@@ -1,5 +1,6 @@
 """The physical GPUs of a node: the accepted split of each, and the cards it shows instead."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -35,6 +36,8 @@ class _Gpu:
     candidate: Cards = ()
     """The cards that it shows now, if they differ from the accepted split."""
     candidate_since: float = 0.0
+    changed_at: float = -math.inf
+    """When the accepted split was first seen, if it replaced another."""
     present: bool = True
 
 
@@ -83,6 +86,8 @@ class PhysicalGpus:
             elif self._is_settled(gpu, cards, most, seen.library, now):
                 before, after = _devices(gpu.accepted), _devices(cards)
                 resplits.append(Resplit(before, after, gpu.candidate_since + SPLIT_SETTLE))
+                if gpu.accepted:
+                    gpu.changed_at = gpu.candidate_since
                 gpu.accepted, gpu.candidate = cards, ()
             if gpu.candidate and (gpu.accepted or split_of(gpu.candidate) not in RESOURCE_OF_SPLIT):
                 self.unsettled.append(_describe_unsettled(gpu.candidate))
@@ -107,6 +112,14 @@ class PhysicalGpus:
         for gpu in self._gpus.values():
             if gpu.present and not gpu.candidate:
                 yield from _devices(gpu.accepted)
+
+    def is_of_accepted(self, card: Card, at: float) -> bool:
+        """Return whether the library's reading of that number, made at `at`, is of this accepted card.
+
+        A new split gives names away again.
+        """
+        gpu = self._gpus.get(card.physical_id) if card.physical_id is not None else None
+        return gpu is None or (not gpu.candidate and at >= gpu.changed_at)
 
     def just_changed(self, physical_id: int, now: float) -> bool:
         """Return whether the GPU changed less than `SPLIT_SETTLE` ago."""

@@ -20,9 +20,9 @@ CARDS = (card(0, 0, address="0000:3b:00.0"), card(1, 1, address="0000:5e:00.0"))
 TRAIN = Holder("default", "train")
 
 
-def library(uuids: Mapping[int, str]) -> LibraryRound:
+def library(uuids: Mapping[int, str], at: float) -> LibraryRound:
     readings = {number: CardReading(number, uuid=uuid) for number, uuid in uuids.items()}
-    return LibraryRound(0.0, LibraryFacts(""), readings=readings)
+    return LibraryRound(at, LibraryFacts(""), readings=readings)
 
 
 class Node:
@@ -37,8 +37,11 @@ class Node:
         cards: tuple[Card, ...] = CARDS,
         uuids: Mapping[int, str] | None = None,
         holders: Holders = NO_HOLDERS,
+        read_at: float | None = None,
     ) -> Inventory:
-        round_ = library(uuids) if uuids is not None else None
+        """Take what the host shows at `now`, and what the library read then, or at `read_at`."""
+        at = now if read_at is None else read_at
+        round_ = library(uuids, at) if uuids is not None else None
         return self.keeper.update(Observed(snapshot(*cards), round_, holders), now)
 
 
@@ -131,6 +134,36 @@ def test_a_uuid_that_went_with_its_split_means_no_card() -> None:
     assert listed(inventory, HALF) == ["card_2", "card_3"]
     [sentence] = inventory.unmatched
     assert sentence.startswith("--exclude GPU-1: no card of this node has that UUID")
+
+
+def test_a_card_excluded_by_its_uuid_stays_so_while_another_gets_its_name() -> None:
+    node = Node("GPU-1")
+    node.look(0.0, uuids={0: "GPU-0", 1: "GPU-1"})
+    halves = (CARDS[0], *gpu_cards(1, 1, 2))
+    uuids = {0: "GPU-0", 1: "SVI-1", 2: "SVI-2"}
+    for now in (1.0, 2.0, 3.9):
+        changing = node.look(now, halves, uuids)
+        assert listed(changing) == ["card_0"]
+        assert excluded(changing) == [("card_1", "GPU-1")]
+        assert changing.unmatched == ()
+    settled = node.look(1.0 + SPLIT_SETTLE, halves, uuids)
+    assert listed(settled) == ["card_0"]
+    assert listed(settled, HALF) == ["card_1", "card_2"]
+
+
+def test_an_excluded_uuid_is_not_offered_on_the_word_of_the_card_that_had_its_name() -> None:
+    node = Node("SVI-1")
+    node.look(0.0, uuids={0: "GPU-0", 1: "GPU-1"})
+    halves = (CARDS[0], *gpu_cards(1, 1, 2))
+    before = {0: "GPU-0", 1: "GPU-1"}
+    for now in (1.0, 1.0 + SPLIT_SETTLE):
+        inventory = node.look(now, halves, before, read_at=0.5)
+    found = inventory.list_of(HALF)
+    assert found is not None
+    assert [each.healthy for each in found.devices] == [False, False]
+    assert "has not reported the UUID of this card yet" in found.devices[0].reasons[0]
+    inventory = node.look(5.0, halves, {0: "GPU-0", 1: "SVI-1", 2: "SVI-2"})
+    assert excluded(inventory) == [("card_1", "SVI-1")]
 
 
 def test_without_the_library_cards_are_offered_after_a_while_with_a_warning() -> None:
