@@ -69,7 +69,7 @@ class Snapshot:
     driver_version: str | None = None
     """As in `/sys/module/biren/version`: `1.12.0`."""
     left_out: tuple[str, ...] = ()
-    """Sentences about PCI functions that no card is made from, with the reason."""
+    """Sentences about PCI functions and class entries that no card is made from, with the reason."""
     shows_groups: bool = False
     """Whether its cards are VFIO groups."""
 

@@ -92,6 +92,8 @@ class DriverCardReader:
         self._cards: dict[str, tuple[_Reading, Card]] = {}
         self._names: list[str] = []
         """Of the last listing."""
+        self._aliases: dict[str, str] = {}
+        """Of the last listing: the entries that are another card, with its name."""
         self._fingerprint: HostFingerprint | None = None
         """Of the host at the last listing; None if it has no class directory."""
         self._real_nodes: dict[str, NodeState] = {}
@@ -112,6 +114,9 @@ class DriverCardReader:
         numbers = {
             name: number for name in listed if (number := sysfs.card_number(name)) is not None
         }
+        self._aliases = {name: other for name in numbers if (other := self._alias(name, numbers))}
+        for name in self._aliases:
+            del numbers[name]
         for gone in self._fixed.keys() - numbers:
             del self._fixed[gone]
             self._cards.pop(gone, None)
@@ -122,6 +127,21 @@ class DriverCardReader:
         self._about_host = self._read_about_host()
         self._names = sorted(numbers, key=lambda name: numbers[name])
         return self._names
+
+    def _alias(self, name: str, listed: Collection[str]) -> str | None:
+        """Return the listed card whose directory an entry leads to; None if it leads to its own.
+
+        It would count as an instance, and its GPU as split.
+        """
+        folder = under(self._root, vendor.CLASS_FOLDER)
+        try:
+            other = (folder / name).readlink().name
+            is_alias = (
+                other != name and other in listed and (folder / name).samefile(folder / other)
+            )
+        except OSError:  # not a link, or gone by now
+            return None
+        return other if is_alias else None
 
     def due(self, turns: int) -> list[str] | None:
         """Return the cards to glance at, one of each function and those that could not be read yet.
@@ -236,7 +256,12 @@ class DriverCardReader:
         for name in hung:
             cards[name] = attrs.evolve(readings.get(name) or self._unread_card(name), hung=True)
         ordered = sorted(cards.values(), key=lambda card: card.number)
-        return attrs.evolve(self._about_host, cards=tuple(ordered))
+        left_out = tuple(
+            f"{name} in {vendor.CLASS_FOLDER} is {other} once more, and left out: the driver makes no "
+            f"such entry; see `ls -l {vendor.CLASS_FOLDER}` on the node"
+            for name, other in self._aliases.items()
+        )
+        return attrs.evolve(self._about_host, cards=tuple(ordered), left_out=left_out)
 
     def _unread_card(self, name: str) -> Card:
         """Return what is known of a card without reading its attributes: links lead to its PCI function."""

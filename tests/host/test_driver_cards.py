@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from biren_plugin.commands.show_devices import judge_once
 from biren_plugin.core.model import Snapshot
 from biren_plugin.core.parse.card import Card, FunctionState, Link, NodeState
 from biren_plugin.errors import HostUnreadable
@@ -149,6 +150,20 @@ def test_a_class_link_to_itself_is_not_a_card(host: Path) -> None:
     assert list(by_number(read_once(DriverCardReader(host)))) == [1, 2, 3, 4, 5, 6, 7]
 
 
+@pytest.mark.parametrize("target", ["card_0", "../../devices/pci0000:00/0000:00:00.0/biren/card_0"])
+def test_a_second_entry_of_a_card_is_left_out_and_its_gpu_stays_whole(
+    host: Path, target: str
+) -> None:
+    (host / "sys/class/biren/card_8").symlink_to(target)
+    look = read_once(DriverCardReader(host))
+    assert list(by_number(look)) == list(range(8))
+    [sentence] = look.left_out
+    assert sentence.startswith("card_8 in /sys/class/biren is card_0 once more, and left out")
+    inventory = judge_once(look)
+    assert [each.resource for each in inventory.lists] == ["birentech.com/gpu"]
+    assert inventory.unsettled == (sentence,)
+
+
 def test_changing_attributes_are_read_at_each_scan(host: Path) -> None:
     reader = DriverCardReader(host)
     before = read_once(reader)
@@ -189,8 +204,12 @@ def test_a_name_that_passed_to_another_gpu_between_two_scans_is_read_from_scratc
     reader = DriverCardReader(host)
     read_once(reader)
     link = host / "sys/class/biren/card_0"
+    target = (host / "sys/class/biren/card_7").readlink().with_name("card_0")
+    folder = link.parent / target
+    folder.mkdir()
+    (folder / "device").symlink_to((folder.with_name("card_7") / "device").readlink())
     link.unlink()
-    link.symlink_to((host / "sys/class/biren/card_7").readlink())
+    link.symlink_to(target)
     first = read_once(reader).cards[0]
     assert (first.name, first.physical_id) == ("card_0", 7)
     assert (first.pci_address, first.numa_node) == ("0000:08:00.0", 1)
