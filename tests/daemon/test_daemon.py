@@ -21,6 +21,7 @@ from biren_plugin.unix_sockets import FileIdentity
 from biren_plugin.wire.device_plugin import PluginClient
 from biren_plugin.wire.messages import ListedDevice
 from biren_plugin.wire.unix_grpc import Channel, with_channel
+from tests.support.clocks import patience
 from tests.support.node_in_process import GPU, HALF, QUARTER, NodeInProcess, wait_until
 from tests.support.vfio_host import VFIO, VfioHost, physical
 
@@ -45,7 +46,7 @@ async def watching(socket: Path) -> AsyncIterator[trio.MemoryReceiveChannel[list
     async with trio.open_nursery() as nursery:
         stream = await trio.open_unix_socket(socket)
         nursery.start_soon(with_channel, stream, watch)
-        with trio.fail_after(60):
+        with trio.fail_after(patience()):
             await receive.receive()
         yield receive
         nursery.cancel_scope.cancel()
@@ -73,7 +74,7 @@ async def test_a_restarting_resource_does_not_affect_the_others_streams(
             await wait_until(lambda: FileIdentity.of(node.plugins / GPU_SOCKET) not in (None, old))
             await node.sees(node.truth())
             node.host.pull_node("card_1")
-            with trio.fail_after(60):
+            with trio.fail_after(patience()):
                 assert [device.healthy for device in await lists.receive()] == [False, True]
 
 
@@ -328,7 +329,7 @@ async def test_a_heartbeat_sends_every_list_again(
     async with node.running(pulse=2):
         await node.sees(node.truth())
         async with watching(node.plugins / GPU_SOCKET) as lists:
-            with trio.fail_after(60):
+            with trio.fail_after(patience()):
                 for _ in range(2):
                     assert await lists.receive() == [ListedDevice("card_0", True, (0,))]
 

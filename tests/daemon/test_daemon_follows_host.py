@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from tests.support.clocks import patience
 from tests.support.host_truth import Devices
 from tests.support.node_in_process import NodeInProcess
 
@@ -18,8 +19,6 @@ CAN_BE_SILENT = 2
 """GPUs, so that one is left: if all fell silent the probe would be the suspect."""
 RATE = 20
 """Seconds of the daemon in one of ours: settling and retiring take it 7."""
-QUIET = 60.0
-"""Seconds of the daemon within which the views must agree."""
 STEADY = 5.0
 """Seconds of the daemon for which they must stay so."""
 
@@ -142,7 +141,7 @@ async def live_through(happening: Sequence[Step]) -> None:
                 await trouble.take(step)
             if not node.kubelet_runs:
                 await node.start_kubelet(nursery)
-            with trio.move_on_after(QUIET):
+            with trio.move_on_after(patience()):
                 await node.kubelet.view.wait_for(lambda _view: agree(node))
                 await trio.sleep(STEADY)
             assert agree(node), f"the kubelet sees {node.seen()}, the host has {node.truth()}"

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -36,24 +37,37 @@ async def test_a_daemon_that_serves_restarts_hands_over_and_stops_makes_no_call_
         metrics_address=f"localhost:{free_port()}",
         monitoring_resource=True,
     )
+    own = node.plugins / "birentech.com-gpu.sock"
+    first = trio.CancelScope()
+
+    async def live(life: trio.CancelScope) -> None:
+        with life:
+            await run_daemon(settings)
+
+    async def served_anew(change: Callable[[], object]) -> None:
+        before = FileIdentity.of(own)
+        change()
+        await wait_until(lambda: FileIdentity.of(own) not in (None, before))
+        await wait_until(lambda: GPU in node.seen())
+
     with loop_calls() as found:
-        async with node.running(**attrs.asdict(settings, recurse=False)) as nursery:
+        async with trio.open_nursery() as nursery:
+            await node.start_kubelet(nursery)
+            nursery.start_soon(live, first)
             await wait_until(lambda: GPU in node.seen())
             nursery.start_soon(run_daemon, settings)  # stands by
             await node.kubelet.admit(GPU, 1)
             await node.start_kubelet(nursery)
-            await wait_until(lambda: bool(node.seen().get(GPU)))
-            own = node.plugins / "birentech.com-gpu.sock"
-            before = FileIdentity.of(own)
-            own.unlink()
-            await wait_until(lambda: FileIdentity.of(own) not in (None, before))
+            await wait_until(lambda: GPU in node.seen())
+            await served_anew(own.unlink)
+            await served_anew(first.cancel)
             node.stop_kubelet()
             node.make_folder_anew()
             await node.start_kubelet(nursery)
-            await wait_until(lambda: bool(node.seen().get(GPU)))
-            await trio.sleep(
-                3
-            )  # of the daemon's seconds: each loop has its turn, on a clock 20 times as fast
+            await wait_until(lambda: GPU in node.seen())
+            # Each loop has its turn, on a clock that runs 20 times as fast.
+            await trio.sleep(3)  # of the daemon's seconds
+            nursery.cancel_scope.cancel()
     assert not found, "\n".join(sorted(found))
 
 

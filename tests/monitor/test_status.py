@@ -22,7 +22,7 @@ from biren_plugin.errors import SocketUnusable, StatusUnavailable
 from biren_plugin.monitor import status
 from biren_plugin.monitor.status import CONNECTIONS, DEADLINE, LOOK_INTERVAL, serve_status
 from tests.support.cards import GPU, devices, listed
-from tests.support.clocks import jump, settled
+from tests.support.clocks import jump, patience, settled
 from tests.support.daemon_states import new_state, register
 
 
@@ -48,7 +48,7 @@ async def told(folder: Path) -> dict[str, Any]:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(patience()):
         while not holds():  # noqa: ASYNC110 - files set no event
             await trio.sleep(0.1)  # on a clock that runs twenty times as fast
 

@@ -174,6 +174,15 @@ class Gate:
         self._event.wait()
 
 
+def patience() -> float:
+    """Return the seconds of trio's clock, which runs by itself, that are a minute of real time.
+
+    It is the limit for whatever must not hang: on a fast clock, a busy machine needs many of its seconds.
+    """
+    clock = trio.lowlevel.current_clock()
+    return 60.0 * (clock.rate if isinstance(clock, MockClock) else 1.0)
+
+
 async def settled(*, hanging: int = 0) -> None:
     """Return when every task is blocked and no thread is running.
 

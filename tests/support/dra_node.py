@@ -16,6 +16,7 @@ from biren_plugin.daemon import run_daemon
 from tests.kubelet.dra_manager import DraManager
 from tests.kubelet.pod_resources import PodResources
 from tests.support.api_server import Object, StandInApiServer
+from tests.support.clocks import patience
 from tests.support.node_in_process import NodeInProcess
 
 NODE: Final = "node-7"
@@ -118,9 +119,9 @@ class DraNode:
                 files[each.stem.partition("_")[2]] = json.loads(each.read_text())
         return files
 
-    async def until(self, holds: Callable[[], bool], within: float = 20.0) -> None:
+    async def until(self, holds: Callable[[], bool]) -> None:
         """Wait for a condition that other threads and processes change."""
-        with trio.fail_after(within):
+        with trio.fail_after(patience()):
             while not holds():  # noqa: ASYNC110 - files and other threads set no event
                 await trio.sleep(0.01)
 

@@ -17,6 +17,7 @@ from biren_plugin.core.settings import Settings
 from biren_plugin.daemon import run_daemon
 from biren_plugin.simulate.host import SimulatedHost
 from biren_plugin.simulate.kubelet import SimulatedKubelet, View
+from tests.support.clocks import patience
 from tests.support.host_truth import Devices, is_settled, truth
 
 GPU: Final = "birentech.com/gpu"
@@ -61,9 +62,9 @@ class NodeInProcess:
         """What the kubelet sees."""
         return _devices(self.kubelet.view.latest or View())
 
-    async def sees(self, devices: Devices, within: float = 60.0) -> None:
-        """Waits until the kubelet sees just these devices; `within` is seconds of trio's clock."""
-        with trio.move_on_after(within) as waiting:
+    async def sees(self, devices: Devices) -> None:
+        """Wait until the kubelet sees just these devices."""
+        with trio.move_on_after(patience()) as waiting:
             await self.kubelet.view.wait_for(lambda view: _devices(view) == devices)
         assert not waiting.cancelled_caught, f"the kubelet sees {self.seen()}, the host {devices}"
 
@@ -105,9 +106,9 @@ class NodeInProcess:
             nursery.cancel_scope.cancel()
 
 
-async def wait_until(holds: Callable[[], bool], within: float = 60.0) -> None:
-    """Wait until a condition holds that no event announces; `within` is seconds of trio's clock."""
-    with trio.fail_after(within):
+async def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait until a condition holds that no event announces."""
+    with trio.fail_after(patience()):
         while not holds():  # noqa: ASYNC110 - files and log lines set no event
             await trio.sleep(0.1)  # on a mock clock that runs 20 times as fast
 
