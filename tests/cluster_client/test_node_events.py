@@ -49,11 +49,11 @@ class Writing:
         with self.server.changed:
             return [found for path, found in self.server.objects.items() if path.startswith(PATH)]
 
-    async def verdict(self, *reasons: str, **more: Any) -> None:
-        """The next inventory, taken and written down."""
-        done = self.state.written + self.state.dropped
+    async def verdict(self, *reasons: str, events: int = 1, **more: Any) -> None:
+        """Post the next inventory; return when its Events are written or dropped."""
+        done = self.state.written + self.state.dropped + events
         self.inventory.post(node_with(*reasons, **more))
-        await until(lambda: self.state.written + self.state.dropped > done)
+        await until(lambda: self.state.written + self.state.dropped == done)
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -91,7 +91,7 @@ async def test_changes_of_one_moment_are_events_of_their_own(
 ) -> None:
     monkeypatch.setattr("biren_plugin.cluster.node_events.time.time", lambda: NOW)
     async with writing.running():
-        await writing.verdict(FAULT, warnings=("hot",))
+        await writing.verdict(FAULT, events=2, warnings=("hot",))
         await writing.verdict()
     reasons = [each["reason"] for each in writing.stored()]
     assert sorted(reasons) == ["BirenGpuHealthy", "BirenGpuUnhealthy", "BirenGpuWarning"]
