@@ -52,7 +52,7 @@ async def test_each_subscriber_gets_each_value(board: Board[int]) -> None:
             assert [await one.receive(), await other.receive()] == [value, value]
 
 
-async def test_the_same_object_again_wakes_only_who_asks_for_repeats() -> None:
+async def test_the_same_object_again_wakes_only_subscribers_that_ask_for_repeats() -> None:
     board = Board[list[int]]()
     value = [1]
     board.post(value)

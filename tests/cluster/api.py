@@ -66,9 +66,8 @@ class Api:
         self._token = token
         self._tls = ssl.create_default_context()
         self._tls.check_hostname = False
-        self._tls.verify_mode = (
-            ssl.CERT_NONE
-        )  # the certificate is self-signed, in a private network
+        # The certificate is self-signed, in a private network.
+        self._tls.verify_mode = ssl.CERT_NONE
         self._kept = threading.local()
         self._all: list[http.client.HTTPSConnection] = []
         weakref.finalize(self, _close, self._all)

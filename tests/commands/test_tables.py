@@ -115,7 +115,7 @@ def test_control_characters_and_bytes_that_are_not_utf8_are_shown_as_escapes(
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 1024])
-def test_notes_of_many_cards_that_differ_by_the_cards_name_come_once(
+def test_notes_that_differ_by_the_cards_name_come_once_if_they_are_of_more_than_three_cards(
     capsys: pytest.CaptureFixture[str], count: int
 ) -> None:
     rows = [

@@ -132,7 +132,9 @@ async def test_another_scheduler_is_told_of_each_container_whether_it_is_admitte
     assert chooser.told == [("admit", ["card_0"]), ("admit", ["card_1"]), ("refuse", ["card_7"])]
 
 
-async def test_a_choice_is_explained_only_to_who_debugs(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_choice_is_explained_at_the_debug_level_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     offered = Board[DeviceList]()
     offered.post(listed(GPU, *devices(GPU, 0, 1)))
     _, plugin, _ = counted(offered)

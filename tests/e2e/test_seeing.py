@@ -134,7 +134,7 @@ def test_the_daemon_is_not_ready_until_a_kubelet_accepts_the_registration(
     daemon.start(f"--metrics-address={address}")
     daemon.wait_for_line(f"metrics and probes on {address}")
     daemon.wait_for_line("found card_0")
-    answers = (get(address, "/readyz") for _ in range(200))
+    answers = iter(lambda: get(address, "/readyz"), None)  # until the directory has been read
     code, text = next(each for each in answers if "has not been read yet" not in each[1])
     assert (code, text) == (503, f"{GPU}: not registered with the kubelet\n")
     assert get(address, "/healthz")[0] == 200, "waiting is no reason to be restarted"

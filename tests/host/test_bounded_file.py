@@ -3,6 +3,7 @@
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,13 +26,24 @@ def test_at_most_one_byte_more_than_allowed_is_read(tmp_path: Path, size: int) -
     assert read_bounded(Path("/dev/zero"), 10) == bytes(11)
 
 
-def test_a_pipe_is_read_to_its_end_however_slowly_it_is_written(pipe: Path) -> None:
+def test_a_pipe_is_read_to_its_end_however_slowly_it_is_written(
+    pipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader_waits, wait_for_input = threading.Semaphore(0), bounded_file._wait_for_input
+
+    def note_wait(*arguments: Any) -> None:
+        reader_waits.release()
+        wait_for_input(*arguments)
+
     def write() -> None:
         with pipe.open("wb", buffering=0) as file:
             for piece in (b"pulse", b": ", b"300"):
+                reader_waits.acquire()
                 file.write(piece)
 
-    writer = threading.Thread(target=write)
+    monkeypatch.setattr(bounded_file, "_wait_for_input", note_wait)
+
+    writer = threading.Thread(target=write, daemon=True)
     writer.start()
     assert read_bounded(pipe, 100) == b"pulse: 300"
     writer.join()

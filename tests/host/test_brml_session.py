@@ -336,7 +336,7 @@ def test_a_file_that_is_not_a_library_is_unusable(tmp_path: Path, content: bytes
     assert caught.type is LibraryUnusable
 
 
-def test_an_empty_library_is_named_as_that(tmp_path: Path) -> None:
+def test_an_empty_library_is_reported_as_empty(tmp_path: Path) -> None:
     empty = tmp_path / "libbiren-ml.so.1"
     empty.touch()
     with pytest.raises(LibraryUnusable, match=r"it is empty, as on a simulated host; on a real"):

@@ -9,7 +9,6 @@ from biren_plugin.wire.unix_grpc import DEFAULT_LIMITS, Limits
 from tests.hostile import frames
 from tests.hostile.service import well_afterwards
 
-PADDED = 8
 SMALL = {frames.INITIAL_WINDOW_SIZE: 100}
 RESOURCE_EXHAUSTED = 8
 
@@ -175,7 +174,7 @@ async def test_padding_never_uses_up_our_window(autojump_clock: MockClock) -> No
         peer = await served.connect()
         padded = bytes([255]) + frames.message(b"hello") + bytes(255)
         for stream_id in range(1, 601, 2):
-            frame = frames.frame(frames.DATA, PADDED | frames.END_STREAM, stream_id, padded)
+            frame = frames.frame(frames.DATA, frames.PADDED | frames.END_STREAM, stream_id, padded)
             await peer.send(peer.write.request(stream_id), frame)
             assert (await peer.answer(stream_id)).messages == [b"hello"]
 

@@ -264,7 +264,7 @@ async def test_an_address_in_use_is_an_error_of_one_line() -> None:
             await serve_endpoint("127.0.0.1", port, new_state())
 
 
-async def test_a_name_that_nobody_looks_up_in_time_is_an_address_that_cannot_be_used(
+async def test_a_name_that_is_not_looked_up_in_time_is_an_address_that_cannot_be_used(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def hang(*_: object, **__: object) -> None:

@@ -15,10 +15,10 @@ _LONGEST_STOP = 3.0
 
 
 class KubeletTrouble:
-    """The kubelet's restarts, its hiccups, its calls and its folder."""
+    """The kubelet's restarts, its stops, its calls and its directory."""
 
     def __init__(self, node: Node, daemon: DaemonTrouble, chance: random.Random) -> None:
-        """`daemon` returns whether calls would be answered."""
+        """`daemon.answers` is whether calls would be answered."""
         self._node = node
         self._daemon = daemon
         self._chance = chance

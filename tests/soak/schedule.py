@@ -32,7 +32,7 @@ _GAPS = (0.0, 0.0, 0.05, 0.3, 1.1)
 _QUIET = 45.0
 """Seconds within which the views must be the same: the daemon's longest backoff and some."""
 _SLOW = 15.0
-"""Seconds of a pause: a fatal PCIe error keeps a card out of service for ten."""
+"""Seconds after which a pause is reported: a fatal PCIe error keeps a card out of service for ten."""
 _STEADY = 1.2
 """Seconds for which they must stay the same: one scan of the host."""
 _SHOWN = 40

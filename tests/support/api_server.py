@@ -120,7 +120,7 @@ class StandInApiServer:
         return path
 
     def annotate(self, path: str, values: Mapping[str, str | None], **more: Any) -> Object:
-        """Annotate an object as another client would, and merges `more` into it."""
+        """Annotate an object as another client would, and merge `more` into it."""
         with self.changed:
             patch = {"metadata": {"annotations": dict(values)}, **more}
             return self.put(path, _merged(self.objects[path], patch))

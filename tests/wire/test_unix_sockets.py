@@ -1,6 +1,6 @@
 """Only root and our own user get through a socket, and only our own file is ever removed.
 
-Real unix_sockets, whose calls return at once: nothing here waits for the clock.
+The sockets are real, and their calls return at once; a disk hangs only at a closed `Gate`.
 """
 
 import contextlib

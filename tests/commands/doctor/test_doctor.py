@@ -105,7 +105,7 @@ def test_a_complete_host_has_only_ok_rows(host: SimulatedHost) -> None:
     assert found["driver files"].seen == "5 to be mounted"
 
 
-def test_a_host_root_that_is_a_file_is_named_as_that(tmp_path: Path) -> None:
+def test_a_host_root_that_is_a_file_is_reported_as_not_a_directory(tmp_path: Path) -> None:
     root = tmp_path / "file"
     root.touch()
     assert (

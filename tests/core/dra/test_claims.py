@@ -112,7 +112,7 @@ def test_the_error_explains_why_a_claim_cannot_be_prepared(
         allocated_of(claim, CLAIM, "node-7")
 
 
-def test_an_answer_that_is_not_a_claim_counts_as_none() -> None:
+def test_an_answer_that_is_not_a_claim_is_the_servers_fault() -> None:
     with pytest.raises(ApiUnreachable, match="a claim"):
         allocated_of({"metadata": {"uid": "uid-1"}, "status": []}, CLAIM, "node-7")
 
