@@ -16,13 +16,12 @@ from biren_plugin.core.placement.choose import Placement
 from biren_plugin.daemon_state import Counters, Outcome
 from biren_plugin.device_plugin.node import CardScheduler, Streams
 from biren_plugin.errors import NotReady, RequestRefused, SocketUnusable, reason_of
-from biren_plugin.notice import DEBUG, WARNING, is_debugging, say, say_bug
+from biren_plugin.notice import DEBUG, WARNING, is_debugging, say
 from biren_plugin.unix_sockets import FileIdentity, listen
 from biren_plugin.wire.device_plugin import Plugin, new_server
+from biren_plugin.wire.unix_grpc import bug_limit
 from biren_plugin.worker_thread import WorkerThread
 
-_BUGS: Final = 5
-"""This many failed calls in one life of the server restart the resource."""
 _LAST_ANSWERS: Final = 0.5
 """Seconds."""
 
@@ -176,35 +175,13 @@ async def serve_plugin(
     A call under way is answered first, within `_LAST_ANSWERS`: one that is cut off costs its pod. `thread`
     creates and removes the file. Raises `SocketUnusable`, `NoThread`, and a call's bug when there were too many.
     """
-    bugs = 0
-
-    def count_bug(error: Exception) -> None:
-        nonlocal bugs
-        bugs += 1
-        say_bug("a call failed on a bug of the plugin", error, "a call")
-        if bugs >= _BUGS:
-            raise error
-
-    server = new_server(plugin, on_bug=count_bug)
+    server = new_server(plugin, on_bug=bug_limit())
     try:
         listener = await listen(path, thread)
     except OSError as error:
         raise SocketUnusable(f"cannot listen on {path}: {reason_of(error)}") from error
-    serving = trio.CancelScope(shield=True)
-
-    async def serve() -> None:
-        with serving:
-            await trio.serve_listeners(server.handle, [listener])
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
-        task_status.started(listener.identity)
-        try:
-            await trio.sleep_forever()
-        finally:
-            with trio.move_on_after(_LAST_ANSWERS, shield=True):
-                await server.idle()
-            serving.cancel()
+    task_status.started(listener.identity)
+    await server.serve(listener, _LAST_ANSWERS)
 
 
 async def watch_devices(

@@ -13,11 +13,11 @@ from biren_plugin.core.parse.vendor import DRA_DRIVER
 from biren_plugin.dra.claim_service import ClaimService
 from biren_plugin.dra.driver_sockets import DriverSockets
 from biren_plugin.errors import PluginSocketGone, SocketUnusable, StartTooSlow, why_unwritable
-from biren_plugin.notice import ERROR, say, say_bug
+from biren_plugin.notice import ERROR, say
 from biren_plugin.records import frozen
 from biren_plugin.unix_sockets import FileIdentity, UnixListener, listen
 from biren_plugin.wire.dra_plugin import VERSIONS, PluginInfo, new_driver_server, new_info_server
-from biren_plugin.wire.unix_grpc import Server
+from biren_plugin.wire.unix_grpc import bug_limit
 from biren_plugin.worker_thread import WorkerThread
 
 _START_DEADLINE: Final = 10.0
@@ -25,8 +25,6 @@ _GOODBYE: Final = 1.5
 """Seconds for which the driver's socket may outlive the cancellation: a daemon ends within two."""
 _LOOK_INTERVAL: Final = 1.0
 """Seconds between checks of the two sockets' identity."""
-_BUGS: Final = 5
-"""This many failed calls in one life of the server restart the driver."""
 
 
 @frozen
@@ -107,24 +105,12 @@ async def serve_driver(
     `_GOODBYE`: the kubelet must not call a driver that has gone, and repeats a call that was cut off only after
     60 to 90 s. Raises `SocketUnusable`, `NoThread`, and a call's bug when there were too many.
     """
-    server = new_driver_server(service, _count_bugs(), on_used)
+    server = new_driver_server(service, bug_limit(), on_used)
     listener = await _listen(path, thread)
-    serving = trio.CancelScope(shield=True)
-
-    async def serve() -> None:
-        with serving:
-            await _serve(server, listener)
-
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
+        nursery.start_soon(server.serve, listener, _GOODBYE, deregistered.wait)
         task_status.started()
-        try:
-            await _until_gone(path, listener.identity, thread)
-        finally:
-            with trio.move_on_after(_GOODBYE, shield=True):
-                await deregistered.wait()
-                await server.idle()
-            serving.cancel()
+        await _until_gone(path, listener.identity, thread)
 
 
 async def stay_registered(
@@ -142,17 +128,13 @@ async def stay_registered(
     info = PluginInfo(DRA_DRIVER, str(sockets.plugin), VERSIONS)
     try:
         listener = await _listen(sockets.registration, thread)
-        server = new_info_server(info, on_verdict, on_bug=_count_bugs())
+        server = new_info_server(info, on_verdict, on_bug=bug_limit())
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_serve, server, listener)
+            nursery.start_soon(trio.serve_listeners, server.handle, [listener])
             task_status.started()
             await _until_gone(sockets.registration, listener.identity, thread)
     finally:
         deregistered.set()
-
-
-async def _serve(server: Server, listener: UnixListener) -> None:
-    await trio.serve_listeners(server.handle, [listener])
 
 
 async def _until_gone(path: Path, identity: FileIdentity, thread: WorkerThread) -> None:
@@ -169,17 +151,3 @@ async def _listen(path: Path, thread: WorkerThread) -> UnixListener:
         return await listen(path, thread, before=make_parent)
     except OSError as error:
         raise SocketUnusable(why_unwritable(path, error, "--kubelet-root")) from error
-
-
-def _count_bugs() -> Callable[[Exception], None]:
-    """Log each bug of a call; too many in one life of the server end it."""
-    bugs = 0
-
-    def count(error: Exception) -> None:
-        nonlocal bugs
-        bugs += 1
-        say_bug("a call failed on a bug of the plugin", error, "a call")
-        if bugs >= _BUGS:
-            raise error
-
-    return count

@@ -25,7 +25,7 @@ How the traps of purerpc 0.8.0 are avoided:
 from biren_plugin.wire.unix_grpc.call import CallEnded
 from biren_plugin.wire.unix_grpc.client import Channel, responses, take_answer, with_channel
 from biren_plugin.wire.unix_grpc.connection import ConnectionEnded
-from biren_plugin.wire.unix_grpc.grpc_server import Server
+from biren_plugin.wire.unix_grpc.grpc_server import Server, bug_limit
 from biren_plugin.wire.unix_grpc.limits import DEFAULT_LIMITS, Limits
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "ConnectionEnded",
     "Limits",
     "Server",
+    "bug_limit",
     "responses",
     "take_answer",
     "with_channel",

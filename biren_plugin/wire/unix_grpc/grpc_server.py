@@ -5,8 +5,8 @@ handler ends when the peer resets the call, leaves, or lets the deadline pass.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, Final
 
 import trio
 from google.protobuf.message import DecodeError
@@ -21,7 +21,7 @@ from purerpc import (
 )
 from purerpc.grpclib.exceptions import MessageTooLargeError
 
-from biren_plugin.notice import Notice
+from biren_plugin.notice import Notice, say_bug
 from biren_plugin.wire.unix_grpc.call import Call
 from biren_plugin.wire.unix_grpc.connection import Connection
 from biren_plugin.wire.unix_grpc.headers import (
@@ -37,6 +37,8 @@ from biren_plugin.wire.unix_grpc.limits import Limits
 
 _ECHO = 200  # characters of the peer's own text that are sent back
 _OPAQUE = "internal error of the device plugin; its log has the details"
+_BUGS: Final = 5
+"""This many bugs of calls end a server whose `on_bug` is a `bug_limit`."""
 
 
 class Server:
@@ -72,6 +74,33 @@ class Server:
             await connection.run()
         finally:
             self._connections.remove(connection)
+
+    async def serve(
+        self,
+        listener: trio.abc.Listener[Any],
+        goodbye: float,
+        released: Callable[[], Awaitable[object]] = trio.lowlevel.checkpoint,
+    ) -> None:
+        """Serve on `listener` until cancelled, and close it.
+
+        Then it continues, for at most `goodbye` seconds, until `released` has returned and the calls under way are
+        answered. Raises what `on_bug` raises.
+        """
+        serving = trio.CancelScope(shield=True)
+
+        async def take_connections() -> None:
+            with serving:
+                await trio.serve_listeners(self.handle, [listener])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take_connections)
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.move_on_after(goodbye, shield=True):
+                    await released()
+                    await self.idle()
+                serving.cancel()
 
     async def idle(self) -> None:
         """Return when no call awaits its single answer, and all answers are written; streams do not count."""
@@ -146,6 +175,20 @@ class Server:
             status: Status = error.status
             return status
         return Status(StatusCode.OK)
+
+
+def bug_limit() -> Callable[[Exception], None]:
+    """Return the `on_bug` of one life of a server: it logs each bug of a call, and raises the last of `_BUGS`."""
+    bugs = 0
+
+    def count(error: Exception) -> None:
+        nonlocal bugs
+        bugs += 1
+        say_bug("a call failed on a bug of the plugin", error, "a call")
+        if bugs >= _BUGS:
+            raise error
+
+    return count
 
 
 class _Answer:
