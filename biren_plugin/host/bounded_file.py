@@ -15,7 +15,7 @@ PIPE_DEADLINE: Final = 5.0
 def read_bounded(path: Path, most: int) -> bytes:
     """Return the content of a file, of which at most `most + 1` bytes are read. Blocks.
 
-    Raises `OSError`, also for a pipe to which no process writes in time.
+    Raises `OSError`, also for a pipe that no process has written to its end in time.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -28,20 +28,21 @@ def read_bounded(path: Path, most: int) -> bytes:
             except BlockingIOError:  # a process has it open for writing
                 _wait_for_input(descriptor, path, deadline)
                 continue
-            if not piece and (content or not is_pipe):
-                break
-            if not piece:  # no process has opened it for writing, yet
-                _wait_for_input(descriptor, path, deadline)
+            is_end = bool(content) or not is_pipe
+            if not piece and (is_end or not _wait_for_input(descriptor, path, deadline)):
+                break  # of a pipe, no process may have opened it for writing yet
             content += piece
         return content
     finally:
         os.close(descriptor)
 
 
-def _wait_for_input(descriptor: int, path: Path, deadline: float) -> None:
+def _wait_for_input(descriptor: int, path: Path, deadline: float) -> bool:
+    """Return whether there is input: the writers of a pipe may also have closed it. Raises `TimeoutError`."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     found = poll.poll(max(deadline - time.monotonic(), 0) * 1000)
-    if not any(event & select.POLLIN for _, event in found):
-        why = f"it is a pipe to which no process wrote in {PIPE_DEADLINE:g} s"
+    if not found:
+        why = f"it is a pipe that no process has written to its end in {PIPE_DEADLINE:g} s"
         raise TimeoutError(errno.ETIMEDOUT, why, str(path))
+    return any(event & select.POLLIN for _, event in found)

@@ -57,9 +57,34 @@ def test_what_a_pipe_holds_whose_writer_has_gone_is_read() -> None:
     os.close(ours)
 
 
+@pytest.mark.parametrize("written", [b"", b"pulse"])
+def test_what_a_writer_leaves_is_the_content_also_if_that_is_nothing(
+    pipe: Path, written: bytes
+) -> None:
+    def write() -> None:
+        with pipe.open("wb", buffering=0) as file:
+            file.write(written)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert read_bounded(pipe, 100) == written
+    writer.join()
+
+
+def test_a_pipe_that_its_writer_holds_open_is_an_error(
+    pipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded_file, "PIPE_DEADLINE", 0.05)
+    ours = os.open(pipe, os.O_RDWR)
+    os.write(ours, b"pulse")
+    with pytest.raises(TimeoutError, match="no process has written to its end"):
+        read_bounded(pipe, 100)
+    os.close(ours)
+
+
 def test_a_pipe_without_a_writer_is_an_error(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_file, "PIPE_DEADLINE", 0.05)
-    with pytest.raises(TimeoutError, match="a pipe to which no process wrote"):
+    with pytest.raises(TimeoutError, match="a pipe that no process has written to its end"):
         read_bounded(pipe, 100)
 
 
