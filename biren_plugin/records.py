@@ -29,9 +29,8 @@ else:
             _text([each.name for each in fields if each.repr]),
         )
         for method in methods:
-            if method.__name__ not in vars(
-                cls
-            ):  # Python puts None there for `__hash__` beside an own `__eq__`
+            # Python puts None there for `__hash__` beside an own `__eq__`.
+            if method.__name__ not in vars(cls):
                 setattr(made, method.__name__, method)
         return made
 

@@ -31,8 +31,7 @@ def ignore_stray() -> None:
 def _end(number: int, _frame: FrameType | None) -> NoReturn:
     text = f"br-gpu-device-plugin: stopping: {signal.Signals(number).name}\n"
     try:
-        os.write(
-            _STANDARD_ERROR, text.encode()
-        )  # not through sys.stderr, which may be in the middle of a write
+        # Not through sys.stderr, which may be in the middle of a write.
+        os.write(_STANDARD_ERROR, text.encode())
     finally:
         os._exit(128 + number)

@@ -106,7 +106,8 @@ async def listen(
 ) -> "UnixListener":
     """Return a listener whose file `thread` creates, after a call of `before`, and removes.
 
-    Raises `OSError` and `NoThread`. Whoever opens another one at `path` has to use the same thread: then no late removal hits the new file.
+    Raises `OSError` and `NoThread`. A later listener at `path` needs the same thread: then no late removal
+    hits the new file.
     """
 
     def make() -> UnixListener:

@@ -139,9 +139,8 @@ def _access(document: Any, path: Path) -> Access:
         with tempfile.NamedTemporaryFile() as file:  # 0600; ssl reads files only
             file.write(certificate + b"\n" + key)
             file.flush()
-            tls.load_cert_chain(
-                file.name, password=""
-            )  # an encrypted key would ask on the terminal
+            # Without a password an encrypted key would ask for one on the terminal.
+            tls.load_cert_chain(file.name, password="")
     token = user.get("token")
     if token is None and "tokenFile" in user:
         token = _read(path.parent.joinpath(user["tokenFile"])).decode()

@@ -59,9 +59,8 @@ class ClaimFiles:
     def write(self, uid: str, spec: Spec) -> ClaimFile:
         """Make the claim's file hold `spec`, and return it. Raises `ClaimFileUnusable`."""
         path = self.path_of(uid)
-        text = (
-            json.dumps(spec) + "\n"
-        )  # with an indent, Python's own encoder takes six times as long
+        # With an indent, Python's own encoder takes six times as long.
+        text = json.dumps(spec) + "\n"
         try:
             status = cdi_file.write(path, text, flag="--claim-cdi-dir")
         except CdiFileUnusable as error:

@@ -15,6 +15,7 @@ from biren_plugin.host.host_paths import (
     node_state,
     resolve,
     under,
+    why_no_directory,
     why_unreadable,
 )
 
@@ -66,15 +67,9 @@ def _driver_mounts(root: Path) -> tuple[list[Mount], list[str]]:
         else:
             mounts.append(Mount(real, vendor.CONTAINER_FOLDER + path.removeprefix("/usr")))
     tree = resolve(root, vendor.DRIVER_TREE)
-    if tree is not None and _is_directory(under(root, tree)):
+    if tree is not None and not why_no_directory(under(root, tree)):
         mounts.append(Mount(tree, vendor.DRIVER_TREE))
     return mounts, absent
-
-
-def _is_directory(path: Path) -> bool:
-    with suppress(OSError):  # not permitted
-        return path.is_dir()
-    return False
 
 
 def _vgem_node(root: Path) -> str | None:

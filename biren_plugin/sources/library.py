@@ -49,9 +49,8 @@ async def query_library(
     notice = Notice()
     silent: frozenset[str] = frozenset()
     while (observed.latest or Observed()).snapshot is None:
-        on_turn(
-            0.0
-        )  # without a turn the liveness probe would end the daemon, though there is nothing to read
+        # Without a turn the liveness probe would end the daemon, though there is nothing to read.
+        on_turn(0.0)
         with trio.move_on_after(interval):
             await observed.wait_for(lambda seen: seen.snapshot is not None)
     while True:

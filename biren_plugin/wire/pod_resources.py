@@ -102,7 +102,8 @@ async def ask_kubelet(stream: trio.abc.Stream, vendor: str, deadline: float) -> 
     """Return the kubelet's view of `vendor`'s resources: holders, listed pods, allocatable devices.
 
     `allocatable` is None from a kubelet that does not report it (before 1.23). One connection to the
-    kubelet, which is closed afterwards. Raises `PodResourcesUnknown`: refused, broken off, or not answered in `deadline` seconds.
+    kubelet, which is closed afterwards. Raises `PodResourcesUnknown`: refused, broken off, or not answered in
+    `deadline` seconds.
     """
     asked_at = trio.current_time()
     listed = _Listed(vendor)

@@ -121,10 +121,9 @@ class Call:
             self._connection.return_window(self.stream_id, flow_controlled_length)
             self._parts.take_data(data)
             return
+        padding = flow_controlled_length - len(data)
+        self._connection.return_window(self.stream_id, padding)
         # purerpc's MessageReadBuffer keeps some 90 bytes for each frame, however small.
-        self._connection.return_window(
-            self.stream_id, flow_controlled_length - len(data)
-        )  # padding
         self._unreturned += len(data)
         self._unfinished += data
         while (length := _announced(self._unfinished, self._limits.message_size)) is not None:
