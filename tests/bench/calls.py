@@ -1,6 +1,7 @@
 """What a call costs: Allocate through clients that are not ours, beside floors of the same run."""
 
 import contextlib
+import socket as sockets
 import statistics
 import subprocess
 import sys
@@ -14,7 +15,6 @@ from tests.bench.load import load
 from tests.support.simulated_node import Node
 
 EIGHT_WHOLE = dict.fromkeys(range(8), 1)
-_SPARE_PORT = "50955"
 _SCHEMA = Path(__file__).parents[2] / "schema"
 _REQUEST = '{"container_requests": [{"devices_ids": ["card_1"]}]}'
 
@@ -59,14 +59,20 @@ def floors(*kinds: str) -> Iterator[list[str]]:
     with tempfile.TemporaryDirectory(prefix="br") as folder, contextlib.ExitStack() as servers:
         targets = []
         for kind in kinds:
-            address = _SPARE_PORT if kind == "purerpc" else f"{folder}/{kind}.sock"
+            address = _free_port() if kind == "purerpc" else f"{folder}/{kind}.sock"
             command = [sys.executable, "-m", "tests.bench.floors", kind, address]
             server = servers.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
             servers.callback(server.kill)
             assert server.stdout is not None
-            server.stdout.readline()
+            assert server.stdout.readline(), f"the floor {kind} has ended"
             targets.append(f"127.0.0.1:{address}" if kind == "purerpc" else address)
         yield targets
+
+
+def _free_port() -> str:
+    """A TCP port that no process has."""
+    with sockets.create_server(("127.0.0.1", 0)) as server:
+        return str(server.getsockname()[1])
 
 
 def _call_from_go(socket: Path) -> float:
@@ -78,5 +84,5 @@ def _call_from_go(socket: Path) -> float:
         "http://localhost/v1beta1.DevicePlugin/Allocate",
     ]  # fmt: skip
     started = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
     return (time.perf_counter() - started) * 1000

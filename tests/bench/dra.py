@@ -10,20 +10,20 @@ from tests.bench.calls import EIGHT_WHOLE
 from tests.bench.faults import SICK, sleep_out_of_step
 from tests.bench.figures import Figure, spread
 from tests.bench.idle import idle
+from tests.bench.rounds import rounds
 from tests.kubelet.dra_manager import DraManager, DriverInstance
 from tests.kubelet.pod_resources import PodResources
 from tests.support.api_server import SLICES, Object, StandInApiServer, stand_in_api_server
 from tests.support.simulated_node import Node, Usage
 
 _PATIENCE = 10.0
-_ROUNDS = 4
 _NODE = "n1"
 _TMPFS = Path("/dev/shm")
 """As /var/run is: what is written there is not waited for."""
 _CLAIMS = "/apis/resource.k8s.io/v1/namespaces/team/resourceclaims"
 
 
-def measure_dra(rounds: int = 40, claims: int = 120, seconds: float = 20.0) -> list[Figure]:
+def measure_dra(claims: int = 120, seconds: float = 20.0) -> list[Figure]:
     """With the API server on the same machine; what it takes for a GET is known, the rest is ours."""
     with (
         Node(EIGHT_WHOLE) as other,
@@ -41,10 +41,10 @@ def measure_dra(rounds: int = 40, claims: int = 120, seconds: float = 20.0) -> l
         _prepare(driver, api, "warm", devices[0])
         calls = [
             [_prepare(driver, api, f"c{number}", devices[0]) for number in range(claims)]
-            for _ in range(_ROUNDS)
+            for _ in rounds(4, 15, least=1)
         ]
-        faults = [_fault(node, api, round_) for round_ in range(rounds)]
-        deletions = [_delete_slices(api, round_) for round_ in range(rounds)]
+        faults = [_fault(node, api, round_) for round_ in rounds(40, 30)]
+        deletions = [_delete_slices(api, round_) for round_ in rounds(40, 30)]
         after = node.resident()
     return [
         *spread("Prepare", [[total for total, _ in each] for each in calls]),
@@ -58,7 +58,7 @@ def measure_dra(rounds: int = 40, claims: int = 120, seconds: float = 20.0) -> l
         Figure("resident memory with DRA, after the load", "MiB", after, round(memory + 3, 1)),
         Figure("idle with the device plugin", "% of a core", plain_idle),
         Figure("idle with DRA", "% of a core", share, round(plain_idle + 0.1, 2)),
-        Figure("idle with DRA, wake-ups", "1/s", wakeups),
+        Figure("idle with DRA, wake-ups", "a second", wakeups),
     ]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tests.bench.calls import EIGHT_WHOLE
 from tests.bench.faults import GPU, SICK, sleep_out_of_step
 from tests.bench.figures import Figure, spread
+from tests.bench.rounds import rounds
 from tests.support.api_server import StandInApiServer, stand_in_api_server
 from tests.support.hami_books import Wish
 from tests.support.hami_scheduler import CARDS, HamiScheduler
@@ -15,7 +16,7 @@ from tests.support.simulated_node import Node
 _PATIENCE = 10.0
 
 
-def measure_hami(rounds: int = 40) -> list[Figure]:
+def measure_hami() -> list[Figure]:
     """From a fault to HAMi's list, and from the kubelet's request to the release of the lock."""
     with Node(EIGHT_WHOLE) as node, stand_in_api_server() as api:
         scheduler = HamiScheduler(api)
@@ -27,8 +28,8 @@ def measure_hami(rounds: int = 40) -> list[Figure]:
         node.start_daemon("--recover-after=0", *flags)
         _wait(api, lambda: scheduler.annotation(CARDS) is not None)
         scheduler.tick()
-        faults = [_fault(node, scheduler, round_) for round_ in range(rounds)]
-        locks = [_lock(node, scheduler, f"p{round_}") for round_ in range(rounds)]
+        faults = [_fault(node, scheduler, round_) for round_ in rounds(40, 30)]
+        locks = [_lock(node, scheduler, f"p{round_}") for round_ in rounds(40, 10)]
         more = node.resident() - plain
     return [
         *spread("device node gone to HAMi's list", [faults], 100, 300),

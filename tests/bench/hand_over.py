@@ -6,26 +6,27 @@ import time
 from tests.bench.calls import EIGHT_WHOLE
 from tests.bench.faults import GPU
 from tests.bench.figures import Figure, spread
+from tests.bench.rounds import rounds
 from tests.support.simulated_node import Node
 
 _PATIENCE = 10.0
 
 
-def measure_hand_overs(rounds: int = 30) -> list[Figure]:
+def measure_hand_overs() -> list[Figure]:
     """With the test kubelet; what a real kubelet adds, the cluster session measures."""
     return [
-        *spread("hand-over to list", [_hand_over(rounds)], None, 30),
-        *spread("hand-over to list, CDI", [_hand_over(rounds, "--cdi-feature")], None, 40),
+        *spread("hand-over to list", [_hand_over()], None, 30),
+        *spread("hand-over to list, CDI", [_hand_over("--cdi-feature")], None, 40),
     ]
 
 
-def _hand_over(rounds: int, *flags: str) -> list[float]:
+def _hand_over(*flags: str) -> list[float]:
     """Milliseconds from the end of the old daemon's stream to the new daemon's complete list."""
     times = []
     with Node(EIGHT_WHOLE) as node:
         flags = (*flags, f"--cdi-dir={node.plugins.with_name('cdi')}")
         node.start_daemon(*flags)
-        for _ in range(rounds):
+        for _ in rounds(30, 12):
             assert node.daemon is not None
             serving, log = node.daemon, node.plugins.with_name("successor")
             node.daemon = node.launch(*flags, log=log)

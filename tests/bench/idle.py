@@ -53,19 +53,19 @@ def measure_idle(seconds: float) -> list[Figure]:
     (floor_share, floor_wakeups), *shares = resting
     rows = [
         Figure("floor: a loop that wakes once a second", "% of a core", floor_share),
-        Figure("floor: a loop that wakes once a second, wake-ups", "1/s", floor_wakeups),
+        Figure("floor: a loop that wakes once a second, wake-ups", "a second", floor_wakeups),
     ]
     for units, (share, wakeups) in zip(nodes, shares, strict=True):
         rows += [
             Figure("idle", "% of a core", share, _TARGETS[units], cards=units),
-            Figure("idle, wake-ups", "1/s", wakeups, cards=units),
+            Figure("idle, wake-ups", "a second", wakeups, cards=units),
             Figure("idle, resident memory", "MiB", memory[units], cards=units),
         ]
     return [
         *rows,
         Figure("busy /dev", "% of a core", busy, _TARGETS[_BUSY], cards=_BUSY),
-        Figure("busy /dev, wake-ups", "1/s", busy_wakeups, cards=_BUSY),
-        Figure("busy /dev, nodes made and removed", "1/s", rate, cards=_BUSY),
+        Figure("busy /dev, wake-ups", "a second", busy_wakeups, cards=_BUSY),
+        Figure("busy /dev, nodes made and removed", "a second", rate, cards=_BUSY),
     ]
 
 

@@ -20,38 +20,44 @@ from typing import Any
 
 import grpc
 
+from tests.bench.rounds import rounds
+
 PREFER = "/v1beta1.DevicePlugin/GetPreferredAllocation"
 ALLOCATE = "/v1beta1.DevicePlugin/Allocate"
 LIST_AND_WATCH = "/v1beta1.DevicePlugin/ListAndWatch"
 REQUEST = b"\x0a\x08\x0a\x06card_0"
 REFUSED = b"\x0a\x0a\x0a\x08card_999"
 AT_ONCE = 64
+_TIME = 15.0
+"""Seconds for the rounds of one client."""
+_LONGEST = 120.0
+"""Seconds after which a client without an answer is given up."""
 
 
 def load(*arguments: object) -> Any:
     """What a load client in a process of its own printed."""
     command = [sys.executable, "-m", "tests.bench.load", *map(str, arguments)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    client = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=_LONGEST)
+    return json.loads(client.stdout)
 
 
 def main() -> None:
     """Runs one load and prints what it measured."""
     match sys.argv[1:]:
-        case ["one" | "refused" as kind, rounds, calls, *targets]:
+        case ["one" | "refused" as kind, count, calls, *targets]:
             request = REQUEST if kind == "one" else REFUSED
             allocates = [_connect(target) for target in targets]
             times: list[list[list[float]]] = [[] for _ in targets]
-            for _ in range(int(rounds)):
+            for _ in rounds(int(count), _TIME):
                 for allocate, its_times in zip(allocates, times, strict=True):
                     its_times.append(_one_by_one(allocate, request, int(calls)))
             print(json.dumps(times))
-        case ["prefer", rounds, calls, size, cards, target]:
+        case ["prefer", count, calls, size, cards, target]:
             prefer = grpc.insecure_channel(f"unix://{target}").unary_unary(PREFER)
             request = _preference(int(size), int(cards))
             prefer(request, wait_for_ready=True)
-            print(
-                json.dumps([_one_by_one(prefer, request, int(calls)) for _ in range(int(rounds))])
-            )
+            turns = rounds(int(count), _TIME)
+            print(json.dumps([_one_by_one(prefer, request, int(calls)) for _ in turns]))
         case ["many", calls, target]:
             print(json.dumps(_at_once(_connect(target), int(calls))))
         case ["list", calls, target]:

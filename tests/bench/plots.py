@@ -16,8 +16,8 @@ import attrs
 
 from tests.bench.figures import Figure, shown_target
 
-_WIDTH: Final = 940
-_LEFT, _TOP, _RIGHT, _BOTTOM = 68, 60, 416, 52
+_WIDTH: Final = 980
+_LEFT, _TOP, _RIGHT, _BOTTOM = 68, 60, 456, 52
 _LEAST_HEIGHT: Final = 420
 _COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _STROKES: Final = ("", "7 3", "2 3")
@@ -135,7 +135,7 @@ def draw(plot: Plot) -> str:
         parts.append(_path([(across(x), _TOP), (across(x), bottom)], 'stroke="#d8d8d8"'))
         parts.append(_text(across(x), bottom + 18, mark, 'text-anchor="middle"'))
     order = sorted(plot.lines, key=lambda line: -line.points[-1][1])
-    labels = _apart([up(line.points[-1][1]) for line in order], height - 12)
+    labels = _apart([up(line.points[-1][1]) for line in order], bottom)
     for number, (line, label) in enumerate(zip(order, labels, strict=True)):
         style = _style(line, number)
         points = [(across(x), up(y)) for x, y in line.points]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.bench.calls import EIGHT_WHOLE
 from tests.bench.figures import Figure
+from tests.bench.rounds import rounds
 from tests.support.simulated_node import Node
 
 _COMMAND = str(Path(sys.executable).with_name("br-gpu-device-plugin"))
@@ -39,11 +40,11 @@ from google.protobuf.internal import builder
 """The packages without which no card is offered: their own imports and those of generated messages."""
 
 
-def measure_start(rounds: int = 15) -> list[Figure]:
+def measure_start() -> list[Figure]:
     """From the start of the process to the kubelet's first list; what imports take of it."""
     with Node(EIGHT_WHOLE) as node:
         times, imports, floor = [], [], []
-        for _ in range(rounds):
+        for _ in rounds(15, 15):
             times.append(node.start_daemon())
             node.stop_daemon()
             imports.append(_milliseconds(_OURS))
@@ -61,7 +62,7 @@ def measure_start(rounds: int = 15) -> list[Figure]:
 def _milliseconds(imports: str) -> float:
     """What these imports take in a new interpreter."""
     command = [sys.executable, "-c", _TIMED.format(imports=imports)]
-    return float(subprocess.run(command, check=True, capture_output=True).stdout)
+    return float(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
 
 
 def _shares() -> list[Figure]:

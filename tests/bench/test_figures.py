@@ -11,7 +11,14 @@ from tests.bench.calls import ratio
 from tests.bench.document import Run, print_comparison, print_table, read_document, write_document
 from tests.bench.figures import Figure, growth, shown, spread
 from tests.bench.plots import draw_all
+from tests.bench.rounds import rounds
 
+FIGURES = Path(__file__).parents[2] / "docs/figures"
+SVG = "{http://www.w3.org/2000/svg}"
+SIZE = 12.0
+"""Of the plots' font."""
+WIDE = 7.0
+"""What a letter takes on average in Verdana of that size, the widest of the usual fonts; in DejaVu Sans 6.0."""
 QUIET, DISTURBED = [1.0] * 99 + [2.0], [9.0] * 100
 SCANS = [Figure("scan", "ms", value, cards=cards) for cards, value in ((8, 1.0), (64, 8.0))]
 
@@ -22,6 +29,15 @@ def test_one_disturbed_round_moves_no_median_and_is_seen_in_the_maximum() -> Non
     assert (p99.value, p99.met) == (2.0, False)
     assert (most.value, most.met) == (9.0, None)
     assert (p50.quantiles[0], p50.quantiles[100]) == (1.0, 9.0)
+
+
+def test_a_loop_whose_time_is_over_ends_after_its_least_rounds(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert list(rounds(4, 60)) == [0, 1, 2, 3]
+    assert capsys.readouterr().err == ""
+    assert list(rounds(9, -1, least=3)) == [0, 1, 2]
+    assert capsys.readouterr().err == " (3 of 9 rounds)"
 
 
 def test_a_ratio_is_that_of_rounds_taken_in_turn() -> None:
@@ -74,6 +90,7 @@ def test_a_group_that_fails_loses_no_other(capsys: pytest.CaptureFixture[str]) -
         (0.0, "calls", "0 calls"),
         (1.234, "times", "1.23 times"),
         (0.2531, "% of a core", "0.25 % of a core"),
+        (4.27, "a second", "4.27 a second"),
     ],
 )
 def test_a_figure_reads_as_people_write_it(value: float, unit: str, text: str) -> None:
@@ -91,6 +108,22 @@ def test_a_comparison_shows_rows_of_either_run(capsys: pytest.CaptureFixture[str
         ["new [ms]", "1.00"],
         ["dropped [ms]", "5.00"],
     ]
+
+
+@pytest.mark.parametrize("file", sorted(FIGURES.glob("*.svg")), ids=lambda file: file.stem)
+def test_no_text_of_a_plot_is_cut_off_or_covers_another(file: Path) -> None:
+    drawing = ET.parse(file).getroot()
+    _, _, width, height = map(float, drawing.get("viewBox", "").split())
+    places: list[tuple[float, float, float]] = []
+    for each in drawing.iter(f"{SVG}text"):
+        x, y, long = float(each.get("x", "")), float(each.get("y", "")), WIDE * len(each.text or "")
+        left = x - {"end": long, "middle": long / 2}.get(each.get("text-anchor", ""), 0)
+        assert 0 <= left <= width - long, each.text
+        assert SIZE <= y <= height - SIZE / 3, each.text
+        for other_left, other_right, other_y in places:
+            beside = left >= other_right or left + long <= other_left
+            assert beside or abs(y - other_y) >= SIZE, each.text
+        places.append((left, left + long, y))
 
 
 def test_plots_are_documents_that_name_every_row(tmp_path: Path) -> None:
