@@ -235,14 +235,14 @@ def _real_node(node: Mapping[str, Any]) -> str:
     rows = []
     for name, values in node["figures"].items():
         target = _REAL.get(name)
-        if name.startswith("ms "):
-            text, unit = name.removeprefix("ms "), "ms"
-        else:
-            text, unit = name, ""
         missed = ", **missed**" if target is not None and max(values) > target else ""
+        middle, most = (
+            shown(each, "ms") if name.startswith("ms ") else f"{each:g}"
+            for each in (statistics.median(values), max(values))
+        )
         rows.append([
-            text, str(len(values)), "" if target is None else shown_target(target, unit),
-            shown(statistics.median(values), unit), f"{shown(max(values), unit)}{missed}",
+            name.removeprefix("ms "), str(len(values)),
+            "" if target is None else shown_target(target, "ms"), middle, f"{most}{missed}",
         ])  # fmt: skip
     head = ["what", "times", "target", "median", "greatest"]
     return f"Measured on {node['at'][:10]}, in a run of its own.\n\n{_table(head, rows)}"

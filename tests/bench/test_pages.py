@@ -12,7 +12,10 @@ from tests.bench.figures import Figure
 ROOT = Path(__file__).parents[2]
 NODE = {
     "at": "2026-11-28T10:00:00Z",
-    "figures": {"ms without a card, plain, at rest, SIGTERM": [20, 35]},
+    "figures": {
+        "ms without a card, plain, at rest, SIGTERM": [20, 35],
+        "pods lost of 13, plain, SIGTERM, 3 hand-overs": [2],
+    },
 }
 MACHINE = {"cores": 2, "processor": "a processor", "python": "3.11.7", "kernel": "6.1", "load": 0.1}
 
@@ -82,3 +85,4 @@ def test_a_real_nodes_figures_have_their_day_and_their_greatest(run: Run) -> Non
         "| without a card, plain, at rest, SIGTERM | 2 | 30 ms | 28 ms | 35 ms, **missed** |"
         in table
     )
+    assert "| pods lost of 13, plain, SIGTERM, 3 hand-overs | 1 | | 2 | 2 |" in table

@@ -58,6 +58,12 @@ def containerd(state: Path, request: pytest.FixtureRequest) -> Iterator[Containe
         processes.kill_all()
 
 
+@pytest.fixture(scope="session")
+def for_figures(request: pytest.FixtureRequest) -> bool:
+    """Whether this session's figures are written: tests measure more often then, for the sake of the tail."""
+    return request.config.getoption("figures") is not None
+
+
 @pytest.fixture
 def host(state: Path) -> Iterator[NodeHost]:
     """A host with a driver and without a card."""

@@ -14,8 +14,10 @@ from tests.kubelet.protos import load
 
 _SOCKET: Final = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
 _OPTIONS: Final = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
-_INTERVAL: Final = 0.02
-"""Seconds between two calls: the kubelet accepts about 100 a second."""
+_INTERVAL: Final = 0.012
+"""Seconds between two calls: the kubelet accepts 100 a second, of all its callers together."""
+_READY: Final = 10.0
+"""Seconds until a first answer."""
 _RESOURCE: Final = "birentech.com/gpu"
 
 
@@ -82,20 +84,30 @@ class KubeletView:
     def gaps(self, ids: set[str], resource: str = _RESOURCE) -> Iterator[list[float]]:
         """The seconds for which ids were missing, one entry for each gap; filled while the block runs."""
         found: list[float] = []
-        done = threading.Event()
-        watcher = threading.Thread(target=_watch, args=(ids, resource, found, done))
+        ready, done = threading.Event(), threading.Event()
+        watcher = threading.Thread(target=_watch, args=(ids, resource, found, ready, done))
         watcher.start()
         try:
+            # A first call connects, which takes as long as a short gap.
+            assert ready.wait(_READY), "the kubelet does not answer"
             yield found
         finally:
             done.set()
             watcher.join()
 
 
-def _watch(ids: set[str], resource: str, found: list[float], done: threading.Event) -> None:
+def _watch(
+    ids: set[str],
+    resource: str,
+    found: list[float],
+    ready: threading.Event,
+    done: threading.Event,
+) -> None:
     since: float | None = None
     with _new_channel() as channel:
         stub = load("podresources").stub(channel, "PodResourcesLister")
+        _ids(stub)
+        ready.set()
         while not done.wait(_INTERVAL):
             now = time.monotonic()
             missing = not ids <= _ids(stub).get(resource, set())
