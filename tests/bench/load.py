@@ -121,13 +121,13 @@ def _at_once(allocate: grpc.UnaryUnaryMultiCallable, calls: int) -> tuple[float,
         return note
 
     started = time.perf_counter()
-    for _ in range(calls):
+    for _ in rounds(calls, _TIME):
         free.acquire()
         note = done(time.perf_counter())
         allocate.future(REQUEST).add_done_callback(note)
     for _ in range(AT_ONCE):
         free.acquire()
-    return calls / (time.perf_counter() - started), len(failed), times
+    return len(times) / (time.perf_counter() - started), len(failed), times
 
 
 if __name__ == "__main__":
