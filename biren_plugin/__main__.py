@@ -1,11 +1,15 @@
 """The console script and `python -m biren_plugin`: light enough that Ctrl-C finds it ready at once."""
 
-import gc
 import os
-import signal
-from typing import Final, NoReturn
 
-from biren_plugin.signals import heed_early
+try:
+    import gc
+    import signal
+    from typing import Final, NoReturn
+
+    from biren_plugin.signals import heed_early
+except KeyboardInterrupt:  # these few take ten milliseconds
+    os._exit(130)
 
 EXIT_INTERRUPTED: Final = 130
 """128 + SIGINT, as in shells."""

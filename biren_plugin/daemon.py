@@ -26,6 +26,7 @@ from biren_plugin.host.config_directory import DEFAULT_FILE, own_file_of, settin
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import under
 from biren_plugin.host.readers import node_folder_of, reader_of
+from biren_plugin.last_calls import PATIENCE, LastCalls
 from biren_plugin.monitor.standard_error import exit_at_once
 from biren_plugin.monitor.status import serve_status
 from biren_plugin.notice import WARNING, say
@@ -78,8 +79,11 @@ class Loop:
         )
 
 
-async def run_daemon(settings: Settings) -> None:
-    """Serve the node until cancelled. Raises an `ExceptionGroup` of `FolderDead` or of bugs."""
+async def run_daemon(settings: Settings, last_calls: LastCalls | None = None) -> None:
+    """Serve the node until cancelled; `last_calls` counts the calls to wait for before.
+
+    Raises an `ExceptionGroup` of `FolderDead` or of bugs.
+    """
     _log_start(settings)
     state = DaemonState(probes=settings.health_policy.modes)
     observed, inventory = state.observed, state.inventory
@@ -140,7 +144,8 @@ async def run_daemon(settings: Settings) -> None:
             if settings.offer_by == "dra":
                 from biren_plugin.dra.offering import offer_by_dra  # the API client: h11, TLS
 
-                await offer_by_dra(settings, state, folder, beside)
+                calls = last_calls or LastCalls()
+                await offer_by_dra(settings, state, folder, calls, beside)
             else:
                 await Serving(node, beside).run()
 
@@ -248,14 +253,21 @@ def _log_start(settings: Settings) -> None:
 async def run_until_signal(settings: Settings) -> None:
     """Run the daemon as a process: SIGTERM, SIGINT, SIGHUP or SIGQUIT ends it cleanly, a second one at once.
 
+    Everything goes on until the calls under way that are worth a wait are answered, for `PATIENCE` at most.
     Raises `FolderDead`, `OSError` when files or memory have run out before the daemon is loaded, and an
     `ExceptionGroup` of bugs.
     """
     fault: FolderDead | OSError | None = None
+    last_calls = LastCalls()
+    stopping = trio.Event()
     try:
         async with trio.open_nursery() as nursery:
-            await nursery.start(stop_on_signal, nursery.cancel_scope.cancel)
-            await run_daemon(settings)
+            await nursery.start(stop_on_signal, stopping.set)
+            nursery.start_soon(run_daemon, settings, last_calls)
+            await stopping.wait()
+            with trio.move_on_after(PATIENCE):
+                await last_calls.ended()
+            nursery.cancel_scope.cancel()
     except* FolderDead as group:
         fault = next(each for each in flatten(group) if isinstance(each, FolderDead))
     except* OSError as group:

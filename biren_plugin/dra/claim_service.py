@@ -51,6 +51,7 @@ from biren_plugin.errors import (
     RequestRefused,
 )
 from biren_plugin.files.claim_files import ClaimFiles, in_turn
+from biren_plugin.last_calls import LastCalls
 from biren_plugin.notice import WARNING, say
 from biren_plugin.records import frozen, mutable
 from biren_plugin.worker_thread import WorkerThread
@@ -104,6 +105,7 @@ class ClaimService:
         files: ClaimFiles,
         lock: Path,
         counters: Counters,
+        last_calls: LastCalls | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._api = api
@@ -112,6 +114,7 @@ class ClaimService:
         self._files = files
         self._lock = lock
         self._counters = counters
+        self._last_calls = last_calls or LastCalls()
         self._on_change = on_change
         self._thread = WorkerThread()
 
@@ -119,9 +122,10 @@ class ClaimService:
         """Return by uid the claim's devices, or why it was not prepared."""
         until = trio.current_time() + PATIENCE
         answers: dict[str, list[PreparedDevice] | str] = {}
-        async with trio.open_nursery() as nursery:
-            for claim in {each.uid: each for each in claims}.values():
-                nursery.start_soon(self._answer, claim, until, answers)
+        with self._last_calls.one():
+            async with trio.open_nursery() as nursery:
+                for claim in {each.uid: each for each in claims}.values():
+                    nursery.start_soon(self._answer, claim, until, answers)
         return answers
 
     async def _answer(
@@ -245,7 +249,8 @@ class ClaimService:
         for claim in claims:
             answers[claim.uid] = ""
             try:
-                await self._remove_in_time(claim.uid, until)
+                with self._last_calls.one():
+                    await self._remove_in_time(claim.uid, until)
             except NodeError as error:
                 answers[claim.uid] = str(error)
                 say("claim_kept", f"claim {claim} was not released: {error}", WARNING, claim=str(claim), reason=str(error))  # fmt: skip

@@ -34,6 +34,7 @@ from biren_plugin.dra.slice_publisher import PATH, Published, SlicePublisher, se
 from biren_plugin.errors import ApiError, ApiUnreachable, FolderDead, NodeError, SocketUnusable
 from biren_plugin.files.claim_files import ClaimFiles
 from biren_plugin.host.host_paths import why_no_directory
+from biren_plugin.last_calls import LastCalls
 from biren_plugin.notice import say
 from biren_plugin.records import frozen
 from biren_plugin.supervise import Pace, flatten, keep_running
@@ -61,9 +62,12 @@ async def offer_by_dra(
     settings: Settings,
     state: DaemonState,
     folder: Board[KubeletFolder],
+    last_calls: LastCalls,
     beside: Sequence[Callable[[], Awaitable[None]]] = (),
 ) -> None:
     """Offer the cards until failing or cancelled; `beside` are tasks of the instance that publishes.
+
+    `last_calls` counts the calls about claims.
 
     Raises `FolderDead`, and an `ExceptionGroup` of bugs.
     """
@@ -74,7 +78,7 @@ async def offer_by_dra(
     async def live() -> None:
         nonlocal dead
         try:
-            await _offer(settings, state, folder, beside, thread)
+            await _offer(settings, state, folder, last_calls, beside, thread)
         except* FolderDead as group:  # no new life helps, and it is not a bug
             dead = next(each for each in flatten(group) if isinstance(each, FolderDead))
 
@@ -99,11 +103,12 @@ async def _offer(
     settings: Settings,
     state: DaemonState,
     folder: Board[KubeletFolder],
+    last_calls: LastCalls,
     beside: Sequence[Callable[[], Awaitable[None]]],
     thread: WorkerThread,
 ) -> None:
     async with ApiServer(load_from(settings.kubeconfig)) as api:
-        await _offer_in(api, settings, state, folder, beside, thread)
+        await _offer_in(api, settings, state, folder, last_calls, beside, thread)
 
 
 async def _offer_in(
@@ -111,6 +116,7 @@ async def _offer_in(
     settings: Settings,
     state: DaemonState,
     folder: Board[KubeletFolder],
+    last_calls: LastCalls,
     beside: Sequence[Callable[[], Awaitable[None]]],
     thread: WorkerThread,
 ) -> None:
@@ -123,7 +129,8 @@ async def _offer_in(
     registered = Board[Registered]()
     ask_soon = partial(state.ask_soon, AFTER_CLAIM)
     service = ClaimService(
-        api, identity.owner.name, offers, files, sockets.lock, state.counters, on_change=ask_soon
+        api, identity.owner.name, offers, files, sockets.lock, state.counters, last_calls,
+        on_change=ask_soon,
     )  # fmt: skip
     publisher = SlicePublisher(api, identity.owner)
     restarted = state.counters.restarted

@@ -3,9 +3,11 @@
 import fcntl
 import logging
 import os
+import re
 import shutil
+import signal
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +17,27 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from biren_plugin import unix_sockets
 from biren_plugin.board import Board
 from biren_plugin.cluster.api_server import ApiServer
 from biren_plugin.cluster.credentials import load_from
 from biren_plugin.core.dra.claims import ClaimId
 from biren_plugin.daemon import run_daemon, run_until_signal
 from biren_plugin.daemon_state import Counters
+from biren_plugin.dra import driver
 from biren_plugin.dra.claim_service import ClaimService, Offer
 from biren_plugin.dra.driver import serve_driver
 from biren_plugin.errors import FolderDead
 from biren_plugin.files.claim_files import ClaimFiles
+from biren_plugin.last_calls import PATIENCE, LastCalls
+from biren_plugin.signals import STOPPING, STRAY
 from biren_plugin.unix_sockets import is_served
 from biren_plugin.worker_thread import WorkerThread
 from tests.dra.test_driver import FIRST, offer
 from tests.kubelet.protos import load
 from tests.support.clocks import settled
-from tests.support.dra_node import NODE, DraNode, in_thread
+from tests.support.documents import ROOT
+from tests.support.dra_node import CLAIMS, NODE, DraNode, in_thread
 
 
 @pytest.fixture
@@ -172,6 +179,63 @@ async def test_a_call_under_way_is_answered_before_the_driver_ends(
             life.cancel()
             answer = await in_thread(lambda: future.result(timeout=20))
     assert [each.device_name for each in answer.claims[uid].devices] == [FIRST]
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Put the handlers of signals back, which a daemon sets for its process."""
+    before = {number: signal.getsignal(number) for number in (*STOPPING, *STRAY)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+async def test_a_signal_ends_the_daemon_once_a_claim_that_waits_for_its_card_is_prepared(
+    node: DraNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays registered meanwhile: the release that the claim waits for is a call too."""
+    monkeypatch.setattr(driver, "_GOODBYE", 0.0)
+    prepared = []
+
+    async def prepare(claim: tuple[str, str, str]) -> None:
+        prepared.append(await in_thread(lambda: node.kubelet.prepare("team/next", claim)))
+
+    node.pod_resources.start()
+    try:
+        with node.kubelet:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run_until_signal, node.settings)
+                await in_thread(lambda: node.kubelet.wait_for("registered"))
+                await node.until(lambda: bool(node.devices()))
+                card, *_ = node.devices()
+                first, second = node.allocate("first", card), node.allocate("second", card)
+                await in_thread(lambda: node.kubelet.prepare("team/train", first))
+                nursery.start_soon(prepare, second)
+                await node.until(lambda: ("GET", f"{CLAIMS}/second") in node.server.requests)
+                signal.raise_signal(signal.SIGTERM)
+                await wait_all_tasks_blocked(0.05)
+                assert not prepared
+                await in_thread(lambda: node.kubelet.unprepare("team/train", first[2]))
+        [devices] = prepared
+        assert [each["device"] for each in devices["uid-second"]] == [card]
+    finally:
+        node.pod_resources.stop()
+
+
+async def test_a_daemon_waits_for_calls_no_longer_than_its_pod_may_take_to_end(
+    autojump_clock: MockClock,
+) -> None:
+    calls = LastCalls()
+    with calls.one():
+        with trio.move_on_after(PATIENCE) as waiting:
+            await calls.ended()
+        assert waiting.cancelled_caught
+    await calls.ended()
+    ending = PATIENCE + driver._GOODBYE + unix_sockets.GOODBYE
+    for path in ("manifests/base/daemonset.yaml", "manifests/chart/templates/daemonset.yaml"):
+        [grace] = re.findall(r"terminationGracePeriodSeconds: (\d+)", (ROOT / path).read_text())
+        assert ending < float(grace)
 
 
 async def test_a_kubelet_directory_deleted_under_its_mount_ends_the_process_with_advice(
