@@ -31,9 +31,9 @@ def test_a_pipe_is_read_to_its_end_however_slowly_it_is_written(
 ) -> None:
     reader_waits, wait_for_input = threading.Semaphore(0), bounded_file._wait_for_input
 
-    def note_wait(*arguments: Any) -> None:
+    def note_wait(*arguments: Any) -> bool:
         reader_waits.release()
-        wait_for_input(*arguments)
+        return wait_for_input(*arguments)
 
     def write() -> None:
         with pipe.open("wb", buffering=0) as file:
