@@ -21,7 +21,7 @@ from biren_plugin.device_plugin.kubelet_folder import KubeletFolder, watch_kubel
 from biren_plugin.device_plugin.node import Node
 from biren_plugin.device_plugin.serving import Serving
 from biren_plugin.errors import ENOUGH_DESCRIPTORS, FolderDead, NodeError, is_limit
-from biren_plugin.files.claim_files import ClaimFiles
+from biren_plugin.files.claim_reading import read_claim_files
 from biren_plugin.host.config_directory import DEFAULT_FILE, own_file_of, settings_file_of
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import under
@@ -103,7 +103,7 @@ async def run_daemon(settings: Settings, last_calls: LastCalls | None = None) ->
         )  # fmt: skip
         ask = partial(
             ask_holders, settings.pod_resources_dir, observed, state.kubelet_view, state.doubts,
-            partial(WorkerThread().run, ClaimFiles(settings.claim_cdi_dir).read_all),
+            partial(WorkerThread().run, partial(read_claim_files, settings.claim_cdi_dir)),
         )  # fmt: skip
         survey = partial(
             survey_node, observed, inventory, settings.health_policy, settings.exclude,

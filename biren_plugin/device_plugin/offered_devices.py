@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from biren_plugin.board import Board, news_of
-from biren_plugin.core.cdi.findings import OnDisk
 from biren_plugin.core.cdi.spec import offerable, withheld
 from biren_plugin.core.model import DeviceList, Inventory
 
@@ -49,6 +48,8 @@ async def write_cdi_spec(
     Started when the file holds what it can of the first list; devices it does not hold are Unhealthy with
     the reason. Worse verdicts do not wait for the disk, and better ones at most `WRITE_DEADLINE`.
     """
+    from biren_plugin.core.cdi.findings import OnDisk  # a millisecond of a start without CDI
+
     handed: DeviceList | None = None
     number = 0
     late = math.inf

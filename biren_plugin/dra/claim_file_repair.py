@@ -24,7 +24,8 @@ from biren_plugin.core.observed import ClaimsSeen, Observed
 from biren_plugin.core.parse.api_shapes import shaped
 from biren_plugin.dra.claim_service import LOCK_DEADLINE, Offer
 from biren_plugin.errors import ApiNotFound, ClaimFileUnusable, NodeError
-from biren_plugin.files.claim_files import ClaimFiles, claim_file_names, in_turn
+from biren_plugin.files.claim_files import ClaimFiles, in_turn
+from biren_plugin.files.claim_reading import claim_file_names
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.notice import WARNING, Notice, say
 from biren_plugin.worker_thread import WorkerThread

@@ -20,14 +20,12 @@ from typing import Any, Final, Literal
 
 from biren_plugin import __version__
 from biren_plugin.core.cdi.findings import REMOVE, REPLACE, CdiFile, read_spec
-from biren_plugin.core.cdi.spec import RUNTIME_CDI_DIRS, Spec
+from biren_plugin.core.cdi.spec import MAX_SIZE, RUNTIME_CDI_DIRS, Spec
 from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid, reason_of, why_unwritable
 from biren_plugin.host.host_paths import resolve, under
 
 Format = Literal["yaml", "json"]
 
-MAX_SIZE: Final = 4 * 1024 * 1024
-"""Bytes; a thousand devices take 200 KiB."""
 _MODE: Final = 0o644
 _HEADER: Final = (
     f"# Written by br-gpu-device-plugin {__version__}, which may replace it: see --cdi-feature and\n"

@@ -1,9 +1,8 @@
-"""The CDI files of claims: one for each prepared claim, named by its uid. Blocking.
+"""Writes and removes the CDI files of claims: one for each prepared claim, named by its uid. Blocking.
 
 1. The files are all that is remembered of claims: they are shared by two instances, and lie on a
    tmpfs, so that a reboot forgets them as it ends the containers.
-2. A file is written whole or not at all; one that cannot be read harms its own claim only.
-   A file without a device of ours holds nothing.
+2. A file is written whole or not at all.
 3. `in_turn` keeps two instances apart while one compares the files and writes.
 """
 
@@ -19,12 +18,11 @@ from typing import Final
 
 from biren_plugin.core.cdi.spec import Spec
 from biren_plugin.core.observed import ClaimFile
-from biren_plugin.core.parse.claim_device import ClaimDevice
 from biren_plugin.core.parse.vendor import CLAIM_FILE_PREFIX
 from biren_plugin.errors import CdiFileUnusable, ClaimFileUnusable
 from biren_plugin.files import cdi_file
+from biren_plugin.files.claim_reading import content_of, read_claim_file, read_claim_files
 
-_NAME: Final = re.compile(re.escape(CLAIM_FILE_PREFIX) + r"([0-9A-Za-z-]{1,64})\.json")
 _UID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 _TRY_AGAIN: Final = 0.01
 """Seconds between tries for the lock, which is held for milliseconds."""
@@ -44,17 +42,7 @@ class ClaimFiles:
 
     def read_all(self) -> dict[str, ClaimFile]:
         """What is in the files, by uid. Raises `ClaimFileUnusable`."""
-        try:
-            names = os.listdir(self._directory)
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise ClaimFileUnusable(
-                f"cannot read {self._directory}: {error.strerror}; see --claim-cdi-dir"
-            ) from error
-        matches = (match for name in sorted(names) if (match := _NAME.fullmatch(name)))
-        found = {match[1]: _read(self._directory / match[0]) for match in matches}
-        return {uid: file for uid, file in found.items() if file is not None}
+        return read_claim_files(self._directory)
 
     def write(self, uid: str, spec: Spec) -> ClaimFile:
         """Make the claim's file hold `spec`, and return it. Raises `ClaimFileUnusable`."""
@@ -65,11 +53,11 @@ class ClaimFiles:
             status = cdi_file.write(path, text, flag="--claim-cdi-dir")
         except CdiFileUnusable as error:
             raise ClaimFileUnusable(str(error)) from error
-        return ClaimFile(_devices_in(spec), _identity(status))
+        return content_of(spec, status)
 
     def remove_if(self, uid: str, seen: ClaimFile) -> bool:
         """Removes the claim's file if it is still as `seen`. Raises `ClaimFileUnusable`."""
-        if _read(self.path_of(uid)) != seen:
+        if read_claim_file(self.path_of(uid)) != seen:
             return False
         self.remove(uid)
         return True
@@ -81,14 +69,6 @@ class ClaimFiles:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise ClaimFileUnusable(f"cannot remove {path}: {error.strerror}") from error
-
-
-def claim_file_names(directory: Path) -> frozenset[str]:
-    """Return the names of the claims' files; none of a directory that cannot be read."""
-    try:
-        return frozenset(name for name in os.listdir(directory) if _NAME.fullmatch(name))
-    except OSError:
-        return frozenset()
 
 
 @contextmanager
@@ -110,38 +90,3 @@ def in_turn(lock: Path, deadline: float) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _read(path: Path) -> ClaimFile | None:
-    """None: the file has just gone."""
-    try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            # To read MAX_SIZE is to allocate it, each time.
-            content = file.read(min(status.st_size, cdi_file.MAX_SIZE))
-    except FileNotFoundError:
-        return None
-    except OSError:
-        return ClaimFile((), (0, 0))
-    try:
-        spec = json.loads(content)
-    except (ValueError, RecursionError):
-        spec = None
-    return ClaimFile(_devices_in(spec), _identity(status))
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_ino, status.st_mtime_ns
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO in a file's place would hold up everything
-
-
-def _devices_in(spec: object) -> tuple[ClaimDevice, ...]:
-    """The devices in a claim's CDI spec; what is not ours is left out."""
-    found = spec.get("devices") if isinstance(spec, dict) else None
-    entries = found if isinstance(found, list) else []
-    names = [each.get("name") for each in entries if isinstance(each, dict)]
-    parsed = [ClaimDevice.parse(name) for name in names if isinstance(name, str)]
-    return tuple(each for each in parsed if each is not None)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from biren_plugin import __version__
-from biren_plugin.core.cdi.spec import spec_for
+from biren_plugin.core.cdi.spec import MAX_SIZE, spec_for
 from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid
 from biren_plugin.files import cdi_file
 from tests.support.cards import GPU, devices, listed
@@ -243,7 +243,7 @@ def test_removing_a_missing_file_is_not_an_error(old: Path) -> None:
         (b"!!bool x", ": not YAML or JSON"),
         (b"!!int ''", ": not YAML or JSON"),
         (b"- 0x_\n- 2001-99-99\n", "not "),
-        (b" " * (cdi_file.MAX_SIZE + 1), "more than 4194304 bytes"),
+        (b" " * (MAX_SIZE + 1), "more than 4194304 bytes"),
     ],
     ids=lambda value: repr(value)[:20],
 )

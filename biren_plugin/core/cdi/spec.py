@@ -29,6 +29,8 @@ from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.vendor import CDI_KIND
 
 VERSION: Final = "0.5.0"
+MAX_SIZE: Final = 4 * 1024 * 1024
+"""Bytes of a file; a thousand devices take 200 KiB."""
 RUNTIME_CDI_DIRS: Final = ("/etc/cdi", "/var/run/cdi")
 """Where runtimes look for specs by default; a device in a later directory overrides an earlier one."""
 MOUNT_OPTIONS: Final = ("ro", "rbind", "rprivate")
