@@ -17,7 +17,7 @@ from biren_plugin.core.model import Device, Inventory, Snapshot
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import Card, Link
-from biren_plugin.core.parse.vfio import address_of
+from biren_plugin.core.parse.pci_addresses import address_of
 from biren_plugin.core.settings import ContainerRuntime, Settings
 from biren_plugin.host.host_paths import under
 from biren_plugin.host.readers import read_host

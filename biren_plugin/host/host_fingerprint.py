@@ -8,12 +8,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import attrs
-
 from biren_plugin.core.parse import vendor
+from biren_plugin.records import frozen
 
 
-@attrs.frozen
+@frozen
 class HostFingerprint:
     """Two fingerprints are equal if the host shows the same cards, nodes and driver."""
 

@@ -5,8 +5,9 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from biren_plugin.core.model import Snapshot
-from biren_plugin.core.parse import vendor, vfio
+from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import Card
+from biren_plugin.core.parse.pci_addresses import VFIO_FOLDER
 from biren_plugin.core.settings import Settings
 from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.reads_once import read_names
@@ -51,7 +52,7 @@ def reader_of(settings: Settings) -> Reader[Card]:
 
 def node_folder_of(settings: Settings) -> str:
     """Return the host's directory that holds the device nodes of the node's cards."""
-    return vfio.NODE_FOLDER if settings.offers_groups else vendor.NODE_FOLDER
+    return VFIO_FOLDER if settings.offers_groups else vendor.NODE_FOLDER
 
 
 def read_host(settings: Settings) -> Snapshot:

@@ -18,6 +18,7 @@ import attrs
 from biren_plugin.core.model import Snapshot
 from biren_plugin.core.parse import sysfs, vfio
 from biren_plugin.core.parse.card import Card, NodeState
+from biren_plugin.core.parse.pci_addresses import noiommu_node, pci_number
 from biren_plugin.core.parse.vendor import PCI_VENDOR
 from biren_plugin.core.parse.vfio import Function, Group, Layout
 from biren_plugin.errors import HostUnreadable, reason_of
@@ -153,7 +154,7 @@ class VfioGroupReader:
         vendor = read_text(f"{self._folder(address)}/vendor")
         if vendor is None:
             return False  # not remembered: the next listing reads it again
-        ours = vendor.strip() == PCI_VENDOR and vfio.pci_number(address) is not None
+        ours = vendor.strip() == PCI_VENDOR and pci_number(address) is not None
         self._is_biren[address] = (inode, ours)
         return ours
 
@@ -171,7 +172,7 @@ class VfioGroupReader:
         links = [name for name in self._listed(address) if _VIRTUAL_FUNCTION.fullmatch(name)]
         targets = [_target(f"{self._folder(address)}/{link}") for link in links]
         ends = {target.rpartition("/")[2] for target in targets if target}
-        return tuple(sorted(end for end in ends if vfio.pci_number(end) is not None))
+        return tuple(sorted(end for end in ends if pci_number(end) is not None))
 
     def _listed(self, address: str) -> list[str]:
         try:
@@ -186,7 +187,7 @@ class VfioGroupReader:
             listed = os.listdir(folder)
         except OSError:
             listed = []  # the group's known functions have to do
-        return {*group.functions, *(each for each in listed if vfio.pci_number(each) is not None)}
+        return {*group.functions, *(each for each in listed if pci_number(each) is not None)}
 
     def _driver(self, address: str) -> str | None:
         """Return the driver's name; empty if the function has none, None if that is unknown."""
@@ -213,7 +214,7 @@ class VfioGroupReader:
     def _node_state(self, group: Group) -> NodeState:
         state = node_state(self._root, group.name)
         if state is NodeState.MISSING:
-            without = node_state(self._root, vfio.noiommu_node(group.number))
+            without = node_state(self._root, noiommu_node(group.number))
             return NodeState.NOIOMMU if without is NodeState.CHARACTER_DEVICE else state
         return state
 

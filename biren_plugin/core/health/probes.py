@@ -25,7 +25,7 @@ from biren_plugin.core.inventory.gpu_grouping import name_of_gpu
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.brml import CardReading
 from biren_plugin.core.parse.card import Card, FunctionState, NodeState
-from biren_plugin.core.parse.vfio import address_of, noiommu_node
+from biren_plugin.core.parse.pci_addresses import address_of, noiommu_node
 from biren_plugin.records import frozen
 
 _UNLOADED: Final = f"the driver's module was unloaded; on the node: `{vendor.MODPROBE}`"
@@ -36,7 +36,7 @@ def _any(_evidence: Evidence) -> bool:
     return True
 
 
-@attrs.frozen(eq=False)  # compared by identity, and quickly hashed
+@attrs.frozen(eq=False, repr=False)  # compared by identity, and quickly hashed
 class Probe:
     """One check of a card."""
 

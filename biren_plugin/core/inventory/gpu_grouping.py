@@ -12,9 +12,9 @@ import attrs
 
 from biren_plugin.core.card_names import shorten_names
 from biren_plugin.core.parse.card import Card
+from biren_plugin.core.parse.pci_addresses import address_of, pci_number
 from biren_plugin.core.parse.splits import SPLITS
 from biren_plugin.core.parse.vendor import GPU_ATTRIBUTE, LARGEST_GPU_MEMORY, TOOL_LIST
-from biren_plugin.core.parse.vfio import address_of, pci_number
 
 MEMORY_TOLERANCE: Final = 0.1
 

@@ -21,12 +21,12 @@ import attrs
 
 from biren_plugin.core.parse import sysfs
 from biren_plugin.core.parse.card import Card, FunctionState, NodeState
+from biren_plugin.core.parse.pci_addresses import VFIO_FOLDER, pci_number
 from biren_plugin.core.parse.splits import SPLITS_IN_WORDS
 from biren_plugin.core.parse.vendor import HYPERVISOR_DRIVER
 from biren_plugin.records import frozen
 
 VFIO_DRIVER: Final = "vfio-pci"
-NODE_FOLDER: Final = "/dev/vfio"
 FIXED_ATTRIBUTES: Final = sysfs.FIXED_ATTRIBUTES
 """Attributes of a physical function, read once."""
 CHANGING_ATTRIBUTES: Final = (
@@ -39,7 +39,6 @@ CHANGING_ATTRIBUTES: Final = (
 HEADER_BYTES: Final = 64
 """The header of `config`; the vendor id alone does not suffice: a virtual function's is always 0xFFFF."""
 
-_ADDRESS: Final = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([01][0-9a-f])\.([0-7])")
 _GROUP: Final = re.compile(r"0|[1-9][0-9]{0,5}")
 _BYSTANDERS: Final = frozenset({"", VFIO_DRIVER, "pci-stub", "pcieport"})
 """Drivers with which a group's other functions may be bound, so that the group can be used; "" is none."""
@@ -86,25 +85,6 @@ class Layout:
     """Functions that are whole GPUs, or were when last bound to vfio-pci."""
     left_out: tuple[str, ...] = ()
     """Sentences about functions that no card is made from."""
-
-
-def pci_number(address: str) -> int | None:
-    """Return a number for a PCI address, in the order of addresses; None for anything else."""
-    match = _ADDRESS.fullmatch(address)
-    if match is None:
-        return None
-    domain, bus, device, function = (int(part, 16) for part in match.groups())
-    return domain << 16 | bus << 8 | device << 3 | function
-
-
-def address_of(number: int) -> str:
-    """Return the inverse of `pci_number`: also the address of the GPU with that `physical_id`."""
-    return f"{number >> 16:04x}:{number >> 8 & 0xFF:02x}:{number >> 3 & 0x1F:02x}.{number & 7}"
-
-
-def noiommu_node(group: int) -> str:
-    """Return the path of a group's node when VFIO runs without an IOMMU."""
-    return f"{NODE_FOLDER}/noiommu-{group}"
 
 
 def group_number(link: str) -> int | None:
@@ -163,7 +143,7 @@ def lay_out(functions: Mapping[str, Function], known_wholes: Collection[str] = (
                 f"({', '.join(addresses)}): there is no resource for that"
             )
             continue
-        name = f"{NODE_FOLDER}/{number}"
+        name = f"{VFIO_FOLDER}/{number}"
         physical_function = _in_order(address for _, address, _ in members)[0]
         groups[name] = Group(name, number, addresses, physical_function, members[0][2])
     return Layout(groups, frozenset(each.address for each in wholes), tuple(left_out))

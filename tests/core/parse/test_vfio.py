@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from biren_plugin.core.parse import vfio
 from biren_plugin.core.parse.card import FunctionState, NodeState
+from biren_plugin.core.parse.pci_addresses import address_of, pci_number
 from biren_plugin.core.parse.vfio import Function, Group, Layout, lay_out
 from tests.support.vfio_host import HYPERVISOR, VFIO, physical, virtual
 
@@ -39,12 +40,12 @@ def found(layout: Layout) -> dict[str, tuple[str, int]]:
 
 @given(st.integers(0, 2**31))
 def test_the_number_of_an_address_leads_back_to_it(number: int) -> None:
-    assert vfio.pci_number(vfio.address_of(number)) == number
+    assert pci_number(address_of(number)) == number
 
 
 @pytest.mark.parametrize("text", ["", "0000:01:00", "0000:01:20.0", "0000:01:00.8", "virtfn0"])
 def test_a_text_that_is_not_an_address_has_no_number(text: str) -> None:
-    assert vfio.pci_number(text) is None
+    assert pci_number(text) is None
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_the_card_of_a_group_has_its_physical_functions_attributes() -> None:
     )
     assert (card.name, card.path, card.number) == ("/dev/vfio/10", "/dev/vfio/10", 10)
     assert card.physical_id is not None
-    assert vfio.address_of(card.physical_id) == physical(1)
+    assert address_of(card.physical_id) == physical(1)
     assert (card.numa_node, card.link.width, card.split) == (1, 8, 4)
     assert card.functions == GROUP.functions
     assert card.pci_address == virtual(1, 0)
