@@ -8,7 +8,7 @@
 import math
 import time
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal
@@ -26,7 +26,9 @@ from biren_plugin.records import frozen, mutable
 
 if TYPE_CHECKING:
     from biren_plugin.core.cdi.findings import OnDisk
+    from biren_plugin.core.dra.driver_state import DriverState
     from biren_plugin.core.event_objects import NodeEventsState
+    from biren_plugin.core.hami.hami_state import HamiState
 
 Outcome = Literal["answered", "refused", "failed"]
 
@@ -130,60 +132,6 @@ SLACK: Final = 30.0
 turn 5 s, a failure a wait of 15 s."""
 
 
-@frozen
-class DriverState:
-    """The state of the node's DRA driver."""
-
-    registered: bool = False
-    """Whether the kubelet accepted it."""
-    refusal: str = ""
-    """Why the kubelet refused it; empty if it did not."""
-    used: tuple[str, ...] = ()
-    """The services that the kubelet has called: `v1.DRAPlugin`."""
-    wanted: int = 0
-    """Devices that should be in the API server."""
-    stored: int = 0
-    """Devices that are in the API server, after the last round."""
-    trouble: str = ""
-    """Why the slices are not as wanted, or what keeps the driver from starting; empty if nothing does."""
-    forbidden: tuple[str, ...] = ()
-    """Rights that the API server refuses: `create resourceslices`."""
-    dropped: tuple[str, ...] = ()
-    """Fields of devices that the API server drops, since a feature of the cluster is off."""
-
-
-HamiOutcome = Literal["matched", "unmatched", "refused", "unasked"]
-"""Of an Allocate: as HAMi promised; no pod was promised these cards; another pod was promised these
-cards; the API server did not answer."""
-
-
-@mutable
-class HamiState:
-    """What the node has come to under HAMi's scheduler."""
-
-    registered: bool = False
-    """Whether the API server took the last report of the node's cards."""
-    trouble: str = ""
-    """Why it did not; empty if it did."""
-    reported: float | None = None
-    """When the last report was taken, in seconds since 1970."""
-    lock: str = ""
-    """The pod for which HAMi has locked the node, as `namespace/pod`; empty for none."""
-    containers: Counter[HamiOutcome] = attrs.Factory(Counter)
-    """Containers that got whole cards, or were refused."""
-    mismatches: deque[str] = attrs.Factory(lambda: deque(maxlen=5))
-    """The last sentences about containers that could not be matched with HAMi's record."""
-
-    def problems(self) -> list[str]:
-        """Return a sentence if HAMi cannot know the node's cards."""
-        return [f"HAMi does not know the node's cards: {self.trouble}"] if self.trouble else []
-
-    def note(self, outcome: HamiOutcome, text: str) -> None:
-        """A container could not be matched, and why."""
-        self.containers[outcome] += 1
-        self.mismatches.append(text)
-
-
 @mutable
 class DaemonState:
     """Belongs to the daemon; all other modules only read it."""
@@ -202,9 +150,9 @@ class DaemonState:
     """By resource with a live subtree: whether the kubelet accepted the registration and watches."""
     offered: dict[str, Board[DeviceList]] = attrs.Factory(dict)
     """By resource with a live subtree: the list for the kubelet."""
-    driver: DriverState | None = None
+    driver: "DriverState | None" = None
     """None: cards are offered through the device plugin API."""
-    hami: HamiState | None = None
+    hami: "HamiState | None" = None
     """None: HAMi's scheduler is not asked."""
     node_events: "NodeEventsState | None" = None
     """None: no Events are written, since the daemon has no API access."""
@@ -311,7 +259,7 @@ class DaemonState:
             if not self.is_registered(resource)
         ]
 
-    def _driver_unready(self, driver: DriverState) -> list[str]:
+    def _driver_unready(self, driver: "DriverState") -> list[str]:
         if driver.refusal:
             return [f"the kubelet refused the driver: {driver.refusal}"]
         if not driver.registered:

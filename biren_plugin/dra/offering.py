@@ -17,13 +17,14 @@ from biren_plugin.board import Board, news_of
 from biren_plugin.cluster.api_server import ApiServer
 from biren_plugin.cluster.credentials import load_from, who_am_i
 from biren_plugin.cluster.object_watch import Objects, watch_objects
+from biren_plugin.core.dra.driver_state import DriverState
 from biren_plugin.core.dra.pool import Pool, Uuids, known_uuids, pool_of
 from biren_plugin.core.dra.slice_writes import Owner
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import NO_CLAIMS, ClaimsSeen, Holders, Observed
 from biren_plugin.core.parse.api_shapes import Shape, shaped
 from biren_plugin.core.settings import Settings
-from biren_plugin.daemon_state import DaemonState, DriverState
+from biren_plugin.daemon_state import DaemonState
 from biren_plugin.device_plugin.folder_lock import Hindrance, hold_folder
 from biren_plugin.device_plugin.kubelet_folder import KubeletFolder
 from biren_plugin.dra.claim_file_repair import ClaimFileRepair, watch_files

@@ -24,10 +24,10 @@ from biren_plugin.core.hami.annotations import (
     reporting,
     write_cards,
 )
+from biren_plugin.core.hami.hami_state import HamiState
 from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.core.parse.api_shapes import Object
 from biren_plugin.core.parse.splits import WHOLE_GPU
-from biren_plugin.daemon_state import HamiState
 from biren_plugin.errors import ApiConflict
 from biren_plugin.hami.node_objects import NodeObjects
 from biren_plugin.notice import say

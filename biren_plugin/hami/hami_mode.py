@@ -14,8 +14,9 @@ from biren_plugin.cluster.api_server import ApiServer
 from biren_plugin.cluster.credentials import load_from
 from biren_plugin.cluster.object_watch import Objects, watch_objects
 from biren_plugin.core.hami.annotations import NODE_SHAPE
+from biren_plugin.core.hami.hami_state import HamiState
 from biren_plugin.core.settings import Settings
-from biren_plugin.daemon_state import DaemonState, HamiState
+from biren_plugin.daemon_state import DaemonState
 from biren_plugin.errors import ApiError, NodeError
 from biren_plugin.hami.card_reports import CardReports
 from biren_plugin.hami.lock_keeper import LockKeeper

@@ -27,10 +27,10 @@ from biren_plugin.core.hami.annotations import (
     read_lock,
     without_entries,
 )
+from biren_plugin.core.hami.hami_state import HamiState
 from biren_plugin.core.hami.leftover_lock import Keep, Release, fate_at_end, fate_of
 from biren_plugin.core.hami.promises import Promise
 from biren_plugin.core.parse.api_shapes import Object
-from biren_plugin.daemon_state import HamiState
 from biren_plugin.errors import ApiError, ApiForbidden, ApiInvalid, NodeError
 from biren_plugin.hami.node_objects import NodeObjects
 from biren_plugin.hami.promised_cards import Settled

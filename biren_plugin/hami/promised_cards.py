@@ -17,6 +17,7 @@ from biren_plugin.board import Board
 from biren_plugin.core.admission import PreferenceRequest
 from biren_plugin.core.card_names import by_number
 from biren_plugin.core.hami.annotations import FAILED, SUCCESS
+from biren_plugin.core.hami.hami_state import HamiState
 from biren_plugin.core.hami.promises import (
     Match,
     Mismatch,
@@ -29,7 +30,6 @@ from biren_plugin.core.hami.promises import (
 )
 from biren_plugin.core.model import DeviceList
 from biren_plugin.core.parse.splits import WHOLE_GPU
-from biren_plugin.daemon_state import HamiState
 from biren_plugin.errors import NodeError, NotReady
 from biren_plugin.hami.node_objects import NodeObjects
 from biren_plugin.notice import DEBUG, WARNING, Notice, say

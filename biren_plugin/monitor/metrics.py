@@ -24,14 +24,14 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from biren_plugin import __version__
+from biren_plugin.core.dra.driver_state import DriverState
+from biren_plugin.core.hami.hami_state import HamiState
 from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import NO_CLAIMS, Observed
 from biren_plugin.daemon_state import (
     CALL_BOUNDS,
     Counters,
     DaemonState,
-    DriverState,
-    HamiState,
     Latency,
 )
 from biren_plugin.errors import printable

@@ -21,7 +21,7 @@ from biren_plugin.core.inventory.held_cards import holder_of
 from biren_plugin.core.model import Device, DeviceList
 from biren_plugin.core.observed import NO_CLAIMS, ClaimsSeen, Holder, Observed
 from biren_plugin.core.setting_field import STATUS_SOCKET
-from biren_plugin.daemon_state import DaemonState, DriverState, HamiState
+from biren_plugin.daemon_state import DaemonState
 from biren_plugin.errors import SocketUnusable, why_unwritable
 from biren_plugin.notice import say_bug
 from biren_plugin.shared_wakeups import until_wakeup
@@ -29,7 +29,9 @@ from biren_plugin.unix_sockets import FileIdentity, UnixListener, is_served, lis
 from biren_plugin.worker_thread import WorkerThread
 
 if TYPE_CHECKING:
+    from biren_plugin.core.dra.driver_state import DriverState
     from biren_plugin.core.event_objects import NodeEventsState
+    from biren_plugin.core.hami.hami_state import HamiState
 
 
 def status_document(state: DaemonState) -> dict[str, Any]:
@@ -74,7 +76,7 @@ def status_document(state: DaemonState) -> dict[str, Any]:
     }
 
 
-def _driver(driver: DriverState) -> dict[str, Any]:
+def _driver(driver: "DriverState") -> dict[str, Any]:
     return {
         "registered": driver.registered,
         "refusal": driver.refusal or None,
@@ -115,7 +117,7 @@ def _node_events(events: "NodeEventsState") -> dict[str, Any]:
     }
 
 
-def _hami(hami: HamiState) -> dict[str, Any]:
+def _hami(hami: "HamiState") -> dict[str, Any]:
     return {
         "registered": hami.registered,
         "last_report": _timestamp(hami.reported),

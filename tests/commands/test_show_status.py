@@ -11,9 +11,10 @@ import pytest
 
 from biren_plugin.commands import show_status as status_command
 from biren_plugin.commands.show_status import show_status
+from biren_plugin.core.hami.hami_state import HamiState
 from biren_plugin.core.model import Device, Excluded
 from biren_plugin.core.observed import Holder
-from biren_plugin.daemon_state import DaemonState, HamiState
+from biren_plugin.daemon_state import DaemonState
 from biren_plugin.monitor.status import status_document
 from tests.support.cards import GPU, card, devices, listed
 from tests.support.daemon_states import hold, new_state, observe, register

@@ -18,9 +18,10 @@ from biren_plugin.commands.doctor.dra_checks import (
     check_node_events,
 )
 from biren_plugin.commands.show_status import ask, show_status
+from biren_plugin.core.dra.driver_state import DriverState
 from biren_plugin.core.parse.vendor import FEATURE_FILE
 from biren_plugin.core.settings import Settings
-from biren_plugin.daemon_state import DaemonState, DriverState
+from biren_plugin.daemon_state import DaemonState
 from biren_plugin.monitor.metrics import Metrics
 from biren_plugin.supervise import Pace
 from tests.support.cards import GPU, devices, listed

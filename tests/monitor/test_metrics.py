@@ -10,11 +10,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from biren_plugin.board import Board
 from biren_plugin.core.cdi.findings import Finding, OnDisk
+from biren_plugin.core.hami.hami_state import HamiState
 from biren_plugin.core.model import Device
 from biren_plugin.core.observed import Holder
 from biren_plugin.core.parse.brml import CardReading, Throttle
 from biren_plugin.core.rivals import Rival
-from biren_plugin.daemon_state import CALL_BOUNDS, Counters, DaemonState, HamiState, Latency
+from biren_plugin.daemon_state import CALL_BOUNDS, Counters, DaemonState, Latency
 from biren_plugin.errors import StreamEnded
 from biren_plugin.monitor.metrics import Metrics
 from tests.support.cards import GPU, HALF, card, devices, listed

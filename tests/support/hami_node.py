@@ -13,10 +13,11 @@ import trio
 from biren_plugin.board import Board
 from biren_plugin.core.admission import PreferenceRequest
 from biren_plugin.core.container_edits import edits_for
+from biren_plugin.core.hami.hami_state import HamiState
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.settings import Settings
-from biren_plugin.daemon_state import DaemonState, HamiState
+from biren_plugin.daemon_state import DaemonState
 from biren_plugin.device_plugin.node import Streams
 from biren_plugin.device_plugin.plugin_server import DevicePlugin, watch_devices
 from biren_plugin.errors import RequestRefused
