@@ -1,12 +1,13 @@
 """Figures: what a median of rounds hides, how growth is shown, what a document returns."""
 
 import re
+import subprocess
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.bench.__main__ import measure
+from tests.bench.__main__ import main, measure
 from tests.bench.calls import ratio
 from tests.bench.document import Run, print_comparison, print_table, read_document, write_document
 from tests.bench.figures import Figure, growth, shown, spread
@@ -74,6 +75,21 @@ def test_a_group_that_fails_loses_no_other(capsys: pytest.CaptureFixture[str]) -
     assert run.figures[: len(SCANS)] == SCANS
     print_table(run.figures, run.failures)
     assert re.search(r"first +FAILED: ValueError: no kubelet", capsys.readouterr().out)
+
+
+def test_a_run_with_a_failed_group_prints_the_others_and_exits_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> list[Figure]:
+        raise subprocess.TimeoutExpired(["a client"], 120)
+
+    monkeypatch.setattr("tests.bench.__main__.measure_commands", fail)
+    monkeypatch.setattr("tests.bench.__main__.measure_looks", lambda: SCANS)
+    monkeypatch.setattr("sys.argv", ["bench", "--only", "commands", "looks"])
+    assert main() == 1
+    printed = capsys.readouterr().out
+    assert re.search(r"^scan, 64 cards +8\.0 ms$", printed, re.MULTILINE)
+    assert re.search(r"^commands +FAILED: TimeoutExpired: .*a client", printed, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
