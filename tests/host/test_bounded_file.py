@@ -1,7 +1,8 @@
 """Files that a person names: pipes, devices and large files do not hold up or fill the reader."""
 
 import os
-import threading
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +27,24 @@ def test_at_most_one_byte_more_than_allowed_is_read(tmp_path: Path, size: int) -
     assert read_bounded(Path("/dev/zero"), 10) == bytes(11)
 
 
+@pytest.mark.parametrize("pieces", [[b"pulse", b": ", b"300"], []])
 def test_a_pipe_is_read_to_its_end_however_slowly_it_is_written(
-    pipe: Path, monkeypatch: pytest.MonkeyPatch
+    pipe: Path, monkeypatch: pytest.MonkeyPatch, pieces: list[bytes]
 ) -> None:
-    reader_waits, wait_for_input = threading.Semaphore(0), bounded_file._wait_for_input
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # without one, no writer may open a pipe
+    writer = os.open(pipe, os.O_WRONLY)
+    steps: Iterator[Callable[[], object]] = iter(
+        [*(partial(os.write, writer, each) for each in pieces), partial(os.close, writer)]
+    )
+    wait_for_input = bounded_file._wait_for_input
 
-    def note_wait(*arguments: Any) -> bool:
-        reader_waits.release()
+    def write_as_the_reader_waits(*arguments: Any) -> bool:
+        next(steps, lambda: None)()
         return wait_for_input(*arguments)
 
-    def write() -> None:
-        with pipe.open("wb", buffering=0) as file:
-            for piece in (b"pulse", b": ", b"300"):
-                reader_waits.acquire()
-                file.write(piece)
-
-    monkeypatch.setattr(bounded_file, "_wait_for_input", note_wait)
-
-    writer = threading.Thread(target=write, daemon=True)
-    writer.start()
-    assert read_bounded(pipe, 100) == b"pulse: 300"
-    writer.join()
+    monkeypatch.setattr(bounded_file, "_wait_for_input", write_as_the_reader_waits)
+    assert read_bounded(pipe, 100) == b"".join(pieces)
+    os.close(reader)
 
 
 def test_what_a_pipe_holds_whose_writer_has_gone_is_read() -> None:
@@ -55,20 +53,6 @@ def test_what_a_pipe_holds_whose_writer_has_gone_is_read() -> None:
     os.close(theirs)
     assert read_bounded(Path(f"/dev/fd/{ours}"), 100) == b"pulse: 300"
     os.close(ours)
-
-
-@pytest.mark.parametrize("written", [b"", b"pulse"])
-def test_what_a_writer_leaves_is_the_content_also_if_that_is_nothing(
-    pipe: Path, written: bytes
-) -> None:
-    def write() -> None:
-        with pipe.open("wb", buffering=0) as file:
-            file.write(written)
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    assert read_bounded(pipe, 100) == written
-    writer.join()
 
 
 def test_a_pipe_that_its_writer_holds_open_is_an_error(
