@@ -75,9 +75,9 @@ async def stay_registered(
     say("registered", text, resource=resource, milliseconds=round(took, 1))
     await _first_end(streams, before)
     await trio.sleep(_LAST_BREATH)
-    kubelets = partial(FileIdentity.of, node.kubelet_socket)
+    find = partial(FileIdentity.of, node.kubelet_socket)
     if not await is_served(node.kubelet_socket, node.thread) or kubelet != (
-        await node.thread.run_or(kubelets, otherwise=kubelet)
+        await node.thread.run_or(find, otherwise=kubelet)
     ):
         raise KubeletRestarted("the kubelet has stopped")
     text = f"the kubelet ended the stream of {resource}"

@@ -158,13 +158,22 @@ class ClaimReader:
 
     async def read(self) -> None:
         """Reads the files; those that cannot be read now are as before."""
-        with trio.move_on_after(DEADLINE):
+        reason = ""
+        with trio.move_on_after(DEADLINE) as reading:
             try:
                 self._files = await self._read()
             except NodeError as error:
-                self._notice.begin("claims_unknown", f"cannot tell which claims are prepared: {error}", reason=str(error))  # fmt: skip
-            else:
-                self._notice.end("claims_known", "the files of claims can be read again")
+                reason = str(error)
+        if reading.cancelled_caught:
+            reason = (
+                f"reading their files takes more than {DEADLINE:g} s, as when a disk hangs; "
+                "see `dmesg` on the node"
+            )
+        if reason:
+            text = f"cannot tell which claims are prepared: {reason}"
+            self._notice.begin("claims_unknown", text, reason=reason)
+        else:
+            self._notice.end("claims_known", "the files of claims can be read again")
 
     def compare(self, view: KubeletView) -> ClaimsSeen:
         """What claims hold by the files and by `view`, which was asked for after `read`."""

@@ -33,6 +33,7 @@ from biren_plugin.sources.holders import (
     SETTLING,
     SOCKET,
     SOONER,
+    ClaimReader,
     ask_holders,
 )
 from tests.kubelet.pod_resources import PodResources
@@ -251,6 +252,25 @@ async def test_the_kubelet_is_asked_less_often_the_longer_a_pod_holds_a_vanished
     node.holders.clear()
     await node.pass_time(SOONER)
     await node.tells({})
+
+
+async def test_files_of_claims_on_a_disk_that_hangs_are_logged_once_until_they_can_be_read(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    answers = [trio.sleep_forever, trio.sleep_forever, no_claims]
+
+    async def read() -> ClaimFiles:
+        return await answers.pop(0)() or {}
+
+    reader = ClaimReader(read)
+    for _ in range(3):
+        await reader.read()
+    assert caplog.messages == [
+        "cannot tell which claims are prepared: reading their files takes more than 5 s, as when a disk "
+        "hangs; see `dmesg` on the node",
+        "the files of claims can be read again",
+    ]
 
 
 async def test_a_missing_socket_is_logged_once_and_used_when_it_appears(
