@@ -177,17 +177,19 @@ _CURES: Final = {
     errno.EAGAIN: "another process is writing it; try again",
     errno.EIO: "its disk is at fault; see `dmesg` on the node",
     errno.ENAMETOOLONG: "give a shorter path",
+    errno.ETIMEDOUT: "see `dmesg` on the node",
+    errno.ENOLCK: "its file system has no locks: use a local one",
 }
 
 
-def why_unwritable(path: Path, error: OSError, flag: str) -> str:
+def why_unwritable(path: Path, error: OSError, flag: str, doing: str = "write") -> str:
     """Return why `path`, which `flag` leads to, cannot be written, and what to do."""
     is_missing = error.errno == errno.ENOENT
     cure = f"create {path.parent}, or correct {flag}" if is_missing else f"see {flag}"
     cure = _CURES.get(error.errno or 0, cure)
     if error.errno == errno.EEXIST:  # of mkdir
         cure = f"{path.parent} is not a directory, correct {flag}"
-    return f"cannot write {path}: {reason_of(error)}; {cure}"
+    return f"cannot {doing} {path}: {reason_of(error)}; {cure}"
 
 
 class ApiError(NodeError):

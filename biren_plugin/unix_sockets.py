@@ -116,9 +116,7 @@ async def listen(
 
     with trio.move_on_after(PATIENCE):
         return await thread.acquire(make, UnixListener.close)
-    text = (
-        f"creating it takes more than {PATIENCE:g} s, as when a disk hangs; see `dmesg` on the node"
-    )
+    text = f"creating it takes more than {PATIENCE:g} s, as when a disk hangs"
     raise TimeoutError(errno.ETIMEDOUT, text, str(path))
 
 

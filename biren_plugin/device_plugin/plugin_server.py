@@ -15,7 +15,7 @@ from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.choose import Placement
 from biren_plugin.daemon_state import Counters, Outcome
 from biren_plugin.device_plugin.node import CardScheduler, Streams
-from biren_plugin.errors import NotReady, RequestRefused, SocketUnusable, reason_of
+from biren_plugin.errors import NotReady, RequestRefused, SocketUnusable, why_unwritable
 from biren_plugin.notice import DEBUG, WARNING, is_debugging, say
 from biren_plugin.unix_sockets import FileIdentity, listen
 from biren_plugin.wire.device_plugin import Plugin, new_server
@@ -179,7 +179,7 @@ async def serve_plugin(
     try:
         listener = await listen(path, thread)
     except OSError as error:
-        raise SocketUnusable(f"cannot listen on {path}: {reason_of(error)}") from error
+        raise SocketUnusable(why_unwritable(path, error, "--device-plugin-dir")) from error
     task_status.started(listener.identity)
     await server.serve(listener, _LAST_ANSWERS)
 

@@ -209,9 +209,7 @@ def remove(path: Path, may_replace: Callable[[], bool] = lambda: True) -> None:
             path.unlink()
             _flush_folder(path)
     except OSError as error:
-        raise CdiFileUnusable(
-            why_unwritable(path, error, "--cdi-dir").replace("write", "remove", 1)
-        ) from error
+        raise CdiFileUnusable(why_unwritable(path, error, "--cdi-dir", "remove")) from error
 
 
 def _check(path: Path, may_replace: Callable[[], bool]) -> None:

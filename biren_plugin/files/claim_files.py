@@ -12,14 +12,14 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from biren_plugin.core.cdi.spec import Spec
 from biren_plugin.core.observed import ClaimFile
 from biren_plugin.core.parse.vendor import CLAIM_FILE_PREFIX
-from biren_plugin.errors import CdiFileUnusable, ClaimFileUnusable
+from biren_plugin.errors import CdiFileUnusable, ClaimFileUnusable, why_unwritable
 from biren_plugin.files import cdi_file
 from biren_plugin.files.claim_reading import content_of, read_claim_file, read_claim_files
 
@@ -68,25 +68,42 @@ class ClaimFiles:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise ClaimFileUnusable(f"cannot remove {path}: {error.strerror}") from error
+            text = why_unwritable(path, error, "--claim-cdi-dir", "remove")
+            raise ClaimFileUnusable(text) from error
 
 
 @contextmanager
 def in_turn(lock: Path, deadline: float) -> Iterator[None]:
     """Holds the lock of both instances, which is a file. Raises `ClaimFileUnusable` after `deadline` seconds."""
-    until = time.monotonic() + deadline
+    with _opened(lock) as descriptor:
+        until = time.monotonic() + deadline
+        while not _locks(descriptor, lock):
+            if time.monotonic() >= until:
+                raise ClaimFileUnusable(
+                    f"another instance has held {lock} for {deadline:g} s: end it if it hangs"
+                )
+            time.sleep(_TRY_AGAIN)
+        yield
+
+
+@contextmanager
+def _opened(lock: Path) -> Iterator[int]:
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise ClaimFileUnusable(f"cannot open {lock}: {error.strerror}") from error
+        raise ClaimFileUnusable(why_unwritable(lock, error, "--kubelet-root")) from error
     try:
-        while True:
-            with suppress(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            if time.monotonic() >= until:
-                raise ClaimFileUnusable(f"another instance holds {lock}")
-            time.sleep(_TRY_AGAIN)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _locks(descriptor: int, lock: Path) -> bool:
+    """Return whether the lock was free, and is now held."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise ClaimFileUnusable(why_unwritable(lock, error, "--kubelet-root", "lock")) from error
+    return True

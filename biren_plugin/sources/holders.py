@@ -216,7 +216,7 @@ async def _ask(path: Path, thread: WorkerThread) -> tuple[KubeletView, FileIdent
         raise PodResourcesUnknown(f"{reason_of(error)} on {path} ({advice})") from error
     except trio.TooSlowError:
         raise PodResourcesUnknown(
-            f"opening {path} takes more than {DEADLINE:g} s, as when a disk hangs"
+            f"opening {path} takes more than {DEADLINE:g} s, as when a disk hangs; see `dmesg` on the node"
         ) from None
     except NoThread as error:
         raise PodResourcesUnknown(str(error)) from error

@@ -143,7 +143,10 @@ async def test_a_directory_that_cannot_hold_a_socket_ends_the_life_with_the_reas
     node.inventory.post(BOTH)
     node.path = node.path / "gone"
     with pytest.RaisesGroup(
-        pytest.RaisesExc(SocketUnusable, match="cannot listen on .*No such file or directory")
+        pytest.RaisesExc(
+            SocketUnusable,
+            match="cannot write .*: No such file .*; create .*, or correct --device-plugin-dir",
+        )
     ):
         await node.live()
 
