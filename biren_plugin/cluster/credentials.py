@@ -99,11 +99,15 @@ def load_kubeconfig(path: Path) -> Access:
     """Return the access of a kubeconfig's current context. Raises `ApiUnreachable`."""
     try:
         text = _read(path).decode()
-        return _access(json.loads(text) if text.startswith("{") else _parse_yaml(text), path)
-    except (OSError, UnicodeDecodeError, ssl.SSLError, binascii.Error) as error:
+        document = json.loads(text) if text.startswith("{") else _parse_yaml(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ApiUnreachable(f"cannot use the kubeconfig {path}: {_reason(error)}") from error
+    try:
+        return _access(document, path)
+    except (OSError, ssl.SSLError, binascii.Error) as error:
         raise ApiUnreachable(f"cannot use the kubeconfig {path}: {_reason(error)}") from error
     except (
-        KeyError, StopIteration, TypeError, AttributeError, ValueError, RecursionError,
+        KeyError, StopIteration, TypeError, AttributeError, ValueError,
     ) as error:  # fmt: skip
         raise ApiUnreachable(
             f"the kubeconfig {path} has no usable current context: {_reason(error)}"

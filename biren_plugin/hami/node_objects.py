@@ -46,7 +46,11 @@ class NodeObjects:
     async def name(self) -> str:
         """The node's name. Raises `ApiUnreachable`."""
         if not self._name:
-            self._name = who_am_i((await self._api.access()).token or "").node
+            token = (await self._api.access()).token
+            try:
+                self._name = who_am_i(token or "").node
+            except ApiUnreachable as error:
+                raise ApiUnreachable(f"{error}, or give --node-name") from error
         return self._name
 
     async def node(self) -> Object:

@@ -161,6 +161,13 @@ async def test_doctor_names_each_missing_right(idle_node: DraNode, right: tuple[
     assert row.seen.endswith(f"may not: {' '.join(right)}")
 
 
+async def test_doctor_names_a_node_that_the_api_server_does_not_know(idle_node: DraNode) -> None:
+    row = (await rows_of(idle_node, node_name="node-8"))["API server"]
+    assert row.verdict is Verdict.FAILURE
+    assert row.seen.startswith("GET /api/v1/nodes/node-8: ")
+    assert "correct --node-name" in row.advice
+
+
 @pytest.mark.parametrize("right", EVENT_RIGHTS)
 @pytest.mark.parametrize("mode", [{"offer_by": "dra"}, {"offer_by": "device-plugin", "hami": True}])
 async def test_doctor_names_a_missing_right_to_write_events(

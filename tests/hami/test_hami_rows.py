@@ -80,6 +80,15 @@ async def test_each_missing_right_is_named(answering: HamiNode, right: tuple[str
     assert access.seen.endswith(f"may not: {' '.join(right)}")
 
 
+async def test_a_node_that_the_api_server_does_not_know_is_named(answering: HamiNode) -> None:
+    _, access = await rows(answering, node_name="n9")
+    assert access.verdict is Verdict.FAILURE
+    assert access.seen.startswith("GET /api/v1/nodes/n9: ")
+    assert "correct --node-name" in access.advice
+    _, access = await rows(answering, node_name="")
+    assert access.seen.endswith("or give --node-name")
+
+
 async def test_without_the_mode_a_hami_that_waits_for_the_cards_is_noticed(node: HamiNode) -> None:
     node.scheduler.add_node()
     (row,) = await rows(node, hami=False)

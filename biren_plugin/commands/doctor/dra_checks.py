@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Final
+from urllib.parse import quote
 
 import trio
 
@@ -31,6 +32,9 @@ _VERSION: Final[Shape] = {"gitVersion?": str}
 _REVIEW: Final[Shape] = {"status?": {"allowed?": bool}}
 _CHECK_DEADLINE: Final = 5.0
 _ROLE: Final = "see manifests/components/dra/rights.yaml"
+CORRECT_NAME: Final = (
+    "correct --node-name: it is the name of the Node object, as `kubectl get nodes` shows it"
+)
 
 
 def check_dra(settings: Settings) -> Iterator[Check]:
@@ -100,6 +104,10 @@ async def _cluster(settings: Settings) -> Sequence[Check]:
                 seen = f"Kubernetes {version} serves no {_GROUP}/v1"
                 return [failure(name, seen, "DRA needs Kubernetes 1.34 or newer")]
             missing = [right for right in RIGHTS if not await is_allowed(call, *right)]
+            if settings.kubeconfig is not None:  # in a pod, the token has the name
+                await call("GET", f"/api/v1/nodes/{quote(settings.node_name, safe='')}")
+    except ApiNotFound as error:
+        return [failure(name, f"{error}", CORRECT_NAME)]
     except (ApiError, ssl.SSLError) as error:
         return [failure(name, f"{error}", "the driver publishes nothing and prepares no new claim")]
     if missing:

@@ -11,11 +11,11 @@ from typing import Any, Final
 import trio
 
 from biren_plugin.commands.doctor.diagnosis import Check, failure, ok, unknown, warning
-from biren_plugin.commands.doctor.dra_checks import is_allowed
+from biren_plugin.commands.doctor.dra_checks import CORRECT_NAME, is_allowed
 from biren_plugin.commands.show_status import ask
 from biren_plugin.core.parse.splits import WHOLE_GPU
 from biren_plugin.core.settings import Settings
-from biren_plugin.errors import ApiError, StatusUnavailable
+from biren_plugin.errors import ApiError, ApiNotFound, StatusUnavailable
 
 RIGHTS: Final = (
     ("get", "nodes"), ("list", "nodes"), ("watch", "nodes"), ("patch", "nodes"),
@@ -59,6 +59,7 @@ def _reports(settings: Settings) -> Check:
 async def _rights(settings: Settings) -> Check:
     from biren_plugin.cluster.api_server import ApiServer
     from biren_plugin.cluster.credentials import load_from
+    from biren_plugin.hami.node_objects import NodeObjects
 
     name = "HAMi's API access"
     try:
@@ -67,6 +68,10 @@ async def _rights(settings: Settings) -> Check:
             missing = [
                 " ".join(right) for right in RIGHTS if not await is_allowed(call, *right, group="")
             ]
+            if not missing:
+                await NodeObjects(api, settings.node_name).node()
+    except ApiNotFound as error:
+        return failure(name, f"{error}", CORRECT_NAME)
     except (ApiError, ssl.SSLError) as error:
         return failure(name, f"{error}", "cards are not reported, and HAMi's lock stays")
     if missing:
