@@ -391,14 +391,27 @@ def test_the_process_that_holds_the_lock_is_found_with_its_command(tmp_path: Pat
     assert find_lock_holder(tmp_path) is None
 
 
+INHERITED = """
+import fcntl, os, sys
+folder = os.open(sys.argv[1], os.O_RDONLY)
+fcntl.flock(folder, fcntl.LOCK_EX)
+if not (waiting := os.fork()):
+    os.close(folder)
+    fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)
+    os._exit(0)
+while not any("->" in each and f" {waiting} " in each for each in open("/proc/locks")):
+    pass
+if child := os.fork():
+    print(child, flush=True)
+    os._exit(0)
+sys.stdin.read()
+"""
+"""Takes a lock and ends; a process that waits for the lock and the one that inherited it stay."""
+
+
 def test_a_lock_that_a_child_inherited_is_held_by_the_child(tmp_path: Path) -> None:
-    script = (
-        "import fcntl, os, sys; folder = os.open(sys.argv[1], os.O_RDONLY); "
-        "fcntl.flock(folder, fcntl.LOCK_EX); child = os.fork(); "
-        "child and (print(child, flush=True), os._exit(0)); sys.stdin.read()"
-    )
-    words = [sys.executable, "-c", script, str(tmp_path)]
-    waiting = os.open(tmp_path, os.O_RDONLY)  # as a second instance of the daemon has it open
+    words = [sys.executable, "-c", INHERITED, str(tmp_path)]
+    opened = os.open(tmp_path, os.O_RDONLY)  # as the daemon that asks has it open
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -407,7 +420,7 @@ def test_a_lock_that_a_child_inherited_is_held_by_the_child(tmp_path: Path) -> N
         process.wait()
         found = find_lock_holder(tmp_path)
         process.communicate("")
-    os.close(waiting)
+    os.close(opened)
     assert found is not None
     assert found.pid == child
 
