@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from tests.kubelet.pod_resources import PodResources
 from tests.support.api_server import SLICES, Object, StandInApiServer, stand_in_api_server
 from tests.support.simulated_node import Node, Usage
 
-_PATIENCE = 10.0
 _NODE = "n1"
 _TMPFS = Path("/dev/shm")
 """As /var/run is: what is written there is not waited for."""
@@ -79,7 +78,7 @@ def _daemon(node: Node, api: StandInApiServer) -> Iterator[DraManager]:
                 f"--node-name={_NODE}",
             )  # fmt: skip
             kubelet.wait_for("registered")
-            _wait(api, lambda: len(_stored(api)) == len(EIGHT_WHOLE))
+            api.wait_until(lambda: len(_stored(api)) == len(EIGHT_WHOLE))
             yield kubelet
             node.stop_daemon()
     finally:
@@ -113,10 +112,10 @@ def _fault(node: Node, api: StandInApiServer, round_: int) -> float:
     sleep_out_of_step(round_)
     began = time.monotonic()
     node.host.pull_node(SICK)
-    _wait(api, lambda: any(each.get("taints") for each in _stored(api).values()))
+    api.wait_until(lambda: any(each.get("taints") for each in _stored(api).values()))
     took = time.monotonic() - began
     node.host.put_node_back(SICK)
-    _wait(api, lambda: not any(each.get("taints") for each in _stored(api).values()))
+    api.wait_until(lambda: not any(each.get("taints") for each in _stored(api).values()))
     return took * 1000
 
 
@@ -125,16 +124,10 @@ def _delete_slices(api: StandInApiServer, round_: int) -> float:
     began = time.monotonic()
     for each in api.slices():
         api.delete(f"{SLICES}/{each['metadata']['name']}")
-    _wait(api, lambda: len(_stored(api)) == len(EIGHT_WHOLE))
+    api.wait_until(lambda: len(_stored(api)) == len(EIGHT_WHOLE))
     return (time.monotonic() - began) * 1000
 
 
 def _stored(api: StandInApiServer) -> dict[str, Object]:
     """The devices in the stored slices, by name."""
     return {each["name"]: each for one in api.slices() for each in one["spec"]["devices"]}
-
-
-def _wait(api: StandInApiServer, is_so: Callable[[], bool]) -> None:
-    """Wait on the server's own condition, which is notified of each change."""
-    with api.changed:
-        assert api.changed.wait_for(is_so, _PATIENCE)

@@ -2,18 +2,15 @@
 
 import json
 import time
-from collections.abc import Callable
 
 from tests.bench.calls import EIGHT_WHOLE
 from tests.bench.faults import GPU, SICK, sleep_out_of_step
 from tests.bench.figures import Figure, spread
 from tests.bench.rounds import rounds
-from tests.support.api_server import StandInApiServer, stand_in_api_server
+from tests.support.api_server import stand_in_api_server
 from tests.support.hami_books import Wish
 from tests.support.hami_scheduler import CARDS, HamiScheduler
 from tests.support.simulated_node import Node
-
-_PATIENCE = 10.0
 
 
 def measure_hami() -> list[Figure]:
@@ -26,7 +23,7 @@ def measure_hami() -> list[Figure]:
         node.stop_daemon()
         flags = ["--hami", f"--kubeconfig={api.kubeconfig(node.plugins.parent)}", "--node-name=n1"]
         node.start_daemon("--recover-after=0", *flags)
-        _wait(api, lambda: scheduler.annotation(CARDS) is not None)
+        api.wait_until(lambda: scheduler.annotation(CARDS) is not None)
         scheduler.tick()
         faults = [_fault(node, scheduler, round_) for round_ in rounds(40, 30)]
         locks = [_lock(node, scheduler, f"p{round_}") for round_ in rounds(40, 10)]
@@ -42,10 +39,10 @@ def _fault(node: Node, scheduler: HamiScheduler, round_: int) -> float:
     sleep_out_of_step(round_)
     began = time.monotonic()
     node.host.pull_node(SICK)
-    _wait(scheduler.api, lambda: not _is_healthy(scheduler))
+    scheduler.api.wait_until(lambda: not _is_healthy(scheduler))
     took = time.monotonic() - began
     node.host.put_node_back(SICK)
-    _wait(scheduler.api, lambda: _is_healthy(scheduler))
+    scheduler.api.wait_until(lambda: _is_healthy(scheduler))
     return took * 1000
 
 
@@ -58,16 +55,10 @@ def _lock(node: Node, scheduler: HamiScheduler, pod: str) -> float:
     assert scheduler.run_pod(pod, Wish((1,))) == "bound"
     began = time.monotonic()
     number = node.kubelet.send("admit", resource=GPU, count=1, must_include=[], pod=pod)
-    _wait(scheduler.api, lambda: scheduler.lock is None)
+    scheduler.api.wait_until(lambda: scheduler.lock is None)
     took = time.monotonic() - began
     answer = node.kubelet.answer(number)
     assert answer["ok"], answer
     node.kubelet.command("free", resource=GPU, ids=answer["ids"])
     scheduler.delete(pod)
     return took * 1000
-
-
-def _wait(api: StandInApiServer, is_so: Callable[[], bool]) -> None:
-    """Wait on the server's own condition, which is notified of each change."""
-    with api.changed:
-        assert api.changed.wait_for(is_so, _PATIENCE)

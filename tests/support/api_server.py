@@ -25,6 +25,8 @@ from tests.support.api_rules import KINDS, SELECTORS, faults, kind_of, unknown_f
 
 Object = dict[str, Any]
 SLICES = "/apis/resource.k8s.io/v1/resourceslices"
+_PATIENCE = 10.0
+"""Seconds."""
 
 
 @attrs.define
@@ -124,6 +126,11 @@ class StandInApiServer:
         with self.changed:
             patch = {"metadata": {"annotations": dict(values)}, **more}
             return self.put(path, _merged(self.objects[path], patch))
+
+    def wait_until(self, holds: Callable[[], object]) -> None:
+        """Wait for a condition on what is stored: the server itself notifies of each change."""
+        with self.changed:
+            assert self.changed.wait_for(holds, _PATIENCE)
 
     def put(self, path: str, found: Object) -> Object:
         """Store an object as another client would; return the stored one."""
