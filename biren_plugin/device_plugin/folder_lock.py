@@ -205,8 +205,8 @@ class LockHolder:
 def find_lock_holder(path: Path) -> LockHolder | None:
     """Return the process that holds a `flock` on `path`; None if no holder is visible from here.
 
-    The kernel names the process that took the lock. If that one has ended, a process that it started holds
-    the lock, by a descriptor that it inherited.
+    The kernel names the process that took the lock. If that one has ended, a process that it started, which may
+    be invisible, holds the lock by a descriptor that it inherited.
     """
     try:
         status = path.stat()
@@ -214,14 +214,9 @@ def find_lock_holder(path: Path) -> LockHolder | None:
     except OSError:
         return None
     pid = pid_of_lock(text, status.st_dev, status.st_ino)
-    if pid is None:
-        return None
-    if not (_PROC / str(pid)).exists():
-        heir = _opener(status, {os.getpid(), *_waiting_pids(text)})
-        if heir is None:
-            return LockHolder(pid, "which has ended, a process that it started has the lock")
-        pid = heir
-    return LockHolder(pid, _command(pid))
+    if pid is not None and not (_PROC / str(pid)).exists():
+        pid = _opener(status, {os.getpid(), *_waiting_pids(text)})
+    return LockHolder(pid, _command(pid)) if pid is not None else None
 
 
 def _waiting_pids(text: str) -> Iterator[int]:

@@ -139,5 +139,9 @@ class Waiting:
         return (
             f"{holder or 'a process that is not visible from here'} holds the lock on {path} and {silence}: "
             "end that process, and this instance takes over"
-            + ("" if holder is not None else "; on the node, `lslocks` shows its id")
+            + (
+                ""
+                if holder is not None
+                else f"; on the node, `lslocks` or `fuser -v {path}` shows its id"
+            )
         )

@@ -425,6 +425,20 @@ def test_a_lock_that_a_child_inherited_is_held_by_the_child(tmp_path: Path) -> N
     assert found.pid == child
 
 
+def test_a_process_that_has_ended_is_not_named_as_the_holder_though_its_child_is_invisible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = tmp_path.stat()
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    proc = tmp_path / "proc"
+    proc.mkdir()
+    (proc / "locks").write_text(f"1: FLOCK  ADVISORY  WRITE 4242 {device}:{status.st_ino} 0 EOF\n")
+    monkeypatch.setattr(folder_lock, "_PROC", proc)
+    assert find_lock_holder(tmp_path) is None
+    (proc / "4242").mkdir()
+    assert find_lock_holder(tmp_path) == LockHolder(4242, "")
+
+
 def test_a_process_without_a_readable_command_is_shown_by_its_id(tmp_path: Path) -> None:
     assert str(LockHolder(7, "")) == "process 7"
     assert find_lock_holder(tmp_path / "none") is None
