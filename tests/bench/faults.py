@@ -17,7 +17,7 @@ THREE_RESOURCES = {0: 1, 1: 1, 2: 1, 3: 1, 4: 1, 5: 2, 6: 4, 7: 4}
 GPU = "birentech.com/gpu"
 SICK = "card_7"
 _WITHOUT_INOTIFY = (sys.executable, "-m", "tests.bench.without_inotify")
-_AT_ONCE = 120.0
+_AT_ONCE = 90.0
 """Seconds of what is measured on three nodes at the same time."""
 
 
@@ -28,11 +28,11 @@ def measure_faults() -> list[Figure]:
     """
     with Node(EIGHT_WHOLE) as node:
         node.start_daemon("--recover-after=0")
-        pulled = _pull(node, rounds(80, 55))
+        pulled = _pull(node, rounds(80, 50))
     with ThreadPoolExecutor() as threads:
         silent = threads.submit(_silences, rounds(40, _AT_ONCE))
         unseen = threads.submit(_pulls_without_inotify, rounds(10, _AT_ONCE))
-        reported = threads.submit(_reports, rounds(10, _AT_ONCE))
+        reported = threads.submit(_reports, rounds(8, _AT_ONCE))
     return [
         *spread("device node gone to list", [pulled], 100, 200),
         *spread("PCI function silent to list", [silent.result()], 600, 1200),
@@ -66,10 +66,10 @@ def _reports(turns: Iterable[int]) -> list[float]:
 def measure_restarts() -> list[Figure]:
     """From a new kubelet's socket to complete lists of three resources."""
     return [
-        *spread("kubelet restart to complete lists", [_restart(rounds(60, 50))], 50, 80),
+        *spread("kubelet restart to complete lists", [_restart(rounds(60, 42))], 50, 80),
         *spread(
             "kubelet restart to complete lists, without inotify",
-            [_restart(rounds(10, 15), *_WITHOUT_INOTIFY)],
+            [_restart(rounds(10, 12), *_WITHOUT_INOTIFY)],
             None,
             2000,
         ),

@@ -73,7 +73,10 @@ def idle(processes: Sequence[Usage], seconds: float) -> list[tuple[float, float]
     """Of each process the share of a core in %, and wake-ups a second."""
     before = [(each.processor(), each.wakeups()) for each in processes]
     began = time.monotonic()
-    time.sleep(seconds)  # the idle time is measured
+    while (left := began + seconds - time.monotonic()) > 0:
+        time.sleep(min(left, 1))  # the idle time is measured
+        for each in processes:
+            each.wakeups()  # of threads that end before the next time
     took = time.monotonic() - began
     return [
         ((each.processor() - processor) / took * 100, (each.wakeups() - wakeups) / took)

@@ -1,5 +1,6 @@
 """A simulated node for `bench` and `soak`: host, independent kubelet, the daemon as a process."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -26,16 +27,20 @@ class Usage:
     """The resources that a process uses."""
 
     pid: int
+    _sleeps: dict[str, int] = attrs.field(factory=dict, init=False, eq=False)
+    """By thread."""
 
     def wakeups(self) -> int:
-        """How often the process's threads have gone to sleep so far: they woke as often."""
-        statuses = Path(f"/proc/{self.pid}/task").glob("*/status")
-        return sum(
-            int(line.split()[1])
-            for status in statuses
-            for line in status.read_text().splitlines()
-            if line.startswith("voluntary_ctxt_switches")
-        )
+        """How often the process's threads have gone to sleep so far: they woke as often.
+
+        Of a thread that has ended, as often as it had when this was called last.
+        """
+        for status in Path(f"/proc/{self.pid}/task").glob("*/status"):
+            # Another thread may end meanwhile.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+                self._sleeps[status.parent.name] = int(fields["voluntary_ctxt_switches"])
+        return sum(self._sleeps.values())
 
     def processor(self) -> float:
         """Seconds of processor that the process has used, to the nanosecond: /proc counts in 10 ms."""
