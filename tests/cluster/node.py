@@ -14,6 +14,8 @@ from tests.cluster.kubelet_view import KubeletView
 from tests.cluster.processes import Processes
 
 KUBELET_ROOT: Final = Path("/var/lib/kubelet")
+_LISTED: Final = '"SyncLoop ADD" source="api"'
+"""What the kubelet logs when the API server has told it which pods the node has, be it none."""
 _ETCD: Final = "http://127.0.0.1:12379"
 _ETCD_PEER: Final = "http://127.0.0.1:12380"
 
@@ -50,7 +52,11 @@ class Node:
         self.processes.wait_until("the service account", lambda: self.api.exists(account))
 
     def start_kubelet(self, **configuration: Any) -> None:
-        """Starts the kubelet, with changes to its configuration; waits until the node is ready."""
+        """Starts the kubelet, with changes to its configuration; waits until the node is ready.
+
+        A pod that is in the kubelet's first list of pods is admitted while the cards of pods that are
+        gone still count: tests create theirs after that.
+        """
         config = self._state / "kubelet.json"
         config.write_text(
             json.dumps(_kubelet_configuration(self.containerd.socket) | configuration)
@@ -61,6 +67,9 @@ class Node:
         )  # fmt: skip
         self.processes.wait_until("the kubelet", self.view.answers)
         self.processes.wait_until("the node", self._ready)
+        self.processes.wait_until(
+            "the kubelet's first list of pods", lambda: self.processes.has_said("kubelet", _LISTED)
+        )
 
     def stop_kubelet(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Ends the kubelet; containers keep running."""

@@ -23,12 +23,15 @@ class Processes:
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._begun: dict[str, int] = {}
+        """Where in the log each program's last start lies, in bytes."""
         logs.mkdir(parents=True)
 
     def start(self, name: str, *command: str) -> None:
         """Starts a program; its output is appended to the log of that name."""
         assert name not in self._running, f"{name} runs already"
         with (self._logs / name).open("ab") as log:
+            self._begun[name] = log.tell()
             self._running[name] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
@@ -53,6 +56,12 @@ class Processes:
     def wait_until(self, what: str, holds: Callable[[], object]) -> None:
         """Waits for the start of a part; an AssertionError shows the end of each log."""
         poll(holds, what, START_DEADLINE, self.shown)
+
+    def has_said(self, name: str, text: str) -> bool:
+        """Whether the program has printed this text since its last start."""
+        with (self._logs / name).open("rb") as log:
+            log.seek(self._begun[name])
+            return text.encode() in log.read()
 
     def log(self, name: str) -> str:
         """The program's output so far."""

@@ -126,10 +126,6 @@ def test_a_pod_whose_cards_differ_from_the_promise_is_refused_and_leaves_no_lock
 def test_a_topology_manager_does_not_choose_against_hami(
     node: Node, hami: ClusterHami, daemon: DaemonProcess
 ) -> None:
-    # A kubelet forgets the cards of pods that are gone with its next allocation; its checkpoint keeps them.
-    hami.create("before", container(gpu=1))
-    node.api.wait_for_phase("before", "Running")
-    hami.wait_for_release()
     policy = {"topologyManagerPolicy": "restricted"}
     node.restart_kubelet(**policy)
     try:
