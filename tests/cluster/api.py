@@ -164,11 +164,13 @@ class Api:
 
     def about(self, name: str) -> str:
         """A pod's status and events, for a failing test."""
-        events = self.get("/api/v1/namespaces/default/events")["items"]
-        messages = [
-            each["message"] for each in events if each["involvedObject"].get("name") == name
-        ]
+        messages = [each["message"] for each in self.events(name)]
         return json.dumps(self.pod(name)["status"], indent=1) + "\n" + "\n".join(messages)
+
+    def events(self, name: str) -> list[Object]:
+        """The events about a pod of the default namespace."""
+        found = self.get("/api/v1/namespaces/default/events")["items"]
+        return [each for each in found if each["involvedObject"].get("name") == name]
 
     def delete_pods(self) -> None:
         """Deletes every pod of the default namespace; waits until the kubelet has ended them."""

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import attrs
 
-from tests.cluster.api import PODS, Api
+from tests.cluster.api import PODS, Api, Object
 from tests.cluster.images import BUSYBOX
 from tests.cluster.isolation import NODE_NAME
 from tests.cluster.processes import poll
@@ -26,6 +26,9 @@ echo end
 """The first part of a container's command."""
 STAY: Final = "trap exit TERM; sleep infinity & wait"
 """The second part: the container stays, and ends at once on SIGTERM."""
+
+_REFUSED: Final = ("UnexpectedAdmissionError", "TopologyAffinityError", "OutOf")
+"""Beginnings of the reasons of such events."""
 
 
 @attrs.frozen
@@ -83,6 +86,11 @@ def run_pod(api: Api, name: str, *containers: dict[str, Any], **spec: Any) -> di
     assert phase != "Failed", api.about(name)
     names = [each["name"] for each in (*spec.get("initContainers", ()), *containers)]
     return {each: look_inside(api, name, each) for each in names}
+
+
+def refusal_of(api: Api, name: str) -> Object | None:
+    """The event of the kubelet's refusal; the pod's status follows up to ten seconds later."""
+    return next((each for each in api.events(name) if each["reason"].startswith(_REFUSED)), None)
 
 
 def look_inside(api: Api, name: str, container_name: str = "main") -> Inside:

@@ -10,7 +10,8 @@ import grpc
 import pytest
 
 from tests.cluster.node import KUBELET_ROOT, Node
-from tests.cluster.pods import container, look_inside, start_pod
+from tests.cluster.pods import container, look_inside, refusal_of, start_pod
+from tests.cluster.processes import poll
 from tests.kubelet.conversations import CONVERSATIONS, RECORDED, play, recorded, resource_of
 
 _FRESH: Final = 0.02
@@ -54,10 +55,15 @@ class RealKubelet:
         name = f"{self.resource.partition('/')[2]}-{number}"
         wanting = container() | {"resources": {"limits": {self.resource: str(count)}}}
         start_pod(self._node.api, name, wanting, hostNetwork=True)
-        status = self._node.api.wait_for_phase(name, "Running", "Failed")["status"]
-        if status["phase"] == "Running":
-            return look_inside(self._node.api, name).cards
-        return str(status["message"]).removeprefix("Pod was rejected: ")
+        api = self._node.api
+
+        def decided() -> bool:
+            runs = api.pod(name)["status"]["phase"] == "Running"
+            return runs or refusal_of(api, name) is not None
+
+        poll(decided, f"{name} is admitted or refused", shown=lambda: api.about(name))
+        refusal = refusal_of(api, name)
+        return look_inside(api, name).cards if refusal is None else str(refusal["message"])
 
     def restart(self, *, keeps_checkpoint: bool) -> None:
         self._node.stop_kubelet()

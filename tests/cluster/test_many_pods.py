@@ -7,7 +7,7 @@ import pytest
 from tests.cluster.api import PODS
 from tests.cluster.host import NodeHost
 from tests.cluster.node import KUBELET_ROOT, Node
-from tests.cluster.pods import WHOLE, container, look_inside, run_pod, start_pod
+from tests.cluster.pods import WHOLE, container, look_inside, refusal_of, run_pod, start_pod
 from tests.cluster.processes import poll
 from tests.e2e.daemon import DaemonProcess
 from tests.kubelet.test_kubelet import StandIn
@@ -37,8 +37,9 @@ def test_a_pods_cards_come_from_one_numa_node_or_the_pod_is_refused(
     cards = set(run_pod(node.api, "fits", container(gpu=3))["main"].cards.split(","))
     assert any(cards <= each for each in numa_nodes)
     start_pod(node.api, "does-not", container(gpu=5))
-    status = node.api.wait_for_phase("does-not", "Failed")["status"]
-    assert status["reason"] == "TopologyAffinityError", policy
+    refusal = poll(lambda: refusal_of(node.api, "does-not"), "the kubelet's refusal")
+    assert refusal is not None
+    assert refusal["reason"] == "TopologyAffinityError", policy
 
 
 def test_sixty_pods_at_once_get_sixty_different_cards(
