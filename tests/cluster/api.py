@@ -169,8 +169,9 @@ class Api:
 
     def events(self, name: str) -> list[Object]:
         """The events about a pod of the default namespace."""
-        found = self.get("/api/v1/namespaces/default/events")["items"]
-        return [each for each in found if each["involvedObject"].get("name") == name]
+        query = f"fieldSelector=involvedObject.name={name}"
+        found: list[Object] = self.get(f"/api/v1/namespaces/default/events?{query}")["items"]
+        return found
 
     def delete_pods(self) -> None:
         """Deletes every pod of the default namespace; waits until the kubelet has ended them."""

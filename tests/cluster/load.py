@@ -9,7 +9,7 @@ from typing import Any, Final
 import attrs
 
 from tests.cluster.api import PODS, Api
-from tests.cluster.pods import container, start_pod
+from tests.cluster.pods import container, refusal_of, start_pod
 from tests.cluster.processes import poll
 
 RATE: Final = 9.0
@@ -45,7 +45,7 @@ def pod_load(api: Api, prefix: str) -> Iterator[Outcome]:
     finally:
         done.set()
         worker.join()
-    poll(lambda: not load.look(), f"the end of the pods {prefix}", 90.0)
+    poll(load.is_over, f"the end of the pods {prefix}", 90.0)
 
 
 class _Load:
@@ -79,7 +79,19 @@ class _Load:
                 continue
             if status["phase"] == "Succeeded":
                 self._outcome.ran.add(name)
+                self._api.delete(f"{PODS}/{name}")
             else:
-                self._outcome.refused[name] = status.get("message", "no message")
-            self._api.delete(f"{PODS}/{name}")
+                self._note_refusal(name, status.get("message", "no message"))
         return unfinished
+
+    def is_over(self) -> bool:
+        """Whether every pod has ended; one that the kubelet says it refused need not have the status."""
+        for pod in self.look():
+            name = pod["metadata"]["name"]
+            if refusal := refusal_of(self._api, name):
+                self._note_refusal(name, refusal["message"])
+        return not self.look()
+
+    def _note_refusal(self, name: str, message: str) -> None:
+        self._outcome.refused[name] = message
+        self._api.delete(f"{PODS}/{name}")

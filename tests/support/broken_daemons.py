@@ -45,12 +45,12 @@ def take_and_keep(path):
 folder_lock._try = take_and_keep
 """,
     "answers another card": """
-from biren_plugin.device_plugin import server
-cards_for = server.cards_for
+from biren_plugin.device_plugin import plugin_server
+cards_for = plugin_server.cards_for
 def other_cards_for(requests, offered, inventory):
     others = [[f"card_{int(id_[5:]) ^ 1}" for id_ in ids] for ids in requests]
     return cards_for(others, offered, inventory)
-server.cards_for = other_cards_for
+plugin_server.cards_for = other_cards_for
 """,
 }
 
