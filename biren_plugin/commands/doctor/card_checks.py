@@ -25,6 +25,7 @@ from biren_plugin.core.inventory.physical_gpus import on_their_gpus
 from biren_plugin.core.model import Inventory, Snapshot
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import Card, NodeState
+from biren_plugin.core.parse.splits import SPLITS_IN_WORDS
 from biren_plugin.core.parse.vendor import driver_suffices, version_numbers
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable, LibraryMissing, LibraryUnusable
@@ -155,22 +156,27 @@ def _judgements(snapshot: Snapshot, exclude: Sequence[str]) -> Iterator[Check]:
             "splits", some_of(inventory.unsettled), f"see `{vendor.TOOL_LIST}` on the node"
         )
     else:
-        yield ok("splits", "each GPU is whole, or in 2 or 4 instances")
-    devices = [device for each in inventory.lists for device in each.devices]
-    devices.sort(key=lambda each: by_number(each.id))
-    unhealthy = by_reason(
-        (each.id, names_of_card(each.card), each.reasons) for each in devices if not each.healthy
-    )
-    doubts = by_reason(
-        (each.id, names_of_card(each.card), each.warnings) for each in devices if each.warnings
-    )
+        yield ok("splits", f"each GPU is split into {SPLITS_IN_WORDS} parts")
+    count, unhealthy, doubts = judged_devices(inventory)
     advice = "each reason comes with advice; all of them: br-gpu-device-plugin devices"
     if unhealthy:
         yield failure("health", some_of([*unhealthy, *doubts]), advice)
     elif doubts:
         yield warning("health", some_of(doubts), advice)
-    elif devices:
-        yield ok("health", f"{len(devices)} devices are healthy at first sight")
+    elif count:
+        yield ok("health", f"{count} devices are healthy at first sight")
+
+
+def judged_devices(inventory: Inventory) -> tuple[int, list[str], list[str]]:
+    """Return the number of devices, the reasons of the Unhealthy ones, and the warnings about any, by card."""
+    devices = [device for each in inventory.lists for device in each.devices]
+    devices.sort(key=lambda each: by_number(each.id))
+    named = [(each, each.id, names_of_card(each.card)) for each in devices]
+    unhealthy = by_reason(
+        (name, names, each.reasons) for each, name, names in named if not each.healthy
+    )
+    doubts = by_reason((name, names, each.warnings) for each, name, names in named if each.warnings)
+    return len(devices), unhealthy, doubts
 
 
 def check_excluded(inventory: Inventory, exclude: Sequence[str]) -> Check:

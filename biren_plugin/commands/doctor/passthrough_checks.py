@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from biren_plugin.commands.doctor.card_checks import judged_devices
 from biren_plugin.commands.doctor.diagnosis import (
     Check,
-    by_reason,
     cure_of,
     failure,
     ok,
@@ -16,8 +16,6 @@ from biren_plugin.commands.doctor.diagnosis import (
     warning,
 )
 from biren_plugin.commands.show_devices import judge_once
-from biren_plugin.core.card_names import by_number
-from biren_plugin.core.inventory.gpu_grouping import names_of_card
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.settings import Settings
 from biren_plugin.errors import HostUnreadable, reason_of
@@ -116,15 +114,11 @@ def _groups(settings: Settings) -> Check:
         inventory = judge_once(read_host(settings), settings.exclude)
     except HostUnreadable as error:
         return unknown(name, f"{error}", cure_of(error))
-    devices = [device for each in inventory.lists for device in each.devices]
-    devices.sort(key=lambda each: by_number(each.id))
-    unhealthy = by_reason(
-        (each.id, names_of_card(each.card), each.reasons) for each in devices if not each.healthy
-    )
-    doubts = [*inventory.unsettled, *inventory.unmatched]
-    if unhealthy or not devices:
+    count, unhealthy, doubts = judged_devices(inventory)
+    doubts += [*inventory.unsettled, *inventory.unmatched]
+    if unhealthy or not count:
         seen = some_of([*unhealthy, *doubts]) or "none that could be allocated"
         return failure(name, seen, advice)
     if doubts:
         return warning(name, some_of(doubts), advice)
-    return ok(name, f"{len(devices)}, healthy at first sight")
+    return ok(name, f"{count}, healthy at first sight")

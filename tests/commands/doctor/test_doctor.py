@@ -306,6 +306,12 @@ def test_usable_groups_are_ok_and_unused_functions_are_a_warning(tmp_path: Path)
     (tmp_path / "dev/vfio").mkdir(parents=True)
     (tmp_path / "dev/vfio/7").symlink_to("/dev/null")
     assert rows(check_passthrough, settings)["VFIO groups"].verdict is Verdict.OK
+    numa_node = tmp_path / "sys/bus/pci/devices/0000:3b:00.0/numa_node"
+    numa_node.write_text("4711\n")
+    doubtful = rows(check_passthrough, settings)["VFIO groups"]
+    assert doubtful.verdict is Verdict.WARNING
+    assert doubtful.seen.startswith("/dev/vfio/7: numa_node reads '4711'")
+    numa_node.unlink()
     add_function(tmp_path, "0000:3c:00.0", "vfio-pci")
     assert rows(check_passthrough, settings)["VFIO groups"].verdict is Verdict.WARNING
 
