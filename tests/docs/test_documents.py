@@ -52,3 +52,11 @@ def test_the_table_of_what_was_tried_names_each_module_of_the_cluster_session_on
 def test_a_session_writes_the_numbers_of_its_own_modules_into_the_table() -> None:
     row = "| a part | a tool | `nox -s cluster`: 3 of `here`, 4 of `elsewhere` |\n"
     assert tried.with_counts(row, {"here": 5}) == row.replace("3 of", "5 of")
+
+
+def test_the_vendors_command_for_a_split_has_a_number_that_it_takes() -> None:
+    """0, 1 and 2 make 1, 2 and 4 instances of the GPU that `-i` names."""
+    said = "\n".join(document.read_text() for document in DOCUMENTS)
+    commands = re.findall(r"`brsmi gpu set -s ([^`]+)`", said)
+    assert commands
+    assert [each for each in commands if not re.fullmatch(r"[0-2] -i \w+", each)] == []
