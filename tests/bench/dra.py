@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.bench.calls import EIGHT_WHOLE
 from tests.bench.faults import SICK, sleep_out_of_step
 from tests.bench.figures import Figure, spread
-from tests.bench.idle import idle
+from tests.bench.idle import SETTLE, idle
 from tests.bench.rounds import rounds
 from tests.kubelet.dra_manager import DraManager, DriverInstance
 from tests.kubelet.pod_resources import PodResources
@@ -31,7 +31,7 @@ def measure_dra(claims: int = 120, seconds: float = 20.0) -> list[Figure]:
         _daemon(node, api) as kubelet,
     ):
         other.start_daemon("--recover-after=0")
-        time.sleep(2)  # work left over from the start is not idling
+        time.sleep(SETTLE)  # what follows a start is not idling
         plain, memory = other.resident(), node.resident()
         (plain_idle, _), (share, wakeups) = idle([Usage(other.pid), Usage(node.pid)], seconds)
         other.stop_daemon()
