@@ -46,7 +46,7 @@ def report_problem(folder: Path, ask: Callable[[Path], dict[str, Any]]) -> int:
     return PROBLEM
 
 
-def names_of(device: Mapping[str, Any]) -> tuple[str | None, ...]:
+def names_of_device(device: Mapping[str, Any]) -> tuple[str | None, ...]:
     """Return everything by which a text may call a device of the status document."""
     return device["card"], f"GPU {device.get('physical_gpu')}", device.get("pci_address")
 
@@ -67,7 +67,7 @@ def _describe(faulty: Sequence[dict[str, Any]], total: int) -> str:
             names = f"{len(members)} of {total} cards"
         cards.append(f"{names} ({', '.join(faults)})")
     named = [
-        (each["card"], names_of(each), why)
+        (each["card"], names_of_device(each), why)
         for _, members in groups
         for each in members
         for why in each["reasons"]

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from biren_plugin.commands.node_problem import names_of, report_problem
+from biren_plugin.commands.node_problem import names_of_device, report_problem
 from biren_plugin.commands.tables import Row, print_cards, print_line, print_table
 from biren_plugin.core.health.modes import ProbeMode, describe_modes
 from biren_plugin.core.setting_field import DEFAULT_STATUS_DIR, STATUS_SOCKET
@@ -294,7 +294,7 @@ def _row(resource: str, device: dict[str, Any], now: str, *, holders_known: bool
         held if holders_known else "unknown",
     )
     notes = [*device["reasons"], *(f"warning: {text}" for text in device["warnings"])]
-    return Row(cells, notes, names_of(device))
+    return Row(cells, notes, names_of_device(device))
 
 
 def _span(since: str | None, now: str) -> str:

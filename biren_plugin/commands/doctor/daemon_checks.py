@@ -15,7 +15,7 @@ from biren_plugin.commands.doctor.diagnosis import (
     unknown,
     warning,
 )
-from biren_plugin.commands.node_problem import names_of
+from biren_plugin.commands.node_problem import names_of_device
 from biren_plugin.commands.show_status import ask
 from biren_plugin.core.card_names import by_number
 from biren_plugin.core.health.modes import describe_modes
@@ -49,11 +49,15 @@ def check_daemon(settings: Settings) -> Iterator[Check]:
     devices = [device for each in resources for device in each["devices"]]
     devices.sort(key=lambda each: by_number(each["card"]))
     unhealthy = by_reason(
-        (each["card"], names_of(each), each["reasons"]) for each in devices if not each["healthy"]
+        (each["card"], names_of_device(each), each["reasons"])
+        for each in devices
+        if not each["healthy"]
     )
     lost = [each["resource"] for each in resources if not each["registered"]]
     doubts = by_reason(
-        (each["card"], names_of(each), each["warnings"]) for each in devices if each["warnings"]
+        (each["card"], names_of_device(each), each["warnings"])
+        for each in devices
+        if each["warnings"]
     )
     found = some_of([*document["problems"], *unhealthy, *doubts])
     if unhealthy or lost:
