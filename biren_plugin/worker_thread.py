@@ -2,14 +2,15 @@
 
 1. A call that hangs, as on a dying disk, holds up the calls behind it and nothing else.
 2. A cancelled caller leaves its call behind, which still keeps its turn. What `acquire` has opened is
-   then released in the same thread.
+   then released in the same thread, also if another call has the thread by then.
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import outcome
 import trio
@@ -30,14 +31,27 @@ class WorkerThread:
 
     def __init__(self) -> None:
         self._room = trio.CapacityLimiter(1)
+        self._left: deque[_Handing[Any]] = deque()
+        """What cancelled callers have left, and no call has released yet."""
 
     async def run(self, call: Callable[[], T]) -> T:
         """Return the result of `call`. Raises what `call` raises, and `NoThread`."""
         with starting_thread():
             done = await trio.to_thread.run_sync(
-                partial(outcome.capture, call), abandon_on_cancel=True, limiter=self._room
+                partial(self._make, call), abandon_on_cancel=True, limiter=self._room
             )
         return done.unwrap()
+
+    def _make(self, call: Callable[[], T]) -> outcome.Outcome[T]:
+        """Make one call, and release what was left before it and meanwhile. Runs in the thread."""
+        self._release_left()
+        done = outcome.capture(call)
+        self._release_left()
+        return done
+
+    def _release_left(self) -> None:
+        while self._left:
+            self._left.popleft().release()
 
     async def run_or(self, call: Callable[[], T], otherwise: U) -> T | U:
         """Return the result of `call`, or `otherwise` if it hangs, or no thread can be started."""
@@ -55,14 +69,19 @@ class WorkerThread:
             return await self.run(handing.open)
         except trio.Cancelled:
             handing.leave()
+            self._left.append(handing)
             with trio.move_on_after(LEAVE_DEADLINE, shield=True), suppress(NoThread):
-                await self.run(handing.release)  # after `call`, which may still be under way
+                await self.run(_do_nothing)  # after `call`, which may still be under way
             raise
 
     async def wait_idle(self) -> None:
         """Return when no call is under way, nor one that was left behind."""
         async with self._room:
             pass
+
+
+def _do_nothing() -> None:
+    """A call for the sake of its turn."""
 
 
 class _Handing(Generic[T]):

@@ -6,6 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from biren_plugin import worker_thread
 from biren_plugin.errors import NoThread
 from biren_plugin.worker_thread import LEAVE_DEADLINE, PATIENCE, WorkerThread
 from tests.support.clocks import Gate, settled
@@ -53,6 +54,41 @@ async def test_what_is_opened_in_the_moment_of_the_cancellation_is_released_once
         assert scope.cancelled_caught
         await settled()
         assert released == ["opened"]
+
+
+async def test_what_is_opened_in_that_moment_is_released_although_the_next_call_hangs(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread, opening, following = WorkerThread(), Gate(), Gate()
+    released: Released = []
+    token, scope = trio.lowlevel.current_trio_token(), trio.CancelScope()
+    open_ = worker_thread._Handing.open
+
+    def open_and_cancel(handing: worker_thread._Handing[str]) -> str:
+        opened = open_(handing)
+        token.run_sync_soon(scope.cancel)
+        return opened
+
+    monkeypatch.setattr(worker_thread._Handing, "open", open_and_cancel)
+
+    def open_late() -> str:
+        opening.wait()
+        return "opened"
+
+    async def acquire() -> None:
+        with scope:
+            await thread.acquire(open_late, released.append)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(acquire)
+        await settled()
+        nursery.start_soon(thread.run, following.wait)
+        await settled()
+        opening.set()
+        await trio.sleep(10)
+        assert scope.cancelled_caught
+        following.set()
+    assert released == ["opened"]
 
 
 async def test_a_call_that_fails_has_nothing_to_release() -> None:
