@@ -1,12 +1,15 @@
 """Deployments on the real node: every overlay, the chart, and the switch from the vendor's plugin."""
 
 import re
+import tarfile
+from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests.cluster.deployment import IDENTITY, NAME, NAMESPACE, SOONER, Deployment
 from tests.cluster.host import NodeHost
+from tests.cluster.isolation import NODE_NAME
 from tests.cluster.node import Node
 from tests.cluster.pods import container, run_pod
 from tests.cluster.processes import poll
@@ -37,12 +40,28 @@ def documented_switch() -> tuple[str, str]:
     return before, after
 
 
-def test_the_base_rolls_out_and_again_and_leaves_no_warning_event(
-    deployment: Deployment, prepared: Node
+def documented_kubectl(page: str) -> list[str]:
+    """Return the commands of a page that begin with kubectl, and change nothing."""
+    text = (ROOT / "docs" / page).read_text()
+    found = re.findall(r"^(kubectl .*?)(?: +#.*)?$", text, re.M)
+    found += re.findall(r"`(kubectl [^`]+ [^`]+)`", text)
+    return [each for each in dict.fromkeys(found) if "--previous" not in each]
+
+
+def test_the_base_rolls_out_answers_the_runbooks_commands_and_leaves_no_warning_event(
+    deployment: Deployment, prepared: Node, tmp_path: Path
 ) -> None:
     deployment.apply_overlay("base")
     deployment.wait_until_rolled_out()
     prepared.view.wait_for(CARDS)
+    (pod,) = deployment.pods()
+    for command in (*documented_kubectl("runbook.md"), *documented_kubectl("operations.md")):
+        typed = re.sub(r"\bNODE\b", NODE_NAME, re.sub(r"\bPOD\b", pod, command))
+        # `doctor` warns of the simulated host.
+        statuses = (0, 1, 2) if " doctor" in typed else (0,)
+        deployment.run("sh", "-c", f"cd {tmp_path} && {typed}", statuses=statuses)
+    with tarfile.open(tmp_path / "report.tar.gz") as report:
+        assert "doctor.json" in {Path(name).name for name in report.getnames()}
     words = ("rollout", "restart", f"daemonset/{NAME}")
     deployment.run("kubectl", f"--namespace={NAMESPACE}", *words)
     deployment.wait_until_rolled_out()
