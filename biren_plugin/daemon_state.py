@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import attrs
 import trio
@@ -22,7 +22,7 @@ from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.observed import Doubt, KubeletView, Observed
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.core.rivals import Rival
-from biren_plugin.records import frozen, mutable
+from biren_plugin.records import mutable
 
 if TYPE_CHECKING:
     from biren_plugin.core.cdi.findings import OnDisk
@@ -51,8 +51,7 @@ class Latency:
         self.total += seconds
 
 
-@frozen
-class Turn:
+class Turn(NamedTuple):
     """The last turn of a loop."""
 
     at: float

@@ -6,7 +6,7 @@ it explains. Both read a value by `setting_field.read_words`, and tests hold bot
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from biren_plugin.core.setting_field import (
     FALSE,
@@ -16,7 +16,6 @@ from biren_plugin.core.setting_field import (
     variable_of,
     words_of_variable,
 )
-from biren_plugin.records import frozen
 
 FLAG: Final = "flag"
 ENVIRONMENT: Final = "environment"
@@ -27,8 +26,7 @@ class NotPlain(Exception):
     """Cyclopts must read this command line."""
 
 
-@frozen
-class Parameter:
+class Parameter(NamedTuple):
     """One parameter of a command, which its flag and its variable are named after."""
 
     name: str

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from biren_plugin.core.card_names import by_number
 from biren_plugin.core.model import Device, DeviceList, Inventory
@@ -9,13 +10,11 @@ from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.choose import Placement, choose
 from biren_plugin.core.placement.topology import Topology
 from biren_plugin.errors import InvalidRequest, NotReady
-from biren_plugin.records import frozen
 
 _RETRY = "delete the pod so that it is scheduled again"
 
 
-@frozen
-class PreferenceRequest:
+class PreferenceRequest(NamedTuple):
     """One container's wish: `size` of `available`, `must_include` among them."""
 
     available: tuple[str, ...]

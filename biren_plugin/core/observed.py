@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -57,8 +57,7 @@ Claims = Mapping[str, ClaimUse]
 """The claims that the kubelet believes prepared, by uid."""
 
 
-@frozen
-class ClaimFile:
+class ClaimFile(NamedTuple):
     """The CDI file of a prepared claim."""
 
     devices: tuple[ClaimDevice, ...]

@@ -16,7 +16,7 @@ Times are seconds of any clock that only goes forward.
 
 from collections import deque
 from collections.abc import Collection, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from biren_plugin.core.model import DeviceList
 from biren_plugin.core.observed import NO_HOLDERS, Holder, KubeletView
@@ -34,8 +34,7 @@ Sockets = Mapping[str, object]
 """By file name: an identity that distinguishes a file from the next one with the same name."""
 
 
-@frozen
-class Sent:
+class Sent(NamedTuple):
     """The last list that was written to the kubelet's stream."""
 
     devices: DeviceList
@@ -73,8 +72,7 @@ class Lost:
     why: str
 
 
-@frozen
-class Seen:
+class Seen(NamedTuple):
     """Everything by which a registration is judged at one moment."""
 
     foreign: Sockets

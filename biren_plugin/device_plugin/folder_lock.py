@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import outcome
 import trio
@@ -22,7 +22,6 @@ from biren_plugin.board import Board
 from biren_plugin.device_plugin.kubelet_folder import KubeletFolder
 from biren_plugin.errors import FolderDead, NoThread, reason_of
 from biren_plugin.notice import WARNING, say
-from biren_plugin.records import frozen
 from biren_plugin.worker_thread import WorkerThread
 
 _RETRY: Final = 1.0
@@ -190,8 +189,7 @@ _PROC = Path("/proc")
 _LONGEST = 80
 
 
-@frozen
-class LockHolder:
+class LockHolder(NamedTuple):
     """A process that holds a lock."""
 
     pid: int

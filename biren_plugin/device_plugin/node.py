@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import attrs
 
@@ -100,8 +100,7 @@ class ResourceMemory:
     rivals: RivalMemory = attrs.Factory(RivalMemory)
 
 
-@frozen
-class OwnSocket:
+class OwnSocket(NamedTuple):
     """The socket on which one life of a resource serves."""
 
     path: Path

@@ -8,7 +8,7 @@ accepts lists from an old stream, and drops the new client when that stream ends
 import socket as sockets
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -22,7 +22,6 @@ from biren_plugin.errors import (
     reason_of,
 )
 from biren_plugin.notice import say
-from biren_plugin.records import frozen
 from biren_plugin.unix_sockets import FileIdentity, connect_at_once, is_served, stream_of
 from biren_plugin.wire.device_plugin import register
 from biren_plugin.wire.messages import Registration
@@ -106,8 +105,7 @@ async def _first_end(streams: Board[Streams], before: Streams) -> None:
                 return
 
 
-@frozen
-class _Dialled:
+class _Dialled(NamedTuple):
     """A connection to the kubelet, and what was there right after it was made."""
 
     connection: sockets.socket

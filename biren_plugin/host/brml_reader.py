@@ -6,7 +6,7 @@ A `PatientReads` calls `names` and `read`; its caller sets `cards`, `linked` and
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from biren_plugin.core.parse.brml import (
     CardReading,
@@ -19,7 +19,6 @@ from biren_plugin.core.parse.brml import (
 from biren_plugin.core.parse.sysfs import card_number
 from biren_plugin.core.parse.vendor import CARD_PREFIX
 from biren_plugin.errors import LibraryCallFailed, LibraryMissing, LibraryUnusable
-from biren_plugin.records import frozen
 
 if TYPE_CHECKING:
     from biren_plugin.host.brml_session import Brml
@@ -29,8 +28,7 @@ LISTING: Final = "the list of its cards"
 _LINKS_OF: Final = "the links of "
 
 
-@frozen
-class Links:
+class Links(NamedTuple):
     """How one card reaches the cards with greater numbers, without the pairs the library did not report."""
 
     among: Mapping[int, KnownCard]
@@ -42,8 +40,7 @@ class Links:
 Answer = CardReading | Links | Mapping[int, KnownCard]
 
 
-@frozen
-class Library:
+class Library(NamedTuple):
     """A library that answers."""
 
     brml: "Brml"

@@ -10,7 +10,7 @@ rest of a few functions in turn.
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -29,13 +29,11 @@ from biren_plugin.host.host_paths import (
     under,
 )
 from biren_plugin.host.sysfs_files import read_bytes, read_text, read_texts
-from biren_plugin.records import frozen
 
 _MODULES: Final = "/sys/module"
 
 
-@frozen
-class _Fixed:
+class _Fixed(NamedTuple):
     """Constant data of a card."""
 
     identity: tuple[int, int, int]
@@ -48,8 +46,7 @@ class _Fixed:
     """Whether only a part could be read, since the card was suspended."""
 
 
-@frozen
-class _Function:
+class _Function(NamedTuple):
     """The changing data of a PCI function in one scan. The cards of a split GPU share it."""
 
     status: str | None
@@ -62,8 +59,7 @@ class _Function:
         return sysfs.is_suspended(self.status)
 
 
-@frozen
-class _Reading:
+class _Reading(NamedTuple):
     """Everything that a card was made from: the same reading is the same card."""
 
     fixed: _Fixed

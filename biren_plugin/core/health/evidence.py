@@ -1,6 +1,6 @@
 """What a probe is given, and what it yields: the evidence on one card at one moment, and symptoms."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -10,8 +10,7 @@ from biren_plugin.core.parse.card import Card
 from biren_plugin.records import frozen, mutable
 
 
-@frozen
-class Symptom:
+class Symptom(NamedTuple):
     """A fault that a probe found."""
 
     text: str

@@ -5,16 +5,13 @@ A probe that is always on (a missing card) counts whatever the flags are.
 """
 
 from collections.abc import Collection, Mapping
-from typing import Final, Literal, get_args
-
-from biren_plugin.records import frozen
+from typing import Final, Literal, NamedTuple, get_args
 
 HealthMode = Literal["enforce", "observe", "off"]
 MODES: Final[tuple[HealthMode, ...]] = get_args(HealthMode)
 
 
-@frozen
-class ProbeMode:
+class ProbeMode(NamedTuple):
     """How one probe counts."""
 
     mode: HealthMode

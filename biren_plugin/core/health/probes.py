@@ -15,7 +15,7 @@ To add a probe:
 """
 
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -26,7 +26,6 @@ from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.brml import CardReading
 from biren_plugin.core.parse.card import Card, FunctionState, NodeState
 from biren_plugin.core.parse.pci_addresses import address_of, noiommu_node
-from biren_plugin.records import frozen
 
 _UNLOADED: Final = f"the driver's module was unloaded; on the node: `{vendor.MODPROBE}`"
 """The common cause of everything that goes with an unloaded module: cards and nodes."""
@@ -51,8 +50,7 @@ class Probe:
     """Whether the probe can be wrong about every card at once, and is then the suspect itself."""
 
 
-@frozen
-class Finding:
+class Finding(NamedTuple):
     """A symptom of one card, with the probe that found it."""
 
     probe: Probe

@@ -12,7 +12,7 @@
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -67,8 +67,7 @@ class _Record:
     """Whether each indirect probe condemns the card, and since when; without probes that have no data."""
 
 
-@frozen
-class _Suspect:
+class _Suspect(NamedTuple):
     """A probe that is set aside."""
 
     text: str

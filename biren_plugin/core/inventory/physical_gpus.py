@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -22,7 +22,7 @@ from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.parse.splits import RESOURCE_OF_SPLIT
-from biren_plugin.records import frozen, mutable
+from biren_plugin.records import mutable
 
 APPEAR_SETTLE: Final = 0.9  # two scans, a second apart, that agree
 SPLIT_SETTLE: Final = 3.0
@@ -41,8 +41,7 @@ class _Gpu:
     present: bool = True
 
 
-@frozen
-class Resplit:
+class Resplit(NamedTuple):
     """A GPU whose new split is accepted from now on."""
 
     before: list[Device]

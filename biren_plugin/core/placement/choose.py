@@ -25,12 +25,11 @@ Scores that do not form a tree are left to `core/placement/pair_search`.
 """
 
 from collections.abc import Collection, Sequence
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from biren_plugin.core.placement.pair_scores import SAME_GPU
 from biren_plugin.core.placement.pair_search import best_by_pairs
 from biren_plugin.core.placement.topology import Branch, Scores, Topology, tree_of
-from biren_plugin.records import frozen
 
 Placement = Literal["packed", "spread"]
 
@@ -91,8 +90,7 @@ class _Ask:
         return (self._together if score == SAME_GPU else score) << self._left_shift
 
 
-@frozen
-class _Table:
+class _Table(NamedTuple):
     """The best choices below one branch, for each number of units that can matter."""
 
     least: int

@@ -11,7 +11,7 @@
 """
 
 import functools
-from typing import Final
+from typing import Final, NamedTuple
 
 from biren_plugin.core.parse.brml import CommonAncestor, P2PLink
 from biren_plugin.records import frozen
@@ -63,8 +63,7 @@ _WORDS: Final = {
 }
 
 
-@frozen
-class Place:
+class Place(NamedTuple):
     """The place of a card in sysfs; fields as in `Card`."""
 
     gpu: int | None = None

@@ -6,12 +6,10 @@ not use is accepted in any form and ignored, binary keys included.
 
 import urllib.parse
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from hpack import NeverIndexedHeaderTuple
 from purerpc import Status, StatusCode
-
-from biren_plugin.records import frozen
 
 Header = tuple[bytes, bytes]
 
@@ -30,8 +28,7 @@ RESPONSE: Final[list[Header]] = [
 ]
 
 
-@frozen
-class RequestHeaders:
+class RequestHeaders(NamedTuple):
     """The opening headers of a call."""
 
     service: str
@@ -41,8 +38,7 @@ class RequestHeaders:
     """Seconds that the caller waits; None: forever."""
 
 
-@frozen
-class Refusal:
+class Refusal(NamedTuple):
     """The answer to a call that is not dispatched."""
 
     status: Status
