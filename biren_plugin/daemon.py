@@ -102,7 +102,7 @@ async def run_daemon(settings: Settings, last_calls: LastCalls | None = None) ->
             interval=settings.health_interval, pulse=settings.pulse,
         )  # fmt: skip
         ask = partial(
-            ask_holders, settings.pod_resources_dir, observed, state.kubelet_view, state.doubts,
+            ask_holders, settings.pod_resources_dir, observed, state.kubelet_view, state.doubts, state.holding,
             partial(WorkerThread().run, partial(read_claim_files, settings.claim_cdi_dir)),
         )  # fmt: skip
         survey = partial(

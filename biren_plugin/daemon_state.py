@@ -18,6 +18,7 @@ import trio
 
 from biren_plugin.board import Board
 from biren_plugin.core.health.modes import ProbeMode
+from biren_plugin.core.inventory.holder_memory import HolderMemory
 from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.observed import Doubt, KubeletView, Observed
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
@@ -159,6 +160,8 @@ class DaemonState:
     """The content of the node's CDI file; None without CDI."""
     kubelet_view: Board[KubeletView] = attrs.Factory(Board)
     """The kubelet's last answer on its pod-resources socket."""
+    holding: HolderMemory = attrs.Factory(HolderMemory)
+    """Who holds which card, by the kubelet's answers and by what was allocated since."""
     doubts: Board[Doubt] = attrs.Factory(Board)
     """Until when the kubelet is asked often: see `doubt_for`."""
     rivals: dict[str, Rival] = attrs.Factory(dict)

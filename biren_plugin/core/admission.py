@@ -11,7 +11,7 @@ from biren_plugin.core.placement.choose import Placement, choose
 from biren_plugin.core.placement.topology import Topology
 from biren_plugin.errors import InvalidRequest, NotReady
 
-_RETRY = "delete the pod so that it is scheduled again"
+RETRY = "delete the pod so that it is scheduled again"
 
 
 class PreferenceRequest(NamedTuple):
@@ -50,12 +50,12 @@ def _usable(device_id: str, offered: DeviceList, inventory: Inventory) -> Device
     if device is None:
         elsewhere = inventory.find(device_id)
         if elsewhere is None or elsewhere.resource == offered.resource:
-            raise InvalidRequest(f"{device_id} is not a device of this node; {_RETRY}")
+            raise InvalidRequest(f"{device_id} is not a device of this node; {RETRY}")
         raise InvalidRequest(
-            f"{device_id} is a {elsewhere.resource}, not a {offered.resource}; {_RETRY}"
+            f"{device_id} is a {elsewhere.resource}, not a {offered.resource}; {RETRY}"
         )
     if not device.healthy:
-        raise NotReady(f"{device_id} is Unhealthy: {'; '.join(device.reasons)}; then {_RETRY}")
+        raise NotReady(f"{device_id} is Unhealthy: {'; '.join(device.reasons)}; then {RETRY}")
     return device
 
 

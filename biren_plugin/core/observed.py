@@ -27,6 +27,8 @@ class Holder:
     container: str = ""
     forgotten: bool = False
     """Whether the kubelet has lost its record of this; the pod still runs."""
+    perhaps: bool = False
+    """Whether another pod may hold it instead: the kubelet never reported who got it."""
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.pod}"

@@ -14,6 +14,7 @@ from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.choose import Placement
 from biren_plugin.daemon_state import Counters, Outcome
+from biren_plugin.device_plugin.doubtful_cards import DoubtfulCards
 from biren_plugin.device_plugin.node import CardScheduler, Streams
 from biren_plugin.errors import NotReady, RequestRefused, SocketUnusable, why_unwritable
 from biren_plugin.notice import DEBUG, WARNING, is_debugging, say
@@ -29,7 +30,7 @@ _LAST_ANSWERS: Final = 0.5
 class DevicePlugin:
     """Answers with the latest values of the boards; never waits for hardware.
 
-    A `scheduler` that chooses cards itself is asked first.
+    `doubtful` cards are for no second container. A `scheduler` that chooses cards itself is asked first.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class DevicePlugin:
         watch: Callable[[], AsyncGenerator[DeviceList, None]],
         placement: Placement,
         answer: Answer,
+        doubtful: DoubtfulCards,
         scheduler: CardScheduler | None = None,
     ) -> None:
         self.watch = watch
@@ -46,6 +48,7 @@ class DevicePlugin:
         self._inventory = inventory
         self._placement = placement
         self._answer = answer
+        self._doubtful = doubtful
         self._scheduler = scheduler
 
     async def prefer(self, requests: Sequence[PreferenceRequest]) -> list[list[str]]:
@@ -62,7 +65,8 @@ class DevicePlugin:
         topology = (self._inventory.latest or Inventory()).topology
         try:
             choices = [
-                preferred(request, offered, topology, self._placement) for request in requests
+                preferred(self._doubtful.left_out(each), offered, topology, self._placement)
+                for each in requests
             ]
         except RequestRefused as error:
             text = f"{offered.resource}: refused to choose: {error}"
@@ -100,16 +104,17 @@ class DevicePlugin:
         self, requests: Sequence[Sequence[str]], offered: DeviceList
     ) -> list[list[Card]]:
         inventory = self._inventory.latest or Inventory()
-        if self._scheduler is None:
-            return cards_for(requests, offered, inventory)
         try:
             cards = cards_for(requests, offered, inventory)
+            await self._doubtful.admit([id_ for each in requests for id_ in each])
         except RequestRefused:
-            for each in requests:
-                await self._scheduler.refuse(each)
+            if self._scheduler is not None:
+                for each in requests:
+                    await self._scheduler.refuse(each)
             raise
-        for each in requests:
-            await self._scheduler.admit(each)
+        if self._scheduler is not None:
+            for each in requests:
+                await self._scheduler.admit(each)
         return cards
 
     def _current(self) -> DeviceList:

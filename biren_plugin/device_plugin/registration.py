@@ -59,6 +59,7 @@ async def stay_registered(
     asked = trio.current_time()
     before = streams.latest or Streams()
     memory.rivals.registering(node.foreign_sockets)
+    node.state.holding.registering(resource, kubelet, asked)
     await register(stream, Registration(socket.path.name, resource), REGISTER_DEADLINE)
     with trio.move_on_after(STREAM_DEADLINE) as waiting:
         await streams.wait_for(lambda seen: seen.opened > before.opened)

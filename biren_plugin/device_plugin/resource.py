@@ -11,6 +11,7 @@ from biren_plugin.core.cdi.spec import names_for
 from biren_plugin.core.container_edits import edits_for
 from biren_plugin.core.model import DeviceList
 from biren_plugin.core.rivals import Sent
+from biren_plugin.device_plugin.doubtful_cards import DoubtfulCards
 from biren_plugin.device_plugin.kubelet_folder import socket_name
 from biren_plugin.device_plugin.node import Node, OwnSocket, ResourceMemory, Streams
 from biren_plugin.device_plugin.offered_devices import probe_health, write_cdi_spec
@@ -46,7 +47,10 @@ async def run_resource(resource: str, node: Node, memory: ResourceMemory) -> Non
     shown = DeviceList.without_numa_nodes if scheduler is not None else _as_it_is
     watch = partial(watch_devices, memory.offered, streams, on_sent, shown)
     answer = partial(edits_for if cdi is None else names_for, visible=node.visible_devices)
-    plugin = DevicePlugin(memory.offered, inventory, watch, node.placement, answer, scheduler)
+    doubtful = DoubtfulCards(resource, node.state)
+    plugin = DevicePlugin(
+        memory.offered, inventory, watch, node.placement, answer, doubtful, scheduler
+    )
     judged = memory.offered if cdi is None else memory.judged
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(_START_DEADLINE) as starting:
@@ -54,7 +58,7 @@ async def run_resource(resource: str, node: Node, memory: ResourceMemory) -> Non
             if cdi is not None:
                 await nursery.start(write_cdi_spec, judged, cdi, memory.offered)
             counted = CountedPlugin(
-                plugin, resource, counters, partial(_note_allocation, node, memory)
+                plugin, resource, counters, partial(_note_allocation, resource, node, memory)
             )
             identity = await nursery.start(serve_plugin, path, counted, node.thread)
         if starting.cancelled_caught:
@@ -69,6 +73,7 @@ def _as_it_is(devices: DeviceList) -> DeviceList:
     return devices
 
 
-def _note_allocation(node: Node, memory: ResourceMemory, ids: Sequence[str]) -> None:
+def _note_allocation(resource: str, node: Node, memory: ResourceMemory, ids: Sequence[str]) -> None:
     memory.rivals.allocated(ids)
+    node.state.holding.allocated(resource, ids, trio.current_time())
     node.state.ask_soon(AFTER_ALLOCATION)  # who holds a card is shown at once, not in 10 s

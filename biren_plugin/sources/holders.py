@@ -3,9 +3,8 @@
 1. Without an answer, the last report stays valid for `FORGET_AFTER`, since a restarting kubelet allocates
    nothing meanwhile. Then the report is dropped, and that is logged once: a pod that has gone must not
    keep a card forever.
-2. A kubelet that has restarted lists no pod at first. Until it lists one that is known to hold something, or
-   for `LISTING`, what was known stays: a kubelet that lost its checkpoint is to be caught before it
-   allocates those cards again, so it is asked every `SETTLING`.
+2. A kubelet that has restarted lists no pod at first. While its list grows it is asked every `SETTLING`, and
+   until it is settled who holds what every `SOONER`: see `holder_memory`.
 3. The kubelet is asked every `INTERVAL`, and every `SOONER` while the answer matters: when the node shows
    other devices, after a failed request, and while a registration is in doubt.
 4. While a pod holds a device that the node does not show, or a claim that the kubelet believes prepared has
@@ -24,7 +23,7 @@ import attrs
 import trio
 
 from biren_plugin.board import Board, news_of
-from biren_plugin.core.inventory.held_cards import forgotten_by, lists_again, with_forgotten
+from biren_plugin.core.inventory.holder_memory import FORGET_AFTER, HolderMemory
 from biren_plugin.core.inventory.physical_gpus import shown_devices
 from biren_plugin.core.inventory.stale_claims import ClaimComparison
 from biren_plugin.core.model import Snapshot
@@ -53,9 +52,6 @@ INTERVAL: Final = 10.0
 """Seconds; each request costs two milliseconds."""
 SOONER: Final = 1.0
 SETTLING: Final = 0.1
-LISTING: Final = 30.0
-"""Seconds from a kubelet's first answer: a pod that is not listed then is gone."""
-FORGET_AFTER: Final = 60.0
 DEADLINE: Final = 5.0
 
 
@@ -64,6 +60,7 @@ async def ask_holders(
     observed: Board[Observed],
     views: Board[KubeletView],
     doubts: Board[Doubt],
+    memory: HolderMemory,
     read_claims: Callable[[], Awaitable[ClaimFiles]],
     on_turn: Callable[[float], None] = lambda _seconds: None,
 ) -> None:
@@ -72,15 +69,12 @@ async def ask_holders(
     `read_claims` reads the CDI files of claims; it may raise `ClaimFileUnusable`.
     Each reason of `doubts` is a question `RIGHT_AFTER` it, and one that somebody waits for is asked at
     once; until their end there is one every `SOONER`.
-    `on_turn` gets the seconds that each request took.
+    `memory` takes each answer. `on_turn` gets the seconds that each request took.
     """
     notice = Notice()
     reader = ClaimReader(read_claims)
     thread = WorkerThread()
     holders: Holders | None = None
-    remembered: Holders = NO_HOLDERS
-    kubelet: FileIdentity | None = None
-    restarted_at: float | None = None  # while it does not list its pods yet
     answered_at = trio.current_time()
     vanished_wait = SOONER
     while True:
@@ -91,7 +85,7 @@ async def ask_holders(
         await reader.read()
         view = KubeletView(began)
         try:
-            view, asked = await _ask(folder / SOCKET, thread)
+            view, kubelet = await _ask(folder / SOCKET, thread)
         except PodResourcesUnknown as error:
             views.post(view)
             if holders is not None and trio.current_time() - answered_at < FORGET_AFTER:
@@ -106,17 +100,9 @@ async def ask_holders(
         else:
             answered_at = trio.current_time()
             notice.end("holders_known", "the kubelet reports which pod holds which card")
-            kubelet, before_it = asked, kubelet
-            if kubelet != before_it and before_it is not None:
-                restarted_at = answered_at
-            if restarted_at is None:
-                remembered = {**forgotten_by(remembered, view), **(view.holders or {})}
-            elif lists_again(remembered, view) or answered_at - restarted_at > LISTING:
-                remembered = with_forgotten(remembered, view)
-                restarted_at = None
-            else:
-                wait = SETTLING
-            holders = remembered
+            holders = memory.answered(view, kubelet)
+            if memory.is_settling:
+                wait = SETTLING if memory.is_listing else SOONER
             views.post(view)
         claims = reader.compare(view)
         before = observed.latest or Observed()

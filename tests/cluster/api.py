@@ -8,6 +8,7 @@ import threading
 import weakref
 from typing import Any, Final
 
+from tests.cluster.isolation import NODE_NAME
 from tests.cluster.processes import poll
 
 PORT: Final = 443
@@ -148,6 +149,11 @@ class Api:
     def pod(self, name: str) -> Any:
         """A pod of the default namespace."""
         return self.get(f"{PODS}/{name}")
+
+    def bind(self, name: str) -> None:
+        """Binds a pod of the default namespace to the node, as a scheduler does."""
+        target = {"apiVersion": "v1", "kind": "Node", "name": NODE_NAME}
+        self.create(f"{PODS}/{name}/binding", {"metadata": {"name": name}, "target": target})
 
     def log(self, name: str, container: str = "main") -> str:
         """What a container printed."""

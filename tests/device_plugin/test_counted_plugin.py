@@ -14,7 +14,8 @@ from biren_plugin.board import Board
 from biren_plugin.core.admission import PreferenceRequest
 from biren_plugin.core.container_edits import ContainerEdits, edits_for
 from biren_plugin.core.model import DeviceList, Inventory
-from biren_plugin.daemon_state import Counters
+from biren_plugin.daemon_state import Counters, DaemonState
+from biren_plugin.device_plugin.doubtful_cards import DoubtfulCards
 from biren_plugin.device_plugin.node import Streams
 from biren_plugin.device_plugin.plugin_server import (
     CountedPlugin,
@@ -37,6 +38,7 @@ def counted(offered: Board[DeviceList]) -> tuple[CountedPlugin, DevicePlugin, Co
         lambda: watch_devices(offered, Board[Streams]()),
         "packed",
         edits_for,
+        DoubtfulCards(GPU, DaemonState()),
     )
     return CountedPlugin(plugin, GPU, counters), plugin, counters
 
@@ -124,6 +126,7 @@ async def test_another_scheduler_is_told_of_each_container_whether_it_is_admitte
         lambda: watch_devices(offered, streams),
         "packed",
         edits_for,
+        DoubtfulCards(GPU, DaemonState()),
         chooser,
     )
     await plugin.allocate([["card_0"], ["card_1"]])
@@ -155,7 +158,9 @@ async def test_calls_that_fail_on_a_bug_are_logged_and_end_the_server_once_there
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     offered = Board[DeviceList]()
-    broken = _Broken(offered, Board[Inventory](), counted(offered)[1].watch, "packed", edits_for)
+    doubtful = DoubtfulCards(GPU, DaemonState())
+    watch = counted(offered)[1].watch
+    broken = _Broken(offered, Board[Inventory](), watch, "packed", edits_for, doubtful)
 
     async def allocate(channel: Channel) -> None:
         with pytest.raises((InternalError, CallEnded)):

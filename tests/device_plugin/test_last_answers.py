@@ -12,11 +12,14 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from biren_plugin.board import Board
 from biren_plugin.core.container_edits import edits_for
 from biren_plugin.core.model import DeviceList, Inventory
+from biren_plugin.daemon_state import DaemonState
+from biren_plugin.device_plugin.doubtful_cards import DoubtfulCards
 from biren_plugin.device_plugin.node import Streams
 from biren_plugin.device_plugin.plugin_server import DevicePlugin, serve_plugin, watch_devices
 from biren_plugin.worker_thread import WorkerThread
 from tests.device_plugin.test_preferred_allocation import inventory_of
 from tests.kubelet.protos import load
+from tests.support.cards import GPU
 from tests.support.dra_node import in_thread
 
 DEADLINE = 20.0
@@ -30,8 +33,9 @@ async def test_an_allocation_under_way_is_answered_before_the_plugin_ends(
     inventories.post(inventory_of(2))
     offered.post(inventory_of(2).lists[0])
     streams = Board[Streams]()
+    doubtful = DoubtfulCards(GPU, DaemonState())
     plugin = DevicePlugin(
-        offered, inventories, lambda: watch_devices(offered, streams), "packed", edits_for
+        offered, inventories, lambda: watch_devices(offered, streams), "packed", edits_for, doubtful
     )
     allocate = plugin.allocate
     called, life = trio.Event(), trio.CancelScope()

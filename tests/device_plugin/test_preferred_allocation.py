@@ -22,6 +22,8 @@ from biren_plugin.core.parse.brml import P2PLink
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.placement.choose import Placement
 from biren_plugin.core.placement.topology import build_topology
+from biren_plugin.daemon_state import DaemonState
+from biren_plugin.device_plugin.doubtful_cards import DoubtfulCards
 from biren_plugin.device_plugin.node import Streams
 from biren_plugin.device_plugin.plugin_server import DevicePlugin, serve_plugin, watch_devices
 from biren_plugin.worker_thread import WorkerThread
@@ -87,8 +89,14 @@ async def serving(
     inventories.post(inventory)
     offered.post(inventory.lists[0])
     streams = Board[Streams]()
+    doubtful = DoubtfulCards(GPU, DaemonState())
     plugin = DevicePlugin(
-        offered, inventories, lambda: watch_devices(offered, streams), placement, edits_for
+        offered,
+        inventories,
+        lambda: watch_devices(offered, streams),
+        placement,
+        edits_for,
+        doubtful,
     )
     with trio.fail_after(DEADLINE), grpc.insecure_channel(f"unix:{folder / 'p.sock'}") as channel:
         async with trio.open_nursery() as nursery:

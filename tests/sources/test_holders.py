@@ -16,6 +16,7 @@ import trio
 from trio.testing import MockClock
 
 from biren_plugin.board import Board
+from biren_plugin.core.inventory.holder_memory import FORGET_AFTER, LISTING, HolderMemory
 from biren_plugin.core.model import Snapshot
 from biren_plugin.core.observed import (
     RIGHT_AFTER,
@@ -27,9 +28,7 @@ from biren_plugin.core.observed import (
 )
 from biren_plugin.sources.holders import (
     DEADLINE,
-    FORGET_AFTER,
     INTERVAL,
-    LISTING,
     SETTLING,
     SOCKET,
     SOONER,
@@ -67,6 +66,7 @@ class Node:
         self.observed = Board[Observed]()
         self.views = Board[KubeletView]()
         self.doubts = Board[Doubt]()
+        self.memory = HolderMemory()
         self._clock = clock
         self.show(SHOWN)
 
@@ -80,7 +80,7 @@ class Node:
             "the test itself must ask for the clock"
         )
         nursery.start_soon(
-            ask_holders, self.folder, self.observed, self.views, self.doubts, no_claims
+            ask_holders, self.folder, self.observed, self.views, self.doubts, self.memory, no_claims
         )
 
     async def tells(self, holders: dict[tuple[str, str], str] | None) -> None:

@@ -18,6 +18,7 @@ from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.parse.card import Card
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon_state import DaemonState
+from biren_plugin.device_plugin.doubtful_cards import DoubtfulCards
 from biren_plugin.device_plugin.node import Streams
 from biren_plugin.device_plugin.plugin_server import DevicePlugin, watch_devices
 from biren_plugin.errors import RequestRefused
@@ -74,6 +75,7 @@ class HamiNode:
             lambda: watch_devices(self.mode.cards.offered, Board[Streams]()),
             "packed",
             edits_for,
+            DoubtfulCards(GPU, self.state),
             self.mode.cards,
         )
 

@@ -8,15 +8,12 @@ found at the first update afterwards still count.
 
 from collections.abc import Collection, Iterable, Iterator
 
-import attrs
-
 from biren_plugin.core.model import Device, Identity
 from biren_plugin.core.observed import (
     NO_HOLDERS,
     ClaimsSeen,
     Holder,
     Holders,
-    KubeletView,
     Observed,
 )
 from biren_plugin.core.parse.card import Card
@@ -38,50 +35,16 @@ def held_and_gone(listed: Collection[tuple[str, str]], holders: Holders) -> Iter
         yield Device(Card(id_, number, present=False), resource, (reason,))
 
 
-def with_forgotten(before: Holders, view: KubeletView) -> Holders:
-    """Return the holders after a kubelet's restart, including those that the kubelet forgot.
-
-    A kubelet that lost its checkpoint lists the running pods without their devices, and allocates these
-    again (*seen* on 1.36). One that kept it knows at least one of the devices `before`.
-    """
-    now = view.holders or {}
-    if any(_pod(pod) == _pod(now[key]) for key, pod in before.items() if key in now):
-        return now
-    return {**forgotten_by(_mark(before), view), **now}
-
-
-def lists_again(before: Holders, view: KubeletView) -> bool:
-    """Whether a kubelet that has just restarted lists the pods that it has.
-
-    For up to a second after its start it lists none (*seen* on 1.36); then all of them at once.
-    """
-    return not before or any(_pod(pod) in view.pods for pod in before.values())
-
-
-def forgotten_by(before: Holders, view: KubeletView) -> Holders:
-    """Return the part of `before` that the kubelet forgot, whose pods it still lists without a device."""
-    now = view.holders or {}
-    holding = {_pod(pod) for pod in now.values()}
-    return {
-        key: pod
-        for key, pod in before.items()
-        if pod.forgotten and key not in now and _pod(pod) in view.pods and _pod(pod) not in holding
-    }
-
-
-def _pod(holder: Holder) -> tuple[str, str]:
-    return holder.namespace, holder.pod
-
-
-def _mark(holders: Holders) -> Holders:
-    return {key: attrs.evolve(pod, forgotten=True) for key, pod in holders.items()}
-
-
 def unless_held_unnoticed(device: Device, holders: Holders) -> Device:
     """Return the device; Unhealthy while a pod holds it without a record in the kubelet."""
     pod = holders.get((device.resource, device.id))
     if pod is None or not pod.forgotten:
         return device
+    if pod.perhaps:
+        return device.because(
+            f"the kubelet restarted right after it allocated this card and has lost its record of that: pod {pod} "
+            "may hold it, and it returns to service once that pod is deleted"
+        )
     return device.because(
         f"pod {pod} still holds it, and the kubelet has lost its record of that: "
         "it returns to service once that pod is deleted"
