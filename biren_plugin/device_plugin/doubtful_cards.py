@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-import attrs
 import trio
 
 from biren_plugin.core.admission import RETRY, PreferenceRequest
@@ -34,7 +33,7 @@ class DoubtfulCards:
         certain = tuple(
             id_ for id_ in request.available if id_ in request.must_include or not self._doubt(id_)
         )
-        return attrs.evolve(request, available=certain) if len(certain) >= request.size else request
+        return request._replace(available=certain) if len(certain) >= request.size else request
 
     async def admit(self, ids: Sequence[str]) -> None:
         """Ask the kubelet who holds what if one of `ids` may be held. Raises `NotReady` unless nobody holds them."""
