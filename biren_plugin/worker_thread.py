@@ -5,7 +5,6 @@
    then released in the same thread, also if another call has the thread by then.
 """
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -43,15 +42,11 @@ class WorkerThread:
         return done.unwrap()
 
     def _make(self, call: Callable[[], T]) -> outcome.Outcome[T]:
-        """Make one call, and release what was left before it and meanwhile. Runs in the thread."""
-        self._release_left()
+        """Make one call, and release what was left until its end. Runs in the thread."""
         done = outcome.capture(call)
-        self._release_left()
-        return done
-
-    def _release_left(self) -> None:
         while self._left:
             self._left.popleft().release()
+        return done
 
     async def run_or(self, call: Callable[[], T], otherwise: U) -> T | U:
         """Return the result of `call`, or `otherwise` if it hangs, or no thread can be started."""
@@ -68,7 +63,6 @@ class WorkerThread:
         try:
             return await self.run(handing.open)
         except trio.Cancelled:
-            handing.leave()
             self._left.append(handing)
             with trio.move_on_after(LEAVE_DEADLINE, shield=True), suppress(NoThread):
                 await self.run(_do_nothing)  # after `call`, which may still be under way
@@ -85,34 +79,21 @@ def _do_nothing() -> None:
 
 
 class _Handing(Generic[T]):
-    """What a call opens, on its way from the thread to the caller."""
+    """What a call opens, on its way to the caller. Used in the thread only, whose calls follow each other."""
 
     def __init__(self, call: Callable[[], T], release: Callable[[T], object]) -> None:
         self._call = call
         self._release = release
-        self._step = threading.Lock()
         self._opened: list[T] = []
-        self._is_left = False
 
     def open(self) -> T:
         opened = self._call()
-        with self._step:
-            self._opened.append(opened)
-            is_left = self._is_left
-        if is_left:
-            self.release()
+        self._opened.append(opened)
         return opened
 
-    def leave(self) -> None:
-        """Note that the caller no longer takes it."""
-        with self._step:
-            self._is_left = True
-
     def release(self) -> None:
-        """Release what was opened, once. Blocks."""
-        with self._step:
-            opened, self._opened = self._opened, []
-        for each in opened:
+        """Release what was opened, if anything was."""
+        for each in self._opened:
             self._release(each)
 
 
