@@ -15,6 +15,7 @@ from biren_plugin.dra.driver_sockets import DriverSockets
 from biren_plugin.errors import PluginSocketGone, SocketUnusable, StartTooSlow, why_unwritable
 from biren_plugin.notice import ERROR, say
 from biren_plugin.records import frozen
+from biren_plugin.shared_wakeups import until_wakeup
 from biren_plugin.unix_sockets import FileIdentity, UnixListener, listen
 from biren_plugin.wire.dra_plugin import VERSIONS, PluginInfo, new_driver_server, new_info_server
 from biren_plugin.wire.unix_grpc import bug_limit
@@ -23,7 +24,7 @@ from biren_plugin.worker_thread import WorkerThread
 _START_DEADLINE: Final = 10.0
 _GOODBYE: Final = 1.5
 """Seconds for which the driver's socket may outlive the cancellation: a daemon ends within two."""
-_LOOK_INTERVAL: Final = 1.0
+_LOOK_INTERVAL: Final = 5.0
 """Seconds between checks of the two sockets' identity."""
 
 
@@ -141,7 +142,7 @@ async def _until_gone(path: Path, identity: FileIdentity, thread: WorkerThread) 
     """Watch a socket of the driver. Ends by raising `PluginSocketGone`."""
     find = partial(FileIdentity.of, path)
     while await thread.run_or(find, identity) == identity:  # noqa: ASYNC110 - no event reports a deletion
-        await trio.sleep(_LOOK_INTERVAL)
+        await trio.sleep(until_wakeup(_LOOK_INTERVAL))
     raise PluginSocketGone(f"{path} was deleted or replaced: the kubelet cannot reach the driver")
 
 
