@@ -3,7 +3,7 @@
 1. A newer value replaces one that was not taken yet, so there is no backlog.
 2. A new subscriber gets the latest value first.
 3. Posting never waits: a slow or dead subscriber delays no other task.
-4. The same object posted again is no news: it wakes only those who subscribe with `repeats`.
+4. The same object posted again is no news: it wakes only a subscriber whose `repeats` returns True.
 
 Each subscriber has a trio channel of its own, of size 1: a message on a channel that several share
 would reach only one of them.
@@ -18,13 +18,17 @@ import trio
 T = TypeVar("T")
 
 
+def _never() -> bool:
+    return False
+
+
 class Board(Generic[T]):
     """One task posts values; other tasks take the latest."""
 
     def __init__(self) -> None:
         self._latest: list[T] = []
         self._subscribers: list[
-            tuple[trio.MemorySendChannel[T], trio.MemoryReceiveChannel[T], bool]
+            tuple[trio.MemorySendChannel[T], trio.MemoryReceiveChannel[T], Callable[[], bool]]
         ] = []
 
     @property
@@ -37,15 +41,24 @@ class Board(Generic[T]):
         is_news = not self._latest or value is not self._latest[0]
         self._latest = [value]
         for send, receive, repeats in self._subscribers:
-            if not (is_news or repeats):
+            if not (is_news or repeats()):
                 continue
             with suppress(trio.WouldBlock):  # the subscriber has taken the last value
                 receive.receive_nowait()
             send.send_nowait(value)
 
+    def wants_repeats(self) -> bool:
+        """Return whether a subscriber would take the same object again now."""
+        return any(repeats() for _, _, repeats in self._subscribers)
+
     @contextmanager
-    def subscribe(self, *, repeats: bool = False) -> Iterator[trio.MemoryReceiveChannel[T]]:
-        """Give a channel that holds the latest value, if there is one; closed at the end of the block."""
+    def subscribe(
+        self, *, repeats: Callable[[], bool] = _never
+    ) -> Iterator[trio.MemoryReceiveChannel[T]]:
+        """Give a channel that holds the latest value, if there is one; closed at the end of the block.
+
+        `repeats`: whether the subscriber takes the same object again, asked each time that one is posted.
+        """
         send, receive = trio.open_memory_channel[T](1)
         with receive, self._subscribed(send, receive, repeats=repeats):
             yield receive
@@ -56,7 +69,7 @@ class Board(Generic[T]):
         send: trio.MemorySendChannel[T],
         receive: trio.MemoryReceiveChannel[T],
         *,
-        repeats: bool = False,
+        repeats: Callable[[], bool] = _never,
     ) -> Iterator[None]:
         rest = receive.clone()  # to remove a value that was not taken in time
         subscriber = (send, rest, repeats)

@@ -56,7 +56,7 @@ async def test_the_same_object_again_wakes_only_subscribers_that_ask_for_repeats
     board = Board[list[int]]()
     value = [1]
     board.post(value)
-    with board.subscribe() as plain, board.subscribe(repeats=True) as repeating:
+    with board.subscribe() as plain, board.subscribe(repeats=lambda: True) as repeating:
         for channel in (plain, repeating):
             channel.receive_nowait()
         board.post(value)

@@ -9,10 +9,12 @@
 3. A name counts as hung once its read has taken `PATIENCE`. A late value is used when it arrives.
 4. While the listing itself hangs, no other thread is started, and each scan raises `HostUnreadable`. If
    that thread returns from the listing and then hangs at a name, it is left to that name.
+5. A scan that is likely to find nothing new may `begin` without a task that waits for it: on an idle node,
+   waking the event loop would cost more than the reads. `look` goes on with a scan that was begun.
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final, Generic, TypeVar
@@ -68,8 +70,21 @@ class PatientReads(Generic[T]):
         self._late: dict[str, T] = {}
         self._failure: Exception | None = None
 
-    async def look(self) -> Round[T]:
-        """Read everything once. Raises `HostUnreadable`, and what `names` and `read` raise."""
+    def begin(self, is_known: Callable[[Mapping[str, T]], bool]) -> "_Thread[T] | None":
+        """Begin to read everything; None while names are slow, which needs `look`. Raises `HostUnreadable`.
+
+        `is_known` is called in the thread with the values. If it returns True, no task is woken. Within
+        `SHARED` the caller asks for the thread's `seconds`, and if there are none, it calls `look`.
+        """
+        if self._slow or self._late or self._listing is not None or self._failure is not None:
+            return None
+        return _Thread(self._list_quick, self._read, is_known)
+
+    async def look(self, begun: "_Thread[T] | None" = None) -> Round[T]:
+        """Read everything once. Raises `HostUnreadable`, and what `names` and `read` raise.
+
+        `begun`: the scan that `begin` has begun, to go on with.
+        """
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
@@ -77,7 +92,8 @@ class PatientReads(Generic[T]):
         for name in self._slow - self._own.keys():
             self._give_thread(name, _Thread(partial(list, [name]), self._read))
         values: dict[str, T] = {}
-        thread = _Thread(self._list_quick, self._read)
+        thread = begun if begun is not None else _Thread(self._list_quick, self._read)
+        thread.attend()
         patience = SHARED
         while not await thread.is_quick(patience):
             if thread.at is None:
@@ -145,15 +161,27 @@ class _Thread(Generic[T]):
     name is being read. Raises `HostUnreadable` if no thread can be started.
     """
 
-    def __init__(self, names: Callable[[], Sequence[str]], read: Callable[[str], T | None]) -> None:
+    def __init__(
+        self,
+        names: Callable[[], Sequence[str]],
+        read: Callable[[str], T | None],
+        is_known: Callable[[Mapping[str, T]], bool] = lambda _values: False,
+    ) -> None:
         self.at: str | None = None
         """The name that is being read; None while the names are listed."""
         self.since = trio.current_time()
         """When that read began."""
         self.values: dict[str, T] = {}
         self.finished = trio.Event()
+        """Set for a task that attends, or when there is news."""
+        self.seconds: float | None = None
+        """How long the reads took, if they ended without news and without a task that attended."""
+        self._began = self.since
         self._names = names
         self._read = read
+        self._is_known = is_known
+        self._has_news = True
+        self._attended = False
         self._listed: Sequence[str] = ()
         self._place = 0
         """The number of listed names that were read or are being read."""
@@ -169,6 +197,24 @@ class _Thread(Generic[T]):
             raise HostUnreadable(
                 f"{error}: processes have run out on the node, or in the pod's cgroup (pids.max)"
             ) from error
+
+    async def beside(self, wait: Callable[[], Awaitable[bool]]) -> bool:
+        """Return what `wait` returns; False if the thread reports news before."""
+        with trio.CancelScope() as scope:
+            self.when_finished(scope.cancel)
+            return await wait()
+        return False
+
+    def attend(self) -> None:
+        """Make the thread report its end, whatever it has found."""
+        with self._step:
+            self._attended = True
+            has_ended = self.seconds is not None
+        if has_ended:
+            self._end(outcome.Value(None))
+        now = trio.current_time()
+        if now - self._began - SHARED > _STOPPED:
+            self.since = now
 
     async def is_quick(self, patience: float) -> bool:
         """Return True once all names are read; False when one name has taken `patience`."""
@@ -213,8 +259,13 @@ class _Thread(Generic[T]):
             value = self._read(name)
             if value is not None:
                 self.values[name] = value
+        self._has_news = not self._is_known(self.values)
 
     def _deliver(self, result: outcome.Outcome[None]) -> None:
+        with self._step:
+            if not (self._has_news or self._attended):
+                self.seconds = self._clock.current_time() - self._began
+                return
         with suppress(trio.RunFinishedError):  # no task is left to use it
             self._token.run_sync_soon(self._end, result)
 

@@ -1,6 +1,7 @@
 """Scans the host repeatedly, and posts a snapshot of it: the first source of the survey."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 import attrs
@@ -10,7 +11,7 @@ from biren_plugin.board import Board
 from biren_plugin.core.observed import Observed
 from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.folder_events import FolderEvents
-from biren_plugin.host.patient_reads import PatientReads, Round
+from biren_plugin.host.patient_reads import SHARED, PatientReads
 from biren_plugin.host.readers import Reader
 from biren_plugin.notice import ERROR, Notice
 from biren_plugin.shared_wakeups import until_wakeup
@@ -38,7 +39,8 @@ async def scan_host(
     """Post a snapshot at least every `interval` seconds; every `pulse` seconds read everything again.
 
     After a first scan of the whole host, glances show whether it has changed; then the whole host is
-    scanned at once, as it is after an event and while a read hangs.
+    scanned at once, as it is after an event and while a read hangs. While nobody waits for what time alone
+    changes, a glance that finds nothing wakes no task.
 
     `on_turn` gets the seconds that each scan took. A host that cannot be read is logged once, and the last
     snapshot stays.
@@ -56,6 +58,9 @@ async def scan_host(
     def read(name: str) -> T | None:  # in a thread
         return reader.read(name, fresh=fresh or stale) if due is None else reader.glance(name)
 
+    def is_known(values: Mapping[str, T]) -> bool:  # in a thread
+        return due is not None and not _differ(values, due, readings)
+
     patient_reads = PatientReads(names, read, "/sys and /dev")
     readings: Mapping[str, T] = {}
     next_beat = trio.current_time() + pulse
@@ -66,9 +71,19 @@ async def scan_host(
         fresh |= bool(pulse) and began >= next_beat
         stale = began >= next_reread
         glancing &= not (fresh or stale)
+        changed = False
+        may_be_silent = glancing and interval <= SHARED and not observed.wants_repeats()
         try:
-            look = await patient_reads.look()
-            if due is not None and _differs(look, due, readings):
+            begun = patient_reads.begin(is_known) if may_be_silent else None
+            if begun is not None:
+                changed = await begun.beside(partial(folder_events.wait, until_wakeup(interval)))
+                if begun.seconds is not None:
+                    on_turn(begun.seconds)
+                    glancing = not changed
+                    continue
+            look = await patient_reads.look(begun)
+            has_news = changed or bool(look.pending)
+            if due is not None and (has_news or _differ(look.values, due, readings)):
                 glancing = False
                 look = await patient_reads.look()
         except HostUnreadable as error:
@@ -96,7 +111,6 @@ async def scan_host(
             glancing = False
 
 
-def _differs(look: Round[T], due: Sequence[str], readings: Mapping[str, T]) -> bool:
+def _differ(values: Mapping[str, T], due: Sequence[str], readings: Mapping[str, T]) -> bool:
     """Return whether a glance found anything else than the last scan of the whole host."""
-    names = {*due, *look.values}
-    return bool(look.pending) or any(look.values.get(n) is not readings.get(n) for n in names)
+    return any(values.get(name) is not readings.get(name) for name in {*due, *values})

@@ -47,7 +47,14 @@ async def survey_node(
     judged = Observed()
     calm = settled = False
     changed_at = judged_at = trio.current_time()
-    with observed.subscribe(repeats=True) as looks:  # time alone may settle what was seen
+
+    def may_settle() -> bool:
+        """Return whether time alone may change what is concluded from the same observations."""
+        now = trio.current_time()
+        idle = calm and (settled or now - changed_at > CALM)
+        return not idle or now - judged_at >= SELDOM
+
+    with observed.subscribe(repeats=may_settle) as looks:
         async for seen in looks:
             if seen.snapshot is None:
                 continue
@@ -56,7 +63,7 @@ async def survey_node(
             now = trio.current_time()
             if seen != judged:
                 changed_at = now
-            elif now - judged_at < SELDOM and calm and (settled or now - changed_at > CALM):
+            elif not may_settle():
                 continue
             judged, judged_at = seen, now
             current = health.judge(keeper.update(seen, now), seen, now)

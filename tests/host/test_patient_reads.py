@@ -269,6 +269,49 @@ async def test_a_name_that_hangs_after_a_late_listing_does_not_delay_the_others(
     assert set((await patient_reads.look()).values) == set(THREE)
 
 
+async def test_a_begun_scan_reports_only_to_a_task_that_asks(
+    patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
+) -> None:
+    begun = patient_reads.begin(lambda values: len(values) == len(THREE))
+    assert begun is not None
+    await settled()
+    assert begun.seconds == 0
+    assert not begun.finished.is_set()
+    assert set((await patient_reads.look(begun)).values) == set(THREE)
+
+
+async def test_a_begun_scan_that_hangs_is_left_by_the_next_look(
+    patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
+) -> None:
+    host.hangs_at = {"card_1"}
+    begun = patient_reads.begin(lambda _values: True)
+    assert begun is not None
+    await trio.to_thread.run_sync(host.wait_for_hangs, 1)
+    await jump(mock_clock, SHARED)
+    look = await patient_reads.look(begun)
+    assert (set(look.values), look.pending) == ({"card_0", "card_2"}, frozenset({"card_1"}))
+    assert patient_reads.begin(lambda _values: True) is None, "a slow name needs a task"
+
+
+async def test_after_a_stop_of_the_process_a_begun_scan_does_not_count_as_hung(
+    patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
+) -> None:
+    host.hangs_at = {"card_1"}
+    begun = patient_reads.begin(lambda _values: True)
+    await trio.to_thread.run_sync(host.wait_for_hangs, 1)
+    await jump(mock_clock, 3600)
+    looks: list[Round[str]] = []
+
+    async def look() -> None:
+        looks.append(await patient_reads.look(begun))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        await settled()
+        host.let_go()
+    assert looks == [Round({name: f"{name} was read" for name in THREE})]
+
+
 @pytest.mark.parametrize("where", ["card_1", LISTING])
 async def test_after_a_stop_of_the_process_nothing_counts_as_hung(
     patient_reads: PatientReads[str], host: Host, mock_clock: MockClock, where: str

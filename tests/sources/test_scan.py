@@ -16,6 +16,7 @@ from biren_plugin.core.model import Snapshot
 from biren_plugin.core.observed import LibraryRound, Observed
 from biren_plugin.core.parse.brml import LibraryFacts
 from biren_plugin.core.parse.card import Card, NodeState
+from biren_plugin.errors import HostUnreadable
 from biren_plugin.host.driver_cards import DriverCardReader
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.patient_reads import PATIENCE, SHARED
@@ -105,11 +106,43 @@ def observed() -> Board[Observed]:
 async def bell(
     reader: ScriptedReader, observed: Board[Observed], mock_clock: MockClock
 ) -> AsyncIterator[SteppedEvents]:
-    """The events of a running scanner. The clock stands still unless a test moves it."""
+    """The events of a running scanner whose scans are awaited. The clock stands still unless a test moves it."""
     bell = SteppedEvents()
+    with observed.subscribe(repeats=lambda: True):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: scan_host(reader, bell, observed, interval=1.0, pulse=PULSE))
+            await bell.asleep.wait()
+            yield bell
+            nursery.cancel_scope.cancel()
+
+
+class Steps(trio.abc.Instrument):
+    """Counts how often the scanner's task runs."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += task.name == "the scanner"
+
+
+@pytest.fixture
+def turns() -> list[float]:
+    """The seconds of each scan of `idle_bell`."""
+    return []
+
+
+@pytest.fixture
+async def idle_bell(
+    reader: ScriptedReader, observed: Board[Observed], mock_clock: MockClock, turns: list[float]
+) -> AsyncIterator[SteppedEvents]:
+    """As `bell`, after the first scan; nobody waits for an unchanged host, and nothing changes in a directory."""
+    bell = SteppedEvents()
+    scan = partial(scan_host, reader, bell, observed, interval=1.0, on_turn=turns.append)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: scan_host(reader, bell, observed, interval=1.0, pulse=PULSE))
+        nursery.start_soon(scan, name="the scanner")
         await bell.asleep.wait()
+        bell.changed = False
         yield bell
         nursery.cancel_scope.cancel()
 
@@ -192,13 +225,100 @@ async def test_without_an_event_a_scan_is_a_glance_which_reads_nothing_else(
 ) -> None:
     bell.changed = False
     before = observed.latest
-    with observed.subscribe(repeats=True) as posted:
+    with observed.subscribe(repeats=lambda: True) as posted:
         posted.receive_nowait()
         await bell.ring()
         await bell.ring()
         assert posted.receive_nowait() is before, "the same object is quickly compared"
     assert reader.reads == [False]
     assert reader.glances == [5, 5], "seconds between two whole reads of a function"
+
+
+async def test_a_glance_of_an_idle_node_that_finds_nothing_new_wakes_no_task(
+    idle_bell: SteppedEvents,
+    observed: Board[Observed],
+    reader: ScriptedReader,
+    mock_clock: MockClock,
+    turns: list[float],
+) -> None:
+    steps = Steps()
+    with observed.subscribe() as posted:
+        posted.receive_nowait()
+        trio.lowlevel.add_instrument(steps)
+        for _ in range(10):
+            await jump(mock_clock, 1)
+            await idle_bell.ring()
+        await settled()
+        trio.lowlevel.remove_instrument(steps)
+        with pytest.raises(trio.WouldBlock):
+            posted.receive_nowait()
+    assert len(reader.glances) == 10
+    assert steps.count == 10
+    assert len(turns) == 10, "the last glance is noted at the next wake-up"
+
+
+@pytest.mark.parametrize("sight", ["another card", "other nodes"])
+async def test_a_glance_of_an_idle_node_that_finds_a_change_is_followed_by_a_whole_scan_at_once(
+    idle_bell: SteppedEvents, observed: Board[Observed], reader: ScriptedReader, sight: str
+) -> None:
+    if sight == "another card":
+        reader.holds = snapshot(*gpu_cards(0, 7))
+    else:
+        reader.holds = reader.outline = TWO
+    idle_bell.press()
+    await settled()
+    assert observed.latest is not None
+    assert observed.latest.snapshot == reader.holds
+
+
+async def test_an_event_during_a_glance_of_an_idle_node_is_followed_by_a_whole_scan(
+    idle_bell: SteppedEvents, observed: Board[Observed], reader: ScriptedReader
+) -> None:
+    reader.hangs_at = "card_0"
+    idle_bell.press()
+    await reader.until_it_hangs()
+    idle_bell.changed = True
+    idle_bell.press()
+    await settled()
+    assert len(reader.reads) == 1
+    reader.let_go()
+    await settled()
+    assert len(reader.reads) == 2
+
+
+async def test_a_glance_of_an_idle_node_that_hangs_counts_as_hung_as_any_scan(
+    idle_bell: SteppedEvents,
+    observed: Board[Observed],
+    reader: ScriptedReader,
+    mock_clock: MockClock,
+) -> None:
+    reader.hangs_at = "card_0"
+    idle_bell.press()
+    await reader.until_it_hangs()
+    await jump(mock_clock, SHARED)
+    idle_bell.press()
+    await settled()
+    assert cards(observed) == {"card_0": False}
+    await jump(mock_clock, PATIENCE - SHARED)
+    idle_bell.press()
+    await settled()
+    assert cards(observed) == {"card_0": True}
+
+
+async def test_a_glance_of_an_idle_node_that_cannot_be_read_is_logged_at_once(
+    idle_bell: SteppedEvents,
+    reader: ScriptedReader,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(_turns: int) -> None:
+        raise HostUnreadable("cannot read /sys/class/biren: permission denied")
+
+    monkeypatch.setattr(reader, "due", fail)
+    idle_bell.press()
+    await settled()
+    assert len(errors(caplog)) == 1
+    assert "cannot read /sys/class/biren: permission denied" in errors(caplog)[0]
 
 
 @pytest.mark.parametrize("sight", ["another card", "other nodes"])
