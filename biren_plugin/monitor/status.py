@@ -173,7 +173,7 @@ def _timestamp(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-LOOK_INTERVAL: Final = 5.0
+LOOK_INTERVAL: Final = 10.0
 ASK_DEADLINE: Final = 0.5
 DEADLINE: Final = 5.0
 """Seconds."""

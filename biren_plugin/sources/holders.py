@@ -40,6 +40,7 @@ from biren_plugin.core.observed import (
 from biren_plugin.core.parse.vendor import DOMAIN
 from biren_plugin.errors import NodeError, NoThread, PodResourcesUnknown, reason_of
 from biren_plugin.notice import Notice
+from biren_plugin.shared_wakeups import until_wakeup
 from biren_plugin.unix_sockets import FileIdentity, connect_at_once, stream_of
 from biren_plugin.wire.pod_resources import ask_kubelet
 from biren_plugin.worker_thread import WorkerThread
@@ -115,6 +116,7 @@ async def ask_holders(
             vanished_wait *= 2
         else:
             vanished_wait = SOONER
+            wait = min(wait, until_wakeup(INTERVAL))
         if began < (doubts.latest or Doubt()).until:
             wait = min(wait, SOONER)
         due = trio.current_time() + wait
