@@ -262,3 +262,11 @@ def wait_until_no_plugin_is_counted(node: Node) -> None:
         lambda: node.status()["allocatable"].get(WHOLE, "0") == "0",
         "no card of a plugin is counted",
     )
+
+
+def wait_until_plugin_is_counted(node: Node, cards: int) -> None:
+    """Until then the scheduler gives out the slices that are left of the driver for half a minute."""
+    poll(
+        lambda: node.status()["allocatable"].get(WHOLE) == f"{cards}",
+        "the plugin's cards are counted",
+    )

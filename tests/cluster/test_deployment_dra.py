@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.cluster.deployment import NAME, NAMESPACE, SOONER, Deployment
-from tests.cluster.dra import DraNode, wait_until_no_plugin_is_counted
+from tests.cluster.dra import DraNode, wait_until_no_plugin_is_counted, wait_until_plugin_is_counted
 from tests.cluster.host import NodeHost
 from tests.cluster.isolation import NODE_NAME
 from tests.cluster.node import Node
@@ -120,6 +120,7 @@ def test_a_node_is_moved_by_its_label_and_back(
     prepared.api.delete_pods()
     deployment.wait_until_rolled_out()
     prepared.view.wait_for(CARDS)
+    wait_until_plugin_is_counted(prepared, len(CARDS))
     assert hold(prepared, "back", 4) == CARDS
 
 
