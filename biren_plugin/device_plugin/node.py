@@ -37,8 +37,8 @@ class CardScheduler(Protocol):
     async def prefer(self, request: PreferenceRequest) -> list[str] | None:
         """Return the ids that it chose for the container that asks; None for no opinion."""
 
-    async def admit(self, ids: Sequence[str]) -> None:
-        """Note that a container gets these cards. Raises `RequestRefused` if another is to have them."""
+    async def admit(self, ids: Sequence[str]) -> bool:
+        """Return whether it chose these cards for the container. Raises `RequestRefused` if another is to have them."""
 
     async def refuse(self, ids: Sequence[str]) -> None:
         """Note that a container does not get these cards."""

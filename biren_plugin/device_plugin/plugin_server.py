@@ -106,15 +106,15 @@ class DevicePlugin:
         inventory = self._inventory.latest or Inventory()
         try:
             cards = cards_for(requests, offered, inventory)
-            await self._doubtful.admit([id_ for each in requests for id_ in each])
         except RequestRefused:
             if self._scheduler is not None:
                 for each in requests:
                     await self._scheduler.refuse(each)
             raise
-        if self._scheduler is not None:
-            for each in requests:
-                await self._scheduler.admit(each)
+        for ids in requests:
+            # A scheduler's books know who holds a card; a kubelet's may be lost.
+            if self._scheduler is None or not await self._scheduler.admit(ids):
+                await self._doubtful.admit(ids)
         return cards
 
     def _current(self) -> DeviceList:

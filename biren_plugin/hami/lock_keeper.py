@@ -58,9 +58,13 @@ class LockKeeper:
         self._refused = Notice()
         self.held: Promise | None = None
         """What the lock's pod was promised, as it was seen last; None without a lock."""
+        self._failed_uid = ""
+        """Of the pod that was refused last: the kubelet may report that it has started the pod's admission."""
 
     def settle(self, answer: Settled) -> None:
         """Leaves `answer` to `run_settling`; waits for nothing."""
+        if answer.phase == FAILED:
+            self._failed_uid = answer.promise.uid
         try:
             self._put.send_nowait(answer)
         except trio.WouldBlock:
@@ -176,7 +180,8 @@ class LockKeeper:
             released = await self._objects.release(lambda found: found.text == lock.text)
         else:
             done = len(read_entries(fate.promise.text))
-            answer = Settled(fate.promise, done, fate.phase)
+            phase = FAILED if fate.promise.uid == self._failed_uid else fate.phase
+            answer = Settled(fate.promise, done, phase)
             released = await self._finish_and_release(answer, lambda found: found.text == lock.text)
         if released is not None:
             name = f"{lock.namespace}/{lock.pod}"

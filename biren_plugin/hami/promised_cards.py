@@ -80,23 +80,24 @@ class PromisedCards:
         cards = preferred_by_promise(found, self._progress, request.available, must, request.size)
         return sorted(cards, key=by_number) if cards is not None else None
 
-    async def admit(self, ids: Sequence[str]) -> None:
-        """One container gets these cards. Raises `NotReady` if they are promised to another."""
+    async def admit(self, ids: Sequence[str]) -> bool:
+        """Return whether HAMi promised these cards to the container. Raises `NotReady` if to another."""
         if not ids:
-            return
+            return False
         found = await self._waiting()
         if found is None:
             text = (
                 f"{', '.join(ids)}: allocated without HAMi's record: the API server did not answer"
             )
             self._state.note("unasked", text)
-            return
+            return False
         match match(found, self._progress, ids):
             case Match(promise=promise, place=place, is_last=is_last):
                 self._progress = self._progress.plus(promise, place)
                 say("hami_matched", f"{', '.join(ids)}: HAMi's choice for {promise.name}", DEBUG)
                 self._state.containers["matched"] += 1
                 self._settle(Settled(promise, place + 1, SUCCESS if is_last else ""))
+                return True
             case Mismatch(promise=promise, text=text):
                 self._state.note("refused", text)
                 if promise is not None:
@@ -105,6 +106,7 @@ class PromisedCards:
             case Unmatched(text=text):
                 self._state.note("unmatched", text)
                 say("hami_unmatched", f"allocated {', '.join(ids)}: {text}", WARNING)
+        return False
 
     async def refuse(self, ids: Sequence[str]) -> None:
         """The request was refused for another reason: HAMi's next pod should not wait for that one."""

@@ -1,6 +1,6 @@
 """A kubelet that lost its record is asked before it gives a held card to another container."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import trio
@@ -13,7 +13,7 @@ from biren_plugin.core.model import DeviceList, Inventory
 from biren_plugin.core.observed import Holder, Holders, KubeletView
 from biren_plugin.daemon_state import DaemonState
 from biren_plugin.device_plugin.doubtful_cards import ASK_DEADLINE, DoubtfulCards
-from biren_plugin.device_plugin.node import Streams
+from biren_plugin.device_plugin.node import CardScheduler, Streams
 from biren_plugin.device_plugin.plugin_server import DevicePlugin, watch_devices
 from biren_plugin.errors import NotReady
 from tests.support.cards import GPU, devices, listed
@@ -23,10 +23,26 @@ HELD: Holders = {(GPU, "card_0"): TRAIN}
 PODS = frozenset({("default", "train")})
 
 
+class Books:
+    """A scheduler that has promised `card_0` to the container that asks."""
+
+    resource = GPU
+    offered = Board[DeviceList]()
+
+    async def prefer(self, request: PreferenceRequest) -> list[str] | None:
+        return None
+
+    async def admit(self, ids: Sequence[str]) -> bool:
+        return list(ids) == ["card_0"]
+
+    async def refuse(self, ids: Sequence[str]) -> None:
+        pass
+
+
 class Stage:
     """A plugin with `card_0`, which a pod holds, and `card_1`; kubelet `a` has reported that."""
 
-    def __init__(self) -> None:
+    def __init__(self, scheduler: CardScheduler | None = None) -> None:
         self.state = DaemonState()
         offered = Board[DeviceList]()
         offered.post(listed(GPU, *devices(GPU, 0, 1)))
@@ -37,6 +53,7 @@ class Stage:
             "packed",
             edits_for,
             DoubtfulCards(GPU, self.state),
+            scheduler,
         )
         self.questions = 0
         self.register("a")
@@ -141,3 +158,16 @@ async def test_a_choice_leaves_held_cards_out_while_enough_others_are_there(
     assert await stage.plugin.prefer([two]) == [["card_0", "card_1"]]
     must = PreferenceRequest(both, ("card_0",), 1)
     assert await stage.plugin.prefer([must]) == [["card_0"]]
+
+
+async def test_a_schedulers_promise_settles_the_doubt_about_a_card(
+    autojump_clock: MockClock,
+) -> None:
+    stage = Stage(Books())
+    await trio.sleep(5)  # of the mock clock
+    for card in ("card_0", "card_1"):
+        stage.state.holding.allocated(GPU, [card], trio.current_time())
+    stage.register("b")
+    await stage.plugin.allocate([["card_0"]])
+    with pytest.raises(NotReady, match="card_1 was allocated right before the kubelet restarted"):
+        await stage.plugin.allocate([["card_1"]])

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from biren_plugin.errors import NotReady
 from biren_plugin.hami import hami_mode, promised_cards
 from tests.support.hami_books import Wish
 from tests.support.hami_node import HamiNode, until
@@ -37,6 +38,21 @@ async def test_a_pod_that_the_kubelet_refused_by_itself_leaves_no_lock(node: Ham
         node.scheduler.set_status("p1", phase="Failed", reason="OutOfbirentech.com/gpu")
         await until(lambda: node.scheduler.lock is None)
         assert node.scheduler.annotation(PHASE, "p1") == "failed"
+
+
+async def test_a_refused_pod_has_failed_whatever_the_kubelet_reports_before_it_says_so(
+    node: HamiNode,
+) -> None:
+    async with node.registered() as daemon:
+        assert node.scheduler.run_pod("p1", Wish((1,))) == "bound"
+        node.api.refuse = lambda method, _path: (503, "gone") if method != "GET" else None
+        with pytest.raises(NotReady, match="HAMi promised card_7"):
+            await node.plugin.allocate([["card_0"]])
+        node.scheduler.set_status("p1", phase="Pending", startTime="now")
+        node.api.refuse = lambda _method, _path: None
+        daemon.cancel()  # whose end judges the lock that is left
+    assert node.scheduler.lock is None
+    assert node.scheduler.annotation(PHASE, "p1") == "failed"
 
 
 async def test_a_daemon_that_was_killed_between_answer_and_release_leaves_the_lock_to_the_next(
