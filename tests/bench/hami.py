@@ -41,7 +41,10 @@ def _fault(node: Node, scheduler: HamiScheduler, round_: int) -> float:
     node.host.pull_node(SICK)
     scheduler.api.wait_until(lambda: not _is_healthy(scheduler))
     took = time.monotonic() - began
+    mark = node.kubelet.mark()
     node.host.put_node_back(SICK)
+    # The kubelet, too: HAMi may promise the card at once.
+    node.kubelet.wait_for_list(GPU, unhealthy=set(), since=mark)
     scheduler.api.wait_until(lambda: _is_healthy(scheduler))
     return took * 1000
 

@@ -80,6 +80,10 @@ class KubeletView:
 
         poll(look, f"{resource} {sorted(ids)}", timeout, lambda: seen)
 
+    def wait_until_none_is_held(self) -> None:
+        """Waits until no pod holds a device: a deleted one does so until its containers have ended."""
+        poll(lambda: not any(self.held().values()), "no device is held", shown=self.held)
+
     @contextlib.contextmanager
     def gaps(self, ids: set[str], resource: str = _RESOURCE) -> Iterator[list[float]]:
         """The seconds for which ids were missing, one entry for each gap; filled while the block runs."""

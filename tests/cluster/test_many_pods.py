@@ -49,8 +49,7 @@ def test_sixty_pods_at_once_get_sixty_different_cards(
     daemon.start()
     cards = {f"card_{number}" for number in range(BURST)}
     node.view.wait_for(cards)
-    # The kubelet counts the cards of a deleted pod until its containers have ended.
-    poll(lambda: not any(node.view.held(WHOLE).values()), "no card held by an earlier pod")
+    node.view.wait_until_none_is_held()
     names = [f"burst-{number}" for number in range(BURST)]
     for name in names:
         start_pod(node.api, name, container(gpu=1), hostNetwork=True)

@@ -85,6 +85,7 @@ def test_kubelet_restarts_under_load_lose_only_pods_that_were_admitted_before_re
     assert outcome.ran
     for message in outcome.refused.values():
         assert "no healthy devices present" in message or "unregistered" in message
+    node.view.wait_until_none_is_held()
     assert cards_of(node, "after", gpu=24) == eight_cards
 
 
