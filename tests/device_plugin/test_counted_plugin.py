@@ -107,8 +107,9 @@ class _Chooser:
     async def prefer(self, request: PreferenceRequest) -> list[str] | None:
         return None
 
-    async def admit(self, ids: Sequence[str]) -> None:
+    async def admit(self, ids: Sequence[str]) -> bool:
         self.told.append(("admit", [*ids]))
+        return True
 
     async def refuse(self, ids: Sequence[str]) -> None:
         self.told.append(("refuse", [*ids]))
