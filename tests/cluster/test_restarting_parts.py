@@ -86,6 +86,8 @@ def test_kubelet_restarts_under_load_lose_only_pods_that_were_admitted_before_re
     for message in outcome.refused.values():
         assert "no healthy devices present" in message or "unregistered" in message
     node.view.wait_until_none_is_held()
+    # A card that was allocated right before a restart is offered again once no pod may hold it.
+    node.view.wait_for(eight_cards, timeout=40.0)
     assert cards_of(node, "after", gpu=24) == eight_cards
 
 
