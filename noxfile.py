@@ -52,6 +52,8 @@ def show_pyenvs_pythons() -> None:
 
 
 show_pyenvs_pythons()
+# Where this is set, each of the hundreds of processes that the tests start would compile all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def prepare(session: nox.Session) -> Callable[..., None]:
