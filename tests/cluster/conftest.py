@@ -41,12 +41,14 @@ def node(state: Path) -> Iterator[Node]:
         node.processes.kill_all()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def containerd(state: Path, request: pytest.FixtureRequest) -> Iterator[Containerd]:
-    """Only containerd, or the cluster's if there is one."""
+    """Only containerd, or the cluster's if there is one, without its kubelet, which ends sandboxes of no pod."""
     if missing_for_kubernetes() is None:
         cluster: Node = request.getfixturevalue("node")
+        cluster.stop_kubelet()
         yield cluster.containerd
+        cluster.start_kubelet()
         return
     processes = Processes(state / "alone/logs")
     alone = Containerd(state / "alone", processes)
