@@ -1,4 +1,4 @@
-"""What README and docs/ point to is there, and no setting is left out."""
+"""What the documents point to is there, and no setting is left out."""
 
 import re
 from pathlib import Path
@@ -11,10 +11,12 @@ from biren_plugin.core.settings import SETTINGS
 from tests.cluster import tried
 from tests.support.documents import DOCUMENTS, ROOT, anchors
 
-NAMES = [document.name for document in DOCUMENTS]
+OTHERS = ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "manifests/chart/README.md"]
+LINKED = [*DOCUMENTS, *(ROOT / other for other in OTHERS)]
+NAMES = [str(document.relative_to(ROOT)) for document in LINKED]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+@pytest.mark.parametrize("document", LINKED, ids=NAMES)
 def test_every_link_leads_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
         if "://" in target:
