@@ -2,10 +2,12 @@
 
 import os
 import re
+import signal
 import subprocess
 import sysconfig
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -270,6 +272,8 @@ def test_ctrl_c_during_imports_causes_no_traceback(tmp_path: Path, module: str) 
     said = subprocess.run(
         [*COMMAND, "devices"],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}"},
+        # As in a terminal: a shell's background process ignores the signal, and so do its children.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         capture_output=True,
         text=True,
     )
