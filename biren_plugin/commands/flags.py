@@ -64,7 +64,12 @@ def _read_given(kind: Any, tokens: Sequence[Token]) -> _Given:
     return _Given(read_value(kind, tokens), _SOURCES[first.source], first.keyword or "")
 
 
-EVERY_PARAMETER: Final = Parameter(negative="", converter=read_value)
+def _default_in_help(default: object) -> str | None:
+    """Return the text of `[default: ...]`; None, for no such text, if the default is empty."""
+    return None if default in ("", ()) else str(default)
+
+
+EVERY_PARAMETER: Final = Parameter(negative="", converter=read_value, show_default=_default_in_help)
 """What cyclopts knows of each parameter of each command, unless an annotation says otherwise."""
 
 _KINDS: Final = {field.name: field.type for field in SETTINGS}
@@ -132,7 +137,7 @@ def _parameter(name: str, kind: Any, default: Any, text: str, group: Group) -> i
         group=group,
         negative="",
         converter=_read_given,
-        show_default=default not in (None, ()),
+        show_default=default not in (None, (), ""),
     )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, flag]

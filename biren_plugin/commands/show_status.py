@@ -57,7 +57,7 @@ def status(
         Print one JSON document a line (its schema: status.schema.json in
         share/br-gpu-device-plugin/schema of the Python environment).
     watch
-        Show it again each second, until Ctrl-C.
+        Refresh it each second, until Ctrl-C.
     problem
         Print one line about the cards that have a fault, for Node Problem Detector. Exit status: 0: none.
         1: some. 2: unknown.

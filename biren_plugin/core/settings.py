@@ -229,7 +229,7 @@ class Settings:
     )
     node_name: str = setting(
         "",
-        "The node's name, if no pod's token has it; for dra and hami.",
+        "The node's name, where no pod's token has it; for dra, hami and --config-dir.",
         Matching(_NODE_NAME, "the name of the Node object: a-z, 0-9, '-' and '.'"),
     )
     hami: bool = setting(

@@ -111,7 +111,7 @@ class _Story:
         """Print where the node is, and the commands that show it from another terminal."""
         root, status = f"--host-root {self.host.root}", f"--status-dir {self._status_dir}"
         print_lines(
-            "\nStaying until Ctrl-C.",
+            "\nIt keeps running until Ctrl-C.",
             f"  host: {self.host.root}",
             f"  kubelet: {self.plugins}",
             "In another terminal:",

@@ -87,7 +87,7 @@ async def scan_host(
                 glancing = False
                 look = await patient_reads.look()
         except HostUnreadable as error:
-            text = f"{error}. Until then the last scan stays valid" if readings else f"{error}"
+            text = f"{error}. The last scan stays valid" if readings else f"{error}"
             notice.begin("host_unreadable", text, ERROR, reason=str(error))
         else:
             notice.end("host_readable", "/sys and /dev can be read again")

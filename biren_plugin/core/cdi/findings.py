@@ -214,12 +214,12 @@ def _mapping(
 def _list(found: dict[str, Any], field: str, where: str) -> list[Any]:
     values = found.get(field)
     if values is not None and not isinstance(values, list):
-        raise CdiSpecInvalid(f"{field} of {where}: no list", found, field)
+        raise CdiSpecInvalid(f"{field} of {where}: not a list", found, field)
     return values or []
 
 
 def _text(found: dict[str, Any], field: str, where: str) -> str:
     value = found.get(field)
     if not isinstance(value, str) or not value:
-        raise CdiSpecInvalid(f"{field} of {where}: missing, or no text", found, field)
+        raise CdiSpecInvalid(f"{field} of {where}: missing, or not text", found, field)
     return value

@@ -116,9 +116,11 @@ def _sysfs(evidence: Evidence) -> Iterator[Symptom]:
     if card.is_group and card.physical_id is not None:
         where = f"/sys/bus/pci/devices/{address_of(card.physical_id)}"
     if card.misread:
-        yield warning(f"{'; '.join(card.misread)}, so the earlier value still counts; see {where}")
+        yield warning(
+            f"{'; '.join(card.misread)}, so an earlier value counts, if there was one; see {where}"
+        )
     if card.numa_misread:
-        yield warning(f"{card.numa_misread}, so the card counts as on no NUMA node; see {where}")
+        yield warning(f"{card.numa_misread}, so the card has no NUMA node; see {where}")
 
 
 def _binding(evidence: Evidence) -> Iterator[Symptom]:

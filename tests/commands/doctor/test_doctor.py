@@ -162,7 +162,7 @@ def test_a_doubt_about_a_healthy_card_is_shown_by_doctor_and_devices(
     host.add_gpus({0: 1, 1: 1})
     (host.root / "sys/class/biren/card_1/device/numa_node").write_text("4711\n")
     row = rows(check_cards, Settings(host_root=host.root))["health"]
-    doubt = "numa_node reads '4711', so the card counts as on no NUMA node"
+    doubt = "numa_node reads '4711', so the card has no NUMA node"
     assert row.verdict is Verdict.WARNING
     assert row.seen.startswith(f"card_1: {doubt}")
     show_devices(host_root=host.root)
