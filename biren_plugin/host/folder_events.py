@@ -50,6 +50,8 @@ class FolderEvents(AbstractContextManager["FolderEvents"]):
         self._watched: dict[int, Path] = {}
         self._noisy: set[int] = set()
         """Watches whose last events did not count."""
+        self._changed = False
+        """Whether a change was read that no wait has returned yet: a wait may be cancelled."""
         self._armed_until = -math.inf
         self._inotify: INotify | None = None
         self._notice = Notice()
@@ -108,31 +110,30 @@ class FolderEvents(AbstractContextManager["FolderEvents"]):
         if self._inotify is None:
             await trio.sleep(longest)
             return False
-        changed = False
         with trio.move_on_after(longest):
-            while not changed:
+            while not self._changed:
                 await trio.lowlevel.wait_readable(self._inotify.fileno())
-                changed = self._read()
-                if not changed:
+                self._read()
+                if not self._changed:
                     await trio.sleep(_IDLE_REST)
-                    changed = self._read()
+                    self._read()
                     self._leave_noisy()
-                    changed |= self._read()  # the end of a watch is an event too
+                    self._read()  # the end of a watch is an event too
             await trio.sleep(_REST)
-        return self._read() or changed
+        self._read()
+        changed, self._changed = self._changed, False
+        return changed
 
-    def _read(self) -> bool:
-        """Take the events so far; return whether one of them counts."""
+    def _read(self) -> None:
+        """Take the events so far, and note whether one of them counts."""
         assert self._inotify is not None
-        changed = False
         self._noisy.clear()
         for event in self._inotify.read(timeout=0):
             if self._counts(event):
-                changed = True
+                self._changed = True
                 self._armed_until = -math.inf  # a directory may be another one
             else:
                 self._noisy.add(event.wd)
-        return changed
 
     def _counts(self, event: Event) -> bool:
         """Return whether the event matters; an event without a name is about the directory itself."""

@@ -109,6 +109,19 @@ async def test_a_change_that_follows_closely_does_not_end_the_next_wait(
         nursery.cancel_scope.cancel()
 
 
+async def test_a_change_that_a_cancelled_wait_has_seen_ends_the_next_wait(
+    bell: FolderEvents, folder: Path, autojump_clock: MockClock
+) -> None:
+    bell.arm(trio.current_time())
+    (folder / "card_0").touch()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bell.wait, LONG)
+        await wait_all_tasks_blocked()  # it waits for the end of the burst
+        nursery.cancel_scope.cancel()
+    assert await rings_for_what_happened(bell)
+    assert not await rings_for_what_happened(bell)
+
+
 async def test_without_a_change_the_wait_ends_after_the_longest_time(
     bell: FolderEvents, autojump_clock: MockClock
 ) -> None:
