@@ -87,6 +87,7 @@ async def scan_host(
                 glancing = False
                 look = await patient_reads.look()
         except HostUnreadable as error:
+            glancing = False  # the next scan has to show whether the fault is over
             text = f"{error}. The last scan stays valid" if readings else f"{error}"
             notice.begin("host_unreadable", text, ERROR, reason=str(error))
         else:

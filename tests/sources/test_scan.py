@@ -305,20 +305,28 @@ async def test_a_glance_of_an_idle_node_that_hangs_counts_as_hung_as_any_scan(
     assert cards(observed) == {"card_0": True}
 
 
-async def test_a_glance_of_an_idle_node_that_cannot_be_read_is_logged_at_once(
+async def test_a_glance_of_an_idle_node_that_cannot_be_read_is_logged_at_once_and_so_is_its_end(
     idle_bell: SteppedEvents,
     reader: ScriptedReader,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def fail(_turns: int) -> None:
+    def fail(*_: int) -> None:
         raise HostUnreadable("cannot read /sys/class/biren: permission denied")
 
-    monkeypatch.setattr(reader, "due", fail)
-    idle_bell.press()
-    await settled()
+    caplog.set_level(logging.INFO)
+    with monkeypatch.context() as refusing:
+        refusing.setattr(reader, "due", fail)
+        refusing.setattr(reader, "names", fail)
+        for _ in range(2):
+            idle_bell.press()
+            await settled()
     assert len(errors(caplog)) == 1
     assert "cannot read /sys/class/biren: permission denied" in errors(caplog)[0]
+    assert "can be read again" not in caplog.text
+    idle_bell.press()
+    await settled()
+    assert "can be read again" in caplog.text
 
 
 @pytest.mark.parametrize("sight", ["another card", "other nodes"])
