@@ -5,7 +5,6 @@
    then released in the same thread, also if another call has the thread by then.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -30,8 +29,8 @@ class WorkerThread:
 
     def __init__(self) -> None:
         self._room = trio.CapacityLimiter(1)
-        self._left: deque[_Handing[Any]] = deque()
-        """What cancelled callers have left, and no call has released yet."""
+        self._opened: set[_Handing[Any]] = set()
+        """What was opened, and is neither taken nor released yet."""
 
     async def run(self, call: Callable[[], T]) -> T:
         """Return the result of `call`. Raises what `call` raises, and `NoThread`."""
@@ -44,8 +43,9 @@ class WorkerThread:
     def _make(self, call: Callable[[], T]) -> outcome.Outcome[T]:
         """Make one call, and release what was left until its end. Runs in the thread."""
         done = outcome.capture(call)
-        while self._left:
-            self._left.popleft().release()
+        for each in [each for each in self._opened.copy() if each.is_left]:
+            self._opened.discard(each)
+            each.release()
         return done
 
     async def run_or(self, call: Callable[[], T], otherwise: U) -> T | U:
@@ -61,12 +61,19 @@ class WorkerThread:
         """
         handing = _Handing(call, release)
         try:
-            return await self.run(handing.open)
+            opened = await self.run(partial(self._open, handing))
         except trio.Cancelled:
-            self._left.append(handing)
+            handing.is_left = True
             with trio.move_on_after(LEAVE_DEADLINE, shield=True), suppress(NoThread):
                 await self.run(_do_nothing)  # after `call`, which may still be under way
             raise
+        self._opened.discard(handing)
+        return opened
+
+    def _open(self, handing: "_Handing[T]") -> T:
+        opened = handing.open()
+        self._opened.add(handing)  # a call that never has its turn leaves nothing here
+        return opened
 
     async def wait_idle(self) -> None:
         """Return when no call is under way, nor one that was left behind."""
@@ -79,9 +86,11 @@ def _do_nothing() -> None:
 
 
 class _Handing(Generic[T]):
-    """What a call opens, on its way to the caller. Used in the thread only, whose calls follow each other."""
+    """What a call opens, on its way to the caller. The thread, whose calls follow each other, opens and releases."""
 
     def __init__(self, call: Callable[[], T], release: Callable[[T], object]) -> None:
+        self.is_left = False
+        """Whether the caller was cancelled."""
         self._call = call
         self._release = release
         self._opened: list[T] = []
@@ -92,7 +101,6 @@ class _Handing(Generic[T]):
         return opened
 
     def release(self) -> None:
-        """Release what was opened, if anything was."""
         for each in self._opened:
             self._release(each)
 

@@ -1,6 +1,8 @@
 """A cancelled caller leaves a call behind, and nothing that the call has opened."""
 
+import gc
 from functools import partial
+from weakref import WeakSet
 
 import pytest
 import trio
@@ -89,6 +91,27 @@ async def test_what_is_opened_in_that_moment_is_released_although_the_next_call_
         assert scope.cancelled_caught
         following.set()
     assert released == ["opened"]
+
+
+async def test_of_calls_that_were_cancelled_behind_a_hanging_one_nothing_is_kept(
+    autojump_clock: MockClock,
+) -> None:
+    thread, gate = WorkerThread(), Gate()
+    kept: WeakSet[Gate] = WeakSet()
+    released: Released = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(thread.run, gate.wait)
+        await settled()
+        for _ in range(3):
+            with trio.move_on_after(1):
+                kept.add(resource := Gate())
+                await thread.acquire(resource.wait, released.append)
+            del resource
+        await settled()
+        gc.collect()
+        assert not kept
+        gate.set()
+    assert not released
 
 
 async def test_a_call_that_fails_has_nothing_to_release() -> None:
