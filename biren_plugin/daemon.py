@@ -85,7 +85,7 @@ async def run_daemon(settings: Settings, last_calls: LastCalls | None = None) ->
     Raises an `ExceptionGroup` of `FolderDead` or of bugs.
     """
     _log_start(settings)
-    state = DaemonState(probes=settings.health_policy.modes)
+    state = DaemonState(probes=settings.health_policy.modes, last_calls=last_calls or LastCalls())
     observed, inventory = state.observed, state.inventory
     folder = Board[KubeletFolder]()
     plugins = settings.device_plugin_dir
@@ -144,8 +144,7 @@ async def run_daemon(settings: Settings, last_calls: LastCalls | None = None) ->
             if settings.offer_by == "dra":
                 from biren_plugin.dra.offering import offer_by_dra  # the API client: h11, TLS
 
-                calls = last_calls or LastCalls()
-                await offer_by_dra(settings, state, folder, calls, beside)
+                await offer_by_dra(settings, state, folder, beside)
             else:
                 await Serving(node, beside).run()
 

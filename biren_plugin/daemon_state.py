@@ -23,6 +23,7 @@ from biren_plugin.core.model import Device, DeviceList, Inventory
 from biren_plugin.core.observed import Doubt, KubeletView, Observed
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.core.rivals import Rival
+from biren_plugin.last_calls import LastCalls
 from biren_plugin.records import mutable
 
 if TYPE_CHECKING:
@@ -168,6 +169,8 @@ class DaemonState:
     """By resource that another plugin has taken, or may have."""
     health_times: HealthTimes = attrs.Factory(HealthTimes)
     """Kept by `follow_health`."""
+    last_calls: LastCalls = attrs.Factory(LastCalls)
+    """Calls about claims that are under way: a stopping daemon answers them before anything is cancelled."""
     started: float = attrs.Factory(trio.current_time)
 
     def doubt_for(self, seconds: float) -> None:

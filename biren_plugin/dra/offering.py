@@ -35,7 +35,6 @@ from biren_plugin.dra.slice_publisher import PATH, Published, SlicePublisher, se
 from biren_plugin.errors import ApiError, ApiUnreachable, FolderDead, NodeError, SocketUnusable
 from biren_plugin.files.claim_files import ClaimFiles
 from biren_plugin.host.host_paths import why_no_directory
-from biren_plugin.last_calls import LastCalls
 from biren_plugin.notice import say
 from biren_plugin.records import frozen
 from biren_plugin.supervise import Pace, flatten, keep_running
@@ -63,12 +62,9 @@ async def offer_by_dra(
     settings: Settings,
     state: DaemonState,
     folder: Board[KubeletFolder],
-    last_calls: LastCalls,
     beside: Sequence[Callable[[], Awaitable[None]]] = (),
 ) -> None:
     """Offer the cards until failing or cancelled; `beside` are tasks of the instance that publishes.
-
-    `last_calls` counts the calls about claims.
 
     Raises `FolderDead`, and an `ExceptionGroup` of bugs.
     """
@@ -79,7 +75,7 @@ async def offer_by_dra(
     async def live() -> None:
         nonlocal dead
         try:
-            await _offer(settings, state, folder, last_calls, beside, thread)
+            await _offer(settings, state, folder, beside, thread)
         except* FolderDead as group:  # no new life helps, and it is not a bug
             dead = next(each for each in flatten(group) if isinstance(each, FolderDead))
 
@@ -104,12 +100,11 @@ async def _offer(
     settings: Settings,
     state: DaemonState,
     folder: Board[KubeletFolder],
-    last_calls: LastCalls,
     beside: Sequence[Callable[[], Awaitable[None]]],
     thread: WorkerThread,
 ) -> None:
     async with ApiServer(load_from(settings.kubeconfig)) as api:
-        await _offer_in(api, settings, state, folder, last_calls, beside, thread)
+        await _offer_in(api, settings, state, folder, beside, thread)
 
 
 async def _offer_in(
@@ -117,7 +112,6 @@ async def _offer_in(
     settings: Settings,
     state: DaemonState,
     folder: Board[KubeletFolder],
-    last_calls: LastCalls,
     beside: Sequence[Callable[[], Awaitable[None]]],
     thread: WorkerThread,
 ) -> None:
@@ -130,7 +124,7 @@ async def _offer_in(
     registered = Board[Registered]()
     ask_soon = partial(state.ask_soon, AFTER_CLAIM)
     service = ClaimService(
-        api, identity.owner.name, offers, files, sockets.lock, state.counters, last_calls,
+        api, identity.owner.name, offers, files, sockets.lock, state.counters, state.last_calls,
         on_change=ask_soon,
     )  # fmt: skip
     publisher = SlicePublisher(api, identity.owner)

@@ -5,7 +5,7 @@ handler ends when the peer resets the call, leaves, or lets the deadline pass.
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 import trio
@@ -21,6 +21,7 @@ from purerpc import (
 )
 from purerpc.grpclib.exceptions import MessageTooLargeError
 
+from biren_plugin.last_calls import LastCalls
 from biren_plugin.notice import Notice, say_bug
 from biren_plugin.wire.unix_grpc.call import Call
 from biren_plugin.wire.unix_grpc.connection import Connection
@@ -57,8 +58,7 @@ class Server:
         self._on_bug = on_bug
         self._connections: set[Connection] = set()
         self._full = Notice()
-        self._answering = 0
-        self._idle = trio.lowlevel.ParkingLot()
+        self._answering = LastCalls()
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Handle one connection, from accept to close. Closes `stream`."""
@@ -104,19 +104,9 @@ class Server:
 
     async def idle(self) -> None:
         """Return when no call awaits its single answer, and all answers are written; streams do not count."""
-        while self._answering:
-            await self._idle.park()
+        await self._answering.ended()
         for connection in list(self._connections):
             await connection.drained()
-
-    @contextlib.contextmanager
-    def _until_answered(self) -> Iterator[None]:
-        self._answering += 1
-        try:
-            yield
-        finally:
-            self._answering -= 1
-            self._idle.unpark_all()
 
     async def _run_call(self, connection: Connection, call: Call, headers: list[Header]) -> None:
         request = read_request(headers)
@@ -169,7 +159,7 @@ class Server:
             else:
                 scope = answer.call.scope
                 scope.deadline = min(scope.deadline, trio.current_time() + self._limits.answer)
-                with self._until_answered():
+                with self._answering.one():
                     await answer.send(await response)
         except RpcFailedError as error:
             status: Status = error.status
