@@ -10,6 +10,7 @@ from typing import Final
 
 from biren_plugin.core.parse import vendor
 from biren_plugin.core.parse.card import Card, FunctionState, Link, NodeState
+from biren_plugin.core.parse.pci_addresses import VFIO_FOLDER, pci_number
 
 _NUMA: Final = "numa_node"
 _NUMA_NODES: Final = range(1024)
@@ -38,8 +39,7 @@ VENDOR_ID_BYTES: Final = 2
 
 _MAX_QUOTED: Final = 40
 _CARD_NAME: Final = re.compile(vendor.CARD_PREFIX + "(0|[1-9][0-9]{0,5})")
-_VFIO_GROUP: Final = re.compile(r"/dev/vfio/(0|[1-9][0-9]{0,5})")
-_PCI_ADDRESS: Final = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+_VFIO_GROUP: Final = re.compile(VFIO_FOLDER + "/(0|[1-9][0-9]{0,5})")
 _PCI_ROOT: Final = re.compile(r"pci[0-9a-f]{4,8}:[0-9a-f]{2}")
 _MEM_TOTAL: Final = re.compile(
     rf"^[ \t]*{vendor.MEMORY_TOTAL}[ \t]*:[ \t]*([0-9]{{1,15}})(?:[ \t]*kB)?[ \t\r]*$", re.MULTILINE
@@ -73,7 +73,7 @@ def pci_path(real: str) -> tuple[str, ...]:
     roots = [n for n, part in enumerate(parts) if _PCI_ROOT.fullmatch(part)]
     first = roots[-1] if roots else len(parts)
     below = parts[first + 1 :]
-    if not below or not all(_PCI_ADDRESS.fullmatch(part) for part in below):
+    if not below or any(pci_number(part) is None for part in below):
         return ()
     return tuple(parts[first:])
 
