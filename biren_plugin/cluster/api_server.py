@@ -10,7 +10,7 @@ import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Self
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import trio
 
@@ -42,6 +42,11 @@ NAMED: Final[Shape] = {"metadata": {"name": str}}
 LONGEST_TEXT: Final = 300
 """Characters of the API's own text in an error: they reach logs, `status`, and events of pods."""
 Query = Mapping[str, str]
+
+
+def path_of_node(name: str) -> str:
+    """Return the path of a Node object."""
+    return f"/api/v1/nodes/{quote(name, safe='')}"
 
 
 class ApiServer:

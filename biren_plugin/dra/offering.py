@@ -9,12 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 import trio
 
 from biren_plugin.board import Board, news_of
-from biren_plugin.cluster.api_server import ApiServer
+from biren_plugin.cluster.api_server import ApiServer, path_of_node
 from biren_plugin.cluster.credentials import load_from, who_am_i
 from biren_plugin.cluster.object_watch import Objects, watch_objects
 from biren_plugin.core.dra.driver_state import DriverState
@@ -194,7 +193,7 @@ async def _identify(api: ApiServer, settings: Settings) -> Identity:
         return Identity(Owner(found.node, found.node_uid), found.pod_uid)
     if not settings.node_name:
         raise ApiUnreachable("--kubeconfig needs --node-name, the name of this node")
-    node = await api.call("GET", f"/api/v1/nodes/{quote(settings.node_name, safe='')}")
+    node = await api.call("GET", path_of_node(settings.node_name))
     uid = shaped(node, _NODE, "a node")["metadata"]["uid"]
     return Identity(Owner(settings.node_name, uid), _HERE)
 

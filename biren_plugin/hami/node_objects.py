@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import trio
 
-from biren_plugin.cluster.api_server import ApiServer, items_of
+from biren_plugin.cluster.api_server import ApiServer, items_of, path_of_node
 from biren_plugin.cluster.credentials import who_am_i
 from biren_plugin.core.hami.annotations import (
     DAEMONSET_SHAPE,
@@ -122,7 +122,7 @@ class NodeObjects:
         return is_leaving(daemonset, await self.node())
 
     async def _path(self) -> str:
-        return f"/api/v1/nodes/{quote(await self.name(), safe='')}"
+        return path_of_node(await self.name())
 
 
 def _pod_path(namespace: str, name: str) -> str:

@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Final
-from urllib.parse import quote
 
 import trio
 
@@ -89,7 +88,7 @@ def _sockets(settings: Settings) -> Iterator[Check]:
 
 
 async def _cluster(settings: Settings) -> Sequence[Check]:
-    from biren_plugin.cluster.api_server import ApiServer
+    from biren_plugin.cluster.api_server import ApiServer, path_of_node
     from biren_plugin.cluster.credentials import load_from
 
     name = "API server"
@@ -105,7 +104,7 @@ async def _cluster(settings: Settings) -> Sequence[Check]:
                 return [failure(name, seen, "DRA needs Kubernetes 1.34 or newer")]
             missing = [right for right in RIGHTS if not await is_allowed(call, *right)]
             if settings.kubeconfig is not None:  # in a pod, the token has the name
-                await call("GET", f"/api/v1/nodes/{quote(settings.node_name, safe='')}")
+                await call("GET", path_of_node(settings.node_name))
     except ApiNotFound as error:
         return [failure(name, f"{error}", CORRECT_NAME)]
     except (ApiError, ssl.SSLError) as error:
