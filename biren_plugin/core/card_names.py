@@ -9,13 +9,13 @@ T = TypeVar("T")
 APART: Final = 3
 """Number of cards of which each is shown with its own text, though the texts differ only by the cards' names."""
 _LONGEST_NUMBER: Final = 20
-"""Digits that count of a name: Python refuses to read a number of thousands."""
+"""Digits of a name that count: Python refuses to read a number with thousands of them."""
 _RUN: Final = 4
 """From this number on, names with consecutive numbers are written as a range."""
 
 
 def by_number(name: str) -> tuple[int, str]:
-    """Return a key that sorts card_2 before card_10. Takes any text: a caller may ask for a name that is none."""
+    """Return a key that sorts card_2 before card_10. Takes any text: a caller may ask for a card that does not exist."""
     digits = "".join(filter(str.isdecimal, name))
     return int(digits[:_LONGEST_NUMBER] or 0), name
 

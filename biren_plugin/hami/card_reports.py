@@ -89,9 +89,7 @@ class CardReports:
             try:
                 node = await self._objects.annotate(reporting(cards, when))
                 break
-            except (
-                ApiConflict
-            ):  # two writers at once: nothing of ours is decided from the old object
+            except ApiConflict:  # two writers: nothing of ours is decided from the old object
                 if again == _TRIES - 1:
                     raise
                 await trio.lowlevel.checkpoint()

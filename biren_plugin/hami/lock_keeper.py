@@ -59,7 +59,7 @@ class LockKeeper:
         self.held: Promise | None = None
         """What the lock's pod was promised, as it was seen last; None without a lock."""
         self._failed_uid = ""
-        """Of the pod that was refused last: the kubelet may report that it has started the pod's admission."""
+        """The uid of the pod that was refused last: until the kubelet reports it as failed, it may count as admitted."""
 
     def settle(self, answer: Settled) -> None:
         """Leaves `answer` to `run_settling`; waits for nothing."""

@@ -31,9 +31,8 @@ class Branch:
     """Branches below, each with at least two units."""
 
 
-@attrs.frozen(
-    eq=False, repr=False
-)  # an unchanged topology is the same object, and quickly compared
+# An unchanged topology is the same object, and quickly compared.
+@attrs.frozen(eq=False, repr=False)
 class Topology:
     """The units of a node and how close each two are."""
 
