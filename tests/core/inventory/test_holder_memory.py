@@ -1,10 +1,17 @@
-"""No card is in two containers, whatever a kubelet forgets, and whenever it is asked."""
+"""Who holds a card is known, or in doubt, whatever a kubelet forgets, and only for as long as it may matter."""
 
-import random
+import pickle
+from collections.abc import Iterable, Sequence
 
 import pytest
 
-from biren_plugin.core.inventory.holder_memory import BATCH, FORGET_AFTER, LISTING, HolderMemory
+from biren_plugin.core.inventory.holder_memory import (
+    BATCH,
+    FORGET_AFTER,
+    LISTING,
+    RECORDED,
+    HolderMemory,
+)
 from biren_plugin.core.observed import Holder, Holders, KubeletView
 from tests.support.cards import GPU
 
@@ -47,9 +54,16 @@ def in_doubt(memory: HolderMemory, now: float) -> set[str]:
     return {id_ for id_ in CARDS if memory.doubt(GPU, id_, now)}
 
 
-def test_a_kubelet_that_kept_its_checkpoint_has_forgotten_nothing() -> None:
+def test_the_first_kubelet_is_believed() -> None:
+    assert not known().is_settling
+
+
+@pytest.mark.parametrize("pods", [RUNNING, pods_of(SERVE)], ids=["ended", "gone"])
+def test_a_kubelet_that_kept_its_checkpoint_has_forgotten_nothing(
+    pods: frozenset[tuple[str, str]],
+) -> None:
     memory, now = known(), {(GPU, "card_1"): SERVE}
-    assert memory.answered(view(2.0, now), "b") == now
+    assert memory.answered(view(2.0, now, pods), "b") == now
     assert not memory.is_settling
 
 
@@ -67,6 +81,12 @@ def test_a_card_that_another_pod_was_given_meanwhile_is_no_record_that_was_kept(
     found = known().answered(view(2.0, now, RUNNING | pods_of(*now.values())), "b")
     assert found[GPU, "card_0"].pod == "new"
     assert forgotten(found) == {"card_1"}
+
+
+def test_a_card_that_the_kubelet_shows_is_not_in_doubt() -> None:
+    memory = known()
+    memory.answered(view(2.0, {(GPU, "card_0"): Holder("default", "new", "main")}), "b")
+    assert in_doubt(memory, 2.0) == {"card_1"}
 
 
 def test_what_the_new_kubelet_allocated_is_no_record_that_was_kept() -> None:
@@ -194,125 +214,165 @@ def test_an_allocation_that_came_to_nothing_is_not_held() -> None:
     assert not in_doubt(memory, 8.0)
 
 
-class Kubelet:
-    """A node's kubelets, one after the other, and the containers that run: no card may be in two of them."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.memory = HolderMemory()
-        self.now = 0.0
-        self.life = 0
-        self.healthy = set(CARDS)
-        self.pods: dict[tuple[str, str], set[str]] = {}
-        """The cards that each pod's container has, in the order in which the pods were created."""
-        self.listed: list[tuple[str, str]] = []
-        self.record: dict[str, tuple[str, str]] = {}
-        self.made = 0
-        self.ask()
-        self.register()
-
-    def pass_time(self, most: float) -> None:
-        self.now += self.random.uniform(0.001, most)
-
-    def register(self) -> None:
-        self.memory.registering(GPU, self.life, self.now)
-
-    def ask(self) -> None:
-        """The daemon asks; its next list has the Unhealthy cards."""
-        holders = {
-            (GPU, id_): Holder(*pod, "main")
-            for id_, pod in self.record.items()
-            if pod in self.listed
-        }
-        found = self.memory.answered(
-            KubeletView(self.now, holders, None, frozenset(self.listed)), self.life
-        )
-        self.healthy = set(CARDS) - forgotten(found)
-        assert not self.running_twice(), (found, self.pods)
-
-    def running_twice(self) -> set[str]:
-        held = [id_ for ids in self.pods.values() for id_ in ids]
-        return {id_ for id_ in held if held.count(id_) > 1}
-
-    def admit(self, pod: tuple[str, str], *, dies: bool = False) -> None:
-        """Admit a pod that wants one card; `dies`: the kubelet ends before it records that."""
-        self.listed.append(pod)
-        free = sorted(self.healthy - self.record.keys())
-        if not free:
-            return
-        id_ = self.random.choice(free)
-        if self.memory.doubt(GPU, id_, self.now):
-            self.ask()
-            if self.memory.doubt(GPU, id_, self.now) or id_ not in self.healthy:
-                return
-        self.memory.allocated(GPU, [id_], self.now)
-        if not dies:
-            self.record[id_] = pod
-        self.pods[pod] = {id_}
-        assert not self.running_twice(), f"{pod} got {id_}: {self.pods}"
-
-    def new_pod(self, *, dies: bool = False) -> None:
-        self.made += 1
-        pod = ("default", f"pod-{self.made:04}")
-        self.pods[pod] = set()
-        self.admit(pod, dies=dies)
-
-    def end_pod(self) -> None:
-        if self.listed:
-            pod = self.random.choice(self.listed)
-            self.listed.remove(pod)
-            self.pods.pop(pod, None)
-            self.record = {id_: holder for id_, holder in self.record.items() if holder != pod}
-
-    def restart(self) -> None:
-        """The kubelet ends, with or without its record; the next one lists the pods one by one."""
-        dies = self.random.random() < 0.5
-        if dies:
-            self.new_pod(dies=dies)
-        if self.random.random() < 0.6 or dies:
-            self.record = {}
-        self.life += 1
-        waiting, self.listed = sorted(self.pods), []
-        self.random.shuffle(waiting)  # an older pod may have been bound to the node later
-        if self.random.random() < 0.5:
-            waiting.insert(self.random.randrange(len(waiting) + 1), ("default", f"w-{self.life}"))
-        steps = [self.register, *[self.ask] * self.random.randrange(3)]
-        self.random.shuffle(steps)
-        for step in steps:
-            self.pass_time(1)
-            step()
-        for pod in waiting:
-            self.pass_time(0.05)
-            if self.pods.get(pod):
-                self.listed.append(pod)  # it runs: the kubelet allocates nothing
-            else:
-                self.admit(pod)
-            if self.random.random() < 0.3:
-                self.ask()
-        self.ask()  # a list that grows is asked for every 0.1 s
+def test_a_registration_with_the_same_kubelet_puts_no_card_in_doubt() -> None:
+    memory = known()
+    memory.registering(GPU, "a", 2.0)
+    assert not in_doubt(memory, 2.0)
 
 
-@pytest.mark.parametrize("seed", range(150))
-def test_in_no_order_of_losses_is_a_card_in_two_containers(seed: int) -> None:
-    kubelet = Kubelet(seed)
-    for _ in range(60):
-        kubelet.pass_time(kubelet.random.choice([0.1, 1, 15]))
-        kubelet.random.choices(
-            [kubelet.new_pod, kubelet.ask, kubelet.end_pod, kubelet.restart], [3, 4, 2, 1]
-        )[0]()
+def test_a_card_stays_in_doubt_for_as_long_as_the_pod_is_listed_that_the_kubelet_forgot() -> None:
+    memory = known()
+    for at in range(2, 200, 10):
+        memory.answered(view(float(at), {}), "b")
+        assert in_doubt(memory, at) == {"card_0", "card_1"}
+    assert memory.answered(view(200.0, {}, frozenset({PROXY})), "b") == {}
 
 
-def test_nodes_that_lose_records_do_not_run_out_of_cards() -> None:
-    """Once all pods are gone, and listed no more, every card is free."""
-    for seed in range(20):
-        kubelet = Kubelet(seed)
-        for _ in range(40):
-            kubelet.pass_time(3)
-            kubelet.random.choice([kubelet.new_pod, kubelet.ask, kubelet.restart])()
-        while kubelet.listed:
-            kubelet.end_pod()
-        for _ in range(3):
-            kubelet.now += LISTING
-            kubelet.ask()
-        assert kubelet.healthy == set(CARDS)
-        assert not in_doubt(kubelet.memory, kubelet.now)
+def test_a_pod_that_leaves_the_list_releases_its_card_at_once() -> None:
+    memory = known()
+    memory.answered(view(2.0, {}), "b")
+    assert list(memory.answered(view(2.5, {}, pods_of(SERVE)), "b")) == [(GPU, "card_1")]
+
+
+def test_a_kubelet_that_never_listed_a_pod_has_forgotten_none() -> None:
+    memory, now = known(), {(GPU, "card_1"): SERVE}
+    memory.answered(view(2.0, {}, frozenset()), "b")
+    assert memory.answered(view(3.0, now), "c") == now
+
+
+def test_a_pod_that_ends_long_after_the_kubelets_restart_releases_its_card() -> None:
+    memory, late = known(), Holder("default", "late", "main")
+    memory.answered(view(2.0, {}), "b")
+    memory.answered(view(2.1 + LISTING, {}), "b")
+    running = RUNNING | pods_of(late)
+    memory.answered(view(50.0, {(GPU, "card_2"): late}, running), "b")
+    assert forgotten(memory.answered(view(60.0, {}, running), "b")) == {"card_0", "card_1"}
+    assert in_doubt(memory, 60.0) == {"card_0", "card_1"}
+
+
+def test_a_kubelet_is_asked_often_only_until_it_is_settled_who_holds_what() -> None:
+    memory = known()
+    memory.answered(view(2.0, {}), "b")
+    assert (memory.is_settling, memory.is_listing) == (True, True)
+    memory.answered(view(2.1 + BATCH, {}), "b")
+    assert (memory.is_settling, memory.is_listing) == (True, False)
+    memory.answered(view(2.1 + LISTING, {}), "b")
+    assert (memory.is_settling, memory.is_listing) == (False, False)
+
+
+def test_a_restarted_kubelet_without_a_card_in_use_settles_nothing() -> None:
+    memory = registered()
+    memory.answered(view(1.0, {}), "a")
+    memory.answered(view(2.0, {}), "b")
+    assert not memory.is_settling
+
+
+def test_a_card_that_an_ended_kubelet_allocated_is_to_be_settled() -> None:
+    memory = lost_at_once()
+    memory.answered(view(8.0, {}, frozenset({PROXY})), "b")
+    assert memory.is_settling
+
+
+def test_a_kubelet_that_shows_what_the_last_one_allocated_at_its_end_has_kept_its_record() -> None:
+    memory, now = known(), {(GPU, "card_2"): Holder("default", "new", "main")}
+    memory.allocated(GPU, ["card_2"], 5.0)
+    assert memory.answered(view(8.0, now, RUNNING | pods_of(*now.values())), "b") == now
+    assert not in_doubt(memory, 8.0)
+
+
+def test_what_a_kubelet_allocated_before_its_first_answer_is_no_record_that_was_kept() -> None:
+    memory, now = known(), {(GPU, "card_2"): Holder("default", "new", "main")}
+    memory.registering(GPU, "b", 2.1)
+    memory.answered(view(2.0, BEFORE), "a")  # asked before, and late
+    memory.allocated(GPU, ["card_2"], 2.5)
+    found = memory.answered(view(3.0, now, RUNNING | pods_of(*now.values())), "b")
+    assert forgotten(found) == {"card_0", "card_1"}
+    assert in_doubt(memory, 3.0) == {"card_0", "card_1"}
+
+
+def test_a_kubelet_that_kept_its_record_settles_what_the_last_one_allocated() -> None:
+    memory = known()
+    memory.allocated(GPU, ["card_2"], 5.0)
+    memory.registering(GPU, "b", 8.0)
+    assert memory.answered(view(8.1, BEFORE), "b") == BEFORE
+    assert not in_doubt(memory, 8.1)
+
+
+def test_a_card_that_was_released_before_the_restart_is_not_in_doubt() -> None:
+    memory = lost_at_once()
+    memory.answered(view(5.1, {(GPU, "card_2"): TRAIN}), "a")
+    memory.answered(view(5.2, {}), "a")
+    memory.registering(GPU, "b", 5.5)
+    assert not in_doubt(memory, 5.5)
+
+
+def test_an_answer_that_comes_too_soon_after_an_allocation_to_show_it_settles_nothing() -> None:
+    memory = lost_at_once()
+    memory.answered(view(4.9 + RECORDED, {}), "a")
+    memory.registering(GPU, "b", 8.0)
+    assert in_doubt(memory, 8.0) == {"card_2"}
+
+
+def test_an_answer_from_before_the_registration_settles_nothing() -> None:
+    memory = lost_at_once()
+    memory.registering(GPU, "b", 5.5)
+    memory.answered(view(5.4, {}), "a")
+    assert in_doubt(memory, 5.5) == {"card_2"}
+
+
+def test_a_card_is_in_doubt_again_when_the_kubelet_ends_right_after_a_second_registration() -> None:
+    memory = lost_at_once()
+    memory.registering(GPU, "the same in a new directory", 5.5)
+    memory.answered(view(5.6, {}), "a")
+    assert not in_doubt(memory, 5.6)
+    memory.registering(GPU, "b", 6.0)
+    assert in_doubt(memory, 6.0) == {"card_2"}
+
+
+PODS = {"admitted", "new", "old", "older"}
+
+
+def of_default(pods: Iterable[str]) -> frozenset[tuple[str, str]]:
+    return frozenset(("default", pod) for pod in pods)
+
+
+def suspects(answers: Sequence[tuple[str, float, str]]) -> set[str]:
+    """Which pods may hold a card that kubelet `a` allocates 5 s after its registration, right before its end.
+
+    `answers` are those until then: the kubelet, the time, and the pods that it lists.
+    """
+    found = set()
+    for pod in PODS:
+        memory = registered()
+        for kubelet, at, names in answers:
+            memory.answered(view(at, {}, of_default(names.split())), kubelet)
+        memory.allocated(GPU, ["card_2"], 5.0)
+        memory.answered(view(10.0, {}, of_default(PODS)), "b")
+        if memory.answered(view(10.1 + BATCH, {}, of_default([pod])), "b"):
+            found.add(pod)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([("a", 4.5, "old")], {"admitted", "new", "older"}),
+        ([("a", 1.0, "older"), ("a", 2.0, "old older")], {"admitted", "new"}),
+        ([("a", 1.0, "old older"), ("a", 4.5, "admitted old older")], {"admitted", "new"}),
+        ([("the first", 0.0, "old older"), ("a", 1.0, "")], {"admitted", "new"}),
+    ],
+    ids=["asked once", "all old", "one being admitted", "no pod listed yet"],
+)
+def test_a_pod_that_was_listed_a_second_before_an_allocation_does_not_hold_the_card(
+    answers: Sequence[tuple[str, float, str]], expected: set[str]
+) -> None:
+    assert suspects(answers) == expected
+
+
+def test_the_memory_of_a_thousand_answers_is_that_of_a_few() -> None:
+    memory, sizes = known(), []
+    for number in range(2, 1000):
+        memory.answered(view(float(number), BEFORE), "a")
+        memory.allocated(GPU, ["card_2"], number + 0.5)
+        sizes.append(len(pickle.dumps(memory)))
+    assert max(sizes) <= max(sizes[:10])
