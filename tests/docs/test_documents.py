@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from biren_plugin.commands.show_devices import devices
 from biren_plugin.core.health.probes import PROBES
 from biren_plugin.core.setting_field import key_of
 from biren_plugin.core.settings import SETTINGS
@@ -54,6 +55,18 @@ def test_the_table_of_what_was_tried_names_each_module_of_the_cluster_session_on
 def test_a_session_writes_the_numbers_of_its_own_modules_into_the_table() -> None:
     row = "| a part | a tool | `nox -s cluster`: 3 of `here`, 4 of `elsewhere` |\n"
     assert tried.with_counts(row, {"here": 5}) == row.replace("3 of", "5 of")
+
+
+def test_the_documented_list_of_vfio_groups_is_what_devices_prints(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = (ROOT / "docs/containers.md").read_text()
+    before = "On the recorded host of `tests/hosts/sriov_mixed` it prints, among others:\n\n```\n"
+    documented = page.partition(before)[2].partition("```")[0].splitlines()
+    devices(container_runtime="kata", host_root=ROOT / "tests/hosts/sriov_mixed")
+    printed = capsys.readouterr().out.splitlines()
+    assert documented
+    assert [line for line in documented if line not in printed] == []
 
 
 def test_the_vendors_command_for_a_split_has_a_number_that_it_takes() -> None:
