@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final
 import attrs
 from cyclopts import App, ArgumentCollection, Group, Parameter, Token
 
-from biren_plugin.commands.settings_file import Place, choose_file, read_settings_file
+from biren_plugin.commands.settings_file import GivenPath, choose_file, read_settings_file
 from biren_plugin.core.setting_field import (
     CONFIG,
     CONFIG_DIR,
@@ -111,7 +111,7 @@ def with_settings(run: Callable[..., int], *, despite_file: bool = False) -> Cal
             for field in SETTINGS
             if field.name in given
         }
-        config, config_dir = (_place(given.pop(name, None)) for name in (CONFIG, CONFIG_DIR))
+        config, config_dir = (_given_path(given.pop(name, None)) for name in (CONFIG, CONFIG_DIR))
         return run(settings=gather(named, config, config_dir), **given)
 
     own = [each for each in inspect.signature(run).parameters.values() if each.name != "settings"]
@@ -160,11 +160,11 @@ def _as_given(name: str, value: Any) -> _Given:
     return value if isinstance(value, _Given) else _Given(value, place=f"--{key_of(name)}")
 
 
-def _place(given: _Given | None) -> Place:
-    return Place(given.value, given.place) if given is not None else Place()
+def _given_path(given: _Given | None) -> GivenPath:
+    return GivenPath(given.value, given.place) if given is not None else GivenPath()
 
 
-def _gather(named: Mapping[str, _Given], config: Place, config_dir: Place) -> Settings:
+def _gather(named: Mapping[str, _Given], config: GivenPath, config_dir: GivenPath) -> Settings:
     """Return the settings. Raises `UsageError`, which names the place of a wrong value."""
     node = named["node_name"].value if "node_name" in named else ""
     chosen = choose_file(config, config_dir, node)
@@ -179,7 +179,9 @@ def _gather(named: Mapping[str, _Given], config: Place, config_dir: Place) -> Se
     return _settings({**in_file, **named}, file)
 
 
-def _gather_despite_file(named: Mapping[str, _Given], config: Place, config_dir: Place) -> Settings:
+def _gather_despite_file(
+    named: Mapping[str, _Given], config: GivenPath, config_dir: GivenPath
+) -> Settings:
     """Return the same, or the settings without the file if it cannot be used."""
     try:
         return _gather(named, config, config_dir)

@@ -26,11 +26,11 @@ _KEYS: Final = {key_of(field.name): field for field in SETTINGS}
 
 
 @frozen
-class Place:
+class GivenPath:
     """The value of `--config` or `--config-dir`, empty if it is not given."""
 
     text: str = ""
-    source: str = ""
+    named_by: str = ""
     """The flag or variable, as errors name it."""
 
 
@@ -45,13 +45,15 @@ class Entry:
     """The place in an error: `settings.yaml, line 3: pulse`."""
 
 
-def choose_file(config: Place, config_dir: Place, node: str) -> tuple[SettingsFile, str] | None:
+def choose_file(
+    config: GivenPath, config_dir: GivenPath, node: str
+) -> tuple[SettingsFile, str] | None:
     """Return the file of `--config` or `--config-dir`, and the flag or variable that leads to it.
 
     None if neither is given. Raises `UsageError`.
     """
     if not config_dir.text:
-        return (SettingsFile(Path(config.text)), config.source) if config.text else None
+        return (SettingsFile(Path(config.text)), config.named_by) if config.text else None
     if config.text:
         raise UsageError("--config and --config-dir: give one of the two")
     folder = Path(config_dir.text)
@@ -59,13 +61,13 @@ def choose_file(config: Place, config_dir: Place, node: str) -> tuple[SettingsFi
         path = settings_file_of(folder, node)
         has_one = path.exists()
     except OSError as error:
-        raise UsageError(f"{config_dir.source} {folder}: {error.strerror}") from error
+        raise UsageError(f"{config_dir.named_by} {folder}: {error.strerror}") from error
     if not has_one:
         own = own_file_of(folder, node)
         raise UsageError(
-            f"{config_dir.source} {folder}: has neither {own.name} nor {path.name}; add one of the two"
+            f"{config_dir.named_by} {folder}: has neither {own.name} nor {path.name}; add one of the two"
         )
-    return SettingsFile(path, folder), config_dir.source
+    return SettingsFile(path, folder), config_dir.named_by
 
 
 def read_settings_file(path: Path, named_by: str = f"--{CONFIG}") -> list[Entry]:
