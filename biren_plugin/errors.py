@@ -154,6 +154,13 @@ def reason_of(error: OSError) -> str:
     return error.strerror or str(error)
 
 
+def too_slow(doing: str, seconds: float, cause: str = "disk") -> str:
+    """Return that `doing` has taken `seconds`, its likely cause, and what to do."""
+    return (
+        f"{doing} takes more than {seconds:g} s, as when a {cause} hangs; see `dmesg` on the node"
+    )
+
+
 def printable(text: str) -> str:
     """Return `text` in one line that a terminal shows as it is.
 

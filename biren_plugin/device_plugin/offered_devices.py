@@ -8,6 +8,7 @@ import trio
 from biren_plugin.board import Board, news_of
 from biren_plugin.core.cdi.spec import offerable, withheld
 from biren_plugin.core.model import DeviceList, Inventory
+from biren_plugin.errors import too_slow
 
 if TYPE_CHECKING:
     from biren_plugin.files.cdi_owner import CdiOwner
@@ -72,10 +73,8 @@ async def write_cdi_spec(
             late = math.inf
             is_answered = on_disk.answers >= number
             reason_for = on_disk.reason_for if is_answered else _no_reason
-            otherwise = (
-                f"the CDI file lacks it: writing {owner.path} takes more than {WRITE_DEADLINE:g} s, as when a disk hangs; "
-                "see `dmesg` on the node"
-            )
+            late_write = too_slow(f"writing {owner.path}", WRITE_DEADLINE)
+            otherwise = f"the CDI file lacks it: {late_write}"
             _post(offerable(current, on_disk.spec, reason_for, otherwise), offered)
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED

@@ -31,7 +31,14 @@ from biren_plugin.dra.claim_service import ClaimService, Offer
 from biren_plugin.dra.driver import Registered, run_driver
 from biren_plugin.dra.driver_sockets import DriverSockets, remove_stale, sockets_of
 from biren_plugin.dra.slice_publisher import PATH, Published, SlicePublisher, selection
-from biren_plugin.errors import ApiError, ApiUnreachable, FolderDead, NodeError, SocketUnusable
+from biren_plugin.errors import (
+    ApiError,
+    ApiUnreachable,
+    FolderDead,
+    NodeError,
+    SocketUnusable,
+    too_slow,
+)
 from biren_plugin.files.claim_files import ClaimFiles
 from biren_plugin.host.host_paths import why_no_directory
 from biren_plugin.notice import say
@@ -165,10 +172,7 @@ async def _clean_in_time(
     """Do the same as `_clean` in a thread. Raises `SocketUnusable` and `NoThread`."""
     with trio.move_on_after(PATIENCE):
         return await thread.run(partial(_clean, kubelet_root, sockets))
-    raise SocketUnusable(
-        f"reading {kubelet_root} takes more than {PATIENCE:g} s, as when a disk hangs; "
-        "see `dmesg` on the node"
-    )
+    raise SocketUnusable(too_slow(f"reading {kubelet_root}", PATIENCE))
 
 
 def _clean(kubelet_root: Path, sockets: DriverSockets) -> list[Path]:

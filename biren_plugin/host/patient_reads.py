@@ -22,7 +22,7 @@ from typing import Final, Generic, TypeVar
 import outcome
 import trio
 
-from biren_plugin.errors import HostUnreadable
+from biren_plugin.errors import HostUnreadable, too_slow
 from biren_plugin.records import frozen
 
 T = TypeVar("T")
@@ -148,10 +148,7 @@ class PatientReads(Generic[T]):
             self._slow.discard(name)
 
     def _unreadable(self) -> HostUnreadable:
-        return HostUnreadable(
-            f"reading {self._what} takes more than {PATIENCE:g} s, as when a driver hangs; "
-            "see `dmesg` on the node"
-        )
+        return HostUnreadable(too_slow(f"reading {self._what}", PATIENCE, "driver"))
 
 
 class _Thread(Generic[T]):

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 import outcome
 
-from biren_plugin.errors import HostUnreadable
+from biren_plugin.errors import HostUnreadable, too_slow
 
 T = TypeVar("T")
 
@@ -29,10 +29,7 @@ def read_names(
     """
     listed = _call_each([""], lambda _name: names(), LISTING)
     if not listed:
-        raise HostUnreadable(
-            f"reading /sys and /dev takes more than {LISTING:g} s, as when a driver hangs; "
-            "see `dmesg` on the node"
-        )
+        raise HostUnreadable(too_slow("reading /sys and /dev", LISTING, "driver"))
     found = listed[""].unwrap()
     results = _call_each(found, read, SHARED)
     values = {name: result.unwrap() for name, result in results.items()}

@@ -38,7 +38,7 @@ from biren_plugin.core.observed import (
     Observed,
 )
 from biren_plugin.core.parse.vendor import DOMAIN
-from biren_plugin.errors import NodeError, NoThread, PodResourcesUnknown, reason_of
+from biren_plugin.errors import NodeError, NoThread, PodResourcesUnknown, reason_of, too_slow
 from biren_plugin.notice import Notice
 from biren_plugin.shared_wakeups import until_wakeup
 from biren_plugin.unix_sockets import FileIdentity, connect_at_once, stream_of
@@ -153,10 +153,7 @@ class ClaimReader:
             except NodeError as error:
                 reason = str(error)
         if reading.cancelled_caught:
-            reason = (
-                f"reading their files takes more than {DEADLINE:g} s, as when a disk hangs; "
-                "see `dmesg` on the node"
-            )
+            reason = too_slow("reading their files", DEADLINE)
         if reason:
             text = f"cannot tell which claims are prepared: {reason}"
             self._notice.begin("claims_unknown", text, reason=reason)
@@ -203,9 +200,7 @@ async def _ask(path: Path, thread: WorkerThread) -> tuple[KubeletView, FileIdent
         advice = "is the kubelet running?" if silent else "see --pod-resources-dir"
         raise PodResourcesUnknown(f"{reason_of(error)} on {path} ({advice})") from error
     except trio.TooSlowError:
-        raise PodResourcesUnknown(
-            f"opening {path} takes more than {DEADLINE:g} s, as when a disk hangs; see `dmesg` on the node"
-        ) from None
+        raise PodResourcesUnknown(too_slow(f"opening {path}", DEADLINE)) from None
     except NoThread as error:
         raise PodResourcesUnknown(str(error)) from error
     return await ask_kubelet(stream_of(connection), DOMAIN, DEADLINE), identity
