@@ -20,7 +20,7 @@ from biren_plugin.board import Board
 from biren_plugin.core.health.modes import ProbeMode
 from biren_plugin.core.inventory.holder_memory import HolderMemory
 from biren_plugin.core.model import Device, DeviceList, Inventory
-from biren_plugin.core.observed import Doubt, KubeletView, Observed
+from biren_plugin.core.observed import DeviceKey, Doubt, KubeletView, Observed
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.core.rivals import Rival
 from biren_plugin.last_calls import LastCalls
@@ -97,10 +97,6 @@ class Counters:
     def turned(self, loop: str, seconds: float) -> None:
         """Note that a loop has made a turn."""
         self.turns[loop] = Turn(trio.current_time(), seconds)
-
-
-DeviceKey = tuple[str, str]
-"""Resource and id."""
 
 
 class HealthTimes:

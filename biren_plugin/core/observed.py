@@ -34,8 +34,11 @@ class Holder:
         return f"{self.namespace}/{self.pod}"
 
 
-Holders = Mapping[tuple[str, str], Holder]
-"""The container that holds each device, by resource and id."""
+DeviceKey = tuple[str, str]
+"""Resource and id."""
+
+Holders = Mapping[DeviceKey, Holder]
+"""The container that holds each device."""
 
 NO_HOLDERS: Final[Holders] = {}
 
@@ -105,6 +108,10 @@ class ClaimsSeen:
 NO_CLAIMS: Final = ClaimsSeen()
 
 
+Pods = frozenset[tuple[str, str]]
+"""Namespace and name of each."""
+
+
 @frozen
 class KubeletView:
     """The kubelet's last answer, if it answered."""
@@ -115,8 +122,8 @@ class KubeletView:
     """None: no answer."""
     allocatable: Mapping[str, frozenset[str]] | None = None
     """Ids of the devices that the kubelet considers healthy, by resource; None: no answer."""
-    pods: frozenset[tuple[str, str]] = frozenset()
-    """Namespace and name of each listed pod, with or without devices."""
+    pods: Pods = frozenset()
+    """The listed pods, with or without devices."""
     claims: Claims | None = None
     """The claims that the kubelet believes prepared by this driver; None: no answer."""
     unprepared: frozenset[tuple[str, str]] = frozenset()

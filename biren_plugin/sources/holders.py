@@ -4,7 +4,7 @@
    nothing meanwhile. Then the report is dropped, and that is logged once: a pod that has gone must not
    keep a card forever.
 2. A kubelet that has restarted lists no pod at first. While its list grows it is asked every `SETTLING`, and
-   until it is settled who holds what every `SOONER`: see `holder_memory`.
+   until it is settled who holds what every `SOONER`: see `kubelet_start`.
 3. The kubelet is asked every `INTERVAL`, and every `SOONER` while the answer matters: when the node shows
    other devices, after a failed request, and while a registration is in doubt.
 4. While a pod holds a device that the node does not show, or a claim that the kubelet believes prepared has

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from biren_plugin.core.inventory.holder_memory import RECORDED
+from biren_plugin.core.inventory.unreported_allocations import RECORDED
 from tests.cluster.api import PODS, ApiError
 from tests.cluster.hami import ENVIRONMENT, ClusterHami
 from tests.cluster.host import NodeHost, daemon_on

@@ -16,7 +16,8 @@ import trio
 from trio.testing import MockClock
 
 from biren_plugin.board import Board
-from biren_plugin.core.inventory.holder_memory import FORGET_AFTER, LISTING, HolderMemory
+from biren_plugin.core.inventory.holder_memory import FORGET_AFTER, HolderMemory
+from biren_plugin.core.inventory.kubelet_start import LISTING
 from biren_plugin.core.model import Snapshot
 from biren_plugin.core.observed import (
     RIGHT_AFTER,

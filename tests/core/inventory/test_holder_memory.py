@@ -5,13 +5,9 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from biren_plugin.core.inventory.holder_memory import (
-    BATCH,
-    FORGET_AFTER,
-    LISTING,
-    RECORDED,
-    HolderMemory,
-)
+from biren_plugin.core.inventory.holder_memory import FORGET_AFTER, HolderMemory
+from biren_plugin.core.inventory.kubelet_start import BATCH, LISTING
+from biren_plugin.core.inventory.unreported_allocations import RECORDED
 from biren_plugin.core.observed import Holder, Holders, KubeletView
 from tests.support.cards import GPU
 
@@ -356,12 +352,12 @@ def suspects(answers: Sequence[tuple[str, float, str]]) -> set[str]:
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
-        ([("a", 4.5, "old")], {"admitted", "new", "older"}),
+        ([("a", 4.5, "old")], PODS),
         ([("a", 1.0, "older"), ("a", 2.0, "old older")], {"admitted", "new"}),
         ([("a", 1.0, "old older"), ("a", 4.5, "admitted old older")], {"admitted", "new"}),
-        ([("the first", 0.0, "old older"), ("a", 1.0, "")], {"admitted", "new"}),
+        ([("the first", 0.0, "old older"), ("a", 1.0, "")], PODS),
     ],
-    ids=["asked once", "all old", "one being admitted", "no pod listed yet"],
+    ids=["asked a moment ago", "all old", "one being admitted", "no pod listed yet"],
 )
 def test_a_pod_that_was_listed_a_second_before_an_allocation_does_not_hold_the_card(
     answers: Sequence[tuple[str, float, str]], expected: set[str]

@@ -1,121 +1,102 @@
 """No card is in two containers, in whichever order kubelets lose their records, list pods and are asked."""
 
-import random
-
 import pytest
 
-from biren_plugin.core.inventory.holder_memory import LISTING, HolderMemory
-from biren_plugin.core.observed import Holder, KubeletView
-from tests.core.inventory.test_holder_memory import CARDS, forgotten, in_doubt
+from biren_plugin.core.inventory.holder_memory import HolderMemory
+from biren_plugin.core.inventory.kubelet_start import BATCH, LISTING
+from tests.core.inventory.test_holder_memory import (
+    PROXY,
+    RUNNING,
+    SERVE,
+    TRAIN,
+    forgotten,
+    in_doubt,
+    known,
+    lost_at_once,
+    pods_of,
+    registered,
+    view,
+)
 from tests.support.cards import GPU
+from tests.support.kubelet_lives import CARDS, Kubelet, live
 
 
-class Kubelet:
-    """A node's kubelets, one after the other, and the containers that run: no card may be in two of them."""
+def held(memory: HolderMemory, now: float, kubelet: str, *listed: str) -> set[str]:
+    """Take an answer without devices and with these pods; the cards that nobody else gets after it."""
+    found = memory.answered(view(now, {}, frozenset(("default", pod) for pod in listed)), kubelet)
+    assert forgotten(found) == in_doubt(memory, now)
+    return forgotten(found)
 
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.memory = HolderMemory()
-        self.now = 0.0
-        self.life = 0
-        self.healthy = set(CARDS)
-        self.pods: dict[tuple[str, str], set[str]] = {}
-        """The cards that each pod's container has, in the order in which the pods were created."""
-        self.listed: list[tuple[str, str]] = []
-        self.record: dict[str, tuple[str, str]] = {}
-        self.made = 0
-        self.ask()
-        self.register()
 
-    def pass_time(self, most: float) -> None:
-        self.now += self.random.uniform(0.001, most)
+def test_a_pod_that_was_listed_while_no_question_was_answered_may_hold_the_card() -> None:
+    memory = lost_at_once()
+    memory.registering(GPU, "b", 8.0)
+    memory.answered(view(8.1, {}, frozenset({PROXY})), "b")
+    later = 8.2 + BATCH
+    assert held(memory, later, "b", "old", "train") == {"card_2"}
+    assert held(memory, later + 40, "b", "train") == {"card_2"}
+    assert not held(memory, later + 50, "b", "old")
 
-    def register(self) -> None:
-        self.memory.registering(GPU, self.life, self.now)
 
-    def ask(self) -> None:
-        """The daemon asks; its next list has the Unhealthy cards."""
-        holders = {
-            (GPU, id_): Holder(*pod, "main")
-            for id_, pod in self.record.items()
-            if pod in self.listed
-        }
-        found = self.memory.answered(
-            KubeletView(self.now, holders, None, frozenset(self.listed)), self.life
-        )
-        self.healthy = set(CARDS) - forgotten(found)
-        assert not self.running_twice(), (found, self.pods)
+def test_a_kubelet_that_ends_before_it_lists_all_pods_does_not_settle_who_holds_a_card() -> None:
+    memory = lost_at_once()
+    memory.registering(GPU, "b", 8.0)
+    memory.answered(view(8.1, {}, frozenset({("default", "other")})), "b")
+    memory.registering(GPU, "c", 8.4)
+    memory.answered(view(8.5, {}, frozenset({("default", "other")})), "c")
+    assert held(memory, 8.6 + BATCH, "c", "other", "train") == {"card_2"}
+    assert held(memory, 20.0, "c", "train") == {"card_2"}
+    assert not held(memory, 21.0, "c")
 
-    def running_twice(self) -> set[str]:
-        held = [id_ for ids in self.pods.values() for id_ in ids]
-        return {id_ for id_ in held if held.count(id_) > 1}
 
-    def admit(self, pod: tuple[str, str], *, dies: bool = False) -> None:
-        """Admit a pod that wants one card; `dies`: the kubelet ends before it records that."""
-        self.listed.append(pod)
-        free = sorted(self.healthy - self.record.keys())
-        if not free:
-            return
-        id_ = self.random.choice(free)
-        if self.memory.doubt(GPU, id_, self.now):
-            self.ask()
-            if self.memory.doubt(GPU, id_, self.now) or id_ not in self.healthy:
-                return
-        self.memory.allocated(GPU, [id_], self.now)
-        if not dies:
-            self.record[id_] = pod
-        self.pods[pod] = {id_}
-        assert not self.running_twice(), f"{pod} got {id_}: {self.pods}"
+def test_a_record_that_began_after_a_loss_proves_nothing_about_the_time_before() -> None:
+    memory = lost_at_once()
+    memory.registering(GPU, "b", 8.0)
+    memory.answered(view(8.1, {}, frozenset()), "b")
+    memory.allocated(GPU, ["card_3"], 8.2)
+    memory.registering(GPU, "c", 8.4)
+    shown = {(GPU, "card_3"): SERVE}
+    memory.answered(view(8.5, shown, pods_of(SERVE)), "c")
+    found = memory.answered(view(8.6, shown, RUNNING), "c")
+    assert forgotten(found) == {"card_2"}
 
-    def new_pod(self, *, dies: bool = False) -> None:
-        self.made += 1
-        pod = ("default", f"pod-{self.made:04}")
-        self.pods[pod] = set()
-        self.admit(pod, dies=dies)
 
-    def end_pod(self) -> None:
-        if self.listed:
-            pod = self.random.choice(self.listed)
-            self.listed.remove(pod)
-            self.pods.pop(pod, None)
-            self.record = {id_: holder for id_, holder in self.record.items() if holder != pod}
+def test_a_kubelet_that_kept_its_record_and_ends_before_it_lists_a_pod_has_not_released_its_card() -> (
+    None
+):
+    memory = known()
+    memory.registering(GPU, "b", 2.0)
+    now = {(GPU, "card_1"): SERVE}
+    assert memory.answered(view(2.1, now, pods_of(SERVE)), "b") == now
+    assert not in_doubt(memory, 2.2), "a pod that has gone meanwhile keeps no card from others"
+    memory.registering(GPU, "c", 2.3)
+    assert in_doubt(memory, 2.4) == {"card_0", "card_1"}
+    assert forgotten(memory.answered(view(2.5, {}), "c")) == {"card_0", "card_1"}
 
-    def restart(self) -> None:
-        """The kubelet ends, with or without its record; the next one lists the pods one by one."""
-        dies = self.random.random() < 0.5
-        if dies:
-            self.new_pod(dies=dies)
-        if self.random.random() < 0.6 or dies:
-            self.record = {}
-        self.life += 1
-        waiting, self.listed = sorted(self.pods), []
-        self.random.shuffle(waiting)  # an older pod may have been bound to the node later
-        if self.random.random() < 0.5:
-            waiting.insert(self.random.randrange(len(waiting) + 1), ("default", f"w-{self.life}"))
-        steps = [self.register, *[self.ask] * self.random.randrange(3)]
-        self.random.shuffle(steps)
-        for step in steps:
-            self.pass_time(1)
-            step()
-        for pod in waiting:
-            self.pass_time(0.05)
-            if self.pods.get(pod):
-                self.listed.append(pod)  # it runs: the kubelet allocates nothing
-            else:
-                self.admit(pod)
-            if self.random.random() < 0.3:
-                self.ask()
-        self.ask()  # a list that grows is asked for every 0.1 s
+
+def test_a_card_that_a_pod_of_the_same_name_got_later_is_no_record_that_was_kept() -> None:
+    memory = known()
+    memory.registering(GPU, "b", 2.0)
+    memory.answered(view(2.1, {}), "b")
+    memory.answered(view(3.0, {}, pods_of(SERVE)), "b")
+    memory.allocated(GPU, ["card_0"], 3.5)
+    found = memory.answered(view(3.7, {(GPU, "card_0"): TRAIN}), "b")
+    assert forgotten(found) == {"card_1"}
+
+
+def test_a_pod_that_waited_under_an_earlier_kubelet_may_hold_the_card() -> None:
+    memory = registered()
+    memory.answered(view(1.0, {}, frozenset({("default", "waits")})), "a")
+    memory.registering(GPU, "b", 3.0)
+    memory.answered(view(3.1, {}, frozenset()), "b")
+    memory.allocated(GPU, ["card_2"], 3.2)
+    memory.registering(GPU, "c", 4.0)
+    assert held(memory, 4.1, "c", "waits") == {"card_2"}
 
 
 @pytest.mark.parametrize("seed", range(150))
 def test_in_no_order_of_losses_is_a_card_in_two_containers(seed: int) -> None:
-    kubelet = Kubelet(seed)
-    for _ in range(60):
-        kubelet.pass_time(kubelet.random.choice([0.1, 1, 15]))
-        kubelet.random.choices(
-            [kubelet.new_pod, kubelet.ask, kubelet.end_pod, kubelet.restart], [3, 4, 2, 1]
-        )[0]()
+    live(seed)
 
 
 def test_nodes_that_lose_records_do_not_run_out_of_cards() -> None:
