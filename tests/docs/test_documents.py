@@ -47,6 +47,16 @@ def test_the_table_of_verdicts_has_exactly_the_probes() -> None:
     assert probes == {probe.name for probe in PROBES}, "docs/health.md, table of verdicts"
 
 
+def test_the_map_of_the_code_has_each_module_and_room_of_the_package() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    rows = page[page.index("| room |") :].partition("\n\n")[0]
+    package = ROOT / "biren_plugin"
+    modules = {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
+    rooms = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    parts = {f"{path.parent.name}/" for path in package.glob("core/*/__init__.py")}
+    assert (modules | rooms | parts) - set(re.findall(r"`(\S+?)`", rows)) == set()
+
+
 def test_the_table_of_what_was_tried_names_each_module_of_the_cluster_session_once() -> None:
     there = {path.stem.removeprefix("test_") for path in (ROOT / "tests/cluster").glob("test_*.py")}
     assert sorted(tried.modules(tried.TABLE.read_text())) == sorted(there)
