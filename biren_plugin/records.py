@@ -3,8 +3,7 @@
 attrs compiles the source of four methods for each class; three of them, which are the same for any class
 but for the names of its fields, take three fifths of that time. Here they are closures over these names.
 
-A value that is made once and neither copied with changes nor checked is a `NamedTuple`, which takes half
-of the time again.
+A value that nothing checks may be a `NamedTuple`, which takes half of the time again.
 """
 
 from collections.abc import Callable

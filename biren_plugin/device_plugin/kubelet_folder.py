@@ -13,7 +13,7 @@ import trio
 from biren_plugin.board import Board
 from biren_plugin.core.parse.splits import RESOURCE_OF_SPLIT
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
-from biren_plugin.errors import reason_of
+from biren_plugin.errors import reason_of, too_slow
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import NOT_THERE
 from biren_plugin.notice import Notice, say
@@ -136,9 +136,8 @@ async def _read_patiently(
     while True:
         with trio.move_on_after(PATIENCE):
             return await thread.run(read)
-        reason = f"reading it takes more than {PATIENCE:g} s, as when a disk hangs"
-        text = f"waiting for {path}: {reason}; see `dmesg` on the node"
-        notice.begin("folder_unreadable", text, reason=reason)
+        reason = too_slow("reading it", PATIENCE)
+        notice.begin("folder_unreadable", f"waiting for {path}: {reason}", reason=reason)
 
 
 def _log(before: KubeletFolder, folder: KubeletFolder, path: Path, notice: Notice) -> None:

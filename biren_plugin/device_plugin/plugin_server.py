@@ -30,7 +30,7 @@ _LAST_ANSWERS: Final = 0.5
 class DevicePlugin:
     """Answers with the latest values of the boards; never waits for hardware.
 
-    `doubtful` cards are for no second container. A `scheduler` that chooses cards itself is asked first.
+    `doubtful` cards are for no second container. Where a `scheduler` has chosen the cards, its choice counts.
     """
 
     def __init__(

@@ -68,7 +68,7 @@ async def offer_by_dra(
     settings: Settings,
     state: DaemonState,
     folder: Board[KubeletFolder],
-    beside: Sequence[Callable[[], Awaitable[None]]] = (),
+    beside: Sequence[Callable[[], Awaitable[None]]],
 ) -> None:
     """Offer the cards until failing or cancelled; `beside` are tasks of the instance that publishes.
 
