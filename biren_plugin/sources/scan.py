@@ -82,8 +82,8 @@ async def scan_host(
                     glancing = not changed
                     continue
             look = await patient_reads.look(begun)
-            has_news = changed or bool(look.pending)
-            if due is not None and (has_news or _differ(look.values, due, readings)):
+            is_other = due is not None and _differ(look.values, due, readings)
+            if changed or is_other or (due is not None and look.pending):
                 glancing = False
                 look = await patient_reads.look()
         except HostUnreadable as error:
