@@ -104,14 +104,18 @@ async def serve_driver(
 
     At the end it continues to serve until `deregistered` and until calls under way are answered, for at most
     `_GOODBYE`: the kubelet must not call a driver that has gone, and repeats a call that was cut off only after
-    60 to 90 s. Raises `SocketUnusable`, `NoThread`, and a call's bug when there were too many.
+    60 to 90 s. Raises `SocketUnusable`, `NoThread`, `PluginSocketGone`, and a call's bug when there were too many.
     """
     server = new_driver_server(service, bug_limit(), on_used)
     listener = await _listen(path, thread)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.serve, listener, _GOODBYE, deregistered.wait)
         task_status.started()
-        await _until_gone(path, listener.identity, thread)
+        try:
+            await _until_gone(path, listener.identity, thread)
+        except PluginSocketGone:
+            deregistered.set()  # no call comes any more: nothing to wait for
+            raise
 
 
 async def stay_registered(

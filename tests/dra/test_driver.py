@@ -9,15 +9,16 @@ from typing import Any
 import grpc
 import pytest
 import trio
+from trio.testing import MockClock
 
 from biren_plugin.board import Board
 from biren_plugin.cluster.api_server import ApiServer
-from biren_plugin.cluster.credentials import PodCredentials
+from biren_plugin.cluster.credentials import PodCredentials, load_from
 from biren_plugin.core.dra.pool import pool_of
 from biren_plugin.core.model import DeviceList, HostFacts, Inventory
 from biren_plugin.core.observed import Holder
 from biren_plugin.daemon_state import Counters
-from biren_plugin.dra import claim_service
+from biren_plugin.dra import claim_service, driver
 from biren_plugin.dra.claim_service import ClaimService, Offer
 from biren_plugin.dra.driver import Registered, run_driver
 from biren_plugin.dra.driver_sockets import (
@@ -26,13 +27,14 @@ from biren_plugin.dra.driver_sockets import (
     remove_stale,
     sockets_of,
 )
-from biren_plugin.errors import SocketUnusable
+from biren_plugin.errors import PluginSocketGone, SocketUnusable
 from biren_plugin.files.claim_files import ClaimFiles
 from biren_plugin.worker_thread import WorkerThread
 from tests.core.dra.test_pool import whole
 from tests.kubelet.protos import load
 from tests.support.api_server import StandInApiServer, stand_in_api_server
 from tests.support.cards import GPU
+from tests.support.clocks import settled
 
 CLAIMS = "/apis/resource.k8s.io/v1/namespaces/team/resourceclaims"
 FIRST, SECOND = "gpu-0000-01-00-0", "gpu-0000-02-00-0"
@@ -157,6 +159,28 @@ async def test_the_kubelet_learns_the_drivers_socket_and_reports_its_verdict(nod
     assert info.endpoint == str(node.sockets.plugin)
     assert "v1.DRAPlugin" in info.supported_versions
     assert node.registered.latest == Registered(taken=True)
+
+
+@pytest.mark.parametrize("name", ["plugin", "registration"])
+async def test_a_deleted_socket_ends_this_life_of_the_driver_at_the_next_look(
+    name: str, autojump_clock: MockClock
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="br") as folder:
+        sockets = sockets_of(Path(folder), "pod-1")
+        service = ClaimService(
+            ApiServer(load_from(None)), "node-7", Board[Offer](), ClaimFiles(Path(folder)),
+            sockets.lock, Counters(),
+        )  # fmt: skip
+        gone = pytest.RaisesExc(PluginSocketGone, match=f"{getattr(sockets, name)} was deleted")
+        with pytest.RaisesGroup(gone, flatten_subgroups=True):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(
+                    run_driver, sockets, service, Board[Registered](), WorkerThread()
+                )
+                await settled()
+                getattr(sockets, name).unlink()
+                deleted = trio.current_time()
+        assert trio.current_time() - deleted <= driver._LOOK_INTERVAL
 
 
 @pytest.mark.parametrize("version", ["dra_v1", "dra_v1beta1"])
