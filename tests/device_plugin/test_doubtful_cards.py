@@ -40,12 +40,12 @@ class Books:
 
 
 class Stage:
-    """A plugin with `card_0`, which a pod holds, and `card_1`; kubelet `a` has reported that."""
+    """A plugin with three cards, of which a pod holds `card_0`; kubelet `a` has reported that."""
 
     def __init__(self, scheduler: CardScheduler | None = None) -> None:
         self.state = DaemonState()
         offered = Board[DeviceList]()
-        offered.post(listed(GPU, *devices(GPU, 0, 1)))
+        offered.post(listed(GPU, *devices(GPU, 0, 1, 2)))
         self.plugin = DevicePlugin(
             offered,
             Board[Inventory](),
@@ -139,6 +139,18 @@ async def test_a_kubelet_that_does_not_answer_gets_no_held_card(
     assert trio.current_time() - began == pytest.approx(ASK_DEADLINE)
 
 
+async def test_a_kubelet_that_fails_to_answer_once_has_time_for_the_next_answer(
+    stage: Stage, autojump_clock: MockClock
+) -> None:
+    stage.register("b")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stage.plugin.allocate, [["card_0"]])
+        await trio.sleep(ASK_DEADLINE / 3)
+        stage.state.kubelet_view.post(KubeletView(trio.current_time()))
+        await trio.sleep(ASK_DEADLINE / 3)
+        stage.answer("b", HELD, PODS)
+
+
 async def test_a_card_that_was_just_allocated_is_refused_after_the_kubelets_end(
     stage: Stage, autojump_clock: MockClock
 ) -> None:
@@ -158,6 +170,15 @@ async def test_a_choice_leaves_held_cards_out_while_enough_others_are_there(
     assert await stage.plugin.prefer([two]) == [["card_0", "card_1"]]
     must = PreferenceRequest(both, ("card_0",), 1)
     assert await stage.plugin.prefer([must]) == [["card_0"]]
+
+
+async def test_a_choice_that_must_include_a_held_card_leaves_others_out(
+    stage: Stage, autojump_clock: MockClock
+) -> None:
+    stage.state.holding.allocated(GPU, ["card_2"], trio.current_time())
+    stage.register("b")
+    must = PreferenceRequest(("card_0", "card_1", "card_2"), ("card_2",), 2)
+    assert await stage.plugin.prefer([must]) == [["card_1", "card_2"]]
 
 
 async def test_a_schedulers_promise_settles_the_doubt_about_a_card(

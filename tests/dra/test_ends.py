@@ -7,7 +7,7 @@ import re
 import shutil
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from biren_plugin import unix_sockets
+from biren_plugin import daemon, unix_sockets
 from biren_plugin.board import Board
 from biren_plugin.cluster.api_server import ApiServer
 from biren_plugin.cluster.credentials import load_from
 from biren_plugin.core.dra.claims import ClaimId
+from biren_plugin.core.settings import Settings
 from biren_plugin.daemon import run_daemon, run_until_signal
 from biren_plugin.daemon_state import Counters
 from biren_plugin.dra import driver
@@ -35,7 +36,7 @@ from biren_plugin.unix_sockets import is_served
 from biren_plugin.worker_thread import WorkerThread
 from tests.dra.test_driver import FIRST, offer
 from tests.kubelet.protos import load
-from tests.support.clocks import settled
+from tests.support.clocks import Gate, settled
 from tests.support.documents import ROOT
 from tests.support.dra_node import CLAIMS, NODE, DraNode, in_thread
 
@@ -223,15 +224,53 @@ async def test_a_signal_ends_the_daemon_once_a_claim_that_waits_for_its_card_is_
         node.pod_resources.stop()
 
 
-async def test_a_daemon_waits_for_calls_no_longer_than_its_pod_may_take_to_end(
-    autojump_clock: MockClock,
+@pytest.mark.parametrize("call", [ClaimService.prepare, ClaimService.unprepare])
+async def test_a_call_about_a_claim_is_waited_for_until_it_is_answered(
+    node: DraNode,
+    service: ClaimService,
+    call: Callable[[ClaimService, Sequence[ClaimId]], Awaitable[object]],
 ) -> None:
-    calls = LastCalls()
-    with calls.one():
-        with trio.move_on_after(PATIENCE) as waiting:
-            await calls.ended()
-        assert waiting.cancelled_caught
-    await calls.ended()
+    claim = ClaimId(*node.allocate("cards", FIRST))
+    ended = trio.Event()
+    hanging = Gate()
+
+    async def wait() -> None:
+        await service._last_calls.ended()
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(service._thread.run, hanging.wait)  # a disk that does not answer
+        await settled()
+        nursery.start_soon(call, service, [claim])
+        await settled()
+        nursery.start_soon(wait)
+        await settled()
+        assert not ended.is_set()
+        hanging.set()
+        await ended.wait()
+
+
+@pytest.mark.usefixtures("handlers")
+async def test_a_daemon_does_not_wait_for_a_call_that_is_never_answered(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    called = trio.Event()
+
+    async def call_for_ever(_settings: Settings, last_calls: LastCalls) -> None:
+        with last_calls.one():
+            called.set()
+            await trio.sleep_forever()
+
+    monkeypatch.setattr(daemon, "run_daemon", call_for_ever)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_until_signal, Settings())
+        await called.wait()
+        began = trio.current_time()
+        signal.raise_signal(signal.SIGTERM)
+    assert trio.current_time() - began == PATIENCE
+
+
+def test_the_end_of_a_daemon_fits_into_the_time_of_its_pod() -> None:
     ending = PATIENCE + driver._GOODBYE + unix_sockets.GOODBYE
     for path in ("manifests/base/daemonset.yaml", "manifests/chart/templates/daemonset.yaml"):
         [grace] = re.findall(r"terminationGracePeriodSeconds: (\d+)", (ROOT / path).read_text())

@@ -293,6 +293,49 @@ async def test_a_begun_scan_that_hangs_is_left_by_the_next_look(
     assert patient_reads.begin(lambda _values: True) is None, "a slow name needs a task"
 
 
+async def test_no_scan_is_begun_while_a_listing_hangs(
+    patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
+) -> None:
+    host.hangs_at = {LISTING}
+    with pytest.RaisesGroup(HostUnreadable):
+        await look_past(patient_reads, host, mock_clock, PATIENCE)
+    assert patient_reads.begin(lambda _values: True) is None
+    assert host.threads == [LISTING]
+
+
+async def test_no_scan_is_begun_before_a_late_value_is_used(
+    patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
+) -> None:
+    host.hangs_at = {"card_1"}
+    await look_past(patient_reads, host, mock_clock, SHARED)
+    host.let_go()
+    await settled()
+    host.hangs_at = {"card_1"}
+    await patient_reads.look()  # in a thread of its own, which is quick now
+    host.wait_for_hangs(2)
+    host.let_go()
+    await settled()
+    assert patient_reads.begin(lambda _values: True) is None
+    assert set((await patient_reads.look()).values) == set(THREE)
+
+
+async def test_no_scan_is_begun_before_a_bug_in_a_late_read_is_raised(
+    host: Host, mock_clock: MockClock
+) -> None:
+    def read(name: str) -> str:
+        host.read(name)
+        return {"card_0": "read", "card_2": "read"}[name]
+
+    patient_reads = PatientReads(host.list_names, read, "the host")
+    host.hangs_at = {"card_1"}
+    await look_past(patient_reads, host, mock_clock, SHARED)
+    host.let_go()
+    await settled()
+    assert patient_reads.begin(lambda _values: True) is None
+    with pytest.raises(KeyError):
+        await patient_reads.look()
+
+
 async def test_after_a_stop_of_the_process_a_begun_scan_does_not_count_as_hung(
     patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
 ) -> None:

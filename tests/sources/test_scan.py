@@ -271,6 +271,18 @@ async def test_a_glance_of_an_idle_node_that_finds_a_change_is_followed_by_a_who
     assert observed.latest.snapshot == reader.holds
 
 
+async def test_an_event_after_a_glance_of_an_idle_node_is_followed_by_a_whole_scan(
+    idle_bell: SteppedEvents, reader: ScriptedReader
+) -> None:
+    idle_bell.press()
+    await settled()
+    assert len(reader.glances) == 1
+    idle_bell.changed = True
+    idle_bell.press()
+    await settled()
+    assert (len(reader.glances), len(reader.reads)) == (1, 2)
+
+
 @pytest.mark.parametrize("sight", ["the same", "other nodes"])
 async def test_an_event_during_a_glance_of_an_idle_node_is_followed_by_a_whole_scan(
     idle_bell: SteppedEvents, observed: Board[Observed], reader: ScriptedReader, sight: str

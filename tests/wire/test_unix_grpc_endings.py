@@ -15,6 +15,7 @@ from biren_plugin.wire.unix_grpc import DEFAULT_LIMITS, Server
 from tests.hostile import frames
 from tests.hostile.peer import Answer, Peer
 from tests.hostile.service import Served, Service, serving, well_afterwards
+from tests.support.bugs import raise_bug
 
 
 async def by_reset(served: Served, peer: Peer) -> None:
@@ -127,6 +128,38 @@ async def test_our_shutdown_waits_no_longer_than_its_limit(
         assert trio.current_time() - started < 0.5 + DEFAULT_LIMITS.closing + 0.1
         assert service.running == 0
     await peer.until_closed()
+
+
+class OneConnection(trio.abc.Listener[trio.abc.Stream]):
+    """A listener with a single caller."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.streams = [stream]
+
+    async def accept(self) -> trio.abc.Stream:
+        return self.streams.pop() if self.streams else await trio.sleep_forever()
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+async def test_a_call_without_an_answer_does_not_delay_the_end_of_its_server_for_long(
+    autojump_clock: MockClock,
+) -> None:
+    near, far = memory_stream_pair()
+    peer, service = Peer(near), Service()
+    service.tidying = 0
+    async with trio.open_nursery() as nursery:
+
+        async def call() -> None:
+            await peer.greet()
+            await peer.send(peer.write.call(1, "Hang"))
+
+        nursery.start_soon(call)
+        with trio.move_on_after(5):
+            await Server([service], DEFAULT_LIMITS, raise_bug).serve(OneConnection(far), 0.5)
+        assert service.running == 0
+        assert 5.5 <= trio.current_time() <= 5.5 + DEFAULT_LIMITS.closing
 
 
 async def test_a_reset_call_gets_no_answer(autojump_clock: MockClock) -> None:
