@@ -1,6 +1,7 @@
 """The survey posts the node's inventory when it changes, and logs what an operator must know."""
 
 import logging
+from typing import Any
 
 import attrs
 import pytest
@@ -112,44 +113,76 @@ async def test_a_split_settles_while_nothing_else_changes(
     assert listed(inventory) == ["card_0", "card_1"]
 
 
+async def look_each_second(
+    observed: Board[Observed], clock: MockClock, seen: Observed, seconds: float
+) -> None:
+    for _ in range(int(seconds)):
+        await look(observed, seen)
+        await jump(clock, 1)
+
+
+async def test_a_resource_without_a_card_is_removed_while_nothing_else_changes(
+    observed: Board[Observed], inventory: Board[Inventory], mock_clock: MockClock
+) -> None:
+    await look(observed, Observed(snapshot(*gpu_cards(0, 0), *gpu_cards(1, 1, 2))))
+    after = Observed(snapshot(*gpu_cards(0, 0), *gpu_cards(1, 1)))
+    await look_each_second(observed, mock_clock, after, CALM)
+    assert inventory.latest is not None
+    assert [each.resource for each in inventory.latest.lists] == [GPU]
+
+
+@pytest.fixture
+def judgements(monkeypatch: pytest.MonkeyPatch) -> list[Observed]:
+    """What has been judged."""
+    judged = []
+    judge = HealthKeeper.judge
+
+    def noting(keeper: HealthKeeper, found: Inventory, seen: Observed, now: float) -> Inventory:
+        judged.append(seen)
+        return judge(keeper, found, seen, now)
+
+    monkeypatch.setattr(HealthKeeper, "judge", noting)
+    return judged
+
+
 @pytest.mark.parametrize("calming", [0, int(CALM)], ids=["settled", "the library may know more"])
 async def test_a_calm_node_is_judged_seldom_and_a_change_at_once(
     observed: Board[Observed],
     inventory: Board[Inventory],
     mock_clock: MockClock,
-    monkeypatch: pytest.MonkeyPatch,
+    judgements: list[Observed],
     calming: int,
 ) -> None:
     library = LibraryRound(0.0, LibraryFacts("libbiren-ml.so.1")) if calming else None
     one = attrs.evolve(ONE, library=library)
-    judged = 0
-    judge = HealthKeeper.judge
-
-    def counting(keeper: HealthKeeper, found: Inventory, seen: Observed, now: float) -> Inventory:
-        nonlocal judged
-        judged += 1
-        return judge(keeper, found, seen, now)
-
-    monkeypatch.setattr(HealthKeeper, "judge", counting)
-    for _ in range(calming + 1):
-        await look(observed, one)
-        await jump(mock_clock, 1)
-    assert judged == calming + 1
-    for _ in range(3 * int(SELDOM)):
-        await look(observed, one)
-        await jump(mock_clock, 1)
-    assert judged == calming + 1 + 3
-    await look(observed, faulty(one))
+    await look_each_second(observed, mock_clock, one, calming + 1)
+    assert len(judgements) == calming + 1
+    await look_each_second(observed, mock_clock, one, 3 * SELDOM)
+    assert len(judgements) == calming + 1 + 3
+    await look(observed, with_cards(one, node=NodeState.MISSING))
     assert not healthy(inventory)
-    for _ in range(3 * int(SELDOM)):
-        await look(observed, faulty(one))
-        await jump(mock_clock, 1)
-    assert judged == calming + 1 + 3 + 1 + 3 * SELDOM, "an Unhealthy card is judged at each look"
 
 
-def faulty(seen: Observed) -> Observed:
+@pytest.mark.parametrize(
+    "fault",
+    [{"node": NodeState.MISSING}, {"numa_misread": "numa_node reads '?'"}],
+    ids=["Unhealthy", "warned about"],
+)
+async def test_a_card_with_a_fault_is_judged_at_each_look(
+    observed: Board[Observed],
+    inventory: Board[Inventory],
+    mock_clock: MockClock,
+    judgements: list[Observed],
+    fault: dict[str, Any],
+) -> None:
+    await look_each_second(observed, mock_clock, with_cards(ONE, **fault), 2 * CALM)
+    assert len(judgements) == 2 * CALM
+
+
+def with_cards(seen: Observed, **changes: Any) -> Observed:
+    """The same host with each card changed."""
     assert seen.snapshot is not None
-    cards = tuple(attrs.evolve(card, node=NodeState.MISSING) for card in seen.snapshot.cards)
+    cards = tuple(attrs.evolve(card, **changes) for card in seen.snapshot.cards)
     return attrs.evolve(seen, snapshot=attrs.evolve(seen.snapshot, cards=cards))
 
 
