@@ -185,11 +185,20 @@ class DaemonState:
         if doubt is not before:
             self.doubts.post(doubt)
 
-    def ask_now(self, seconds: float) -> None:
-        """Have the kubelet asked at once, and often for this time, since somebody waits for its answer."""
-        doubt = self.doubts.latest or Doubt()
-        until = max(doubt.until, trio.current_time() + seconds)
+    async def ask_kubelet(self, seconds: float, *, with_holders: bool = False) -> None:
+        """Have the kubelet asked at once, and often for this time, until it has answered.
+
+        `with_holders`: until an answer shows who holds what.
+        """
+        asked, doubt = trio.current_time(), self.doubts.latest or Doubt()
+        until = max(doubt.until, asked + seconds)
         self.doubts.post(attrs.evolve(doubt, until=until, waiting=doubt.waiting + 1))
+
+        def answers(view: KubeletView) -> bool:
+            return view.at >= asked and not (with_holders and view.holders is None)
+
+        with trio.move_on_at(asked + seconds):
+            await self.kubelet_view.wait_for(answers)
 
     @contextmanager
     def life_of(

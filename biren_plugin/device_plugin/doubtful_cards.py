@@ -5,14 +5,12 @@ for the answer, and a kubelet that kept its checkpoint never wants one.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
 import trio
 
 from biren_plugin.core.admission import RETRY, PreferenceRequest
 from biren_plugin.core.inventory.removal_delay import ALLOCATE_DEADLINE
-from biren_plugin.core.observed import KubeletView
 from biren_plugin.daemon_state import DaemonState
 from biren_plugin.errors import NotReady
 from biren_plugin.records import frozen
@@ -39,16 +37,9 @@ class DoubtfulCards:
         """Ask the kubelet who holds what if one of `ids` may be held. Raises `NotReady` unless nobody holds them."""
         if not any(map(self._doubt, ids)):
             return
-        asked = trio.current_time()
-        self.state.ask_now(ASK_DEADLINE)
-        with trio.move_on_after(ASK_DEADLINE):
-            await self.state.kubelet_view.wait_for(partial(_answers, asked))
+        await self.state.ask_kubelet(ASK_DEADLINE, with_holders=True)
         if doubts := [*filter(None, map(self._doubt, ids))]:
             raise NotReady(f"{'; '.join(doubts)}; {RETRY}")
 
     def _doubt(self, id_: str) -> str:
         return self.state.holding.doubt(self.resource, id_, trio.current_time())
-
-
-def _answers(asked: float, view: KubeletView) -> bool:
-    return view.at >= asked and view.holders is not None

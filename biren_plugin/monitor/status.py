@@ -191,7 +191,9 @@ async def serve_status(folder: Path, state: DaemonState) -> None:
                     return
                 try:
                     async with room:
-                        await _ask_holders(state)
+                        # If it was never asked, the daemon has just started.
+                        if state.kubelet_view.latest is not None:
+                            await state.ask_kubelet(ASK_DEADLINE)
                         document = json.dumps(status_document(state), ensure_ascii=False)
                         # A byte of a file's name that is not UTF-8 becomes an escape of JSON.
                         await stream.send_all(document.encode(errors="backslashreplace") + b"\n")
@@ -207,16 +209,6 @@ async def serve_status(folder: Path, state: DaemonState) -> None:
             nursery.start_soon(trio.serve_listeners, handle, [listener])
             await _until_nobody_serves(listener, thread)
             nursery.cancel_scope.cancel()
-
-
-async def _ask_holders(state: DaemonState) -> None:
-    """Has the kubelet asked who holds what now, and waits for the answer, for a moment."""
-    if state.kubelet_view.latest is None:  # it was never asked: the daemon has just started
-        return
-    asked = trio.current_time()
-    state.ask_now(ASK_DEADLINE)
-    with trio.move_on_after(ASK_DEADLINE):
-        await state.kubelet_view.wait_for(lambda view: view.at >= asked)
 
 
 async def _listen(folder: Path, thread: WorkerThread) -> UnixListener:
