@@ -214,7 +214,9 @@ def remove(path: Path, may_replace: Callable[[], bool] = lambda: True) -> None:
 
 def _check(path: Path, may_replace: Callable[[], bool]) -> None:
     if not may_replace():
-        raise CdiFileUnusable(f"{path} was not changed: it belongs to another instance by now")
+        raise CdiFileUnusable(
+            f"{path} was not changed: it belongs to another instance or process by now"
+        )
 
 
 def remove_leftover(path: Path) -> None:

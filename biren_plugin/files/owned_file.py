@@ -2,8 +2,10 @@
 
 1. If there was no file before, the file is ours. An existing file is kept as long as it exists, unless
    it may be overwritten.
-2. A file with the text that we wrote last is ours, whatever its mtime and inode.
+2. A file with the text that we wrote last is ours, whatever its mtime and inode; so is one with the text
+   of a write that failed, since the new file may be there all the same.
 3. A file with the right content is adopted, not written again.
+4. A file that cannot be read now is taken for absent, but a file that then shows is not replaced unseen.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,8 +33,8 @@ class OwnedFile:
         self._was_read = False
         self._known: FileIdentity | None = None
         self._ours = True
-        self._text: str | None = None
-        """The text that we wrote last."""
+        self._texts: tuple[str, ...] = ()
+        """The text that we wrote last, and that of a write that failed since."""
         self._spec: Spec | None = None
         """The content of the known file; None if no runtime would load it."""
         self._fault = ""
@@ -66,9 +68,9 @@ class OwnedFile:
         failure: CdiFileUnusable | None = None
         if self._ours and (self._fault or self._spec != needed):
             try:
-                self._put(needed, may_replace)
+                self._put(needed, lambda: may_replace() and self._is_as_known())
             except CdiFileUnusable as error:
-                self._read()  # the new file may be there all the same
+                self.get_ready()  # the new file may be there all the same
                 failure = error
         own = CdiFile(str(self._path), self._spec, self._fault, cure=cdi_file.cure_for(self._path))
         findings = findings_of(own, needed, self._read_others())
@@ -79,7 +81,10 @@ class OwnedFile:
         return self._spec, (Finding(str(failure), "", names),)
 
     def _holds_our_text(self) -> bool:
-        return self._text is not None and cdi_file.holds_text(self._path, self._text)
+        return any(cdi_file.holds_text(self._path, each) for each in self._texts)
+
+    def _is_as_known(self) -> bool:
+        return self._overwrite or FileIdentity.of(self._path) == self._known
 
     def _read(self) -> None:
         self._known = FileIdentity.of(self._path)
@@ -93,12 +98,14 @@ class OwnedFile:
     def _put(self, needed: Spec | None, may_replace: Callable[[], bool]) -> None:
         if needed is None:
             cdi_file.remove(self._path, may_replace)
-            self._text = None
+            self._texts = ()
             text = f"{self._path} removed: the node has no card for it"
             say("cdi_removed", text, path=str(self._path))
         else:
-            self._text = cdi_file.render(needed, "yaml")
-            cdi_file.write(self._path, self._text, may_replace)
+            new = cdi_file.render(needed, "yaml")
+            self._texts = (*self._texts[:1], new)
+            cdi_file.write(self._path, new, may_replace)
+            self._texts = (new,)
             text = f"{self._path} written: {len(needed['devices'])} devices"
             say("cdi_written", text, path=str(self._path))
         self._known = FileIdentity.of(self._path)

@@ -478,3 +478,50 @@ async def test_a_thread_that_cannot_start_is_the_nodes_fault(
             await owner.run()
     async with running(owner):
         assert (await without_trouble(owner)).spec == spec_for([GPUS])
+
+
+@pytest.mark.parametrize("trouble", [errno.EIO, errno.EACCES, errno.EMFILE, errno.ESTALE])
+async def test_a_file_of_ours_that_could_not_be_read_for_a_while_is_still_ours(
+    path: Path, monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock, trouble: int
+) -> None:
+    owner = CdiOwner(path, overwrite=False)
+    async with running(owner):
+        assert not (await seen_to(owner, GPUS)).findings
+        with monkeypatch.context() as during:
+            fail_at(path.parent, trouble, during)
+            assert os.strerror(trouble) in trouble_of(await seen_to(owner, MORE))
+        await jump(mock_clock, READ_INTERVAL)
+        await without_trouble(owner)
+        assert written(path) == ["card_0", "card_1", "card_2"]
+
+
+async def test_a_foreign_file_that_could_not_be_read_for_a_moment_is_not_replaced(
+    path: Path, monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock
+) -> None:
+    text = put(path, HALVES)
+    owner = CdiOwner(path, overwrite=False)
+    with monkeypatch.context() as during:
+        fail_at(path.parent, errno.EIO, during)
+        async with running(owner):
+            assert "Input/output error" in trouble_of(await seen_to(owner, GPUS))
+            during.undo()
+            for _ in range(3):
+                await jump(mock_clock, READ_INTERVAL)
+                await settled()
+    assert path.read_text() == text
+
+
+def fail_at(folder: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make each call of a path in `folder` fail with an error of the system."""
+
+    def failing(real: Any) -> Any:
+        def call(at: Any, *arguments: Any, **named: Any) -> Any:
+            if isinstance(at, (str, Path)) and Path(at).is_relative_to(folder):
+                raise OSError(code, os.strerror(code), str(at))
+            return real(at, *arguments, **named)
+
+        return call
+
+    for name in ("stat", "lstat", "open", "listdir", "scandir", "unlink", "replace"):
+        monkeypatch.setattr(os, name, failing(getattr(os, name)))
+    monkeypatch.setattr("io.open", failing(__import__("io").open))
