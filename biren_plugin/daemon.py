@@ -15,7 +15,7 @@ from biren_plugin.board import Board
 from biren_plugin.core.parse.vendor import CDI_FILE, NAMES_IN_DEV
 from biren_plugin.core.settings import Settings
 from biren_plugin.core.useless_settings import without_effect
-from biren_plugin.daemon_state import Counters, DaemonState, follow_health
+from biren_plugin.daemon_state import DaemonState, follow_health
 from biren_plugin.device_plugin.kubelet_folder import INTERVAL as FOLDER_INTERVAL
 from biren_plugin.device_plugin.kubelet_folder import KubeletFolder, watch_kubelet_folder
 from biren_plugin.device_plugin.node import Node
@@ -39,7 +39,8 @@ from biren_plugin.sources.library import query_library
 from biren_plugin.sources.scan import scan_host
 from biren_plugin.sources.survey import survey_node
 from biren_plugin.supervise import flatten, keep_running
-from biren_plugin.worker_thread import WorkerThread
+from biren_plugin.worker_thread import LEAVE_DEADLINE, WorkerThread
+from biren_plugin.worker_thread import PATIENCE as CALL_PATIENCE
 
 if TYPE_CHECKING:
     from biren_plugin.files.cdi_owner import CdiOwner
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
 
 LIBRARY_ROUNDS: Final = 5
 """Scans of sysfs for each round of the library."""
-STEADY: Final = 5.0
-"""Seconds without a failure after which a loop counts as recovered."""
+STEADY: Final = CALL_PATIENCE + LEAVE_DEADLINE + 1.0
+"""Seconds without a failure after which a loop counts as recovered: longer than a hanging disk takes to fail it."""
 
 
 @frozen
@@ -64,18 +65,19 @@ class Loop:
     is_vital: bool = True
     """Whether cards depend on the loop; if not, the same failure is logged once."""
 
-    async def keep(self, counters: Counters) -> None:
-        """Run the task, again whenever it fails. Raises an `ExceptionGroup` of bugs when there were too many."""
+    async def keep(self, state: DaemonState) -> None:
+        """Run the task, again whenever it fails: what it fails on is one of the state's troubles. Raises an `ExceptionGroup` of bugs when there were too many."""
         run = self.run
         if self.interval is not None:
-            run = partial(run, on_turn=partial(counters.turned, self.name))
+            run = partial(run, on_turn=partial(state.counters.turned, self.name))
         await keep_running(
             run,
             self.name,
             expected=(NodeError,),
             is_working=lambda: self.is_vital,
-            on_failure=partial(counters.restarted, self.name),
+            on_failure=partial(state.counters.restarted, self.name),
             steady=STEADY,
+            notice=state.notice_of(self.name, f"{self.name}: "),
         )
 
 
@@ -89,7 +91,7 @@ async def run_daemon(settings: Settings, last_calls: LastCalls | None = None) ->
     observed, inventory = state.observed, state.inventory
     folder = Board[KubeletFolder]()
     plugins = settings.device_plugin_dir
-    cdi = _cdi_owner(settings)
+    cdi = _cdi_owner(settings, state)
     state.cdi_file = cdi.on_disk if cdi is not None else None
     dev = under(settings.host_root, "/dev")
     nodes = under(settings.host_root, node_folder_of(settings))
@@ -98,7 +100,7 @@ async def run_daemon(settings: Settings, last_calls: LastCalls | None = None) ->
         FolderEvents([plugins.parent, plugins]) as events,
     ):
         scan = partial(
-            scan_host, reader_of(settings), dev_events, observed,
+            scan_host, reader_of(settings), dev_events, observed, state.notice_of("host"),
             interval=settings.health_interval, pulse=settings.pulse,
         )  # fmt: skip
         ask = partial(
@@ -109,10 +111,12 @@ async def run_daemon(settings: Settings, last_calls: LastCalls | None = None) ->
             survey_node, observed, inventory, settings.health_policy, settings.exclude,
             claims_count=settings.offer_by != "dra",
         )  # fmt: skip
+        # DRA needs no socket in this directory, only the lock.
+        missing = None if settings.offer_by == "dra" else state.notice_of("kubelet")
         loops = (
             Loop(
                 "kubelet-folder",
-                partial(watch_kubelet_folder, plugins, events, folder),
+                partial(watch_kubelet_folder, plugins, events, folder, missing),
                 FOLDER_INTERVAL,
             ),
             Loop("host-scan", scan, settings.health_interval),
@@ -123,7 +127,7 @@ async def run_daemon(settings: Settings, last_calls: LastCalls | None = None) ->
             Loop("status", partial(serve_status, settings.status_dir, state), is_vital=False),
             *_metrics_loop(settings, state),
             *_cdi_loop(cdi),
-            *_settings_loop(settings),
+            *_settings_loop(settings, state),
         )
         state.intervals = {each.name: each.interval for each in loops if each.interval is not None}
         hami = _hami_mode(settings, state)
@@ -137,10 +141,10 @@ async def run_daemon(settings: Settings, last_calls: LastCalls | None = None) ->
             *_hami_loop(hami),
             *_node_events_loop(settings, state),
         )
-        beside = [partial(each.keep, state.counters) for each in loops_beside]
+        beside = [partial(each.keep, state) for each in loops_beside]
         async with trio.open_nursery() as nursery:
             for loop in loops:
-                nursery.start_soon(loop.keep, state.counters)
+                nursery.start_soon(loop.keep, state)
             if settings.offer_by == "dra":
                 from biren_plugin.dra.offering import offer_by_dra  # the API client: h11, TLS
 
@@ -174,8 +178,9 @@ def _labels_loop(settings: Settings, state: DaemonState) -> Iterator[Loop]:
         from biren_plugin.files.nfd_labels import publish_labels  # a millisecond of each start
 
         publish = partial(
-            publish_labels, settings.nfd_features_dir, state.inventory, state.observed
-        )
+            publish_labels, settings.nfd_features_dir, state.inventory, state.observed,
+            state.notice_of("labels"),
+        )  # fmt: skip
         yield Loop("node-labels", publish, is_vital=False)
 
 
@@ -204,11 +209,12 @@ def _node_events_loop(settings: Settings, state: DaemonState) -> Iterator[Loop]:
         yield Loop("node-events", events.run, is_vital=False)
 
 
-def _settings_loop(settings: Settings) -> Iterator[Loop]:
+def _settings_loop(settings: Settings, state: DaemonState) -> Iterator[Loop]:
     if settings.file is not None:
         from biren_plugin.monitor.settings_watch import SettingsWatch
 
-        yield Loop("settings-file", SettingsWatch(_file_choice(settings)).run, is_vital=False)
+        watch = SettingsWatch(_file_choice(settings), state.notice_of("settings-file"))
+        yield Loop("settings-file", watch.run, is_vital=False)
 
 
 def _file_choice(settings: Settings) -> Callable[[], Path]:
@@ -220,7 +226,7 @@ def _file_choice(settings: Settings) -> Callable[[], Path]:
     return partial(settings_file_of, file.chosen_from, settings.node_name)
 
 
-def _cdi_owner(settings: Settings) -> "CdiOwner | None":
+def _cdi_owner(settings: Settings, state: DaemonState) -> "CdiOwner | None":
     if not settings.cdi_feature:
         return None
     from biren_plugin.files.cdi_owner import CdiOwner  # a millisecond of each start
@@ -229,6 +235,7 @@ def _cdi_owner(settings: Settings) -> "CdiOwner | None":
         settings.cdi_dir / CDI_FILE,
         overwrite=settings.overwrite_cdi_config,
         host_root=settings.host_root,
+        hanging=state.notice_of("cdi-file"),
     )
 
 

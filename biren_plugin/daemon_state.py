@@ -24,6 +24,7 @@ from biren_plugin.core.observed import DeviceKey, Doubt, KubeletView, Observed
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
 from biren_plugin.core.rivals import Rival
 from biren_plugin.last_calls import LastCalls
+from biren_plugin.notice import Notice
 from biren_plugin.records import mutable
 
 if TYPE_CHECKING:
@@ -167,7 +168,20 @@ class DaemonState:
     """Kept by `follow_health`."""
     last_calls: LastCalls = attrs.Factory(LastCalls)
     """Calls about claims that are under way: a stopping daemon answers them before anything is cancelled."""
+    troubles: dict[str, str] = attrs.Factory(dict)
+    """By subject: a fault of the daemon's surroundings that lasts, as a sentence."""
     started: float = attrs.Factory(trio.current_time)
+
+    def notice_of(self, subject: str, intro: str = "") -> Notice:
+        """Return a notice whose cause, behind `intro`, is one of `troubles` for as long as it lasts."""
+
+        def show(cause: str) -> None:
+            if cause:
+                self.troubles[subject] = f"{intro}{cause}"
+            else:
+                self.troubles.pop(subject, None)
+
+        return Notice(show)
 
     def doubt_for(self, seconds: float) -> None:
         """Have the kubelet asked often for this time, since a registration may not count."""

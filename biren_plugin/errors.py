@@ -105,6 +105,12 @@ class FolderDead(PluginError):
 class StartTooSlow(NodeError):
     """A task of a subtree was not ready in time: the node is overloaded, or a part of it hangs."""
 
+    def __init__(self, subtree: str, seconds: float) -> None:
+        super().__init__(
+            f"{subtree} did not start in {seconds:g} s, as when the node is overloaded or a disk hangs; "
+            "see `uptime` and `dmesg` on the node"
+        )
+
 
 class LibraryUnusable(NodeError):
     """The management library is missing, cannot be loaded, or is a different library."""
@@ -185,8 +191,22 @@ _CURES: Final = {
     errno.EIO: "its disk is at fault; see `dmesg` on the node",
     errno.ENAMETOOLONG: "give a shorter path",
     errno.ETIMEDOUT: "see `dmesg` on the node",
+    errno.EMFILE: "raise this process's limit of open files (ulimit -n)",
+    errno.ENFILE: "raise fs.file-max on the node",
+    errno.ENOMEM: "free memory on the node, or raise the pod's limit",
+    errno.ESTALE: "mount its file system again, in a container too",
     errno.ENOLCK: "its file system has no locks: use a local one",
 }
+
+
+def cure_of(error: OSError, otherwise: str = "") -> str:
+    """Return what to do about an error with a file: `otherwise`, if its reason leaves that open."""
+    return _CURES.get(error.errno or 0, otherwise)
+
+
+def reason_and_cure(error: OSError, otherwise: str = "") -> str:
+    """Return the reason, and what `cure_of` does."""
+    return "; ".join(filter(None, [reason_of(error), cure_of(error, otherwise)]))
 
 
 def why_unwritable(path: Path, error: OSError, flag: str, doing: str = "write") -> str:

@@ -8,7 +8,7 @@
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from biren_plugin.core.inventory_log import Remark
@@ -70,8 +70,10 @@ def _is_left_out(event: str, fields: Mapping[str, object]) -> bool:
 class Notice:
     """A fault that may last, and is logged once."""
 
-    def __init__(self) -> None:
+    def __init__(self, show: Callable[[str], object] = lambda _cause: None) -> None:
+        """Start without a fault; `show` gets the cause whenever it changes, and an empty text at its end."""
         self._cause = ""
+        self._show = show
 
     def begin(
         self, event: str, text: str, level: int = WARNING, cause: str = "", **fields: object
@@ -82,6 +84,7 @@ class Notice:
         """
         is_new = self._cause != (cause or text)
         self._cause = cause or text
+        self._show(self._cause)
         _write(event, text, level if is_new else DEBUG, fields)
         return is_new
 
@@ -99,3 +102,4 @@ class Notice:
     def forget(self) -> None:
         """Forget the fault: its end needs no line."""
         self._cause = ""
+        self._show("")

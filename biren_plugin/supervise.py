@@ -54,19 +54,20 @@ async def keep_running(
     is_working: Callable[[], bool] = lambda: True,
     on_failure: Callable[[Exception], None] = lambda _cause: None,
     steady: float = math.inf,
+    notice: Notice | None = None,
     pace: Pace = Pace(),
     random_number: Callable[[], float] = random.random,
 ) -> None:
     """Call `run`, again whenever it fails; return when it returns.
 
     `name` names the subtree in the log. `is_working` returns whether its last run had reached its work.
-    `random_number` returns numbers in [0, 1) for the jitter. Raises an `ExceptionGroup` of bugs if there
+    `notice` is where failures begin and end. `random_number` returns numbers in [0, 1) for the jitter. Raises an `ExceptionGroup` of bugs if there
     were too many.
     """
     failures = 0
     bugs_in_a_row = 0
     hurries = 0
-    notice = Notice()
+    notice = notice or Notice()
     while True:
         started = trio.current_time()
         error: ExceptionGroup[Exception] | None = None

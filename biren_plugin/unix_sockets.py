@@ -42,12 +42,17 @@ class FileIdentity:
     """The mtime, since inode numbers are soon reused. Not the ctime, which chmod and relabelling change."""
 
     @classmethod
-    def of(cls, path: Path) -> "FileIdentity | None":
-        """Return the identity of the file at `path`; None if there is no file, or no permission. Blocks."""
+    def of(cls, path: Path, unreadable: "FileIdentity | None" = None) -> "FileIdentity | None":
+        """Return the identity of the file at `path`; None if there is no file. Blocks.
+
+        `unreadable`: what counts as the identity while that cannot be read.
+        """
         try:
             status = path.stat()
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError:
+            return unreadable
         return cls(status.st_dev, status.st_ino, status.st_mtime_ns)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from biren_plugin.core.setting_field import CONFIG, key_of
 from biren_plugin.core.settings import SETTINGS, SettingsFile
-from biren_plugin.errors import UsageError
+from biren_plugin.errors import UsageError, reason_and_cure
 from biren_plugin.host.bounded_file import read_bounded
 from biren_plugin.host.config_directory import own_file_of, settings_file_of
 from biren_plugin.records import frozen
@@ -61,7 +61,7 @@ def choose_file(
         path = settings_file_of(folder, node)
         has_one = path.exists()
     except OSError as error:
-        raise UsageError(f"{config_dir.named_by} {folder}: {error.strerror}") from error
+        raise UsageError(f"{config_dir.named_by} {folder}: {reason_and_cure(error)}") from error
     if not has_one:
         own = own_file_of(folder, node)
         raise UsageError(
@@ -78,7 +78,7 @@ def read_settings_file(path: Path, named_by: str = f"--{CONFIG}") -> list[Entry]
     try:
         content = read_bounded(path, _MAX_SIZE)
     except OSError as error:
-        raise UsageError(f"{named_by} {path}: {error.strerror}") from error
+        raise UsageError(f"{named_by} {path}: {reason_and_cure(error)}") from error
     if len(content) > _MAX_SIZE:
         raise UsageError(
             f"{named_by} {path}: it has more than {_MAX_SIZE} bytes, and is not a settings file"

@@ -21,6 +21,7 @@ import trio
 from biren_plugin.board import Board
 from biren_plugin.device_plugin.kubelet_folder import KubeletFolder
 from biren_plugin.errors import FolderDead, NoThread, reason_of
+from biren_plugin.host.host_paths import NOT_THERE
 from biren_plugin.notice import WARNING, say
 from biren_plugin.worker_thread import WorkerThread
 
@@ -61,7 +62,7 @@ class HeldFolder(AbstractContextManager["HeldFolder"]):
         source was re-created: nothing can be created in it ever again.
         """
         with folder.subscribe() as changes:
-            # While the disk hangs, the directory counts as unchanged.
+            # While the disk hangs or fails, the directory counts as unchanged.
             while (links := await self._thread.run_or(self._links, otherwise=1)) is not None:
                 if links == 0:
                     raise FolderDead(
@@ -74,8 +75,8 @@ class HeldFolder(AbstractContextManager["HeldFolder"]):
         """Return the directory's number of names; None if the path does not lead to it. Blocks."""
         try:
             there, held = os.stat(self._path), os.fstat(self._descriptor)
-        except OSError:
-            return None
+        except OSError as error:
+            return None if error.errno in NOT_THERE else 1
         return held.st_nlink if os.path.samestat(there, held) else None
 
 

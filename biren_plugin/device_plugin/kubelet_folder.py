@@ -13,7 +13,7 @@ import trio
 from biren_plugin.board import Board
 from biren_plugin.core.parse.splits import RESOURCE_OF_SPLIT
 from biren_plugin.core.parse.vendor import MONITORING_RESOURCE
-from biren_plugin.errors import reason_of, too_slow
+from biren_plugin.errors import reason_and_cure, too_slow
 from biren_plugin.host.folder_events import FolderEvents
 from biren_plugin.host.host_paths import NOT_THERE
 from biren_plugin.notice import Notice, say
@@ -37,7 +37,7 @@ class KubeletFolder:
 
     exists: bool = False
     trouble: str = ""
-    """Why the directory exists but cannot be read; empty if it can."""
+    """Why the directory cannot be read, though it may exist, and what to do; empty if it can be read."""
     sockets: Mapping[str, FileIdentity] = attrs.Factory(dict)
     """By file name, including `kubelet.sock`."""
 
@@ -86,7 +86,8 @@ def read_kubelet_folder(path: Path) -> KubeletFolder:
     try:
         names = [name for name in os.listdir(path) if name.endswith(".sock")]
     except OSError as error:
-        return KubeletFolder(trouble="" if error.errno in NOT_THERE else reason_of(error))
+        is_gone = error.errno in NOT_THERE
+        return KubeletFolder(trouble="" if is_gone else reason_and_cure(error))
     found = {name: FileIdentity.of(path / name) for name in names}
     return KubeletFolder(
         exists=True, sockets={name: each for name, each in found.items() if each is not None}
@@ -97,19 +98,24 @@ async def watch_kubelet_folder(
     path: Path,
     folder_events: FolderEvents,
     board: Board[KubeletFolder],
+    notice: Notice | None = None,
     on_turn: Callable[[float], None] = lambda _seconds: None,
 ) -> None:
-    """Post the directory's content after each read; log once what is missing.
+    """Post the directory's content after each read; what is missing begins in `notice`.
+
+    A directory that cannot be read any more keeps its last content: the sockets in it work on.
 
     `on_turn` gets the seconds that each read took.
     """
-    notice = Notice()
+    notice = notice or Notice()
     thread = WorkerThread()
     kubelet: FileIdentity | None = None
     while True:
         began = trio.current_time()
         read = partial(_read_armed, path, folder_events, began)
         current, is_watched = await _read_patiently(path, read, thread, notice)
+        if current.trouble and board.latest is not None:
+            current = attrs.evolve(board.latest, trouble=current.trouble)
         if kubelet is not None and current.kubelet not in (None, kubelet):
             say("kubelet_restarted", "the kubelet has restarted")
             notice.forget()

@@ -32,8 +32,9 @@ async def watch_kubelet(socket: OwnSocket, node: Node) -> None:
             if _shown_both(socket, node) == unchanged:  # as nearly always: no thread is needed
                 await changes.receive()
                 continue
-            # While the disk hangs, both count as unchanged.
-            kubelet, there = await node.thread.run_or(partial(_read_both, socket, node), unchanged)
+            # While the disk hangs or fails, both count as unchanged.
+            read = partial(_read_both, socket, node, first)
+            kubelet, there = await node.thread.run_or(read, unchanged)
             first = first or kubelet
             if kubelet not in (None, first):
                 raise KubeletRestarted("the kubelet has restarted")
@@ -53,9 +54,12 @@ def _shown_both(socket: OwnSocket, node: Node) -> tuple[FileIdentity | None, Fil
     return folder.kubelet, folder.sockets.get(socket.path.name)
 
 
-def _read_both(socket: OwnSocket, node: Node) -> tuple[FileIdentity | None, FileIdentity | None]:
-    """Return the identities of the kubelet's socket and the plugin's own. Blocks."""
-    return FileIdentity.of(node.kubelet_socket), FileIdentity.of(socket.path)
+def _read_both(
+    socket: OwnSocket, node: Node, kubelet: FileIdentity | None
+) -> tuple[FileIdentity | None, FileIdentity | None]:
+    """Return the identities of the kubelet's socket, which was `kubelet` before, and the plugin's own. Blocks."""
+    there = FileIdentity.of(socket.path, socket.identity)
+    return FileIdentity.of(node.kubelet_socket, kubelet), there
 
 
 TRY_INTERVAL: Final = 1.0

@@ -62,7 +62,7 @@ async def run_resource(resource: str, node: Node, memory: ResourceMemory) -> Non
             )
             identity = await nursery.start(serve_plugin, path, counted, node.thread)
         if starting.cancelled_caught:
-            raise StartTooSlow(f"{resource} did not start in {_START_DEADLINE:g} s")
+            raise StartTooSlow(resource, _START_DEADLINE)
         socket = OwnSocket(path, identity)
         nursery.start_soon(watch_kubelet, socket, node)
         nursery.start_soon(stay_registered, resource, socket, node, memory, streams)

@@ -65,7 +65,13 @@ class Waiting:
         self._idle_since = None
         self._idle.forget()
         if hindrance == "missing":
-            state.hindrance = "the kubelet's directory does not exist yet"
+            folder = self._node.folder.latest
+            trouble = folder.trouble if folder is not None else ""
+            state.hindrance = (
+                f"the kubelet's directory cannot be read: {trouble}"
+                if trouble
+                else "the kubelet's directory does not exist yet"
+            )
 
     def over(self) -> None:
         """Note that the lock was taken."""

@@ -66,7 +66,7 @@ async def run_driver(
             )
         if starting.cancelled_caught:
             deregistered.set()
-            raise StartTooSlow(f"{DRA_DRIVER} did not start in {_START_DEADLINE:g} s")
+            raise StartTooSlow(DRA_DRIVER, _START_DEADLINE)
 
 
 def _take_use(registered: Board[Registered], service: str) -> None:
@@ -144,7 +144,7 @@ async def stay_registered(
 
 async def _until_gone(path: Path, identity: FileIdentity, thread: WorkerThread) -> None:
     """Watch a socket of the driver. Ends by raising `PluginSocketGone`."""
-    find = partial(FileIdentity.of, path)
+    find = partial(FileIdentity.of, path, identity)
     while await thread.run_or(find, identity) == identity:  # noqa: ASYNC110 - no event reports a deletion
         await trio.sleep(until_wakeup(_LOOK_INTERVAL))
     raise PluginSocketGone(f"{path} was deleted or replaced: the kubelet cannot reach the driver")

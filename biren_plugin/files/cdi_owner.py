@@ -8,10 +8,10 @@
    over as fast as without CDI.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
@@ -20,8 +20,11 @@ from biren_plugin.core.cdi.findings import OnDisk
 from biren_plugin.core.model import DeviceList
 from biren_plugin.files.owned_file import OwnedFile
 from biren_plugin.notice import Notice
+from biren_plugin.patient_calls import run_patiently
 from biren_plugin.records import frozen
 from biren_plugin.worker_thread import WorkerThread
+
+T = TypeVar("T")
 
 READ_INTERVAL: Final = 5.0
 """Seconds between reads of a file while no change is requested."""
@@ -44,13 +47,22 @@ class _Wanted:
 class CdiOwner:
     """Keeps the file at `path` equal to what was passed in, as long as `run` runs."""
 
-    def __init__(self, path: Path, *, overwrite: bool, host_root: Path = Path("/")) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        overwrite: bool,
+        host_root: Path = Path("/"),
+        hanging: Notice | None = None,
+    ) -> None:
+        """Own the file at `path`. `hanging`: where a hang of its disk begins and ends."""
         self.path = path
         self.on_disk = Board[OnDisk]()
         self._file = OwnedFile(path, overwrite=overwrite, host_root=host_root)
         self._wanted = Board[_Wanted]()
         self._thread = WorkerThread()
         self._notice = Notice()
+        self._hanging = hanging or Notice()
         self._was_read = trio.Event()
 
     async def until_read(self) -> None:
@@ -101,7 +113,7 @@ class CdiOwner:
 
         Runs until cancelled. Raises `NoThread`.
         """
-        await self._thread.run(self._file.get_ready)
+        await self._patiently(self._file.get_ready)
         self._was_read.set()
         with self._wanted.subscribe() as changes:
             await changes.receive()
@@ -111,7 +123,7 @@ class CdiOwner:
                     await changes.receive()
                     continue
                 lists = list(wanted.lists.values())
-                spec, findings = await self._thread.run(
+                spec, findings = await self._patiently(
                     partial(self._file.keep, lists, self._is_ours)
                 )
                 if not self._is_ours():
@@ -121,6 +133,10 @@ class CdiOwner:
                 self.on_disk.post(on_disk)
                 with trio.move_on_after(READ_INTERVAL):
                     await changes.receive()
+
+    async def _patiently(self, call: Callable[[], T]) -> T:
+        doing = f"reading or writing {self.path}"
+        return await run_patiently(self._thread, call, self._hanging, doing)
 
     def _log(self, on_disk: OnDisk) -> None:
         if on_disk.findings:

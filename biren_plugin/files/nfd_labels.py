@@ -16,7 +16,8 @@ from biren_plugin.core.model import Inventory
 from biren_plugin.core.observed import Observed
 from biren_plugin.core.parse.vendor import FEATURE_FILE
 from biren_plugin.errors import FeaturesUnwritable, NoThread, why_unwritable
-from biren_plugin.notice import say
+from biren_plugin.notice import Notice, say
+from biren_plugin.patient_calls import run_patiently
 from biren_plugin.unix_sockets import FileIdentity
 from biren_plugin.worker_thread import WorkerThread
 
@@ -75,11 +76,11 @@ class FeatureFile:
 
 
 async def publish_labels(
-    folder: Path, inventory: Board[Inventory], observed: Board[Observed]
+    folder: Path, inventory: Board[Inventory], observed: Board[Observed], hanging: Notice
 ) -> None:
     """Write the file when the inventory or the driver's version changes; remove it when cancelled.
 
-    Raises `FeaturesUnwritable` and `NoThread`.
+    `hanging`: where a hang of the disk begins and ends. Raises `FeaturesUnwritable` and `NoThread`.
     """
     file = FeatureFile(folder)
     thread = WorkerThread()
@@ -94,10 +95,13 @@ async def publish_labels(
                     continue
                 written = (current, version)
                 labels = node_labels(current, version)
-                if await thread.run(partial(file.write, feature_file(labels))):
+                write = partial(file.write, feature_file(labels))
+                doing = f"writing {folder / FEATURE_FILE} (--nfd-features-dir)"
+                if await run_patiently(thread, write, hanging, doing):
                     shown = ", ".join(f"{name}={value}" for name, value in labels.items())
                     say("labels_written", f"labels for Node Feature Discovery: {shown or 'none'}")
     finally:
         file.is_over = True
+        hanging.forget()
         with trio.move_on_after(REMOVE_DEADLINE, shield=True), suppress(NoThread):
             await thread.run(file.remove)

@@ -17,7 +17,7 @@ import attrs
 from biren_plugin.core.model import Snapshot
 from biren_plugin.core.parse import sysfs, vendor
 from biren_plugin.core.parse.card import Card, NodeState
-from biren_plugin.errors import HostUnreadable, reason_of
+from biren_plugin.errors import HostUnreadable, reason_and_cure
 from biren_plugin.host.driver_files import read_host_facts
 from biren_plugin.host.host_fingerprint import HostFingerprint, read_fingerprint
 from biren_plugin.host.host_paths import (
@@ -274,9 +274,8 @@ class DriverCardReader:
             return read_fingerprint(self._root)
         except OSError as error:
             if error.errno not in NOT_THERE:
-                raise HostUnreadable(
-                    f"cannot read {vendor.CLASS_FOLDER}: {reason_of(error)}"
-                ) from error
+                reason = reason_and_cure(error, "see `dmesg` on the node")
+                raise HostUnreadable(f"cannot read {vendor.CLASS_FOLDER}: {reason}") from error
             require_root(self._root)
             return None
 

@@ -21,7 +21,7 @@ from biren_plugin.core.parse.card import Card, NodeState
 from biren_plugin.core.parse.pci_addresses import noiommu_node, pci_number
 from biren_plugin.core.parse.vendor import PCI_VENDOR
 from biren_plugin.core.parse.vfio import Function, Group, Layout
-from biren_plugin.errors import HostUnreadable, reason_of
+from biren_plugin.errors import HostUnreadable, reason_and_cure
 from biren_plugin.host.host_paths import NOT_THERE, node_state, require_root, resolve, under
 from biren_plugin.host.sysfs_files import read_bytes, read_text, read_texts
 from biren_plugin.records import frozen
@@ -141,7 +141,8 @@ class VfioGroupReader:
                 return {entry.name: entry.inode() for entry in entries}
         except OSError as error:
             if error.errno not in NOT_THERE:
-                raise HostUnreadable(f"cannot read {_FUNCTIONS}: {reason_of(error)}") from error
+                reason = reason_and_cure(error, "see `dmesg` on the node")
+                raise HostUnreadable(f"cannot read {_FUNCTIONS}: {reason}") from error
             require_root(self._root)
             self._bus_there = False
             return {}

@@ -8,6 +8,7 @@ import trio
 
 from biren_plugin.host.bounded_file import read_bounded
 from biren_plugin.notice import WARNING, Notice
+from biren_plugin.patient_calls import run_patiently
 from biren_plugin.worker_thread import WorkerThread
 
 INTERVAL: Final = 30.0
@@ -23,16 +24,19 @@ Seen = tuple[Path | None, bytes | None]
 class SettingsWatch:
     """Compares the file that `choose` returns now with the one of the first read. `choose` may raise `OSError`."""
 
-    def __init__(self, choose: Callable[[], Path]) -> None:
+    def __init__(self, choose: Callable[[], Path], hanging: Notice | None = None) -> None:
+        """Compare what `choose` leads to. `hanging`: where a hang of its disk begins and ends."""
         self._choose = choose
         self._first: Seen | None = None
         self._notice = Notice()
+        self._hanging = hanging or Notice()
 
     async def run(self) -> None:
         """Read the file every `INTERVAL` seconds, in a thread, and log a difference once."""
         thread = WorkerThread()
         while True:
-            self.compare(await thread.run(self.read))
+            doing = "reading the settings file (--config, --config-dir)"
+            self.compare(await run_patiently(thread, self.read, self._hanging, doing))
             await trio.sleep(INTERVAL)
 
     def read(self) -> Seen:

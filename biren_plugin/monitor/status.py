@@ -48,6 +48,8 @@ def status_document(state: DaemonState) -> dict[str, Any]:
         "problems": [
             *state.stuck(),
             *state.unready(),
+            # Of an instance that stands by, they cost nothing: the metrics' address is the other's.
+            *(state.troubles.values() if state.role != "standing by" else ()),
             *inventory.unsettled,
             *inventory.unmatched,
             *inventory.suspects,
@@ -229,7 +231,7 @@ def _make_private(folder: Path) -> None:
 
 async def _until_nobody_serves(ours: UnixListener, thread: WorkerThread) -> None:
     """Return when our file is gone, or when another instance's file has no listener any more."""
-    find = partial(FileIdentity.of, ours.path)
+    find = partial(FileIdentity.of, ours.path, ours.identity)
     while True:
         await trio.sleep(until_wakeup(LOOK_INTERVAL))
         there = await thread.run_or(find, otherwise=ours.identity)

@@ -38,7 +38,14 @@ from biren_plugin.core.observed import (
     Observed,
 )
 from biren_plugin.core.parse.vendor import DOMAIN
-from biren_plugin.errors import NodeError, NoThread, PodResourcesUnknown, reason_of, too_slow
+from biren_plugin.errors import (
+    NodeError,
+    NoThread,
+    PodResourcesUnknown,
+    cure_of,
+    reason_of,
+    too_slow,
+)
 from biren_plugin.notice import Notice
 from biren_plugin.shared_wakeups import until_wakeup
 from biren_plugin.unix_sockets import FileIdentity, connect_at_once, stream_of
@@ -197,7 +204,7 @@ async def _ask(path: Path, thread: WorkerThread) -> tuple[KubeletView, FileIdent
         raise PodResourcesUnknown(f"no {path} (is its directory mounted?)") from error
     except OSError as error:
         silent = isinstance(error, ConnectionRefusedError | BlockingIOError)
-        advice = "is the kubelet running?" if silent else "see --pod-resources-dir"
+        advice = "is the kubelet running?" if silent else cure_of(error, "see --pod-resources-dir")
         raise PodResourcesUnknown(f"{reason_of(error)} on {path} ({advice})") from error
     except trio.TooSlowError:
         raise PodResourcesUnknown(too_slow(f"opening {path}", DEADLINE)) from None

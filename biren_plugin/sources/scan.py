@@ -31,6 +31,7 @@ async def scan_host(
     reader: Reader[T],
     folder_events: FolderEvents,
     observed: Board[Observed],
+    notice: Notice | None = None,
     *,
     interval: float,
     pulse: int = 0,
@@ -42,7 +43,7 @@ async def scan_host(
     scanned at once, as it is after an event and while a read hangs. While nobody waits for what time alone
     changes, a glance that finds nothing wakes no task.
 
-    `on_turn` gets the seconds that each scan took. A host that cannot be read is logged once, and the last
+    `on_turn` gets the seconds that each scan took. A host that cannot be read begins in `notice`, and the last
     snapshot stays.
     """
     glancing = fresh = stale = False
@@ -65,7 +66,7 @@ async def scan_host(
     readings: Mapping[str, T] = {}
     next_beat = trio.current_time() + pulse
     next_reread = trio.current_time() + REREAD
-    notice = Notice()
+    notice = notice or Notice()
     while True:
         began = trio.current_time()
         fresh |= bool(pulse) and began >= next_beat

@@ -1,5 +1,7 @@
 """When the daemon is live, and when it is ready."""
 
+import logging
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -7,7 +9,11 @@ from trio.testing import MockClock
 from biren_plugin.board import Board
 from biren_plugin.core.observed import RIGHT_AFTER, KubeletView
 from biren_plugin.core.rivals import Rival
-from biren_plugin.daemon_state import SLACK, DaemonState
+from biren_plugin.daemon import Loop
+from biren_plugin.daemon_state import SLACK, DaemonState, Role
+from biren_plugin.errors import NodeError
+from biren_plugin.monitor.status import status_document
+from biren_plugin.worker_thread import LEAVE_DEADLINE, PATIENCE
 from tests.support.cards import GPU, HALF, devices, listed
 from tests.support.daemon_states import hold, new_state, register
 
@@ -104,3 +110,42 @@ async def test_changes_before_the_question_about_the_first_one_wake_nobody(
     state.kubelet_view.post(KubeletView(trio.current_time()))  # asked for another reason
     await trio.sleep(RIGHT_AFTER / 4)
     assert [announce(), announce()] == [3, 3]
+
+
+@pytest.mark.parametrize(("role", "shown"), [("serving", True), ("standing by", False)])
+async def test_what_a_loop_fails_on_is_a_problem_of_the_instance_that_serves_until_it_runs_again(
+    autojump_clock: MockClock, role: Role, shown: bool
+) -> None:
+    state = new_state()
+    state.role = role
+    full = [NodeError("the disk is full; make room")]
+
+    async def run() -> None:
+        if full:
+            raise full[0]
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Loop("labels", run, is_vital=False).keep, state)
+        await trio.sleep(60)
+        problem = "labels: the disk is full; make room"
+        assert status_document(state)["problems"] == ([problem] if shown else [])
+        full.clear()
+        await trio.sleep(60)
+        assert status_document(state)["problems"] == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_loop_that_a_hanging_disk_fails_again_and_again_is_not_logged_as_running(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def hang() -> None:
+        await trio.sleep(PATIENCE + LEAVE_DEADLINE)
+        raise NodeError("the disk hangs")
+
+    with trio.move_on_after(300):
+        await Loop("status", hang, is_vital=False).keep(new_state())
+    [line] = [each.getMessage() for each in caplog.records]
+    assert line.endswith("the disk hangs")

@@ -299,6 +299,24 @@ async def test_the_holder_notices_that_its_directory_was_replaced(
         await held.until_replaced(folder)
 
 
+@pytest.mark.parametrize("trouble", [errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOMEM])
+async def test_a_directory_that_cannot_be_read_for_a_while_is_not_replaced(
+    path: Path,
+    folder: Board[KubeletFolder],
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: int,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(trouble, os.strerror(trouble), str(path))
+
+    with await hold_folder(path, folder) as held, monkeypatch.context() as during:
+        during.setattr(os, "stat", fail)
+        with trio.move_on_after(10) as waiting:
+            await held.until_replaced(folder)
+        assert waiting.cancelled_caught
+
+
 async def test_a_deleted_directory_at_the_end_of_the_path_ends_the_process(
     path: Path, folder: Board[KubeletFolder], autojump_clock: MockClock
 ) -> None:

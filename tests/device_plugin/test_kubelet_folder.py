@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -98,7 +99,7 @@ async def test_each_read_is_a_turn_of_the_loop_with_its_seconds(
 ) -> None:
     bell, turns = SteppedEvents(), list[float]()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch_kubelet_folder, path, bell, board, turns.append)
+        nursery.start_soon(watch_kubelet_folder, path, bell, board, None, turns.append)
         await bell.asleep.wait()
         await trio.sleep(100)
         await bell.ring()
@@ -142,7 +143,7 @@ async def test_a_directory_without_events_is_read_more_often(
     path.mkdir()
     turns: list[float] = []
     with FolderEvents([path]) as events, trio.move_on_after(10):
-        await watch_kubelet_folder(path, events, board, turns.append)
+        await watch_kubelet_folder(path, events, board, on_turn=turns.append)
     assert len(turns) == reads
 
 
@@ -269,3 +270,26 @@ async def test_a_new_kubelet_is_one_line_and_its_absence_in_between_none(
     assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
         ("INFO", "the kubelet has restarted")
     ]
+
+
+async def test_a_directory_that_cannot_be_read_for_a_while_keeps_its_sockets(
+    path: Path,
+    board: Board[KubeletFolder],
+    bell: SteppedEvents,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path.mkdir()
+    listen(path / KUBELET_SOCKET)
+    await bell.ring()
+    before = board.latest
+    assert before is not None
+    assert before.kubelet is not None
+    with monkeypatch.context() as during:
+        unreadable = KubeletFolder(trouble="Input/output error")
+        during.setattr(kubelet_folder, "read_kubelet_folder", lambda _path: unreadable)
+        await bell.ring()
+        assert board.latest == attrs.evolve(before, trouble="Input/output error")
+    assert warnings(caplog)[-1] == f"waiting for {path}: Input/output error"
+    await bell.ring()
+    assert board.latest == before

@@ -1,6 +1,7 @@
 """What ends a registration is noticed when the directory is read: new kubelet, lost socket, rival."""
 
 import contextlib
+import errno
 import logging
 import socket
 from collections.abc import Callable, Iterator
@@ -118,13 +119,31 @@ async def test_a_socket_that_came_and_went_between_two_reads_is_noticed(
             nursery.cancel_scope.cancel()
 
 
+async def test_sockets_that_cannot_be_read_for_a_while_count_as_unchanged(
+    node: Stage, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_file(node.kubelet)
+
+    def fail(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(node.notice)
+        await settled()
+        monkeypatch.setattr(Path, "stat", fail)
+        node.look()
+        await trio.sleep(100)
+        assert nursery.child_tasks, "a socket that cannot be read counts as gone"
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_hanging_disk_is_not_a_restart(
     node: Stage, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate()
     new_file(node.kubelet)
 
-    def hang(_path: Path) -> FileIdentity | None:
+    def hang(_path: Path, _unreadable: object = None) -> FileIdentity | None:
         gate.wait()
         return None
 

@@ -13,6 +13,7 @@ ENDS = {
     "connections_full": "connections_free",
     "device_unhealthy": "device_healthy",
     "device_warning": "warning_cleared",
+    "disk_hangs": "disk_answers",
     "driver_missing": "devices_found",
     "driver_refused": "driver_registered",
     "driver_too_old": "driver_new_enough",

@@ -20,6 +20,8 @@ from biren_plugin.core.parse.brml import LibraryFacts
 from biren_plugin.core.parse.vendor import FEATURE_FILE
 from biren_plugin.errors import FeaturesUnwritable
 from biren_plugin.files.nfd_labels import REMOVE_DEADLINE, FeatureFile, publish_labels
+from biren_plugin.notice import Notice
+from biren_plugin.worker_thread import PATIENCE
 from tests.support.cards import GPU, GPU_MEMORY, HALF, QUARTER, card, listed
 from tests.support.clocks import Gate, jump, settled
 
@@ -162,7 +164,7 @@ async def test_labels_follow_the_inventory_and_are_removed_when_the_daemon_ends(
     observed.post(Observed(Snapshot(driver_version="1.12.0")))
     path = tmp_path / FEATURE_FILE
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(publish_labels, tmp_path, inventory, observed)
+        nursery.start_soon(publish_labels, tmp_path, inventory, observed, Notice())
         for parts, count in (((1, 1), 2), ((1,), 1)):
             inventory.post(node(*parts))
             line = f"birentech.com/gpu.count={count}\n"
@@ -179,7 +181,7 @@ async def test_labels_follow_the_inventory_and_are_removed_when_the_daemon_ends(
 async def test_a_hanging_disk_holds_up_neither_the_daemon_nor_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mock_clock: trio.testing.MockClock
 ) -> None:
-    hangs, let_go = threading.Event(), Gate()
+    hangs, let_go, shown = threading.Event(), Gate(), list[str]()
 
     write_text = Path.write_text
 
@@ -196,12 +198,15 @@ async def test_a_hanging_disk_holds_up_neither_the_daemon_nor_its_end(
 
     async def publish() -> None:
         with scope:
-            await publish_labels(tmp_path, inventory, Board[Observed]())
+            await publish_labels(tmp_path, inventory, Board[Observed](), Notice(shown.append))
 
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(publish)
             assert await trio.to_thread.run_sync(hangs.wait, 20)
+            await jump(mock_clock, PATIENCE)
+            await settled()
+            assert shown[-1].startswith(f"writing {tmp_path / FEATURE_FILE} (--nfd-features-dir)")
             scope.cancel()
             await jump(mock_clock, REMOVE_DEADLINE)
             let_go.set()
@@ -231,7 +236,7 @@ async def test_the_librarys_driver_version_becomes_a_label_once_known(
     inventory, observed = Board[Inventory](), Board[Observed]()
     observed.post(Observed(Snapshot()))
     inventory.post(node(1))
-    nursery.start_soon(publish_labels, tmp_path, inventory, observed)
+    nursery.start_soon(publish_labels, tmp_path, inventory, observed, Notice())
     path = tmp_path / FEATURE_FILE
     await until(path.exists)
     for version in ("1.12.0", "1.13.0"):
