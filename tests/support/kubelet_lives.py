@@ -34,7 +34,7 @@ class Kubelet:
         self.record: dict[str, tuple[str, str]] = {}
         self.made = 0
         self.ended: dict[tuple[str, str], float] = {}
-        """When each pod's end could be seen in the list."""
+        """When a pod of the same name can come: if it held nothing, once the list has shown its end."""
         self.ask()
         self.register()
 
@@ -80,7 +80,7 @@ class Kubelet:
         assert not self.running_twice(), f"{pod} got {id_}: {self.pods}"
 
     def new_pod(self, *, dies: bool = False) -> None:
-        """Create a pod, some of them under the name of one that an answer has shown to be gone."""
+        """Create a pod, some of them under the name of one that has ended."""
         self.made += 1
         pod = ("default", f"pod-{self.made:04}")
         seen = [each for each, at in self.ended.items() if self.now - at > BATCH]
@@ -95,7 +95,7 @@ class Kubelet:
             pod = self.random.choice(self.listed)
             self.listed.remove(pod)
             if self.pods.pop(pod, None) is not None:
-                self.ended[pod] = math.inf
+                self.ended[pod] = -math.inf if pod in self.record.values() else math.inf
             self.record = {id_: holder for id_, holder in self.record.items() if holder != pod}
 
     def restart(self) -> None:

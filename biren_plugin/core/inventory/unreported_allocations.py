@@ -28,7 +28,7 @@ RECORDED: Final = 2.0
 class _Allocation(NamedTuple):
     at: float
     before: Pods
-    """The pods that the kubelet had listed before: the card is not for them."""
+    """The pods that the kubelet had listed before, without a device: the card is not for them."""
 
 
 @mutable
@@ -137,7 +137,9 @@ class UnreportedAllocations:
             if each.is_complete and not each.suspects:
                 del self._doubted[key]
         if start is None or start.has_listed:
-            self._pods.append((view.at, view.pods))
+            # One that holds a device may have been replaced by a pod of its name when a card is allocated next.
+            holding = {(each.namespace, each.pod) for each in (view.holders or NO_HOLDERS).values()}
+            self._pods.append((view.at, view.pods - holding))
         while len(self._pods) > 1 and self._pods[1][0] <= view.at - BATCH:
             del self._pods[0]
 

@@ -94,6 +94,17 @@ def test_a_pod_that_waited_under_an_earlier_kubelet_may_hold_the_card() -> None:
     assert held(memory, 4.1, "c", "waits") == {"card_2"}
 
 
+def test_a_pod_that_held_another_card_may_be_a_new_one_of_its_name_and_hold_this_one() -> None:
+    memory = registered()
+    memory.answered(view(1.0, {(GPU, "card_0"): TRAIN}), "a")
+    memory.allocated(GPU, ["card_2"], 5.0)
+    memory.registering(GPU, "b", 6.0)
+    memory.answered(view(6.1, {}), "b")
+    found = memory.answered(view(6.2 + BATCH, {}), "b")
+    assert found[GPU, "card_2"].pod == "train"
+    assert memory.answered(view(20.0, {}, pods_of(SERVE)), "b") == {}
+
+
 @pytest.mark.parametrize("seed", range(150))
 def test_in_no_order_of_losses_is_a_card_in_two_containers(seed: int) -> None:
     live(seed)
