@@ -3,13 +3,15 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from biren_plugin.device_plugin.registration import SECOND_STREAM
 from biren_plugin.simulate.host import SimulatedHost
-from tests.e2e.conftest import GPU
+from tests.e2e.conftest import GPU, streams_ended
 from tests.e2e.daemon import DEADLINE, DaemonProcess
 from tests.kubelet.client import KubeletProcess
 
@@ -43,7 +45,7 @@ def call(socket: Path, method: str, request: object) -> Any:
     return json.loads(done.stdout or done.stderr)
 
 
-def test_a_go_client_allocates(socket: Path) -> None:
+def test_a_go_client_allocates_and_reads_a_refusal(socket: Path) -> None:
     answer = call(socket, "Allocate", {"container_requests": [{"devices_ids": ["card_1"]}]})
     (container,) = answer["containerResponses"]
     assert container["envs"] == {"BR_PHY_CARDS": "card_1"}
@@ -52,17 +54,18 @@ def test_a_go_client_allocates(socket: Path) -> None:
         "hostPath": "/dev/biren/card_1",
         "permissions": "rw",
     }
-
-
-def test_a_go_client_reads_a_refusal(socket: Path) -> None:
     answer = call(socket, "Allocate", {"container_requests": [{"devices_ids": ["card_9"]}]})
     assert answer["code"] == "invalid_argument"
     assert "card_9 is not a device of this node" in answer["message"]
 
 
 def test_a_go_client_may_leave_a_stream_while_the_kubelets_continues(
-    socket: Path, kubelet: KubeletProcess, host: SimulatedHost
+    socket: Path, kubelet: KubeletProcess, host: SimulatedHost, daemon: DaemonProcess
 ) -> None:
+    daemon.wait_for_line("registered and watched")
+    # A stream that opens sooner counts as the kubelet's: its end would end the registration.
+    time.sleep(SECOND_STREAM)  # the daemon has no event for the end of this second
+    mark = kubelet.mark()
     with subprocess.Popen(
         curl(socket, "ListAndWatch", {}), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as watching:
@@ -71,4 +74,5 @@ def test_a_go_client_may_leave_a_stream_while_the_kubelets_continues(
             pass
         watching.terminate()
     host.pull_node("card_0")
-    kubelet.wait_for_list(GPU, healthy={"card_1"}, unhealthy={"card_0"})
+    kubelet.wait_for_list(GPU, healthy={"card_1"}, unhealthy={"card_0"}, since=mark)
+    assert not streams_ended(kubelet, GPU, mark)
