@@ -15,7 +15,7 @@ from tests.cluster.host import NodeHost, daemon_on
 from tests.cluster.images import BUSYBOX
 from tests.cluster.isolation import NODE_NAME, SERVICE_ADDRESS
 from tests.cluster.node import Node
-from tests.cluster.pods import LOOK, STAY, WHOLE, Inside
+from tests.cluster.pods import LOOK, STAY, WHOLE, Inside, container, run_pod
 from tests.cluster.processes import poll
 from tests.e2e.daemon import DaemonProcess
 from tests.manifests.examples import EXAMPLES, objects_of
@@ -131,6 +131,17 @@ class DraNode:
         """The stored slices of this driver."""
         found = self.api.get(SLICES)["items"]
         return [each for each in found if each["spec"]["driver"] == DRA_DRIVER]
+
+    def hold_one(self, name: str = "holder", **spec: str) -> str:
+        """Runs a pod with one whole card; the card's name."""
+        return run_pod(self.api, name, container(gpu=1), nodeName=None, **spec)["main"].cards
+
+    def slice_versions(self) -> set[tuple[str, str]]:
+        """The name of each stored slice, with its version."""
+        return {
+            (each["metadata"]["name"], each["metadata"]["resourceVersion"])
+            for each in self.slices()
+        }
 
     def devices(self) -> dict[str, Object]:
         """The published devices by the name of their card."""

@@ -28,11 +28,6 @@ def driver_of(node: Node, host: NodeHost) -> DraNode:
     return DraNode(node, host)
 
 
-def versions(driver: DraNode) -> set[tuple[str, str]]:
-    """Each stored slice with its version."""
-    return {(s["metadata"]["name"], s["metadata"]["resourceVersion"]) for s in driver.slices()}
-
-
 def test_the_overlay_rolls_out_and_again_under_pods_and_leaves_no_warning_event(
     deployment: Deployment, prepared: Node, host: NodeHost
 ) -> None:
@@ -42,7 +37,7 @@ def test_the_overlay_rolls_out_and_again_under_pods_and_leaves_no_warning_event(
     driver.wait_for_devices(4)
     assert deployment.failing_checks() <= SIMULATED
     held = hold(prepared, "before")
-    before = versions(driver)
+    before = driver.slice_versions()
     words = (f"--namespace={NAMESPACE}", "rollout", "restart", f"daemonset/{NAME}")
     old = deployment.pods()
     deployment.run("kubectl", *words)
@@ -56,7 +51,7 @@ def test_the_overlay_rolls_out_and_again_under_pods_and_leaves_no_warning_event(
     assert count > 1
     held |= hold(prepared, "after", 3)
     assert held == CARDS, "no card is in two pods"
-    assert versions(driver) == before
+    assert driver.slice_versions() == before
     assert deployment.warnings() == []
 
 

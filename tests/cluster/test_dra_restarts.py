@@ -26,22 +26,10 @@ WHOLE: Final = {"card_0", "card_1", "card_8"}
 SOCKETS: Final = KUBELET_ROOT / "plugins_registry"
 
 
-def hold_one(dra: DraNode, name: str = "holder") -> str:
-    """Runs a pod with one whole card; the card's name."""
-    return run_pod(dra.api, name, container(gpu=1), nodeName=None)["main"].cards
-
-
 def restart_count(dra: DraNode, pod: str) -> int:
     """How often the pod's container was restarted."""
     [status] = dra.api.pod(pod)["status"]["containerStatuses"]
     return int(status["restartCount"])
-
-
-def versions(dra: DraNode) -> set[tuple[str, str]]:
-    """Each stored slice with its version."""
-    return {
-        (each["metadata"]["name"], each["metadata"]["resourceVersion"]) for each in dra.slices()
-    }
 
 
 def driver_of(dra: DraNode) -> DaemonProcess:
@@ -51,14 +39,14 @@ def driver_of(dra: DraNode) -> DaemonProcess:
 
 
 def test_deleted_slices_come_back(dra: DraNode) -> None:
-    before = {name for name, _ in versions(dra)}
+    before = {name for name, _ in dra.slice_versions()}
     dra.api.delete(SLICES)
     dra.wait_for_devices(9)
-    assert not before & {name for name, _ in versions(dra)}
+    assert not before & {name for name, _ in dra.slice_versions()}
 
 
 def test_a_claims_file_that_vanishes_is_back_in_a_moment(dra: DraNode) -> None:
-    hold_one(dra)
+    dra.hold_one()
     names = claim_files()
     [path] = [CLAIM_FILES / each for each in names]
     path.unlink()
@@ -66,7 +54,7 @@ def test_a_claims_file_that_vanishes_is_back_in_a_moment(dra: DraNode) -> None:
 
 
 def test_after_a_kubelet_restart_slices_are_back_and_a_held_card_stays_held(dra: DraNode) -> None:
-    held = hold_one(dra)
+    held = dra.hold_one()
     daemon = driver_of(dra)
     registered = len(daemon.matching(REGISTERED))
     dra.node.restart_kubelet()
@@ -81,9 +69,9 @@ def test_after_a_kubelet_restart_slices_are_back_and_a_held_card_stays_held(dra:
 def test_a_driver_that_was_killed_knows_its_claims_and_releases_those_that_ended(
     dra: DraNode,
 ) -> None:
-    stays = hold_one(dra, "stays")
+    stays = dra.hold_one("stays")
     [file] = claim_files()
-    hold_one(dra, "goes")
+    dra.hold_one("goes")
     driver_of(dra).kill()
     dra.api.delete(f"{PODS}/goes")
     dra.start_driver()
@@ -148,8 +136,8 @@ def test_a_driver_killed_between_a_claims_file_and_its_answer_is_followed_by_one
 def test_while_the_api_server_is_away_claims_stay_and_a_fault_is_published_after(
     dra: DraNode,
 ) -> None:
-    held = hold_one(dra)
-    before = versions(dra)
+    held = dra.hold_one()
+    before = dra.slice_versions()
     dra.node.processes.end("kube-apiserver", signal.SIGKILL)
     try:
         dra.host.pull_node(held)
@@ -160,22 +148,22 @@ def test_while_the_api_server_is_away_claims_stay_and_a_fault_is_published_after
     dra.wait_for_taints(held, "device-node")
     dra.host.put_node_back(held)
     dra.wait_for_taints(held)
-    assert {name for name, _ in versions(dra)} == {name for name, _ in before}
-    assert hold_one(dra, "after") in WHOLE - {held}
+    assert {name for name, _ in dra.slice_versions()} == {name for name, _ in before}
+    assert dra.hold_one("after") in WHOLE - {held}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_hand_over_leaves_slices_untouched_and_costs_no_pod(
     dra: DraNode, number: signal.Signals
 ) -> None:
-    held = hold_one(dra)
+    held = dra.hold_one()
     old = driver_of(dra)
-    before = versions(dra)
+    before = dra.slice_versions()
     dra.start_driver()
-    assert hold_one(dra, "both") != held
+    assert dra.hold_one("both") != held
     old.end(number)
-    assert hold_one(dra, "after") != held
-    assert versions(dra) == before
+    assert dra.hold_one("after") != held
+    assert dra.slice_versions() == before
     dra.clean()
     left = list(SOCKETS.glob("gpu.birentech.com*"))
     assert len(left) == (1 if number == signal.SIGTERM else 2), "a killed one removes no socket"
@@ -189,7 +177,7 @@ def test_a_fault_evicts_pods_with_claims_and_leaves_pods_of_the_extended_name(
     dra.wait_for_devices(9)
     dra.start_example("shared-claim")
     claimed = dra.inside("first-user").cards
-    by_name = hold_one(dra)
+    by_name = dra.hold_one()
     for card in (claimed, by_name):
         dra.host.pull_node(card)
         assert dra.wait_for_taints(card, "device-node")["device-node"]["effect"] == "NoExecute"

@@ -15,7 +15,7 @@ from tests.cluster import figures
 from tests.cluster.api import Object
 from tests.cluster.dra import DraNode, claim_files
 from tests.cluster.node import Node
-from tests.cluster.pods import container, run_pod, start_pod
+from tests.cluster.pods import container, start_pod
 from tests.cluster.processes import poll
 
 AWAY: Final = 60.0
@@ -27,11 +27,6 @@ STORED_WITHIN: Final = 20.0
 NEW_POD_WITHIN: Final = 180.0
 """Seconds; 51 to 82 were seen: the scheduler and the kubelet each wait up to 60, after a failed attempt again."""
 WHOLE: Final = {"card_0", "card_1", "card_8"}
-
-
-def hold_one(dra: DraNode, name: str, **spec: str) -> str:
-    """Runs a pod with one whole card; the card's name."""
-    return run_pod(dra.api, name, container(gpu=1), nodeName=None, **spec)["main"].cards
 
 
 def container_of(dra: DraNode, pod: str) -> Object:
@@ -58,8 +53,8 @@ def node_after_outage(node: Node) -> Iterator[None]:
 def test_a_minute_without_the_api_server_costs_no_claim_hides_no_fault_and_delays_new_pods_only(
     dra: DraNode,
 ) -> None:
-    held = hold_one(dra, "stays")
-    restarted = hold_one(dra, "restarts", restartPolicy="Always")
+    held = dra.hold_one("stays")
+    restarted = dra.hold_one("restarts", restartPolicy="Always")
     files = claim_files()
     before = container_of(dra, "stays")
     ids = {

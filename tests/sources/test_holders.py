@@ -6,7 +6,7 @@ The kubelet's threads do not use the mock clock: it stands still unless a test m
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,16 +17,19 @@ from trio.testing import MockClock
 
 from biren_plugin.board import Board
 from biren_plugin.core.inventory.holder_memory import FORGET_AFTER, HolderMemory
-from biren_plugin.core.inventory.kubelet_start import LISTING
+from biren_plugin.core.inventory.kubelet_start import BATCH, LISTING
 from biren_plugin.core.model import Snapshot
 from biren_plugin.core.observed import (
     RIGHT_AFTER,
+    ClaimFile,
     ClaimFiles,
     Doubt,
     Holder,
     KubeletView,
     Observed,
 )
+from biren_plugin.core.parse.claim_device import ClaimDevice
+from biren_plugin.errors import ClaimFileUnusable
 from biren_plugin.sources.holders import (
     DEADLINE,
     INTERVAL,
@@ -274,6 +277,27 @@ async def test_files_of_claims_on_a_disk_that_hangs_are_logged_once_until_they_c
     ]
 
 
+async def refused() -> ClaimFiles:
+    raise ClaimFileUnusable("cannot read /cdi: Permission denied")
+
+
+@pytest.mark.parametrize("trouble", [trio.sleep_forever, refused])
+async def test_files_of_claims_that_cannot_be_read_hold_their_cards_as_before(
+    autojump_clock: MockClock, trouble: Callable[[], Awaitable[ClaimFiles]]
+) -> None:
+    files = {"uid-1": ClaimFile((ClaimDevice("uid-1", "cards", "gpu-0000-01-00-0"),), (1, 1))}
+
+    async def read_once() -> ClaimFiles:
+        return files
+
+    answers = [read_once, trouble]
+    reader = ClaimReader(lambda: answers.pop(0)())
+    for _ in range(2):
+        await reader.read()
+    seen = reader.compare(KubeletView(trio.current_time()))
+    assert seen.holder_of("gpu-0000-01-00-0") == "uid-1"
+
+
 async def test_a_missing_socket_is_logged_once_and_used_when_it_appears(
     idle_node: Node, nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -475,6 +499,12 @@ async def test_a_kubelet_that_lists_no_pod_right_after_its_start_has_not_release
     await node.answered_after(SETTLING)
     await node.tells(HELD)
     assert all(each.forgotten for each in holders_in(node.observed.latest))
+    await node.answered_after(BATCH + SETTLING)  # by now it lists all
+    before = node.views.latest
+    await node.pass_time(SETTLING)
+    await settled()
+    assert node.views.latest is before, "from now on it is asked each second"
+    await node.answered_after(SOONER - SETTLING)
 
 
 async def test_pods_that_a_kubelet_does_not_list_long_after_its_start_are_gone(

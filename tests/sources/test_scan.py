@@ -102,6 +102,17 @@ def observed() -> Board[Observed]:
     return Board[Observed]()
 
 
+async def ring_until_it_hangs(
+    bell: SteppedEvents, reader: ScriptedReader, clock: MockClock, where: str, seconds: float
+) -> None:
+    """Have the host scanned while a read hangs, and move the clock; return when the scan has given up."""
+    reader.hangs_at = where
+    bell.press()
+    await reader.until_it_hangs()
+    await jump(clock, seconds)
+    await bell.asleep.wait()
+
+
 @pytest.fixture
 async def bell(
     reader: ScriptedReader, observed: Board[Observed], mock_clock: MockClock
@@ -365,11 +376,7 @@ async def test_while_a_read_hangs_each_scan_is_whole(
     reader.holds = TWO
     await bell.ring()
     bell.changed = False
-    reader.hangs_at = "card_1"
-    bell.press()
-    await reader.until_it_hangs()
-    await jump(mock_clock, SHARED)
-    await bell.asleep.wait()
+    await ring_until_it_hangs(bell, reader, mock_clock, "card_1", SHARED)
     assert cards(observed) == {"card_0": False, "card_1": False}
     glances = len(reader.glances)
     await jump(mock_clock, PATIENCE)
@@ -385,11 +392,7 @@ async def test_a_hanging_scan_is_logged_once_and_the_last_snapshot_stays(
     mock_clock: MockClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    reader.hangs_at = "listing"
-    bell.press()
-    await reader.until_it_hangs()
-    await jump(mock_clock, PATIENCE)
-    await bell.asleep.wait()
+    await ring_until_it_hangs(bell, reader, mock_clock, "listing", PATIENCE)
     assert cards(observed) == {"card_0": False}
     assert len(errors(caplog)) == 1
     assert "reading /sys and /dev takes more than 5 s" in errors(caplog)[0]
@@ -404,11 +407,7 @@ async def test_the_scanner_continues_when_the_thread_returns(
     reader: ScriptedReader,
     mock_clock: MockClock,
 ) -> None:
-    reader.hangs_at = "listing"
-    bell.press()
-    await reader.until_it_hangs()
-    await jump(mock_clock, PATIENCE)
-    await bell.asleep.wait()
+    await ring_until_it_hangs(bell, reader, mock_clock, "listing", PATIENCE)
     reader.holds = TWO
     reader.let_go()
     while cards(observed) != {"card_0": False, "card_1": False}:
@@ -420,11 +419,7 @@ async def test_a_hanging_card_keeps_its_last_reading_and_then_counts_as_hung(
 ) -> None:
     reader.holds = TWO
     await bell.ring()
-    reader.hangs_at = "card_1"
-    bell.press()
-    await reader.until_it_hangs()
-    await jump(mock_clock, SHARED)
-    await bell.asleep.wait()
+    await ring_until_it_hangs(bell, reader, mock_clock, "card_1", SHARED)
     assert cards(observed) == {"card_0": False, "card_1": False}
     await jump(mock_clock, PATIENCE)
     await bell.ring()
@@ -435,11 +430,7 @@ async def test_a_card_that_hangs_from_the_start_counts_as_hung_at_once(
     bell: SteppedEvents, observed: Board[Observed], reader: ScriptedReader, mock_clock: MockClock
 ) -> None:
     reader.holds = TWO
-    reader.hangs_at = "card_1"
-    bell.press()
-    await reader.until_it_hangs()
-    await jump(mock_clock, SHARED)
-    await bell.asleep.wait()
+    await ring_until_it_hangs(bell, reader, mock_clock, "card_1", SHARED)
     assert cards(observed) == {"card_0": False, "card_1": True}, "otherwise GPUs would look smaller"
 
 
