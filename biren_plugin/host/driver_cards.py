@@ -252,7 +252,7 @@ class DriverCardReader:
             cards[name] = attrs.evolve(readings.get(name) or self._unread_card(name), hung=True)
         ordered = sorted(cards.values(), key=lambda card: card.number)
         left_out = tuple(
-            f"{name} in {vendor.CLASS_FOLDER} is {other} once more, and left out: the driver makes no "
+            f"{name} in {vendor.CLASS_FOLDER} is a second entry of {other}, and left out: the driver makes no "
             f"such entry; see `ls -l {vendor.CLASS_FOLDER}` on the node"
             for name, other in self._aliases.items()
         )

@@ -158,7 +158,9 @@ def test_a_second_entry_of_a_card_is_left_out_and_its_gpu_stays_whole(
     look = read_once(DriverCardReader(host))
     assert list(by_number(look)) == list(range(8))
     [sentence] = look.left_out
-    assert sentence.startswith("card_8 in /sys/class/biren is card_0 once more, and left out")
+    assert sentence.startswith(
+        "card_8 in /sys/class/biren is a second entry of card_0, and left out"
+    )
     inventory = judge_once(look)
     assert [each.resource for each in inventory.lists] == ["birentech.com/gpu"]
     assert inventory.unsettled == (sentence,)

@@ -158,13 +158,13 @@ def _judgements(snapshot: Snapshot, exclude: Sequence[str]) -> Iterator[Check]:
     else:
         yield ok("splits", f"each GPU is split into {SPLITS_IN_WORDS} parts")
     count, unhealthy, doubts = judged_devices(inventory)
-    advice = "each reason comes with advice; all of them: br-gpu-device-plugin devices"
+    advice = "follow the advice of each reason; `br-gpu-device-plugin devices` shows all of them"
     if unhealthy:
         yield failure("health", some_of([*unhealthy, *doubts]), advice)
     elif doubts:
         yield warning("health", some_of(doubts), advice)
     elif count:
-        yield ok("health", f"{count} devices are healthy at first sight")
+        yield ok("health", f"{count} devices are healthy in this scan")
 
 
 def judged_devices(inventory: Inventory) -> tuple[int, list[str], list[str]]:

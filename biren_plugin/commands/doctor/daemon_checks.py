@@ -24,7 +24,7 @@ from biren_plugin.errors import ENOUGH_DESCRIPTORS, StatusUnavailable, reason_of
 from biren_plugin.unix_sockets import in_user_namespace
 
 _NAME: Final = "daemon"
-_ADVICE: Final = "each reason comes with advice; all of them: br-gpu-device-plugin status"
+_ADVICE: Final = "follow the advice of each reason; `br-gpu-device-plugin status` shows all of them"
 
 
 def check_daemon(settings: Settings) -> Iterator[Check]:

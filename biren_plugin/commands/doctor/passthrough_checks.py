@@ -107,9 +107,7 @@ def _driver(root: Path, function: str) -> str:
 def _groups(settings: Settings) -> Check:
     """Yield the row of the groups that the daemon would offer."""
     name = "VFIO groups"
-    advice = (
-        "each comes with advice; all of them: br-gpu-device-plugin devices --container-runtime kata"
-    )
+    advice = "follow the advice of each; `br-gpu-device-plugin devices --container-runtime kata` shows all of them"
     try:
         inventory = judge_once(read_host(settings), settings.exclude)
     except HostUnreadable as error:
@@ -121,4 +119,4 @@ def _groups(settings: Settings) -> Check:
         return failure(name, seen, advice)
     if doubts:
         return warning(name, some_of(doubts), advice)
-    return ok(name, f"{count}, healthy at first sight")
+    return ok(name, f"{count}, healthy in this scan")
