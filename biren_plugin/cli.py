@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from biren_plugin.errors import ENOUGH_DESCRIPTORS, PluginError, UsageError, printable
+from biren_plugin.errors import MORE_DESCRIPTORS, PluginError, UsageError, printable
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -94,8 +94,7 @@ def _explain_system_error(error: OSError) -> str:
     text = error.strerror or f"{error}"
     if error.errno == errno.EMFILE:
         allowed = os.sysconf("SC_OPEN_MAX")
-        advice = f"raise the limit (ulimit -n) to {ENOUGH_DESCRIPTORS} at least"
-        return f"{text}: this process may open {allowed}; {advice}"
+        return f"{text}: this process may open {allowed}; {MORE_DESCRIPTORS}"
     if error.errno == errno.ENFILE:
         return f"{text}: this is the limit of the whole node; raise fs.file-max on it"
     if error.filename is not None:

@@ -20,7 +20,13 @@ from biren_plugin.device_plugin.kubelet_folder import INTERVAL as FOLDER_INTERVA
 from biren_plugin.device_plugin.kubelet_folder import KubeletFolder, watch_kubelet_folder
 from biren_plugin.device_plugin.node import Node
 from biren_plugin.device_plugin.serving import Serving
-from biren_plugin.errors import ENOUGH_DESCRIPTORS, FolderDead, NodeError, is_limit
+from biren_plugin.errors import (
+    ENOUGH_DESCRIPTORS,
+    MORE_DESCRIPTORS,
+    FolderDead,
+    NodeError,
+    is_limit,
+)
 from biren_plugin.files.claim_reading import read_claim_files
 from biren_plugin.host.config_directory import DEFAULT_FILE, own_file_of, settings_file_of
 from biren_plugin.host.folder_events import FolderEvents
@@ -250,7 +256,7 @@ def _log_start(settings: Settings) -> None:
         say("settings_read", text, path=str(settings.file.path))
     allowed = os.sysconf("SC_OPEN_MAX")  # -1: unlimited
     if 0 <= allowed < ENOUGH_DESCRIPTORS:
-        text = f"only {allowed} files may be open: raise the limit (ulimit -n) to {ENOUGH_DESCRIPTORS} at least"
+        text = f"only {allowed} files may be open: {MORE_DESCRIPTORS}"
         say("descriptors_few", text, WARNING, allowed=allowed)
     for flag, why in without_effect(settings).items():
         say("flag_without_effect", f"{flag} has no effect: {why}", WARNING, flag=flag)

@@ -147,12 +147,18 @@ class CdiSpecInvalid(CdiFileUnusable):
 
 ENOUGH_DESCRIPTORS: Final = 128
 """Open files: the daemon has about 20 of its own, and one for each connection."""
+MORE_DESCRIPTORS: Final = f"raise the limit (ulimit -n) to {ENOUGH_DESCRIPTORS} at least"
 _LIMITS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 def is_limit(error: BaseException) -> bool:
     """Return whether open files or memory have run out, which any call may meet: an import opens a file too."""
     return isinstance(error, OSError) and error.errno in _LIMITS
+
+
+def why_no_thread(error: RuntimeError) -> str:
+    """Return why no thread was started: `error` is Python's form of EAGAIN, a limit of the node and not a bug."""
+    return f"{error}: processes have run out on the node, or in the pod's cgroup (pids.max)"
 
 
 def reason_of(error: OSError) -> str:

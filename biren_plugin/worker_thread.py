@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 import outcome
 import trio
 
-from biren_plugin.errors import NoThread
+from biren_plugin.errors import NoThread, why_no_thread
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -110,9 +110,7 @@ def starting_thread() -> Iterator[None]:
     """Raise `NoThread` if trio cannot start a thread, as it also does for the look-up of a name."""
     try:
         yield
-    except RuntimeError as error:  # Python's form of EAGAIN: a limit of the node, not a bug
+    except RuntimeError as error:
         if "start new thread" not in str(error):
             raise
-        raise NoThread(
-            f"{error}: processes have run out on the node, or in the pod's cgroup (pids.max)"
-        ) from error
+        raise NoThread(why_no_thread(error)) from error

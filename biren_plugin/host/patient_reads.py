@@ -22,7 +22,7 @@ from typing import Final, Generic, TypeVar
 import outcome
 import trio
 
-from biren_plugin.errors import HostUnreadable, too_slow
+from biren_plugin.errors import HostUnreadable, too_slow, why_no_thread
 from biren_plugin.records import frozen
 
 T = TypeVar("T")
@@ -190,10 +190,8 @@ class _Thread(Generic[T]):
         self._then: Callable[[], None] = lambda: None
         try:
             trio.lowlevel.start_thread_soon(self._run, self._deliver, "patient_reads")
-        except RuntimeError as error:  # Python's form of EAGAIN: a limit of the node, not a bug
-            raise HostUnreadable(
-                f"{error}: processes have run out on the node, or in the pod's cgroup (pids.max)"
-            ) from error
+        except RuntimeError as error:
+            raise HostUnreadable(why_no_thread(error)) from error
 
     async def beside(self, wait: Callable[[], Awaitable[bool]]) -> bool:
         """Return what `wait` returns; False if the thread reports news before."""

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 import outcome
 
-from biren_plugin.errors import HostUnreadable, too_slow
+from biren_plugin.errors import HostUnreadable, too_slow, why_no_thread
 
 T = TypeVar("T")
 
@@ -54,10 +54,8 @@ def _call_each(
         thread = threading.Thread(target=work, name="read_host", daemon=True)
         try:
             thread.start()
-        except RuntimeError as error:  # Python's form of EAGAIN: a limit of the node, not a bug
-            raise HostUnreadable(
-                f"{error}: processes have run out on the node, or in the pod's cgroup (pids.max)"
-            ) from error
+        except RuntimeError as error:
+            raise HostUnreadable(why_no_thread(error)) from error
         before = -1
         while thread.is_alive() and before < len(done):
             before = len(done)

@@ -20,7 +20,7 @@ from biren_plugin.commands.show_status import ask
 from biren_plugin.core.card_names import by_number
 from biren_plugin.core.health.modes import describe_modes
 from biren_plugin.core.settings import Settings
-from biren_plugin.errors import ENOUGH_DESCRIPTORS, StatusUnavailable, reason_of
+from biren_plugin.errors import ENOUGH_DESCRIPTORS, MORE_DESCRIPTORS, StatusUnavailable, reason_of
 from biren_plugin.unix_sockets import in_user_namespace
 
 _NAME: Final = "daemon"
@@ -92,8 +92,7 @@ def check_limits(_settings: Settings) -> Iterator[Check]:
     if unlimited or soft >= ENOUGH_DESCRIPTORS:
         yield ok("descriptors", "unlimited" if unlimited else f"{soft} may be open")
     else:
-        advice = f"allow {ENOUGH_DESCRIPTORS} at least (ulimit -n)"
-        yield warning("descriptors", f"only {soft} may be open", advice)
+        yield warning("descriptors", f"only {soft} may be open", MORE_DESCRIPTORS)
     if in_user_namespace():
         seen = "this process runs in a user namespace: the kubelet's user id is not root here"
         yield failure("user namespace", seen, "remove hostUsers: false from the pod")
