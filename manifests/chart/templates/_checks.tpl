@@ -1,4 +1,4 @@
-{{- /* What the schema cannot say, or says in a pattern that nobody reads: one sentence for each fault. */ -}}
+{{- /* Faults that the values' schema cannot name, or shows as a pattern only: one sentence for each. */ -}}
 {{- define "checks" -}}
 {{- range $name := list "image" "offerBy" "hami" "cdi" "cdiDir" "containerRuntime" "visibleDevices" "monitoringResource" "hostPath" "managementLibrary" "nodeLabels" "serviceMonitor" "openshift" "kubeletRoot" "devicePluginsDir" "logLevel" -}}
   {{- if kindIs "invalid" (index $.Values $name) -}}
