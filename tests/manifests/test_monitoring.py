@@ -68,6 +68,24 @@ def test_rules_are_right_for_promtool() -> None:
     assert f"SUCCESS: {len(rules())} rules" in run_tool("promtool", "check", "rules", str(ALERTS))
 
 
+def test_the_documented_scrape_is_right_for_prometheus_and_has_what_the_alerts_need(
+    tmp_path: Path,
+) -> None:
+    page = (ROOT / "docs/deployment.md").read_text()
+    text = page.partition("```yaml\nrule_files:")[2].partition("```")[0]
+    # Debian's promtool is built without the discovery of pods.
+    [known] = read_objects(f"rule_files:{text}")
+    assert known["scrape_configs"][0].pop("kubernetes_sd_configs")
+    (tmp_path / "prometheus.yaml").write_text(json.dumps(known))
+    (tmp_path / "alerts.yaml").write_text(ALERTS.read_text())
+    run_tool("promtool", "check", "config", str(tmp_path / "prometheus.yaml"))
+    [job] = known["scrape_configs"]
+    assert f'up{{job="{job["job_name"]}"}}' in ALERTS.read_text()
+    daemonset = (MANIFESTS / "base/daemonset.yaml").read_text()
+    for each in job["relabel_configs"][:2]:
+        assert f"name: {each['regex']}\n" in daemonset
+
+
 def test_each_alert_links_to_its_section_of_the_runbook_and_each_section_is_of_an_alert() -> None:
     runbook = ROOT / "docs/runbook.md"
     linked = {each["alert"]: each["annotations"]["runbook"] for each in rules()}
