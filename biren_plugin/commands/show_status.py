@@ -4,6 +4,7 @@ import json
 import socket
 import sys
 import time
+from _thread import allocate_lock, start_new_thread
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -13,8 +14,9 @@ from biren_plugin.commands.node_problem import names_of_device, report_problem
 from biren_plugin.commands.tables import Row, print_cards, print_line, print_table
 from biren_plugin.core.health.modes import ProbeMode, describe_modes
 from biren_plugin.core.setting_field import DEFAULT_STATUS_DIR, STATUS_SOCKET
-from biren_plugin.errors import StatusUnavailable, UsageError, reason_of
+from biren_plugin.errors import StatusUnavailable, UsageError, reason_and_cure, too_slow
 
+OPEN_DEADLINE: Final = 3.0
 ANSWER_DEADLINE: Final = 5.0
 REDRAW: Final = 1.0
 """Seconds."""
@@ -81,7 +83,7 @@ def ask(folder: Path) -> dict[str, Any]:
     try:
         with socket.socket(socket.AF_UNIX) as peer:
             peer.settimeout(ANSWER_DEADLINE)
-            peer.connect(str(path))
+            _connect(peer, path)
             server = _server_of(peer)
             while (piece := peer.recv(65536)) and len(answer) < _LONGEST:
                 answer += piece
@@ -115,13 +117,36 @@ def ask(folder: Path) -> dict[str, Any]:
             f"{path}: the daemon did not answer with its status: {why}"
         ) from error
     except OSError as error:
-        raise StatusUnavailable(f"{path}: {reason_of(error)}; see --status-dir") from error
+        raise StatusUnavailable(f"{path}: {reason_and_cure(error, 'see --status-dir')}") from error
     if lacking := sorted(_KEYS - document.keys()):
         raise StatusUnavailable(
             f"{path}: the daemon of version {document.get('version')} does not report "
             f"{', '.join(lacking)}; run the `status` of its own version, as in its container"
         )
     return document
+
+
+def _connect(peer: socket.socket, path: Path) -> None:
+    """Connect, or give up after `OPEN_DEADLINE`. Raises `OSError`, and `StatusUnavailable` for a disk that hangs."""
+    ended = allocate_lock()
+    failed: list[OSError] = []
+
+    def connect() -> None:
+        try:
+            peer.connect(str(path))
+        except OSError as error:
+            failed.append(error)
+        finally:
+            ended.release()
+
+    ended.acquire()
+    start_new_thread(
+        connect, ()
+    )  # nothing ends a thread that a disk holds up, and no process waits for this one
+    if not ended.acquire(timeout=OPEN_DEADLINE):
+        raise StatusUnavailable(too_slow(f"opening {path}", OPEN_DEADLINE))
+    if failed:
+        raise failed[0]
 
 
 def _server_of(peer: socket.socket) -> int:

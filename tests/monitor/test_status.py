@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 import stat
+import threading
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -199,6 +200,21 @@ def test_only_root_may_ask(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("biren_plugin.commands.show_status.socket.socket.connect", refuse)
     with pytest.raises(StatusUnavailable, match="only root may ask the daemon; try with sudo"):
         ask(folder)
+
+
+def test_a_disk_that_hangs_below_the_socket_is_reported_in_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+
+    def hang(*_arguments: object) -> None:
+        gate.wait()
+
+    monkeypatch.setattr(show_status, "OPEN_DEADLINE", 0.05)
+    monkeypatch.setattr("biren_plugin.commands.show_status.socket.socket.connect", hang)
+    with pytest.raises(StatusUnavailable, match=f"opening {folder}/.* as when a disk hangs; see"):
+        ask(folder)
+    gate.set()
 
 
 def listening(folder: Path) -> socket.socket:

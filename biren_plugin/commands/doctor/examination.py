@@ -35,7 +35,13 @@ from biren_plugin.commands.doctor.runtime_checks import check_cdi_file, check_ru
 from biren_plugin.commands.flags import with_settings
 from biren_plugin.commands.tables import Row, print_table
 from biren_plugin.core.settings import Settings
-from biren_plugin.errors import ReportTooSlow, UsageError, reason_of, why_unwritable
+from biren_plugin.errors import (
+    PluginError,
+    ReportTooSlow,
+    UsageError,
+    reason_of,
+    why_unwritable,
+)
 
 DEADLINE: Final = 10.0
 """Seconds for one check, and for reading the files of a report."""
@@ -163,6 +169,8 @@ async def _bounded(name: str, run: Callable[[], list[Check]]) -> list[Check]:
                 cure_of(error),
             )
         ]
+    except PluginError as error:  # what every check may meet, as a host that cannot be read
+        return [unknown(name, f"{error}")]
     except Exception as error:  # noqa: BLE001 - a bug in one check must not cost the rows of the others
         seen = f"a bug ended the check: {type(error).__name__}: {error}"
         return [unknown(name, seen, "please report it")]

@@ -45,6 +45,7 @@ from biren_plugin.core.parse.brml import LibraryFacts
 from biren_plugin.core.setting_field import STATUS_SOCKET
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon_state import DaemonState
+from biren_plugin.errors import HostUnreadable
 from biren_plugin.host import brml_session
 from biren_plugin.monitor.status import status_document
 from biren_plugin.simulate.host import SimulatedHost
@@ -731,6 +732,15 @@ async def test_a_check_prevented_by_the_host_does_not_affect_the_others() -> Non
     refused, good = await examination.examine(Settings(), [("limits", refuse), ("other", fine)])
     assert refused == unknown("limits", "/sys/secret: Permission denied", "run doctor as root")
     assert good == ok("fine", "x")
+
+
+async def test_a_host_that_cannot_be_read_is_not_called_a_bug() -> None:
+    def refuse(_settings: Settings) -> Iterator[Check]:
+        raise HostUnreadable("cannot read /sys/class/biren: Input/output error; see `dmesg`")
+
+    [check] = await examination.examine(Settings(), [("CDI file", refuse)])
+    assert (check.verdict, check.advice) == (Verdict.UNKNOWN, "")
+    assert check.seen == "cannot read /sys/class/biren: Input/output error; see `dmesg`"
 
 
 async def test_a_check_with_a_bug_does_not_affect_the_others() -> None:
