@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from biren_plugin.errors import MORE_DESCRIPTORS, PluginError, UsageError, printable
+from biren_plugin.errors import MORE_DESCRIPTORS, PluginError, UsageError, cure_of, printable
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -98,7 +98,8 @@ def _explain_system_error(error: OSError) -> str:
     if error.errno == errno.ENFILE:
         return f"{text}: this is the limit of the whole node; raise fs.file-max on it"
     if error.filename is not None:
-        return f"{text}: {error.filename}"
+        cure = cure_of(error)
+        return f"{text}: {error.filename}{'; ' if cure else ''}{cure}"
     return f"{text}: standard output" if error.errno in _OF_A_WRITE else text
 
 

@@ -54,6 +54,10 @@ class NoThread(NodeError):
     """No thread can be started for a blocking call: processes have run out."""
 
 
+class DiskHangs(NodeError):
+    """A command's call did not end in time."""
+
+
 class FeaturesUnwritable(NodeError):
     """The file for Node Feature Discovery cannot be written."""
 
@@ -197,7 +201,7 @@ _CURES: Final = {
     errno.EIO: "its disk is at fault; see `dmesg` on the node",
     errno.ENAMETOOLONG: "give a shorter path",
     errno.ETIMEDOUT: "see `dmesg` on the node",
-    errno.EMFILE: "raise this process's limit of open files (ulimit -n)",
+    errno.EMFILE: MORE_DESCRIPTORS,
     errno.ENFILE: "raise fs.file-max on the node",
     errno.ENOMEM: "free memory on the node, or raise the pod's limit",
     errno.ESTALE: "mount its file system again, in a container too",

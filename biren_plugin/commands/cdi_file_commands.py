@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -27,9 +28,12 @@ from biren_plugin.files.cdi_file import (
     render,
     write,
 )
+from biren_plugin.host.in_time import in_time
 from biren_plugin.host.readers import read_host
 
 _EXIT_DIFFERS: Final = 1
+_DEADLINE: Final = 10.0
+"""Seconds: longer than a scan of a host whose driver hangs, which has an error of its own."""
 STDOUT: Final = Path("-")
 
 cdi = App(name="cdi", help="Write the node's CDI file, or compare it with the node.")
@@ -144,7 +148,8 @@ def generate_file(
     JSON goes to standard output unless `output` names a file: two files with the same devices in
     `--cdi-dir` would make runtimes ignore both.
 
-    Prints the outcome as a line on standard error. Raises `CdiFileUnusable` and `HostUnreadable`.
+    Prints the outcome as a line on standard error. Raises `CdiFileUnusable`, `DiskHangs` and
+    `HostUnreadable`.
     """
     inventory = _inventory(settings)
     host = inventory.host
@@ -165,6 +170,12 @@ def generate_file(
         return True
     path = output or settings.cdi_dir / CDI_FILE
     flag = "--cdi-dir" if output is None else "--output"
+    put = partial(_put, path, spec, form, flag, overwrite=overwrite)
+    return in_time(put, _DEADLINE, f"writing {path} ({flag})")
+
+
+def _put(path: Path, spec: Spec, form: Format, flag: str, *, overwrite: bool) -> bool:
+    """Write `spec` to `path`, to which `flag` leads; return False if a different file exists."""
     if not path.parent.is_dir() and not is_usual(path):  # a typing error creates nothing
         raise CdiFileUnusable(
             f"cannot write {path}: there is no directory {path.parent}; create it, or correct {flag}"
@@ -192,8 +203,9 @@ def _holds(path: Path, spec: Spec) -> bool:
 
 def check_file(settings: Settings) -> bool:
     """Print a line for each fault of the CDI file; return True if there is none."""
-    needed, findings = check_node(settings)
     path = settings.cdi_dir / CDI_FILE
+    compare = partial(check_node, settings)
+    needed, findings = in_time(compare, _DEADLINE, f"reading {path} and the files beside it")
     well = f"{path}: has what the node needs" if needed else "no Biren card, no file"
     for line in [each.text for each in findings] or [well]:
         print_line(line)

@@ -17,7 +17,12 @@ from typing import Annotated, Any, Final
 import attrs
 from cyclopts import App, ArgumentCollection, Group, Parameter, Token
 
-from biren_plugin.commands.settings_file import GivenPath, choose_file, read_settings_file
+from biren_plugin.commands.settings_file import (
+    Entry,
+    GivenPath,
+    choose_file,
+    read_settings_file,
+)
 from biren_plugin.core.setting_field import (
     CONFIG,
     CONFIG_DIR,
@@ -30,7 +35,8 @@ from biren_plugin.core.setting_field import (
     words_of_variable,
 )
 from biren_plugin.core.settings import SETTINGS, Settings, SettingsFile, Source
-from biren_plugin.errors import BadSetting, UsageError
+from biren_plugin.errors import BadSetting, DiskHangs, UsageError
+from biren_plugin.host.in_time import in_time
 from biren_plugin.records import frozen
 
 _SOURCES: Final[dict[str, Source]] = {"cli": "flag", "env": "environment"}
@@ -167,16 +173,32 @@ def _given_path(given: _Given | None) -> GivenPath:
 def _gather(named: Mapping[str, _Given], config: GivenPath, config_dir: GivenPath) -> Settings:
     """Return the settings. Raises `UsageError`, which names the place of a wrong value."""
     node = named["node_name"].value if "node_name" in named else ""
-    chosen = choose_file(config, config_dir, node)
-    if chosen is None:
+    given = config_dir if config_dir.text else config
+    if not given.text:
         return _settings(named)
-    file, named_by = chosen
+    read = functools.partial(_read_file, config, config_dir, node)
+    try:
+        file, entries = in_time(read, _FILE_DEADLINE, f"reading {given.named_by} {given.text}")
+    except DiskHangs as error:
+        raise UsageError(f"{error}") from error
     in_file = {
         entry.name: _Given(_read(entry.words, _KINDS[entry.name], entry.place), "file", entry.place)
-        for entry in read_settings_file(file.path, named_by)
+        for entry in entries
         if entry.name not in named
     }
     return _settings({**in_file, **named}, file)
+
+
+def _read_file(
+    config: GivenPath, config_dir: GivenPath, node: str
+) -> tuple[SettingsFile, list[Entry]]:
+    """Return the settings file that one of the two leads to, and its entries. Raises `UsageError`."""
+    file, named_by = choose_file(config, config_dir, node)
+    return file, read_settings_file(file.path, named_by)
+
+
+_FILE_DEADLINE: Final = 8.0
+"""Seconds: longer than a pipe's."""
 
 
 def _gather_despite_file(

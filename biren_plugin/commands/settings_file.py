@@ -45,15 +45,13 @@ class Entry:
     """The place in an error: `settings.yaml, line 3: pulse`."""
 
 
-def choose_file(
-    config: GivenPath, config_dir: GivenPath, node: str
-) -> tuple[SettingsFile, str] | None:
+def choose_file(config: GivenPath, config_dir: GivenPath, node: str) -> tuple[SettingsFile, str]:
     """Return the file of `--config` or `--config-dir`, and the flag or variable that leads to it.
 
-    None if neither is given. Raises `UsageError`.
+    One of the two is given. Raises `UsageError`.
     """
     if not config_dir.text:
-        return (SettingsFile(Path(config.text)), config.named_by) if config.text else None
+        return SettingsFile(Path(config.text)), config.named_by
     if config.text:
         raise UsageError("--config and --config-dir: give one of the two")
     folder = Path(config_dir.text)

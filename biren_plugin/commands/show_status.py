@@ -4,9 +4,9 @@ import json
 import socket
 import sys
 import time
-from _thread import allocate_lock, start_new_thread
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,8 @@ from biren_plugin.commands.node_problem import names_of_device, report_problem
 from biren_plugin.commands.tables import Row, print_cards, print_line, print_table
 from biren_plugin.core.health.modes import ProbeMode, describe_modes
 from biren_plugin.core.setting_field import DEFAULT_STATUS_DIR, STATUS_SOCKET
-from biren_plugin.errors import StatusUnavailable, UsageError, reason_and_cure, too_slow
+from biren_plugin.errors import DiskHangs, StatusUnavailable, UsageError, reason_and_cure
+from biren_plugin.host.in_time import in_time
 
 OPEN_DEADLINE: Final = 3.0
 ANSWER_DEADLINE: Final = 5.0
@@ -83,7 +84,7 @@ def ask(folder: Path) -> dict[str, Any]:
     try:
         with socket.socket(socket.AF_UNIX) as peer:
             peer.settimeout(ANSWER_DEADLINE)
-            _connect(peer, path)
+            in_time(partial(peer.connect, str(path)), OPEN_DEADLINE, f"opening {path}")
             server = _server_of(peer)
             while (piece := peer.recv(65536)) and len(answer) < _LONGEST:
                 answer += piece
@@ -92,6 +93,8 @@ def ask(folder: Path) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(answer)
         if not isinstance(document, dict):
             raise ValueError
+    except DiskHangs as error:
+        raise StatusUnavailable(f"{error}") from error
     except PermissionError as error:
         raise StatusUnavailable(
             f"{path}: only root may ask the daemon; try with sudo, or as the daemon's own user"
@@ -124,29 +127,6 @@ def ask(folder: Path) -> dict[str, Any]:
             f"{', '.join(lacking)}; run the `status` of its own version, as in its container"
         )
     return document
-
-
-def _connect(peer: socket.socket, path: Path) -> None:
-    """Connect, or give up after `OPEN_DEADLINE`. Raises `OSError`, and `StatusUnavailable` for a disk that hangs."""
-    ended = allocate_lock()
-    failed: list[OSError] = []
-
-    def connect() -> None:
-        try:
-            peer.connect(str(path))
-        except OSError as error:
-            failed.append(error)
-        finally:
-            ended.release()
-
-    ended.acquire()
-    start_new_thread(
-        connect, ()
-    )  # nothing ends a thread that a disk holds up, and no process waits for this one
-    if not ended.acquire(timeout=OPEN_DEADLINE):
-        raise StatusUnavailable(too_slow(f"opening {path}", OPEN_DEADLINE))
-    if failed:
-        raise failed[0]
 
 
 def _server_of(peer: socket.socket) -> int:

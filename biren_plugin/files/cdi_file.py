@@ -21,7 +21,7 @@ from typing import Any, Final, Literal
 from biren_plugin import __version__
 from biren_plugin.core.cdi.findings import REMOVE, REPLACE, CdiFile, read_spec
 from biren_plugin.core.cdi.spec import MAX_SIZE, RUNTIME_CDI_DIRS, Spec
-from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid, reason_of, why_unwritable
+from biren_plugin.errors import CdiFileUnusable, CdiSpecInvalid, reason_and_cure, why_unwritable
 from biren_plugin.host.host_paths import resolve, under
 
 Format = Literal["yaml", "json"]
@@ -62,7 +62,7 @@ def load(path: Path) -> Spec | None:
             raise CdiFileUnusable(f"{path} is a symlink that leads nowhere: remove it") from None
         return None
     except OSError as error:
-        raise CdiFileUnusable(f"cannot read {path}: {reason_of(error)}") from error
+        raise CdiFileUnusable(f"cannot read {path}: {reason_and_cure(error)}") from error
     if len(content) > MAX_SIZE:
         raise CdiSpecInvalid(f"{path} is not a CDI spec: it has more than {MAX_SIZE} bytes")
     try:
