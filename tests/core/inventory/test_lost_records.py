@@ -4,7 +4,9 @@ import pytest
 
 from biren_plugin.core.inventory.holder_memory import HolderMemory
 from biren_plugin.core.inventory.kubelet_start import BATCH, LISTING
+from biren_plugin.core.observed import Holder
 from tests.core.inventory.test_holder_memory import (
+    BEFORE,
     PROXY,
     RUNNING,
     SERVE,
@@ -71,6 +73,7 @@ def test_a_kubelet_that_kept_its_record_and_ends_before_it_lists_a_pod_has_not_r
     assert not in_doubt(memory, 2.2), "a pod that has gone meanwhile keeps no card from others"
     memory.registering(GPU, "c", 2.3)
     assert in_doubt(memory, 2.4) == {"card_0", "card_1"}
+    assert memory.answered(view(2.4, {}, frozenset({PROXY})), "c") == BEFORE, "none is lost yet"
     assert forgotten(memory.answered(view(2.5, {}), "c")) == {"card_0", "card_1"}
 
 
@@ -80,8 +83,60 @@ def test_a_card_that_a_pod_of_the_same_name_got_later_is_no_record_that_was_kept
     memory.answered(view(2.1, {}), "b")
     memory.answered(view(3.0, {}, pods_of(SERVE)), "b")
     memory.allocated(GPU, ["card_0"], 3.5)
-    found = memory.answered(view(3.7, {(GPU, "card_0"): TRAIN}), "b")
+    for at in (3.7, 3.8):
+        found = memory.answered(view(at, {(GPU, "card_0"): TRAIN}), "b")
+        assert forgotten(found) == {"card_1"}
+
+
+def test_a_card_that_the_new_kubelet_allocated_to_a_pod_of_the_same_name_is_no_record_that_was_kept() -> (
+    None
+):
+    memory = known()
+    memory.registering(GPU, "b", 2.0)
+    memory.answered(view(2.1, {}, frozenset()), "b")
+    memory.allocated(GPU, ["card_0"], 2.2)  # as HAMi has promised
+    found = memory.answered(view(2.3, {(GPU, "card_0"): TRAIN}), "b")
     assert forgotten(found) == {"card_1"}
+
+
+def test_a_pod_that_may_hold_a_card_does_not_once_the_kubelet_shows_that_it_kept_its_record() -> (
+    None
+):
+    memory = known()
+    memory.allocated(GPU, ["card_2"], 5.0)
+    memory.registering(GPU, "b", 6.0)
+    new = frozenset({("default", "new")})
+    assert forgotten(memory.answered(view(6.1, {}, new), "b")) == {"card_2"}
+    assert memory.answered(view(6.2, BEFORE, RUNNING | new), "b") == BEFORE
+    assert not in_doubt(memory, 6.2)
+
+
+def test_what_a_kubelet_allocated_long_after_a_loss_is_evidence_for_the_next_kubelet() -> None:
+    memory, new = known(), Holder("default", "new", "main")
+    memory.answered(view(2.0, {}), "b")
+    memory.answered(view(2.1 + LISTING, {}), "b")
+    memory.allocated(GPU, ["card_2", "card_3"], 50.0)
+    memory.registering(GPU, "c", 51.0)
+    found = memory.answered(view(51.1, {(GPU, "card_2"): new}, RUNNING | pods_of(new)), "c")
+    assert forgotten(found) == {"card_0", "card_1"}
+    assert in_doubt(memory, 51.1) == {"card_0", "card_1"}
+
+
+def test_a_lost_card_that_another_pod_is_shown_with_is_that_pods() -> None:
+    memory, new = known(), Holder("default", "new", "main")
+    memory.answered(view(2.0, {}), "b")
+    memory.answered(view(2.1 + LISTING, {}), "b")
+    memory.answered(view(50.0, {(GPU, "card_0"): new}, RUNNING | pods_of(new)), "b")
+    assert forgotten(memory.answered(view(51.0, {}), "b")) == {"card_1"}
+
+
+def test_an_allocation_is_not_in_doubt_long_after_a_second_registration_with_its_kubelet() -> None:
+    memory = lost_at_once()
+    memory.registering(GPU, "the same in a new directory", 5.5)
+    memory.answered(view(5.6, {}, frozenset({PROXY})), "a")
+    memory.answered(view(7.5, {}, frozenset({PROXY})), "a")
+    memory.registering(GPU, "b", 8.0)
+    assert not in_doubt(memory, 8.0)
 
 
 def test_a_pod_that_waited_under_an_earlier_kubelet_may_hold_the_card() -> None:
