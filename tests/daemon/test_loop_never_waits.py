@@ -15,6 +15,8 @@ from biren_plugin.daemon import run_daemon
 from biren_plugin.unix_sockets import FileIdentity
 from tests.support.api_server import stand_in_api_server
 from tests.support.dra_node import DraNode, in_thread
+from tests.support.hami_books import Wish
+from tests.support.hami_node import HamiNode, until
 from tests.support.loop_calls import loop_calls
 from tests.support.node_in_process import GPU, NodeInProcess, wait_until
 
@@ -90,4 +92,19 @@ async def test_a_driver_that_registers_prepares_a_claim_and_stops_makes_no_call_
                 claim = node.allocate("team-1", *sorted(node.devices())[:1])
                 await in_thread(lambda: node.kubelet.prepare("team/pod", claim))
                 assert node.files()
+        assert not found, "\n".join(sorted(found))
+
+
+async def test_a_node_under_hami_that_reports_allocates_and_stops_makes_no_call_that_waits() -> (
+    None
+):
+    with (
+        tempfile.TemporaryDirectory(prefix="br") as folder,
+        stand_in_api_server() as server,
+    ):
+        node = HamiNode(server, Path(folder))
+        with loop_calls() as found:
+            async with node.registered():
+                await node.run_pod("p1", Wish((2,)))
+                await until(lambda: node.scheduler.lock is None)
         assert not found, "\n".join(sorted(found))
