@@ -27,8 +27,12 @@ from biren_plugin.errors import (
     ApiNotFound,
     ApiUnreachable,
     NoThread,
+    too_slow,
 )
 from biren_plugin.worker_thread import WorkerThread
+
+READ_DEADLINE: Final = 2.0
+"""Seconds for reading the credentials: less than for any call, which would blame the API server."""
 
 CALL_DEADLINE: Final = 10.0
 """Seconds for one call, from the wait for the kept connection to the last byte."""
@@ -144,7 +148,11 @@ class ApiServer:
         now = trio.current_time()
         if self._access is None or now - self._access[0] >= FRESH:
             try:
-                loaded = await self._thread.run(self._load)
+                with trio.fail_after(READ_DEADLINE):
+                    loaded = await self._thread.run(self._load)
+            except trio.TooSlowError:
+                reading = "reading the credentials for the API server"
+                raise ApiUnreachable(too_slow(reading, READ_DEADLINE)) from None
             except NoThread as error:  # for the caller, one more way of not reaching the API server
                 raise ApiUnreachable(str(error)) from error
             before = self._access[1] if self._access is not None else None

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from biren_plugin.cluster.api_server import ApiServer
-from biren_plugin.cluster.credentials import PodCredentials, load_kubeconfig, who_am_i
+from biren_plugin.cluster.credentials import Access, PodCredentials, load_kubeconfig, who_am_i
 from biren_plugin.errors import (
     ApiConflict,
     ApiError,
@@ -18,6 +19,7 @@ from biren_plugin.errors import (
     ApiUnreachable,
 )
 from tests.support.api_server import StandInApiServer, stand_in_api_server
+from tests.support.clocks import Gate
 
 CLAIMS = "/apis/resource.k8s.io/v1/namespaces/team/resourceclaims"
 
@@ -169,3 +171,19 @@ async def test_cancelled_calls_leave_no_socket_behind(
             await api.call("GET", f"{CLAIMS}/cards")
     server.hang.set()
     assert api._kept is None  # and a ResourceWarning would be an error
+
+
+async def test_credentials_on_a_disk_that_hangs_are_blamed_on_the_disk(
+    autojump_clock: MockClock,
+) -> None:
+    gate = Gate()
+
+    def hang() -> Access:
+        gate.wait()
+        raise AssertionError("nobody waits for it any more")
+
+    client = ApiServer(hang)
+    for _ in range(2):
+        with pytest.raises(ApiUnreachable, match="reading the credentials"):
+            await client.call("GET", CLAIMS)
+    gate.set()
