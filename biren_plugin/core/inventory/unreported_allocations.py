@@ -74,11 +74,15 @@ class UnreportedAllocations:
         return key in self._doubted and (self._doubted[key].is_lost or not believed)
 
     def suspected(self) -> Holders:
-        """Return the cards with known suspects, each with one of these."""
+        """Return the cards of which one of the suspects holds each, if any pod does: each with one of these.
+
+        None before the suspects are complete. A kubelet admits a pod that has a card before it lists the pod,
+        and refuses the pod if the card is Unhealthy at that moment.
+        """
         return {
             key: Holder(*min(each.suspects), forgotten=True, perhaps=True)
             for key, each in self._doubted.items()
-            if each.suspects
+            if each.is_complete and each.suspects
         }
 
     def allocated(self, keys: Iterable[DeviceKey], now: float) -> None:
