@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -159,9 +159,22 @@ class Deployment:
         }
 
     def warnings(self) -> list[str]:
-        """The Warning events that were left in the namespace."""
+        """The Warning events that were left in the namespace.
+
+        Without those of a readiness probe after the kubelet has ended the pod: it goes on probing while it
+        removes the pod's network, so now and then an end leaves one, whatever the pod does.
+        """
         items = self._node.api.get(f"/api/v1/namespaces/{NAMESPACE}/events")["items"]
-        return [f"{e['reason']}: {e['message']}" for e in items if e["type"] == "Warning"]
+        ended = {
+            each["involvedObject"]["uid"]: each["firstTimestamp"]
+            for each in items
+            if each["reason"] == "Killing"
+        }
+        return [
+            f"{each['reason']}: {each['message']}"
+            for each in items
+            if each["type"] == "Warning" and not _probes_an_ended_pod(each, ended)
+        ]
 
     def daemonsets(self) -> dict[str, Object]:
         """The DaemonSets of the namespace by name."""
@@ -190,3 +203,10 @@ class Deployment:
     def _host(self) -> Object:
         sys = {"name": "sys", "hostPath": {"path": str(self._sys)}}
         return {"spec": {"template": {"spec": {"volumes": [sys]}}}, **IDENTITY}
+
+
+def _probes_an_ended_pod(event: Object, ended: Mapping[str, str]) -> bool:
+    """Whether the event is of a readiness probe that failed after its pod had ended; `ended`: when, by uid."""
+    pod = event["involvedObject"].get("uid")
+    is_of_probe = event["message"].startswith("Readiness probe failed")
+    return is_of_probe and pod in ended and event["firstTimestamp"] >= ended[pod]
