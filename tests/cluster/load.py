@@ -31,6 +31,11 @@ class Outcome:
         """Pods that ended."""
         return len(self.ran) + len(self.refused)
 
+    def wait_for_another(self) -> None:
+        """Waits until one more pod has run, while the load goes on."""
+        before = len(self.ran)
+        poll(lambda: len(self.ran) > before, "another pod of the load that ran")
+
 
 @contextmanager
 def pod_load(api: Api, prefix: str) -> Iterator[Outcome]:

@@ -82,7 +82,7 @@ def test_kubelet_restarts_under_load_lose_only_pods_that_were_admitted_before_re
         for _ in range(2):
             node.restart_kubelet()
             node.view.wait_for(eight_cards)
-    assert outcome.ran
+            outcome.wait_for_another()  # those created during a restart may all be refused
     for message in outcome.refused.values():
         assert "no healthy devices present" in message or "unregistered" in message
     node.view.wait_until_none_is_held()
