@@ -4,6 +4,7 @@ Protocol buffers decode a message at once, into several times its size. So the l
 it arrives, and decoded pod by pod: the encoding is the one of https://protobuf.dev/programming-guides/encoding/.
 """
 
+import sys
 from contextlib import suppress
 from typing import Final
 
@@ -157,7 +158,7 @@ class _Listed:
 
     def add(self, pod: pb.PodResources) -> None:
         """One more pod."""
-        self.pods.add((pod.namespace, pod.name))
+        self.pods.add((sys.intern(pod.namespace), pod.name))  # thousands of pods, few namespaces
         for container in pod.containers:
             holder = Holder(pod.namespace, pod.name, container.name)
             for devices in container.devices:

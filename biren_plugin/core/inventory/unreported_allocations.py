@@ -143,9 +143,14 @@ class UnreportedAllocations:
         if start is None or start.has_listed:
             # One that holds a device may have been replaced by a pod of its name when a card is allocated next.
             holding = {(each.namespace, each.pod) for each in (view.holders or NO_HOLDERS).values()}
-            self._pods.append((view.at, view.pods - holding))
+            self._note_pods(view.pods - holding if holding else view.pods, view.at)
         while len(self._pods) > 1 and self._pods[1][0] <= view.at - BATCH:
             del self._pods[0]
+
+    def _note_pods(self, pods: Pods, now: float) -> None:
+        """Note what is listed without a device; of equal sets the latest is kept, which the view has anyway."""
+        since = self._pods.pop()[0] if self._pods and self._pods[-1][1] == pods else now
+        self._pods.append((since, pods))
 
     def _not_lost(self) -> list[DeviceKey]:
         return [key for key, each in self._doubted.items() if not each.is_lost]
