@@ -86,7 +86,9 @@ class _Load:
                 self._outcome.ran.add(name)
                 self._api.delete(f"{PODS}/{name}")
             else:
-                self._note_refusal(name, status.get("message", "no message"))
+                self._note_refusal(
+                    name, status.get("message") or f"{status.get('containerStatuses')}"
+                )
         return unfinished
 
     def is_over(self) -> bool:
