@@ -385,11 +385,6 @@ def test_a_daemon_that_does_not_answer_is_a_failure(
     assert found.verdict is Verdict.FAILURE
 
 
-@pytest.fixture(autouse=True)
-def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubelet_checks, "_ANSWER_DEADLINE", 1.0)
-
-
 async def kubelet_rows(settings: Settings) -> dict[str, Check]:
     """Return the rows, read in a thread as `doctor` does."""
     return await trio.to_thread.run_sync(rows, check_kubelet, settings)
@@ -407,8 +402,9 @@ async def served(path: Path) -> AsyncIterator[None]:
 
 @contextmanager
 def frozen(path: Path) -> Iterator[None]:
-    """The socket of a stopped process: the kernel accepts connections for it."""
-    with socket.socket(socket.AF_UNIX) as listener:
+    """The socket of a stopped process: the kernel accepts connections for it. It is asked for 0.1 s only."""
+    with socket.socket(socket.AF_UNIX) as listener, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kubelet_checks, "_ANSWER_DEADLINE", 0.1)
         listener.bind(f"{path}")
         listener.listen()
         yield
