@@ -72,7 +72,10 @@ class Loop:
     """Whether cards depend on the loop; if not, the same failure is logged once."""
 
     async def keep(self, state: DaemonState) -> None:
-        """Run the task, again whenever it fails: what it fails on is one of the state's troubles. Raises an `ExceptionGroup` of bugs when there were too many."""
+        """Run the task, again whenever it fails; what it fails on is one of the state's troubles meanwhile.
+
+        Raises an `ExceptionGroup` of bugs when there were too many.
+        """
         run = self.run
         if self.interval is not None:
             run = partial(run, on_turn=partial(state.counters.turned, self.name))

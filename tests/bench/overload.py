@@ -37,7 +37,7 @@ def _measure_answer() -> list[Figure]:
                 node.start_daemon()
                 for _ in range(_ANSWERS):
                     assert pods.asked.acquire(timeout=_PATIENCE)
-                time.sleep(2)  # the last answer is read
+                time.sleep(2)  # no event shows that the daemon has read the last answer
                 peaks.append(_peak(node.pid))
                 node.stop_daemon()
             finally:

@@ -87,6 +87,15 @@ async def look_past(
     return looks[0]
 
 
+async def look_past_a_listing(
+    patient_reads: PatientReads[str], host: Host, clock: MockClock
+) -> None:
+    """Scan once while the listing hangs, which it does until the host lets go; the scan gives up."""
+    host.hangs_at = {LISTING}
+    with pytest.RaisesGroup(HostUnreadable):
+        await look_past(patient_reads, host, clock, PATIENCE)
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a thread, which no clock of the test controls."""
     with trio.fail_after(1e6):  # the clock stands still
@@ -232,9 +241,7 @@ async def test_a_hanging_listing_is_an_error_and_takes_one_thread(
 async def test_the_names_of_a_late_listing_are_not_used(
     patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
 ) -> None:
-    host.hangs_at = {LISTING}
-    with pytest.RaisesGroup(HostUnreadable):
-        await look_past(patient_reads, host, mock_clock, PATIENCE)
+    await look_past_a_listing(patient_reads, host, mock_clock)
     host.names = ("card_5",)
     host.let_go()
     look = None
@@ -250,9 +257,7 @@ async def test_a_name_that_hangs_after_a_late_listing_does_not_delay_the_others(
     patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
 ) -> None:
     """As when a driver releases its lock for all cards but one."""
-    host.hangs_at = {LISTING}
-    with pytest.RaisesGroup(HostUnreadable):
-        await look_past(patient_reads, host, mock_clock, PATIENCE)
+    await look_past_a_listing(patient_reads, host, mock_clock)
     host.let_go_of_all_but("card_1")
     await trio.to_thread.run_sync(host.wait_for_hangs, 2)
     with pytest.raises(HostUnreadable):
@@ -296,9 +301,7 @@ async def test_a_begun_scan_that_hangs_is_left_by_the_next_look(
 async def test_no_scan_is_begun_while_a_listing_hangs(
     patient_reads: PatientReads[str], host: Host, mock_clock: MockClock
 ) -> None:
-    host.hangs_at = {LISTING}
-    with pytest.RaisesGroup(HostUnreadable):
-        await look_past(patient_reads, host, mock_clock, PATIENCE)
+    await look_past_a_listing(patient_reads, host, mock_clock)
     assert patient_reads.begin(lambda _values: True) is None
     assert host.threads == [LISTING]
 
