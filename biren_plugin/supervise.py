@@ -61,8 +61,8 @@ async def keep_running(
     """Call `run`, again whenever it fails; return when it returns.
 
     `name` names the subtree in the log. `is_working` returns whether its last run had reached its work.
-    `notice` is where failures begin and end. `random_number` returns numbers in [0, 1) for the jitter. Raises an `ExceptionGroup` of bugs if there
-    were too many.
+    `notice` is where failures begin and end. `random_number` returns numbers in [0, 1) for the jitter.
+    Raises an `ExceptionGroup` of bugs if there were too many.
     """
     failures = 0
     bugs_in_a_row = 0
