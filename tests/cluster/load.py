@@ -86,9 +86,7 @@ class _Load:
                 self._outcome.ran.add(name)
                 self._api.delete(f"{PODS}/{name}")
             else:
-                self._note_refusal(
-                    name, status.get("message") or f"{status.get('containerStatuses')}"
-                )
+                self._note_refusal(name, status.get("message") or _why_ended(status))
         return unfinished
 
     def is_over(self) -> bool:
@@ -102,3 +100,12 @@ class _Load:
     def _note_refusal(self, name: str, message: str) -> None:
         self._outcome.refused[name] = message
         self._api.delete(f"{PODS}/{name}")
+
+
+def _why_ended(status: Any) -> str:
+    """Why the container of a pod ended that was not refused."""
+    return "; ".join(
+        f"{ended['reason']}: {ended.get('message', ended['exitCode'])}"
+        for each in status.get("containerStatuses", ())
+        if (ended := each["state"].get("terminated"))
+    )
