@@ -25,6 +25,7 @@ from biren_plugin.core.dra.claims import ClaimId
 from biren_plugin.core.settings import Settings
 from biren_plugin.daemon import run_daemon, run_until_signal
 from biren_plugin.daemon_state import Counters
+from biren_plugin.device_plugin import kubelet_folder
 from biren_plugin.dra import driver
 from biren_plugin.dra.claim_service import ClaimService, Offer
 from biren_plugin.dra.driver import serve_driver
@@ -36,7 +37,7 @@ from biren_plugin.unix_sockets import is_served
 from biren_plugin.worker_thread import WorkerThread
 from tests.dra.test_driver import FIRST, offer
 from tests.kubelet.protos import load
-from tests.support.clocks import Gate, settled
+from tests.support.clocks import Gate, patience, settled
 from tests.support.documents import ROOT
 from tests.support.dra_node import CLAIMS, NODE, DraNode, in_thread
 
@@ -278,8 +279,9 @@ def test_the_end_of_a_daemon_fits_into_the_time_of_its_pod() -> None:
 
 
 async def test_a_kubelet_directory_deleted_under_its_mount_ends_the_process_with_advice(
-    node: DraNode, caplog: pytest.LogCaptureFixture
+    node: DraNode, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(kubelet_folder, "INTERVAL", 1.0)  # an empty directory's end is no event
     plugins = node.settings.device_plugin_dir
     held = os.open(plugins, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -293,7 +295,7 @@ async def test_a_kubelet_directory_deleted_under_its_mount_ends_the_process_with
                 await node.until(lambda: bool(node.devices()))
                 shutil.rmtree(plugins)
                 plugins.mkdir()
-                await trio.sleep(10)
+                await trio.sleep(patience())
                 nursery.cancel_scope.cancel()
     finally:
         os.close(held)
