@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-DEADLINE: Final = 10.0
-"""Seconds: for what a healthy daemon does in one or two."""
+DEADLINE: Final = 30.0
+"""Seconds: for what a healthy daemon does in one or two, or in ten where no event tells of a change; the machine
+may be busy."""
 END_DEADLINE: Final = 5.0
 """Seconds: the promise is 2, the machine may be busy."""
 
@@ -26,7 +27,7 @@ COMMAND: Final[Sequence[str]] = (
 )
 
 
-def run_command(*words: str, timeout: float = 30.0) -> "subprocess.CompletedProcess[str]":
+def run_command(*words: str, timeout: float = DEADLINE) -> "subprocess.CompletedProcess[str]":
     """Run the command to its end, and return its output."""
     return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=timeout)
 

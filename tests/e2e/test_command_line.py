@@ -120,7 +120,7 @@ def test_flags_are_accepted_in_the_forms_of_the_vendors_parser(
     ids=lambda value: repr(" ".join(value)) if isinstance(value, list) else "",
 )
 def test_wrong_words_give_one_line_and_status_2(words: list[str], what: str) -> None:
-    result = run_command(*words, timeout=DEADLINE)
+    result = run_command(*words)
     assert result.returncode == 2
     assert not result.stdout
     assert result.stderr.startswith("br-gpu-device-plugin: ")
@@ -193,7 +193,7 @@ def test_settings_come_from_the_environment_and_a_file_too(
 def test_a_wrong_settings_file_gives_one_line_and_status_2(folder: Path) -> None:
     path = folder / "settings.yaml"
     path.write_text("pulse: 300\nhealth-mod: off\n")
-    result = run_command("--config", f"{path}", timeout=DEADLINE)
+    result = run_command("--config", f"{path}")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
         f"br-gpu-device-plugin: {path}, line 2: health-mod: there is no such setting; "

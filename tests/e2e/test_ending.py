@@ -12,7 +12,7 @@ import pytest
 
 from biren_plugin.simulate.host import SimulatedHost
 from tests.e2e.conftest import GPU, HALF, QUARTER
-from tests.e2e.daemon import DaemonProcess
+from tests.e2e.daemon import DEADLINE, DaemonProcess
 from tests.kubelet.client import KubeletProcess
 
 OWN_SOCKETS = "birentech.com-*.sock"
@@ -118,7 +118,7 @@ def test_a_signal_during_imports_ends_the_daemon_with_a_line(
         assert started.stdout.readline() == "importing\n"
         children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
         os.kill(int(children[0]) if prefix else started.pid, signal.SIGTERM)
-        _, errors = started.communicate(timeout=10)
+        _, errors = started.communicate(timeout=DEADLINE)
     assert started.returncode == 128 + signal.SIGTERM
     assert errors == "br-gpu-device-plugin: stopping: SIGTERM\n"
 

@@ -11,7 +11,7 @@ import pytest
 
 from biren_plugin.simulate.host import SimulatedHost
 from tests.e2e.conftest import GPU, HALF, streams_ended
-from tests.e2e.daemon import COMMAND, DaemonProcess
+from tests.e2e.daemon import COMMAND, DEADLINE, DaemonProcess
 from tests.kubelet.client import KubeletProcess
 
 RIVAL = "another plugin on this node registers birentech.com/gpu too"
@@ -127,7 +127,7 @@ def test_a_directory_deleted_below_its_mount_ends_the_process_with_the_reason(
             shutil.rmtree(plugins)
             plugins.mkdir()
             said = process.stderr.read()
-            assert process.wait(10) == 1
+            assert process.wait(DEADLINE) == 1
         finally:
             process.kill()
     assert "was deleted under its mount and re-created elsewhere" in said

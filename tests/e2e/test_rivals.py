@@ -12,7 +12,7 @@ import pytest
 
 from biren_plugin.simulate.host import SimulatedHost
 from tests.e2e.conftest import GPU
-from tests.e2e.daemon import DaemonProcess, run_command
+from tests.e2e.daemon import DEADLINE, DaemonProcess, run_command
 from tests.kubelet.client import KubeletProcess
 
 ROOT = Path(__file__).parents[2]
@@ -112,7 +112,7 @@ def test_without_the_pod_resources_socket_only_the_directory_shows_a_rival_and_t
             line = daemon.wait_for_line(f"{GPU}: another plugin may have taken it, vendor.sock in ")
             assert "pod-resources" in line
             other.terminate()
-            other.wait(10)
+            other.wait(DEADLINE)
             daemon.wait_for_line(REGISTERED, count=2)
         kubelet.wait_for_list(GPU, healthy=1)
 

@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 Event = dict[str, Any]
 Found = TypeVar("Found")
+DEADLINE: Final = 30.0
+"""Seconds for each wait: what a daemon may take, on a busy machine too."""
 _ROOT = Path(__file__).parents[2]
 _SHOWN = 15
 _COVERAGE = "COVERAGE_PROCESS_CONFIG"
@@ -61,7 +63,7 @@ class KubeletProcess:
     ) -> None:
         self.kill()
 
-    def start(self, timeout: float = 20.0) -> None:
+    def start(self, timeout: float = DEADLINE) -> None:
         """Start the process and wait until it listens."""
         assert self._process is None, "this kubelet runs already"
         self._first = len(self.events)
@@ -107,7 +109,7 @@ class KubeletProcess:
     def wait_for(
         self,
         predicate: Callable[[Event], bool],
-        timeout: float = 10.0,
+        timeout: float = DEADLINE,
         *,
         since: int | None = None,
         what: str = "an event",
@@ -121,7 +123,7 @@ class KubeletProcess:
         return self._wait_until(look, timeout, what)
 
     def wait_for_event(
-        self, name: str, timeout: float = 10.0, *, since: int | None = None, **fields: Any
+        self, name: str, timeout: float = DEADLINE, *, since: int | None = None, **fields: Any
     ) -> Event:
         """The first event of that name with these fields; `since` as in `wait_for`."""
         wanted = {"event": name, **fields}
@@ -134,7 +136,7 @@ class KubeletProcess:
         resource: str,
         healthy: Collection[str] | int | None = None,
         unhealthy: Collection[str] | int | None = None,
-        timeout: float = 10.0,
+        timeout: float = DEADLINE,
         *,
         since: int | None = None,
     ) -> Event:
@@ -155,7 +157,7 @@ class KubeletProcess:
         with self._news:
             return self._latest(resource, self._first)
 
-    def command(self, do: str, timeout: float = 10.0, **fields: Any) -> Event:
+    def command(self, do: str, timeout: float = DEADLINE, **fields: Any) -> Event:
         """Have the kubelet do something, and return its answer, be it `ok` or not."""
         return self.answer(self.send(do, **fields), timeout)
 
@@ -170,7 +172,7 @@ class KubeletProcess:
             self._process.stdin.flush()
         return number
 
-    def answer(self, number: int, timeout: float = 10.0) -> Event:
+    def answer(self, number: int, timeout: float = DEADLINE) -> Event:
         """The answer to the command of that number."""
         found = self._wait_until(
             lambda: self._answers.get(number), timeout, f"the answer to command {number}"
