@@ -39,13 +39,20 @@ _NAMESPACES: Final = (
 _TESTS: Final = "tests/cluster"
 _WITHOUT_KUBELET: Final = "tests/cluster/test_containerd.py"
 _DEPLOYED: Final = "test_deployment"
-"""The tests that need an image, and helm."""
+"""The tests that need the image."""
 _BESIDE: Final = (
     ("test_long_outage", "test_dra_restarts", "test_containerd"),
-    ("test_hami", "test_dra", "test_many_pods", "test_alerts", "test_allocating"),
-    ("test_deployment", "test_deployment_dra"),
+    ("test_hami", "test_dra", "test_deployment_dra"),
+    (
+        "test_conversations",
+        "test_api_conversations",
+        "test_alerts",
+        "test_allocating",
+        "test_deployment",
+    ),
 )
-"""Modules that run on further nodes, beside the others; the last ones wait for the image."""
+"""Modules that run on further nodes, beside the others: all nodes take about the same time. The image is built
+meanwhile, so what waits for it comes last."""
 _CHOOSES: Final = ("-k", "-m", "--lf", "--last-failed", "--write-conversations")
 """Options that select tests: those run on one node, since a second one might have none."""
 _ENDS_WITH_US: Final = ("setpriv", "--pdeathsig", "KILL")
@@ -86,7 +93,7 @@ def main() -> int:
         command = ["tests.cluster.soak", str(arguments.soak), str(arguments.seed)]
         return _run_sessions([command])
     if without_kubelet is None:
-        fetch.main()
+        fetch.fetch_binaries()
     if named or without_kubelet is not None:
         if without_kubelet is None and any(_DEPLOYED in word for word in words):
             image_archive.main()
@@ -100,13 +107,13 @@ def main() -> int:
 def _all_tests(words: list[str]) -> Iterator[list[str]]:
     """The command of each node, which starts before the next one is asked for."""
     beside = [[f"tests/cluster/{each}.py" for each in names] for names in _BESIDE]
-    yield ["pytest", *words, *(f"--ignore={path}" for each in beside for path in each), _TESTS]
-    # One node's figures are written: those of the first.
-    others = [word for word in words if not word.startswith("--json")]
-    for paths in beside[:-1]:
-        yield ["pytest", *others, *paths]
-    image_archive.main()  # here, where the network of the machine is: a node has only its own
-    yield ["pytest", *others, *beside[-1]]
+    with image_archive.build_lock():
+        yield ["pytest", *words, *(f"--ignore={path}" for each in beside for path in each), _TESTS]
+        # One node's figures are written: those of the first.
+        others = [word for word in words if not word.startswith("--json")]
+        for paths in beside:
+            yield ["pytest", *others, *paths]
+        image_archive.main()  # here, where the network of the machine is: a node has only its own
 
 
 def _run_sessions(commands: Iterable[list[str]]) -> int:

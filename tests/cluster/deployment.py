@@ -12,7 +12,7 @@ from tests.cluster.api import PATHS
 from tests.cluster.isolation import NODE_NAME
 from tests.cluster.node import Node
 from tests.cluster.processes import poll
-from tests.manifests.image_archive import REPOSITORY, archive
+from tests.manifests.image_archive import REPOSITORY, archive, build_lock
 from tests.manifests.tools import FETCHED, MANIFESTS, find_tool, missing
 
 NAMESPACE: Final = "biren-gpu"
@@ -48,7 +48,9 @@ def prepare(node: Node) -> None:
     """Prepares the node: our image, its labels, and the definitions of kinds that our objects need."""
     for tool in ("kubectl", "helm"):
         find_tool(tool)
-    if not archive().exists():
+    with build_lock():
+        is_built = archive().exists()
+    if not is_built:
         missing("the image of these sources (python -m tests.manifests.image_archive)")
     node.containerd.ctr("images", "import", "--local", str(archive()))
     node.api.patch(f"/api/v1/nodes/{NODE_NAME}", {"metadata": {"labels": NODE_LABELS}})

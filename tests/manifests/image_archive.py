@@ -4,11 +4,14 @@ The build needs root, podman, mmdebstrap and package registries, which a test on
 its own does not have. The archive's name carries a hash of the sources: a stale one is not found.
 """
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +36,15 @@ def archive() -> Path:
         if file.is_file() and file.suffix != ".pyc":
             digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
     return FETCHED / f"image-{digest.hexdigest()[:16]}.tar"
+
+
+@contextmanager
+def build_lock() -> Iterator[None]:
+    """Hold a lock that whoever builds holds, and then whoever waits for the image."""
+    FETCHED.mkdir(parents=True, exist_ok=True)
+    with (FETCHED / "image.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_context(folder: Path) -> None:
