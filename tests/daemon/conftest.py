@@ -1,4 +1,4 @@
-"""A node in this process, on a clock that runs twenty times as fast: see `tests.support.node_in_process`."""
+"""A node in this process, on a clock that runs five times as fast: see `tests.support.node_in_process`."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from tests.support.node_in_process import NodeInProcess
 
 @pytest.fixture
 def fast_clock() -> MockClock:
-    """Return the daemon's clock."""
-    return MockClock(rate=20)
+    """Return the daemon's clock. Ten of its seconds, the limit for a client's first message, are two real ones."""
+    return MockClock(rate=5)
 
 
 @pytest.fixture

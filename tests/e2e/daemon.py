@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,14 @@ COMMAND: Final[Sequence[str]] = (
 def run_command(*words: str, timeout: float = DEADLINE) -> "subprocess.CompletedProcess[str]":
     """Run the command to its end, and return its output."""
     return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=timeout)
+
+
+def until(is_so: Callable[[], object]) -> None:
+    """Wait for what the daemon changes outside of itself, as its files."""
+    deadline = time.monotonic() + DEADLINE
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # nothing says when
 
 
 class DaemonProcess:

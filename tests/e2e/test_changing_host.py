@@ -6,7 +6,7 @@ import pytest
 
 from biren_plugin.simulate.host import SimulatedHost
 from tests.e2e.conftest import GPU, HALF, QUARTER, streams_ended
-from tests.e2e.daemon import DaemonProcess
+from tests.e2e.daemon import DaemonProcess, until
 from tests.kubelet.client import KubeletProcess
 
 
@@ -122,7 +122,7 @@ def test_re_splits_move_gpus_between_resources(
         {},
     ]
     daemon.wait_for_line(f"{HALF}: the node has no such device any more")
-    assert not (kubelet.folder / "birentech.com-1-2-gpu.sock").exists()
+    until(lambda: not (kubelet.folder / "birentech.com-1-2-gpu.sock").exists())
 
 
 def test_an_unsettled_split_is_not_offered(

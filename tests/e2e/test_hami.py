@@ -2,15 +2,14 @@
 
 import json
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from biren_plugin.simulate.host import SimulatedHost
 from tests.e2e.conftest import GPU, HALF
-from tests.e2e.daemon import DEADLINE, DaemonProcess, run_command
+from tests.e2e.daemon import DaemonProcess, run_command, until
 from tests.kubelet.client import Event, KubeletProcess
 from tests.support.api_server import StandInApiServer, stand_in_api_server
 from tests.support.hami_books import Wish, read
@@ -33,14 +32,6 @@ def hami(api: StandInApiServer) -> HamiScheduler:
 @pytest.fixture
 def flags(api: StandInApiServer, folder: Path) -> list[str]:
     return ["--hami", f"--kubeconfig={api.kubeconfig(folder)}", "--node-name=n1"]
-
-
-def until(is_so: Callable[[], object]) -> None:
-    """Waits for what the daemon writes to the API server."""
-    deadline = time.monotonic() + DEADLINE
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)  # another process writes: nothing says when
 
 
 def reported(hami: HamiScheduler) -> dict[str, bool]:
