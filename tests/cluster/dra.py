@@ -62,12 +62,13 @@ class DraNode:
         return False
 
     def remove(self) -> None:
-        """Removes what `deploy` created, the slices and the account's pods; the namespace stays."""
+        """Removes the account's pods with their events, what `deploy` created, and the slices; the namespace stays."""
+        self.api.delete(PATHS["Pod"].format(NAMESPACE))
         for each in overlay("dra"):
             if each["kind"] not in ("DaemonSet", "Namespace"):
                 self.api.delete(f"{place_of(each)}/{each['metadata']['name']}")
         self.api.delete(SLICES)
-        self.api.delete(PATHS["Pod"].format(NAMESPACE))
+        self.api.delete(f"/api/v1/namespaces/{NAMESPACE}/events")
 
     def start_driver(
         self, *flags: str, environment: Mapping[str, str] | None = None
@@ -113,6 +114,8 @@ class DraNode:
             "spec": {
                 "nodeName": NODE_NAME, "serviceAccountName": self.account,
                 "terminationGracePeriodSeconds": 0, "containers": [container],
+                # The account goes with the last test: a mount of its token would fail, and an event say so.
+                "automountServiceAccountToken": False,
             },
         })  # fmt: skip
         token = self.token({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": pod["metadata"]["uid"]})  # fmt: skip
