@@ -33,11 +33,11 @@ def run_command(*words: str, timeout: float = DEADLINE) -> "subprocess.Completed
 
 
 def until(is_so: Callable[[], object]) -> None:
-    """Wait for what the daemon changes outside of itself, as its files."""
+    """Wait for what the daemon does to files or to the API server."""
     deadline = time.monotonic() + DEADLINE
     while not is_so():
         assert time.monotonic() < deadline
-        time.sleep(0.01)  # nothing says when
+        time.sleep(0.01)  # another process does it: no event says when
 
 
 class DaemonProcess:
